@@ -1,0 +1,109 @@
+package handoff
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// A handshake that was half open when its listener is steered away still ends
+// in that listener's queue. Nothing in TCP_INFO counts it; sock_diag(7) lists
+// it, without naming the listener. So the quiet of a socket is judged by the
+// set of peers that were in SYN_RECV on its address right after the steering.
+
+const (
+	sockDiagByFamily = 20     // SOCK_DIAG_BY_FAMILY
+	stateSynRecv     = 1 << 3 // TCPF_SYN_RECV, which covers TCP_NEW_SYN_RECV here
+	diagReqSize      = 56     // struct inet_diag_req_v2
+	diagMsgSize      = 72     // struct inet_diag_msg, without attributes
+)
+
+// halfOpen returns the peers whose handshake with the local address is under
+// way. Needs no privilege; costs a walk over the kernel's connection table.
+func halfOpen(local netip.AddrPort) (map[netip.AddrPort]struct{}, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open sock_diag: %w", err)
+	}
+	defer unix.Close(fd)
+	peers := map[netip.AddrPort]struct{}{}
+	families := []byte{unix.AF_INET}
+	if local.Addr().Is6() {
+		// A dual-stack listener has IPv4 handshakes too.
+		families = []byte{unix.AF_INET6, unix.AF_INET}
+	}
+	for _, family := range families {
+		if err := dumpHalfOpen(fd, family, local.Port(), peers); err != nil {
+			return nil, fmt.Errorf("cannot list half-open connections: %w", err)
+		}
+	}
+	return peers, nil
+}
+
+func dumpHalfOpen(fd int, family byte, port uint16, peers map[netip.AddrPort]struct{}) error {
+	req := make([]byte, unix.SizeofNlMsghdr+diagReqSize)
+	binary.NativeEndian.PutUint32(req[0:], uint32(len(req)))
+	binary.NativeEndian.PutUint16(req[4:], sockDiagByFamily)
+	binary.NativeEndian.PutUint16(req[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	body := req[unix.SizeofNlMsghdr:]
+	body[0] = family
+	body[1] = unix.IPPROTO_TCP
+	binary.NativeEndian.PutUint32(body[4:], stateSynRecv)
+	binary.BigEndian.PutUint16(body[8:], port) // idiag_sport
+	if err := unix.Sendto(fd, req, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	buf := make([]byte, 32<<10)
+	for {
+		n, _, err := unix.Recvfrom(fd, buf, 0)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		done, err := parseHalfOpen(buf[:n], peers)
+		if done || err != nil {
+			return err
+		}
+	}
+}
+
+// parseHalfOpen adds the peers in one netlink datagram; done is its end mark.
+func parseHalfOpen(b []byte, peers map[netip.AddrPort]struct{}) (done bool, err error) {
+	for len(b) >= unix.SizeofNlMsghdr {
+		size := int(binary.NativeEndian.Uint32(b))
+		if size < unix.SizeofNlMsghdr || size > len(b) {
+			return false, unix.EBADMSG
+		}
+		body := b[unix.SizeofNlMsghdr:size]
+		switch binary.NativeEndian.Uint16(b[4:]) {
+		case unix.NLMSG_DONE:
+			return true, nil
+		case unix.NLMSG_ERROR:
+			if len(body) >= 4 {
+				if errno := -int32(binary.NativeEndian.Uint32(body)); errno > 0 {
+					return true, unix.Errno(errno)
+				}
+			}
+			return true, nil
+		case sockDiagByFamily:
+			if len(body) >= diagMsgSize {
+				peers[diagPeer(body)] = struct{}{}
+			}
+		}
+		b = b[min((size+3)&^3, len(b)):]
+	}
+	return false, nil
+}
+
+// diagPeer reads idiag_dst and idiag_dport of a struct inet_diag_msg.
+func diagPeer(m []byte) netip.AddrPort {
+	port := binary.BigEndian.Uint16(m[6:])
+	if m[0] == unix.AF_INET {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(m[24:28])), port)
+	}
+	return netip.AddrPortFrom(netip.AddrFrom16([16]byte(m[24:40])), port)
+}
