@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -538,7 +537,6 @@ func TestShutdownByAWorkerIsMended(t *testing.T) {
 		t.Error(r)
 	}
 	for i, w := range workers {
-		t.Logf("slot %d: served %d, index %d", i, w.served.Load(), slices.Index(o.group.order, w.socket))
 		if w.served.Load() == 0 {
 			t.Errorf("slot %d got nothing: the record does not match the kernel's order", i)
 		}

@@ -1,0 +1,73 @@
+package nodeipc
+
+import "encoding/json"
+
+// HandleType says what a descriptor is to the worker that gets it.
+type HandleType string
+
+// The types of descriptors that a master sends.
+const (
+	ListeningStream HandleType = "net.Native"   // a listening TCP or unix socket
+	Datagram        HandleType = "dgram.Native" // a UDP socket
+	Connection      HandleType = "net.Socket"   // an accepted connection
+)
+
+type outgoing struct {
+	Cmd   string          `json:"cmd"`
+	Act   string          `json:"act,omitempty"`
+	Ack   *int            `json:"ack,omitempty"`
+	Key   string          `json:"key,omitempty"`
+	Errno *int            `json:"errno,omitempty"`
+	Data  json.RawMessage `json:"data,omitempty"`
+	Seq   int             `json:"seq,omitempty"`
+	Type  HandleType      `json:"type,omitempty"`
+	Msg   *outgoing       `json:"msg,omitempty"`
+}
+
+func (m outgoing) line() []byte {
+	b, err := json.Marshal(m)
+	if err != nil {
+		// Data is the only field that could be malformed, and it has been
+		// parsed as JSON on its way in.
+		panic(err)
+	}
+	return append(b, '\n')
+}
+
+func withHandle(t HandleType, m outgoing) []byte {
+	return outgoing{Cmd: "NODE_HANDLE", Type: t, Msg: &m}.line()
+}
+
+// Reply answers a Query with a socket, whose descriptor goes with the first
+// byte. key names the socket in the worker's later messages.
+func Reply(q Query, t HandleType, key string, data json.RawMessage) []byte {
+	errno := 0
+	return withHandle(t, outgoing{Cmd: "NODE_CLUSTER", Ack: &q.Seq, Key: key, Errno: &errno, Data: data, Seq: q.Seq})
+}
+
+// Refuse answers a Query with an error, a positive errno: the program gets it as
+// its server's error event. (A reply with neither descriptor nor errno would
+// mean that the master accepts and passes connections on.)
+func Refuse(q Query, key string, errno int) []byte {
+	errno = -errno
+	return outgoing{Cmd: "NODE_CLUSTER", Ack: &q.Seq, Key: key, Errno: &errno, Data: q.Data}.line()
+}
+
+// NewConn hands an accepted connection over, whose descriptor goes with the
+// first byte; the answer has seq as its Ack.
+func NewConn(key string, seq int) []byte {
+	return withHandle(Connection, outgoing{Cmd: "NODE_CLUSTER", Act: "newconn", Key: key, Seq: seq})
+}
+
+// Ack answers Left.
+func Ack(seq int) []byte { return outgoing{Cmd: "NODE_CLUSTER", Ack: &seq}.line() }
+
+// HandleReceipt answers HandleSent.
+func HandleReceipt() []byte { return outgoing{Cmd: "NODE_HANDLE_ACK"}.line() }
+
+// Drain tells the program, then the cluster module: every server of the worker
+// is closed, and the channel when their connections have ended.
+func Drain(seq int) []byte {
+	told := []byte(`{"cmd":"disconnect"}` + "\n")
+	return append(told, outgoing{Cmd: "NODE_CLUSTER", Act: "disconnect", Seq: seq}.line()...)
+}

@@ -1,0 +1,103 @@
+package fleet
+
+import "time"
+
+// Event is something that has happened: one of the types below.
+type Event interface{ event() }
+
+type (
+	// Reload asks for a new generation. The first one starts the fleet.
+	Reload struct{}
+	// Broken says that a generation cannot be started at all: its program is
+	// not there, its environment cannot be read.
+	Broken struct {
+		Gen    Gen
+		Reason string
+	}
+	// SetSlots asks for another number of slots, at least 1.
+	SetSlots struct{ N int }
+	// Stop asks for the end, with drain unless Now.
+	Stop struct{ Now bool }
+	// Ready says that a worker can serve.
+	Ready struct{ ID ID }
+	// Leave says that a worker wants to be replaced, then drained.
+	Leave struct{ ID ID }
+	// Quiet says that nothing new can come to a worker any more.
+	Quiet struct{ ID ID }
+	// Drained says that a draining worker has ended its last connection.
+	Drained struct{ ID ID }
+	// Exited says that a worker is gone, or could not be started.
+	Exited struct {
+		ID     ID
+		Reason string // in words
+	}
+)
+
+func (Reload) event()   {}
+func (Broken) event()   {}
+func (SetSlots) event() {}
+func (Stop) event()     {}
+func (Ready) event()    {}
+func (Leave) event()    {}
+func (Quiet) event()    {}
+func (Drained) event()  {}
+func (Exited) event()   {}
+
+// Action is something to do: one of the types below.
+type Action interface{ action() }
+
+type (
+	// Prepare pins what a generation is started from. Answer with Broken if
+	// that fails.
+	Prepare struct{ Gen Gen }
+	// Forget says that a generation will not be started from again.
+	Forget struct{ Gen Gen }
+	// Spawn starts a worker.
+	Spawn struct {
+		ID   ID
+		Slot int
+		Gen  Gen
+	}
+	// Steer sends new connections to these workers, one a slot, and to no
+	// others.
+	Steer struct{ IDs []ID }
+	// Quiesce waits until nothing new can come to a worker; answer Quiet.
+	Quiesce struct{ ID ID }
+	// Drain tells a worker to finish and go.
+	Drain struct{ ID ID }
+	// Signal sends SIGTERM, or SIGKILL to the whole process group.
+	Signal struct {
+		ID     ID
+		Kill   bool
+		Reason string
+	}
+	// Unlisten gives up the addresses: everything stops.
+	Unlisten struct{}
+	// Live reports that a generation serves every slot.
+	Live struct {
+		Gen  Gen
+		Took time.Duration
+	}
+	// Failed reports that a generation was given up. Back is the one that
+	// serves on, 0 if none.
+	Failed struct {
+		Gen    Gen
+		Reason string
+		Back   Gen
+	}
+	// Done reports that nobody is left after a Stop, or after the first
+	// generation Failed.
+	Done struct{ Failed bool }
+)
+
+func (Prepare) action()  {}
+func (Forget) action()   {}
+func (Spawn) action()    {}
+func (Steer) action()    {}
+func (Quiesce) action()  {}
+func (Drain) action()    {}
+func (Signal) action()   {}
+func (Unlisten) action() {}
+func (Live) action()     {}
+func (Failed) action()   {}
+func (Done) action()     {}

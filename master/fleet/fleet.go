@@ -1,0 +1,321 @@
+// Package fleet decides what becomes of workers. It is pure: no I/O, no clock,
+// no goroutine. An event and the time come in, actions and the one next
+// deadline go out.
+//
+// Each step has two halves. Observe changes facts; plan compares the facts with
+// the wishes and orders what is missing. A lost or doubled event does no harm,
+// and a reload during a reload needs no code of its own.
+//
+//	Starting ──ready──► Serving ──retire──► Quieting ──quiet──► Draining ──exit──► gone
+//	   │                   │                                        │
+//	   └── crash, ready timeout: backoff, then given up             └── drain timeout: TERM, then KILL
+//
+// A generation is wanted from the reload on; it is live once it serves every
+// slot. Until then the generation before is live, and the wanted one can be
+// given up without anybody having noticed.
+package fleet
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// ID names a worker. IDs are positive, increase, and are never used again.
+type ID int
+
+// Gen names a generation, from 1. 0 is none.
+type Gen int
+
+// Strategy is how a new generation takes over.
+type Strategy int
+
+const (
+	// All switches every slot in one instant, when the new generation serves
+	// them all. Until then there is a clean way back.
+	All Strategy = iota
+	// Slot switches slot by slot, with fewer processes at once.
+	Slot
+)
+
+// Config is what the fleet is to hold to. Durations of zero are taken as such.
+type Config struct {
+	Slots        int
+	ReadyTimeout time.Duration // from start to ready
+	QuietTimeout time.Duration // from steered away to drain
+	DrainTimeout time.Duration // from drain to TERM
+	KillGrace    time.Duration // from TERM to KILL
+	DrainedGrace time.Duration // for the exit, after a worker has said that it has drained
+	Respawn      time.Duration // least time between two starts of a slot
+	Backoff      time.Duration // most time between them, however often it fails
+	Stable       time.Duration // of serving, after which earlier failures are forgotten
+	MaxFailures  int           // failed starts of a slot in a row before a new generation is given up
+	Strategy     Strategy
+	Surge        int           // starts at once in a reload; 0: all slots, or 1 with Slot
+	Canary       time.Duration // for which slot 0 alone must serve first in a reload
+}
+
+// Phase is where a worker is in its life.
+type Phase int
+
+// The phases, in order.
+const (
+	Starting Phase = iota
+	Serving
+	Quieting
+	Draining
+)
+
+func (p Phase) String() string {
+	return [...]string{"starting", "serving", "quieting", "draining"}[p]
+}
+
+// asked is how far a worker has been told to go.
+type asked int
+
+const (
+	askedNothing asked = iota
+	askedDrain
+	askedTerm
+	askedKill
+)
+
+// Worker is one process.
+type Worker struct {
+	ID    ID
+	Slot  int
+	Gen   Gen
+	Phase Phase
+
+	InService bool // has been steered to, ever
+	Leaving   bool // wants to be replaced
+
+	extra    bool // was started in a slot that somebody served
+	asked    asked
+	drained  bool
+	started  time.Time
+	readyAt  time.Time
+	deadline time.Time // of the phase; zero: none
+}
+
+// seat is a slot of a generation: what its starts have come to.
+type seat struct {
+	slot      int
+	gen       Gen
+	failures  int
+	notBefore time.Time
+}
+
+// Fleet is the state. Nothing but Step changes it.
+type Fleet struct {
+	cfg     Config
+	workers []*Worker // by ID
+	seats   []*seat
+	lastID  ID
+	lastGen Gen
+	live    Gen
+	wanted  Gen
+	known   []Gen // prepared and not forgotten
+	began   time.Time
+	steered []ID
+	proven  bool // the wanted generation's canary is over
+
+	stopping bool
+	failed   bool // stopping because the first generation was given up
+	done     bool
+
+	now  time.Time
+	wake time.Time
+	out  []Action
+}
+
+// New returns a fleet without workers. A Reload starts its first generation.
+func New(cfg Config) *Fleet { return &Fleet{cfg: cfg} }
+
+// Live returns the generation in service, 0 before the first serves.
+func (f *Fleet) Live() Gen { return f.live }
+
+// Slots returns the number of slots.
+func (f *Fleet) Slots() int { return f.cfg.Slots }
+
+// Workers returns a copy of all workers, by ID.
+func (f *Fleet) Workers() []Worker {
+	ws := make([]Worker, len(f.workers))
+	for i, w := range f.workers {
+		ws[i] = *w
+	}
+	return ws
+}
+
+// Stopping tells whether everything has been told to end.
+func (f *Fleet) Stopping() bool { return f.stopping }
+
+// Step takes an event, or nil when only time has passed, and returns what to
+// do, in order, and when to call again at the latest (zero: not by time).
+func (f *Fleet) Step(now time.Time, e Event) ([]Action, time.Time) {
+	f.now, f.wake, f.out = now, time.Time{}, nil
+	if e != nil {
+		f.observe(e)
+	}
+	f.plan()
+	for _, w := range f.workers {
+		f.by(w.deadline)
+	}
+	out := f.out
+	f.out = nil
+	return out, f.wake
+}
+
+func (f *Fleet) do(a Action) { f.out = append(f.out, a) }
+
+// by asks to be called at t at the latest.
+func (f *Fleet) by(t time.Time) {
+	if !t.IsZero() && (f.wake.IsZero() || t.Before(f.wake)) {
+		f.wake = t
+	}
+}
+
+func (f *Fleet) observe(e Event) {
+	switch e := e.(type) {
+	case Reload:
+		f.reload()
+	case Broken:
+		if e.Gen == f.wanted && e.Gen != f.live {
+			f.giveUp(e.Reason)
+		}
+	case SetSlots:
+		f.cfg.Slots = max(e.N, 1)
+	case Stop:
+		f.stop(e.Now)
+	case Ready:
+		if w := f.worker(e.ID); w != nil && w.Phase == Starting {
+			w.Phase, w.readyAt, w.deadline = Serving, f.now, time.Time{}
+		}
+	case Leave:
+		f.leave(e.ID)
+	case Quiet:
+		if w := f.worker(e.ID); w != nil && w.Phase == Quieting {
+			f.drain(w)
+		}
+	case Drained:
+		if w := f.worker(e.ID); w != nil && w.Phase == Draining && w.asked == askedDrain {
+			w.drained = true
+			if by := f.now.Add(f.cfg.DrainedGrace); by.Before(w.deadline) {
+				w.deadline = by
+			}
+		}
+	case Exited:
+		f.exited(e)
+	default:
+		panic(fmt.Sprintf("fleet: unknown event %T", e))
+	}
+}
+
+func (f *Fleet) reload() {
+	if f.stopping {
+		return
+	}
+	f.lastGen++
+	f.wanted, f.began, f.proven = f.lastGen, f.now, false
+	f.known = append(f.known, f.wanted)
+	f.do(Prepare{f.wanted})
+}
+
+func (f *Fleet) stop(now bool) {
+	if !f.stopping {
+		f.stopping = true
+		f.do(Unlisten{})
+	}
+	if now {
+		for _, w := range f.workers {
+			f.kill(w, "asked to stop at once")
+		}
+	}
+}
+
+func (f *Fleet) leave(id ID) {
+	w := f.worker(id)
+	if w == nil || w.Leaving || w.Phase > Serving {
+		return
+	}
+	w.Leaving = true
+	f.failure(w) // paces a program that asks for it at every start
+}
+
+func (f *Fleet) exited(e Exited) {
+	w := f.worker(e.ID)
+	if w == nil {
+		return
+	}
+	f.workers = slices.DeleteFunc(f.workers, func(o *Worker) bool { return o == w })
+	if w.Phase > Serving || w.Leaving || f.stopping {
+		return
+	}
+	s := f.failure(w)
+	if w.Gen != f.wanted || w.Gen == f.live {
+		return // a live generation is never given up
+	}
+	switch {
+	case w.Phase == Serving && f.canaryUnderWay():
+		f.giveUp("the canary failed: " + e.Reason)
+	case s.failures >= f.cfg.MaxFailures:
+		f.giveUp(e.Reason)
+	}
+}
+
+// failure counts one for the worker's seat, and sets when the seat may start
+// again: the first time at once but for Respawn since the last start, then with
+// doubling waits.
+func (f *Fleet) failure(w *Worker) *seat {
+	s := f.seat(w.Slot, w.Gen)
+	if !w.readyAt.IsZero() && f.now.Sub(w.readyAt) >= f.cfg.Stable {
+		s.failures = 0
+	}
+	s.failures++
+	if s.failures == 1 {
+		s.notBefore = w.started.Add(f.cfg.Respawn)
+		return s
+	}
+	wait := f.cfg.Respawn
+	for i := 1; i < s.failures && wait < f.cfg.Backoff; i++ {
+		wait *= 2
+	}
+	wait = min(wait, f.cfg.Backoff)
+	// A jitter of up to a quarter downwards, so that the cap holds; it is
+	// taken from the ID, so that a step is repeatable.
+	wait -= wait / 4 * time.Duration(uint32(w.ID)*2654435761>>24) / 256
+	s.notBefore = f.now.Add(wait)
+	return s
+}
+
+func (f *Fleet) seat(slot int, gen Gen) *seat {
+	for _, s := range f.seats {
+		if s.slot == slot && s.gen == gen {
+			return s
+		}
+	}
+	s := &seat{slot: slot, gen: gen}
+	f.seats = append(f.seats, s)
+	return s
+}
+
+// giveUp ends the attempt at the wanted generation. The live one is the wanted
+// one again; with none live there is nothing to fall back to.
+func (f *Fleet) giveUp(reason string) {
+	f.do(Failed{Gen: f.wanted, Reason: reason, Back: f.live})
+	if f.live == 0 {
+		f.failed = true
+		f.stop(false)
+		return
+	}
+	f.wanted = f.live
+}
+
+func (f *Fleet) worker(id ID) *Worker {
+	for _, w := range f.workers {
+		if w.ID == id {
+			return w
+		}
+	}
+	return nil
+}

@@ -1,0 +1,341 @@
+package fleet
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// plan compares facts with wishes.
+func (f *Fleet) plan() {
+	f.expire()
+	if f.stopping {
+		f.end()
+		return
+	}
+	f.judge()
+	set := f.choose()
+	f.steer(set)
+	f.retire(set)
+	f.spawn()
+	f.forget()
+}
+
+// expire moves on every phase that is past its deadline.
+func (f *Fleet) expire() {
+	for _, w := range slices.Clone(f.workers) {
+		if w.deadline.IsZero() || f.now.Before(w.deadline) {
+			continue
+		}
+		switch {
+		case w.Phase == Starting:
+			f.late(w)
+		case w.Phase == Quieting:
+			f.drain(w)
+		case w.asked < askedTerm:
+			f.term(w, w.overdue())
+		default:
+			f.kill(w, "did not heed SIGTERM")
+		}
+	}
+}
+
+// late is a start that took too long: a failure, and for a reload the last.
+func (f *Fleet) late(w *Worker) {
+	reason := fmt.Sprintf("not ready within %v", f.cfg.ReadyTimeout)
+	s := f.failure(w)
+	f.term(w, reason)
+	if w.Gen == f.wanted && w.Gen != f.live && (f.live != 0 || s.failures >= f.cfg.MaxFailures) {
+		f.giveUp(reason)
+	}
+}
+
+// end retires everybody, for good.
+func (f *Fleet) end() {
+	for _, w := range f.workers {
+		if w.Phase < Draining {
+			f.dismiss(w)
+		}
+	}
+	if len(f.workers) == 0 && !f.done {
+		f.done = true
+		f.do(Done{Failed: f.failed})
+	}
+}
+
+// judge makes the wanted generation live once it serves every slot.
+func (f *Fleet) judge() {
+	if f.wanted == f.live {
+		return
+	}
+	if f.canaryUnderWay() {
+		if c := f.serving(0, f.wanted); c != nil {
+			proof := c.readyAt.Add(f.cfg.Canary)
+			if f.now.Before(proof) {
+				f.by(proof)
+				return
+			}
+			f.proven = true
+		}
+	}
+	for slot := range f.cfg.Slots {
+		if f.serving(slot, f.wanted) == nil {
+			return
+		}
+	}
+	f.live = f.wanted
+	f.do(Live{Gen: f.live, Took: f.now.Sub(f.began)})
+}
+
+// canaryUnderWay tells whether only slot 0 may have the wanted generation yet.
+func (f *Fleet) canaryUnderWay() bool {
+	return f.cfg.Canary > 0 && f.live != 0 && f.wanted != f.live && !f.proven
+}
+
+// serving returns the worker of the generation that serves the slot: one that
+// stays, if there is one.
+func (f *Fleet) serving(slot int, gen Gen) *Worker {
+	var found *Worker
+	for _, w := range f.workers {
+		if w.Slot == slot && w.Gen == gen && w.Phase == Serving && (found == nil || found.Leaving) {
+			found = w
+		}
+	}
+	return found
+}
+
+// choose returns the workers to which connections go, one for each slot, nil for
+// a slot that is dark.
+func (f *Fleet) choose() []*Worker {
+	set := make([]*Worker, f.cfg.Slots)
+	lit := false
+	for slot := range set {
+		set[slot] = f.chooseFor(slot)
+		lit = lit || set[slot] != nil
+	}
+	if !lit {
+		// Exits have left every slot dark: whoever serves is right.
+		for slot := range set {
+			set[slot] = f.serving(slot, f.wanted)
+			lit = lit || set[slot] != nil
+		}
+	}
+	if !lit {
+		// Even one whose slot is to go.
+		for _, w := range f.workers {
+			if w.Phase == Serving && w.InService {
+				return append(set, w)
+			}
+		}
+	}
+	return set
+}
+
+func (f *Fleet) chooseFor(slot int) *Worker {
+	target := f.live
+	early := f.cfg.Strategy == Slot && !f.canaryUnderWay() || f.cfg.Canary > 0 && slot == 0
+	if f.live == 0 || early && f.serving(slot, f.wanted) != nil {
+		target = f.wanted
+	}
+	if w := f.serving(slot, target); w != nil {
+		return w
+	}
+	// None of the right generation: keep what is in service.
+	var kept *Worker
+	for _, w := range f.workers {
+		if w.Slot == slot && w.Phase == Serving && w.InService {
+			kept = w
+		}
+	}
+	return kept
+}
+
+// steer orders the set if it has changed. An empty set changes nothing:
+// connections wait where they were going.
+func (f *Fleet) steer(set []*Worker) {
+	var ids []ID
+	for _, w := range set {
+		if w != nil {
+			ids = append(ids, w.ID)
+			w.InService = true
+		}
+	}
+	if len(ids) == 0 || slices.Equal(ids, f.steered) {
+		return
+	}
+	f.steered = ids
+	// Before Live, which says that it has happened.
+	at := slices.IndexFunc(f.out, func(a Action) bool { _, ok := a.(Live); return ok })
+	if at < 0 {
+		at = len(f.out)
+	}
+	f.out = slices.Insert(f.out, at, Action(Steer{IDs: slices.Clone(ids)}))
+}
+
+// retire sends away the workers that have no purpose any more, never one to
+// which connections still come.
+func (f *Fleet) retire(set []*Worker) {
+	for _, w := range f.workers {
+		if w.Phase > Serving || slices.Contains(set, w) || f.hasPurpose(w) {
+			continue
+		}
+		if w.InService {
+			w.Phase, w.deadline = Quieting, f.now.Add(f.cfg.QuietTimeout)
+			f.do(Quiesce{w.ID})
+			continue
+		}
+		// It has never been given a connection of a steered address, but
+		// may have some of a shared one.
+		f.dismiss(w)
+	}
+}
+
+// dismiss drains a worker without quiet. One that is not ready yet has little
+// to finish.
+func (f *Fleet) dismiss(w *Worker) {
+	starting := w.Phase == Starting
+	f.drain(w)
+	if starting {
+		w.deadline = f.now.Add(min(f.cfg.KillGrace, f.cfg.DrainTimeout))
+	}
+}
+
+// hasPurpose tells whether a worker that is not steered to is kept all the
+// same: it starts, it waits for its generation, or it is the way back.
+func (f *Fleet) hasPurpose(w *Worker) bool {
+	if w.Slot >= f.cfg.Slots || w.Gen != f.wanted && w.Gen != f.live {
+		return false
+	}
+	if other := f.serving(w.Slot, w.Gen); w.Leaving && other != nil && other != w {
+		return false
+	}
+	if w.Gen == f.wanted {
+		return true
+	}
+	// Of the live generation, in a reload.
+	taken := f.cfg.Strategy == Slot && !f.canaryUnderWay() && f.serving(w.Slot, f.wanted) != nil
+	return !taken
+}
+
+// spawn starts what is missing. A slot that is dark starts at once; where a
+// worker serves, starts wait for their turn.
+func (f *Fleet) spawn() {
+	for slot := range f.cfg.Slots {
+		lit := f.lit(slot)
+		if f.wanted != f.live && f.live != 0 {
+			started := false
+			if f.wantsLive(slot) && (!lit || f.extra() < f.surge()) {
+				started = f.fill(slot, f.live)
+			}
+			if f.canaryUnderWay() && slot > 0 || f.cfg.Strategy == Slot && !lit && started {
+				continue
+			}
+		}
+		if !lit || f.extra() < f.surge() {
+			f.fill(slot, f.wanted)
+		}
+	}
+}
+
+// wantsLive tells whether a slot has lost its worker during a reload. The
+// replacement is of the live generation, since the wanted one is not in
+// service yet.
+func (f *Fleet) wantsLive(slot int) bool {
+	for _, w := range f.workers {
+		if w.Slot == slot && w.Phase == Serving && w.InService && !w.Leaving {
+			return false
+		}
+	}
+	return f.cfg.Strategy == All || f.serving(slot, f.wanted) == nil
+}
+
+// lit tells whether a slot has a worker in service.
+func (f *Fleet) lit(slot int) bool {
+	return slices.ContainsFunc(f.workers, func(w *Worker) bool {
+		return w.Slot == slot && w.Phase == Serving && w.InService
+	})
+}
+
+// extra counts the starts under way that have waited for their turn.
+func (f *Fleet) extra() int {
+	n := 0
+	for _, w := range f.workers {
+		if w.Phase == Starting && w.extra {
+			n++
+		}
+	}
+	return n
+}
+
+// fill makes sure that a seat has a worker that stays, and tells whether it
+// has one; not while it must wait after failures.
+func (f *Fleet) fill(slot int, gen Gen) bool {
+	if gen == 0 {
+		return false
+	}
+	for _, w := range f.workers {
+		if w.Slot == slot && w.Gen == gen && w.Phase <= Serving && !w.Leaving {
+			return true
+		}
+	}
+	if s := f.seat(slot, gen); f.now.Before(s.notBefore) {
+		f.by(s.notBefore)
+		return false
+	}
+	f.lastID++
+	f.workers = append(f.workers, &Worker{
+		ID: f.lastID, Slot: slot, Gen: gen, extra: f.lit(slot),
+		started: f.now, deadline: f.now.Add(f.cfg.ReadyTimeout),
+	})
+	f.do(Spawn{ID: f.lastID, Slot: slot, Gen: gen})
+	return true
+}
+
+func (f *Fleet) surge() int {
+	switch {
+	case f.cfg.Surge > 0:
+		return f.cfg.Surge
+	case f.cfg.Strategy == Slot:
+		return 1
+	}
+	return f.cfg.Slots
+}
+
+// forget drops the generations that nobody can come from any more.
+func (f *Fleet) forget() {
+	f.known = slices.DeleteFunc(f.known, func(gen Gen) bool {
+		if gen == f.wanted || gen == f.live ||
+			slices.ContainsFunc(f.workers, func(w *Worker) bool { return w.Gen == gen }) {
+			return false
+		}
+		f.seats = slices.DeleteFunc(f.seats, func(s *seat) bool { return s.gen == gen })
+		f.do(Forget{gen})
+		return true
+	})
+}
+
+func (f *Fleet) drain(w *Worker) {
+	w.Phase, w.asked, w.deadline = Draining, askedDrain, f.now.Add(f.cfg.DrainTimeout)
+	f.do(Drain{w.ID})
+}
+
+// overdue says why a draining worker gets SIGTERM.
+func (w *Worker) overdue() string {
+	if w.drained {
+		return "drained, but did not exit"
+	}
+	return "drain timeout"
+}
+
+func (f *Fleet) term(w *Worker, reason string) {
+	w.Phase, w.asked, w.deadline = Draining, askedTerm, f.now.Add(f.cfg.KillGrace)
+	f.do(Signal{ID: w.ID, Reason: reason})
+}
+
+func (f *Fleet) kill(w *Worker, reason string) {
+	if w.asked == askedKill {
+		return
+	}
+	w.Phase, w.asked, w.deadline = Draining, askedKill, time.Time{}
+	f.do(Signal{ID: w.ID, Kill: true, Reason: reason})
+}

@@ -1,0 +1,326 @@
+package fleet
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// world is what a fleet may come upon: processes that start, crash, hang, ask
+// to be replaced; people who reload, scale and do so again. It checks the
+// invariants at each action, in the order of the actions.
+type world struct {
+	t       *testing.T
+	r       *rand.Rand
+	cfg     Config
+	f       *Fleet
+	now     time.Time
+	wake    time.Time
+	alive   map[ID]*proc
+	steered map[int]ID // by slot
+	lastID  ID
+	gens    map[Gen]bool // prepared and not forgotten
+	wanted  Gen
+	stopped bool
+	done    bool
+	log     []string
+}
+
+const slotsMost = 4
+
+type proc struct {
+	slot  int
+	gen   Gen
+	ready bool
+	told  bool // to quiet down, drain or end
+	quiet bool // was told to quiet down
+	dark  bool // was started in a slot that nobody served
+}
+
+func newWorld(t *testing.T, seed uint64) *world {
+	r := rand.New(rand.NewPCG(seed, 1))
+	cfg := testConfig()
+	cfg.Slots = 1 + r.IntN(slotsMost)
+	cfg.MaxFailures = 1 + r.IntN(3)
+	if r.IntN(2) == 0 {
+		cfg.Strategy = Slot
+	}
+	cfg.Surge = r.IntN(3)
+	if r.IntN(4) == 0 {
+		cfg.Canary = 5 * time.Second
+	}
+	return &world{t: t, r: r, cfg: cfg, f: New(cfg), now: time.Unix(1000, 0),
+		alive: map[ID]*proc{}, steered: map[int]ID{}, gens: map[Gen]bool{}}
+}
+
+func (w *world) fail(format string, args ...any) {
+	w.t.Helper()
+	tail := w.log[max(0, len(w.log)-40):]
+	w.t.Fatalf("%s\nconfig %+v\nafter:\n%s", fmt.Sprintf(format, args...), w.cfg, strings.Join(tail, "\n"))
+}
+
+func (w *world) step(e Event) {
+	before := make([]bool, w.cfg.Slots+4)
+	for slot := range before {
+		before[slot] = w.lit(slot)
+	}
+	w.log = append(w.log, fmt.Sprintf("%v %T%+v", w.now.Sub(time.Unix(1000, 0)), e, e))
+	actions, wake := w.f.Step(w.now, e)
+	for _, a := range actions {
+		w.log = append(w.log, "    "+say(a))
+		w.act(a)
+	}
+	w.wake = wake
+	if !wake.IsZero() && wake.Before(w.now) {
+		w.fail("wants to be called in the past, %v", w.now.Sub(wake))
+	}
+	// Nothing but an exit, a smaller number or a stop leaves a served slot dark.
+	_, exited := e.(Exited)
+	if !exited && !w.stopped {
+		for slot, lit := range before {
+			if lit && slot < w.cfg.Slots && !w.lit(slot) {
+				w.fail("slot %d has gone dark without an exit", slot)
+			}
+		}
+	}
+	w.count()
+}
+
+func (w *world) lit(slot int) bool {
+	p := w.alive[w.steered[slot]]
+	return p != nil && !p.told
+}
+
+// count bounds what runs besides the workers that serve: starts in slots that
+// are served, and workers that wait for the rest of their generation.
+func (w *world) count() {
+	starts, waiting := 0, 0
+	for id, p := range w.alive {
+		switch {
+		case p.told:
+		case !p.ready && !p.dark:
+			starts++
+		case p.ready && w.steered[p.slot] != id:
+			waiting++
+		}
+	}
+	most := w.f.surge()
+	if w.cfg.Strategy == All && w.cfg.Surge == 0 {
+		most = slotsMost // there may have been more slots when they started
+	}
+	if starts > most || waiting > slotsMost {
+		w.fail("%d starts at once, at most %d should be; %d workers wait", starts, most, waiting)
+	}
+}
+
+func (w *world) act(a Action) {
+	told := func(id ID) *proc {
+		p := w.alive[id]
+		if p == nil {
+			w.fail("%s: no such worker", say(a))
+		}
+		if !w.stopped && w.steered[p.slot] == id {
+			w.fail("%s while connections still come to it", say(a))
+		}
+		p.told = true
+		return p
+	}
+	switch a := a.(type) {
+	case Prepare:
+		w.gens[a.Gen], w.wanted = true, a.Gen
+	case Forget:
+		if !w.gens[a.Gen] {
+			w.fail("forgot generation %d twice", a.Gen)
+		}
+		delete(w.gens, a.Gen)
+	case Spawn:
+		if a.ID <= w.lastID || !w.gens[a.Gen] || w.stopped || a.Slot >= w.cfg.Slots {
+			w.fail("%s: wrong", say(a))
+		}
+		for id, p := range w.alive {
+			if p.slot == a.Slot && p.gen == a.Gen && !p.told && !w.leaving(id) {
+				w.fail("%s: the seat has worker %d", say(a), id)
+			}
+		}
+		w.lastID = a.ID
+		w.alive[a.ID] = &proc{slot: a.Slot, gen: a.Gen, dark: !w.lit(a.Slot)}
+	case Steer:
+		if len(a.IDs) == 0 {
+			w.fail("steered to nobody")
+		}
+		w.steered = map[int]ID{}
+		for _, id := range a.IDs {
+			p := w.alive[id]
+			if p == nil || !p.ready || p.told || p.slot >= w.cfg.Slots && len(a.IDs) > 1 || w.steered[p.slot] != 0 {
+				w.fail("%s: worker %d cannot serve", say(a), id)
+			}
+			w.steered[p.slot] = id
+		}
+	case Quiesce:
+		told(a.ID).quiet = true
+	case Drain:
+		told(a.ID)
+	case Signal:
+		told(a.ID)
+	case Unlisten:
+		w.stopped = true
+	case Failed:
+		w.wanted = a.Back
+	case Done:
+		if len(w.alive) > 0 || w.done {
+			w.fail("done with %d workers left", len(w.alive))
+		}
+		w.done = true
+	}
+}
+
+func (w *world) leaving(id ID) bool {
+	x := w.f.worker(id)
+	return x != nil && x.Leaving
+}
+
+func (w *world) any(ok func(ID, *proc) bool) ID {
+	var ids []ID
+	for id := ID(1); id <= w.lastID; id++ {
+		if p := w.alive[id]; p != nil && ok(id, p) {
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) == 0 {
+		return 0
+	}
+	return ids[w.r.IntN(len(ids))]
+}
+
+func (w *world) exit(id ID) {
+	delete(w.alive, id)
+	w.step(Exited{ID: id, Reason: "exit"})
+}
+
+// random does one thing that may happen.
+func (w *world) random() {
+	everyone := func(ID, *proc) bool { return true }
+	switch n := w.r.IntN(100); {
+	case n < 3:
+		w.step(Reload{})
+	case n < 4:
+		w.cfg.Slots = 1 + w.r.IntN(slotsMost)
+		w.step(SetSlots{w.cfg.Slots})
+	case n < 5:
+		w.step(Broken{Gen: w.wanted, Reason: "broken"})
+	case n < 40:
+		if id := w.any(func(_ ID, p *proc) bool { return !p.ready && !p.told }); id != 0 {
+			w.alive[id].ready = true
+			w.step(Ready{id})
+		}
+	case n < 44:
+		if id := w.any(everyone); id != 0 {
+			w.exit(id)
+		}
+	case n < 47:
+		if id := w.any(everyone); id != 0 {
+			w.step(Leave{id})
+		}
+	case n < 60:
+		if id := w.any(func(_ ID, p *proc) bool { return p.quiet }); id != 0 {
+			w.step(Quiet{id})
+		}
+	case n < 72:
+		if id := w.any(func(_ ID, p *proc) bool { return p.told }); id != 0 {
+			w.exit(id)
+		}
+	case n < 75:
+		if id := w.any(everyone); id != 0 {
+			w.step(Drained{id})
+		}
+	case n < 76: // doubled and lost events
+		id := ID(w.r.IntN(int(w.lastID) + 2))
+		if p := w.alive[id]; p == nil {
+			w.step(Ready{id})
+			w.step(Quiet{id})
+			w.step(Exited{ID: id})
+		}
+	case n < 90:
+		w.now = w.now.Add(time.Duration(w.r.IntN(2000)) * time.Millisecond)
+		w.step(nil)
+	default:
+		if !w.wake.IsZero() {
+			if w.wake.After(w.now) {
+				w.now = w.wake
+			}
+			w.step(nil)
+		}
+	}
+}
+
+// settle lets the world be kind; then the fleet must come to rest, with one
+// worker of one generation in each slot, and nothing else.
+func (w *world) settle() {
+	for round := 0; ; round++ {
+		if round > 2000 {
+			w.fail("no rest after %d kind rounds", round)
+		}
+		if id := w.any(func(_ ID, p *proc) bool { return p.told }); id != 0 {
+			w.exit(id)
+		} else if id := w.any(func(_ ID, p *proc) bool { return !p.ready }); id != 0 {
+			w.alive[id].ready = true
+			w.step(Ready{id})
+		} else if !w.wake.IsZero() {
+			if w.wake.After(w.now) {
+				w.now = w.wake
+			}
+			w.step(nil)
+		} else {
+			break
+		}
+	}
+	if w.stopped {
+		if len(w.alive) > 0 || !w.done {
+			w.fail("stopped, with %d workers left", len(w.alive))
+		}
+		return
+	}
+	if len(w.alive) != w.cfg.Slots {
+		w.fail("at rest with %d workers for %d slots", len(w.alive), w.cfg.Slots)
+	}
+	for slot := range w.cfg.Slots {
+		if p := w.alive[w.steered[slot]]; p == nil || p.gen != w.wanted || p.gen != w.f.Live() {
+			w.fail("at rest, slot %d is served by %+v, wanted generation %d", slot, p, w.wanted)
+		}
+	}
+	if len(w.gens) != 1 {
+		w.fail("at rest, generations %v are known", w.gens)
+	}
+}
+
+// TestRandom takes HANDOFF_STEPS random steps, a million by default.
+func TestRandom(t *testing.T) {
+	steps := 1_000_000
+	if testing.Short() {
+		steps = 200_000
+	}
+	if s := os.Getenv("HANDOFF_STEPS"); s != "" {
+		steps, _ = strconv.Atoi(s)
+	}
+	taken := 0
+	for seed := uint64(1); taken < steps; seed++ {
+		w := newWorld(t, seed)
+		w.step(Reload{})
+		for range 400 {
+			w.random()
+			taken++
+			if w.stopped {
+				break
+			}
+		}
+		if w.r.IntN(4) == 0 {
+			w.step(Stop{Now: w.r.IntN(3) == 0})
+		}
+		w.settle()
+	}
+	t.Logf("%d steps", taken)
+}
