@@ -57,6 +57,9 @@ type Group struct {
 	calm    bool      // the last look found empty queues; Tick will arm
 	next    time.Time // when Tick wants to be called; zero: not by time
 	steered uint64    // programs attached
+
+	open   map[netip.AddrPort]struct{} // handshakes under way at openAt; not changed
+	openAt time.Time
 }
 
 // Listen opens an address. The error is the kernel's: errors.Is(err,
@@ -132,6 +135,9 @@ func (g *Group) Balance() Balance { return g.cfg.Balance }
 // slot's socket goes from one worker of the slot to the next, both accept in
 // an overlap, and workers of a generation are not separable.
 func (g *Group) Steerable() bool { return !g.hash && g.cfg.Balance != Shared }
+
+// Has tells whether a socket is one of the group's.
+func (g *Group) Has(s *Socket) bool { return slices.Contains(g.order, s) }
 
 // Sockets returns the sockets in the kernel's order.
 func (g *Group) Sockets() []*Socket { return slices.Clone(g.order) }
@@ -407,8 +413,21 @@ func (g *Group) Discard(s *Socket) {
 	unix.Close(s.fd)
 }
 
-// HalfOpen returns the peers whose handshakes on the address are under way.
-func (g *Group) HalfOpen() (map[netip.AddrPort]struct{}, error) { return halfOpen(g.addr) }
+// halfOpen lists handshakes under way, once for all who ask at the same time.
+func (g *Group) halfOpen(now time.Time) (map[netip.AddrPort]struct{}, error) {
+	if now.Equal(g.openAt) {
+		return g.open, nil
+	}
+	open, err := halfOpen(g.addr)
+	if err == nil {
+		g.open, g.openAt = open, now
+	}
+	return open, err
+}
+
+// Rearm asks to be told of the next connection at a socket that nobody holds,
+// after the one before has been dealt with.
+func (g *Group) Rearm(s *Socket) { g.arrange(s) }
 
 // Pending is the number of connections in a socket's accept queue.
 func (g *Group) Pending(s *Socket) int { return s.pending() }

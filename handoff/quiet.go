@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"maps"
 	"net/netip"
 	"time"
 )
@@ -41,7 +42,7 @@ func (q *Quiet) Look(now time.Time) (quiet bool, again time.Duration) {
 		return false, settle - age
 	}
 	if q.group.Steerable() {
-		q.trackHalfOpen()
+		q.trackHalfOpen(now)
 		if len(q.open) > 0 {
 			return false, quietLook
 		}
@@ -61,16 +62,16 @@ func (q *Quiet) Look(now time.Time) (quiet bool, again time.Duration) {
 	return true, 0
 }
 
-func (q *Quiet) trackHalfOpen() {
+func (q *Quiet) trackHalfOpen(at time.Time) {
 	if q.blind || q.open != nil && len(q.open) == 0 {
 		return
 	}
-	now, err := q.group.HalfOpen()
+	now, err := q.group.halfOpen(at)
 	switch {
 	case err != nil:
 		q.blind, q.open = true, nil
 	case q.open == nil:
-		q.open = now
+		q.open = maps.Clone(now)
 	default:
 		for peer := range q.open {
 			if _, still := now[peer]; !still {

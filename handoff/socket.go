@@ -119,3 +119,27 @@ func (s *Socket) Accept() (fd int, err error) {
 		}
 	}
 }
+
+// BindUDP returns a bound UDP socket, which the caller owns, and its address.
+// It is not in a group: a datagram socket is shared by all workers.
+func BindUDP(addr netip.AddrPort, v6only bool) (fd int, at netip.AddrPort, err error) {
+	sa, family := sockaddr(addr)
+	fd, err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, at, err
+	}
+	if family == unix.AF_INET6 && v6only {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+	}
+	if err == nil {
+		err = unix.Bind(fd, sa)
+	}
+	if err == nil {
+		at, err = bound(fd)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, at, fmt.Errorf("cannot bind udp %v: %w", addr, err)
+	}
+	return fd, at, nil
+}

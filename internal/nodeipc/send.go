@@ -65,9 +65,10 @@ func Ack(seq int) []byte { return outgoing{Cmd: "NODE_CLUSTER", Ack: &seq}.line(
 // HandleReceipt answers HandleSent.
 func HandleReceipt() []byte { return outgoing{Cmd: "NODE_HANDLE_ACK"}.line() }
 
-// Drain tells the program, then the cluster module: every server of the worker
-// is closed, and the channel when their connections have ended.
+// Drain tells the preload, if it is there (nobody else sees a cmd that begins
+// with NODE_), then the program, then the cluster module: every server of the
+// worker is closed, and the channel when their connections have ended.
 func Drain(seq int) []byte {
-	told := []byte(`{"cmd":"disconnect"}` + "\n")
+	told := []byte(`{"cmd":"NODE_HANDOFF","act":"drain"}` + "\n" + `{"cmd":"disconnect"}` + "\n")
 	return append(told, outgoing{Cmd: "NODE_CLUSTER", Act: "disconnect", Seq: seq}.line()...)
 }

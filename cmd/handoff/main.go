@@ -1,0 +1,74 @@
+// Command handoff runs network programs with zero downtime.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// Set by the Makefile.
+var (
+	version = "dev"
+	commit  = "unknown"
+)
+
+// Exit codes.
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// failed is an error that is not about usage.
+type failed struct{ error }
+
+func run(args []string) int {
+	code := 0
+	root := &cobra.Command{
+		Use:   "handoff",
+		Short: "Runs network programs with zero downtime",
+		Long: `handoff runs N copies of a network program and holds its listening sockets.
+A reload overlaps old and new: not one connection is refused, reset or left hanging.`,
+		Example: `  handoff run server.js                start it, as many workers as there are CPUs
+  handoff run -n 4 server.js --port 80 four workers; what follows the program is its own
+  kill -USR2 PID                       put the code that is on disk now into service`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("unknown command %q; `handoff --help` lists them (did you mean `handoff run %s`?)", args[0], strings.Join(args, " "))
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return fmt.Errorf("%w; `%s --help` lists the options", err, c.CommandPath())
+	})
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(runCommand(&code), versionCommand())
+	root.SetArgs(args)
+	if err := root.Execute(); err != nil {
+		fmt.Fprintln(os.Stderr, "handoff:", err)
+		var f failed
+		if errors.As(err, &f) {
+			return exitFailed
+		}
+		return exitUsage
+	}
+	return code
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		Run:   func(*cobra.Command, []string) { fmt.Printf("handoff %s (%s)\n", version, commit) },
+	}
+}

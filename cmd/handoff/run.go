@@ -1,0 +1,150 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"handoff/handoff"
+	"handoff/internal/config"
+	"handoff/internal/logging"
+	"handoff/internal/pidfile"
+	"handoff/master"
+	"handoff/master/fleet"
+	"handoff/sdk/node"
+)
+
+func runCommand(code *int) *cobra.Command {
+	cfg := config.NewRun()
+	c := &cobra.Command{
+		Use:   "run [flags] [--] COMMAND [ARG...] | run [flags] APP.js [ARG...]",
+		Short: "Run a program and keep it running",
+		Long: `Run N workers of a program, each on a listening socket that handoff holds.
+
+A file ending in .js, .mjs, .cjs, .ts, .mts or .cts is run by node. Node programs need
+no change: server.listen(3000) gets a socket from handoff, as under Node's cluster.
+
+Signals to handoff:
+  USR2, HUP        reload: new workers start, take over when ready, old ones drain
+  TERM, INT, QUIT  stop with drain; a second one stops at once
+  TTIN, TTOU       one worker more, one fewer
+  USR1             reopen --log-file
+
+Each flag has an environment variable: --ready-timeout is HANDOFF_READY_TIMEOUT.
+A duration is 500ms, 30s or 2m; a bare number is seconds.`,
+		Example: `  handoff run server.js
+  handoff run -n 4 --ready-when ready server.js --port 8080
+  handoff run -n max-1 --balance sticky -- node --enable-source-maps dist/server.js
+  handoff run --cwd /srv/current --env-file .env --pid-file /run/web.pid server.js`,
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := config.FromEnviron(c.Flags()); err != nil {
+				return err
+			}
+			if len(args) == 0 {
+				return errors.New("nothing to run: give a program, for example `handoff run server.js`")
+			}
+			if err := cfg.Check(); err != nil {
+				return err
+			}
+			var err error
+			*code, err = supervise(cfg, args)
+			return err
+		},
+	}
+	cfg.Flags(c.Flags())
+	c.Flags().SortFlags = false
+	c.Flags().SetInterspersed(false) // what follows the program is its own
+	return c
+}
+
+func supervise(cfg *config.Run, args []string) (code int, err error) {
+	dir, err := cfg.Workdir()
+	if err != nil {
+		return 0, failed{err}
+	}
+	command, script, err := config.Command(args, dir)
+	if err != nil {
+		return 0, failed{err}
+	}
+	name := cfg.Name
+	if name == "" {
+		name = strings.TrimSuffix(filepath.Base(command[script]), filepath.Ext(command[script]))
+	}
+	log, err := logging.New(cfg.Log, cfg.Level(), cfg.LogFile, name)
+	if err != nil {
+		return 0, failed{fmt.Errorf("cannot open the log file: %w", err)}
+	}
+	slots, err := cfg.Slots()
+	if err != nil {
+		return 0, err
+	}
+	if cfg.PIDFile != "" {
+		remove, err := pidfile.Write(cfg.PIDFile)
+		if err != nil {
+			return 0, failed{err}
+		}
+		defer remove()
+	}
+	lean()
+	log.Info("handoff runs "+strings.Join(args, " "), "event", "cluster.starting", "pid", os.Getpid(),
+		"workers", slots, "version", version)
+	return master.Run(master.Config{
+		Fleet: fleet.Config{
+			Slots: slots, ReadyTimeout: cfg.ReadyTimeout, QuietTimeout: cfg.QuietTimeout,
+			DrainTimeout: cfg.DrainTimeout, KillGrace: cfg.KillGrace, DrainedGrace: drainedGrace,
+			Respawn: cfg.Respawn, Backoff: cfg.Backoff, Stable: cfg.Backoff, MaxFailures: cfg.MaxFailures,
+			Strategy: map[string]fleet.Strategy{"all": fleet.All, "slot": fleet.Slot}[cfg.Strategy],
+			Surge:    cfg.Surge, Canary: cfg.Canary,
+		},
+		Command: master.Command{
+			Args: command, Script: script, Dir: dir, Env: os.Environ(), EnvFile: cfg.EnvFile, Set: cfg.Env,
+		},
+		ReadyWhen:  master.ReadyWhen(cfg.ReadyWhen),
+		Balance:    map[string]handoff.Balance{"even": handoff.Even, "sticky": handoff.Sticky, "shared": handoff.Shared}[cfg.Balance],
+		QuietGrace: min(quietGrace, cfg.QuietTimeout),
+		NoSteering: cfg.NoSteering,
+		Environ:    preload(cfg, log.Logger),
+		Log:        log.Logger,
+		Reopen:     log.Reopen,
+		Stderr:     os.Stderr,
+	}), nil
+}
+
+const (
+	quietGrace   = 100 * time.Millisecond // for a program to take note of what it has accepted
+	drainedGrace = 2 * time.Second        // for the exit, after the last connection has ended
+)
+
+// preload returns what adds the drain preload to a worker's environment. The file
+// is looked for at each start: whoever deletes it deletes it for one moment.
+func preload(cfg *config.Run, log *slog.Logger) func([]string) []string {
+	if cfg.NoPreload {
+		return nil
+	}
+	warned := false
+	return func(env []string) []string {
+		path, err := node.Install()
+		if err != nil {
+			if !warned {
+				log.Warn(err.Error()+"; keep-alive clients may lose a request at a reload. Set HANDOFF_STATE_DIR to a folder that can be written to", "event", "preload.missing")
+				warned = true
+			}
+			return env
+		}
+		return node.Environ(env, path, cfg.Linger)
+	}
+}
+
+// lean keeps the master small: it allocates little, so that collecting often
+// costs nothing.
+func lean() {
+	debug.SetGCPercent(20)
+	debug.FreeOSMemory()
+}

@@ -1,0 +1,334 @@
+// Package config turns flags and environment variables into what the master
+// runs by.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"handoff/internal/cpus"
+)
+
+// Run is the configuration of `handoff run`. NewRun gives the defaults.
+type Run struct {
+	Workers      string
+	ReadyWhen    string
+	ReadyTimeout time.Duration
+	DrainTimeout time.Duration
+	KillGrace    time.Duration
+	QuietTimeout time.Duration
+	Respawn      time.Duration
+	Backoff      time.Duration
+	MaxFailures  int
+	Strategy     string
+	Surge        int
+	Canary       time.Duration
+	Balance      string
+	Linger       time.Duration
+	NoPreload    bool
+	NoSteering   bool
+	PIDFile      string
+	Name         string
+	Dir          string
+	Env          []string
+	EnvFile      string
+	Log          string
+	LogLevel     string
+	LogFile      string
+}
+
+// Defaults of a stop: below what a container's runtime gives it (Docker: 10 s).
+const (
+	drainTimeout          = 30 * time.Second
+	killGrace             = 5 * time.Second
+	drainTimeoutContainer = 8 * time.Second
+	killGraceContainer    = time.Second
+)
+
+// NewRun returns the defaults for this machine.
+func NewRun() *Run {
+	r := &Run{
+		Workers: "max", ReadyWhen: "listening", ReadyTimeout: time.Minute,
+		DrainTimeout: drainTimeout, KillGrace: killGrace, QuietTimeout: 3 * time.Second,
+		Respawn: time.Second, Backoff: 30 * time.Second, MaxFailures: 3,
+		Strategy: "all", Balance: "even", Linger: 6 * time.Second,
+		Log: "auto", LogLevel: "info",
+	}
+	if InContainer() {
+		r.DrainTimeout, r.KillGrace = drainTimeoutContainer, killGraceContainer
+	}
+	return r
+}
+
+// InContainer guesses whether a container's runtime will stop this process.
+func InContainer() bool {
+	if os.Getpid() == 1 || os.Getenv("container") != "" || os.Getenv("KUBERNETES_SERVICE_HOST") != "" {
+		return true
+	}
+	for _, mark := range []string{"/.dockerenv", "/run/.containerenv"} {
+		if _, err := os.Stat(mark); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// Flags adds the flags to fs.
+func (r *Run) Flags(fs *pflag.FlagSet) {
+	fs.StringVarP(&r.Workers, "workers", "n", r.Workers, "`number` of workers: 4, max (the CPUs that this process may use), max-1")
+	choice(fs, &r.ReadyWhen, "ready-when", "what counts as ready: listening (on the first address), started (booted), ready (process.send('ready'))", "listening", "started", "ready")
+	duration(fs, &r.ReadyTimeout, "ready-timeout", "from start to ready; a reload fails after it")
+	duration(fs, &r.DrainTimeout, "drain-timeout", "from drain to SIGTERM")
+	duration(fs, &r.KillGrace, "kill-grace", "from SIGTERM to SIGKILL")
+	duration(fs, &r.QuietTimeout, "quiet-timeout", "longest wait for connections on their way before a drain")
+	duration(fs, &r.Respawn, "respawn", "least time between two starts of a worker that fails")
+	duration(fs, &r.Backoff, "backoff", "most time between them; it doubles up to this, and is forgotten after as long a time of serving")
+	fs.IntVar(&r.MaxFailures, "max-failures", r.MaxFailures, "failed starts of a worker in a row before a new generation is given up")
+	choice(fs, &r.Strategy, "strategy", "how a reload switches: all (in one instant, when every new worker is ready) or slot (one by one)", "all", "slot")
+	fs.IntVar(&r.Surge, "surge", r.Surge, "`workers` that start at once in a reload; 0: all of them (with --strategy slot: one)")
+	duration(fs, &r.Canary, "canary", "in a reload one worker serves alone for so long first; if it fails, the reload does")
+	choice(fs, &r.Balance, "balance", "how connections are spread: even, sticky (by client address), shared (one socket for all)", "even", "sticky", "shared")
+	duration(fs, &r.Linger, "keepalive-linger", "in a drain, how long idle keep-alive connections may still send a request")
+	fs.BoolVar(&r.NoPreload, "no-preload", r.NoPreload, "do not load the drain preload into Node programs")
+	fs.StringVar(&r.PIDFile, "pid-file", r.PIDFile, "write the pid to `file`, and remove it at the end")
+	fs.StringVar(&r.Name, "name", r.Name, "`name` of this service in logs (default: the program's)")
+	fs.StringVar(&r.Dir, "cwd", r.Dir, "working `dir` of the workers; a symlink is followed anew at each reload (default: here)")
+	fs.StringArrayVar(&r.Env, "env", r.Env, "`K=V` in the environment of the workers; may be repeated")
+	fs.StringVar(&r.EnvFile, "env-file", r.EnvFile, "`file` of K=V lines, read anew at each reload")
+	choice(fs, &r.Log, "log", "format of handoff's own log: text, json, auto (text on a terminal)", "auto", "text", "json")
+	choice(fs, &r.LogLevel, "log-level", "least level that is logged", "debug", "info", "warn", "error")
+	fs.StringVar(&r.LogFile, "log-file", r.LogFile, "log to `file` instead of stderr; SIGUSR1 reopens it")
+	fs.BoolVar(&r.NoSteering, "no-steering", false, "do without the kernel's steering program")
+	fs.MarkHidden("no-steering")
+}
+
+// EnvName returns the environment variable of a flag.
+func EnvName(flag string) string {
+	return "HANDOFF_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// FromEnviron sets the flags that were not given from their variables.
+func FromEnviron(fs *pflag.FlagSet) error {
+	var errs []error
+	fs.VisitAll(func(f *pflag.Flag) {
+		v, ok := os.LookupEnv(EnvName(f.Name))
+		if !ok || v == "" || f.Changed || f.Name == "help" {
+			return
+		}
+		if err := fs.Set(f.Name, v); err != nil {
+			errs = append(errs, fmt.Errorf("invalid value %q of %s: %w", v, EnvName(f.Name), err))
+		}
+	})
+	return errors.Join(errs...)
+}
+
+// Slots returns the number of workers.
+func (r *Run) Slots() (int, error) {
+	text := r.Workers
+	n := 0
+	if rest, ok := strings.CutPrefix(text, "max"); ok {
+		n = cpus.Allowed()
+		text = rest
+		if text == "" {
+			return n, nil
+		}
+		less, err := strconv.Atoi(text)
+		if err != nil || less > 0 {
+			return 0, fmt.Errorf("invalid number of workers %q: want a number, max, or max-1", r.Workers)
+		}
+		return max(n+less, 1), nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		return 0, fmt.Errorf("invalid number of workers %q: want a number from 1, max, or max-1", r.Workers)
+	}
+	if n > slotsMost {
+		return 0, fmt.Errorf("%d workers are more than the %d that are supported", n, slotsMost)
+	}
+	return n, nil
+}
+
+const slotsMost = 1024
+
+// Level returns the level of the log.
+func (r *Run) Level() slog.Level {
+	return map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo,
+		"warn": slog.LevelWarn, "error": slog.LevelError}[r.LogLevel]
+}
+
+// Check finds what the flags' own types do not.
+func (r *Run) Check() error {
+	if _, err := r.Slots(); err != nil {
+		return err
+	}
+	for name, d := range map[string]time.Duration{"ready-timeout": r.ReadyTimeout, "respawn": r.Respawn, "backoff": r.Backoff} {
+		if d <= 0 {
+			return fmt.Errorf("--%s must be more than 0", name)
+		}
+	}
+	if r.Backoff < r.Respawn {
+		return fmt.Errorf("--backoff (%v) must not be less than --respawn (%v)", r.Backoff, r.Respawn)
+	}
+	if r.MaxFailures < 1 {
+		return errors.New("--max-failures must be at least 1")
+	}
+	if r.Surge < 0 {
+		return errors.New("--surge must not be negative")
+	}
+	for _, kv := range r.Env {
+		if k, _, ok := strings.Cut(kv, "="); !ok || k == "" {
+			// The value may be a secret: it is not repeated.
+			return fmt.Errorf("--env %q: want KEY=VALUE", k)
+		}
+	}
+	return nil
+}
+
+// Workdir returns the working directory as the user named it, absolute: by its
+// symlinks, so that a reload follows them.
+func (r *Run) Workdir() (string, error) {
+	here, err := os.Getwd() // $PWD where that is right
+	if err != nil {
+		return "", fmt.Errorf("cannot find the working directory: %w", err)
+	}
+	dir := r.Dir
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(here, dir)
+	}
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return "", fmt.Errorf("cannot use --cwd %s: not a directory", dir)
+	}
+	return dir, nil
+}
+
+var (
+	scripts    = []string{".js", ".mjs", ".cjs"}
+	typescript = []string{".ts", ".mts", ".cts"}
+)
+
+// Command turns the arguments of `handoff run` into a command line, and says at
+// which index the script is, if a runtime was put before it or is there.
+func Command(args []string, dir string) (command []string, script int, err error) {
+	ext := filepath.Ext(args[0])
+	switch {
+	case slices.Contains(scripts, ext):
+		command, script = append([]string{"node"}, args...), 1
+	case slices.Contains(typescript, ext):
+		flags, err := typescriptFlags()
+		if err != nil {
+			return nil, 0, fmt.Errorf("cannot run %s: %w", args[0], err)
+		}
+		command = append(append([]string{"node"}, flags...), args...)
+		script = 1 + len(flags)
+	case isNode(args[0]):
+		i := slices.IndexFunc(args[1:], func(a string) bool {
+			return slices.Contains(scripts, filepath.Ext(a)) || slices.Contains(typescript, filepath.Ext(a))
+		})
+		// Options before it may take the name of another script.
+		if i >= 0 && !slices.ContainsFunc(args[1:1+i], func(a string) bool { return a == "-r" || a == "--require" || a == "--import" || a == "--loader" }) {
+			script = i + 1
+		}
+		return args, script, nil
+	default:
+		return args, 0, nil
+	}
+	path := command[script]
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(dir, path)
+	}
+	if info, err := os.Stat(path); err != nil {
+		return nil, 0, fmt.Errorf("cannot run %s: no such file in %s", command[script], filepath.Dir(path))
+	} else if info.IsDir() {
+		return nil, 0, fmt.Errorf("cannot run %s: it is a directory", command[script])
+	}
+	return command, script, nil
+}
+
+func isNode(name string) bool {
+	base := filepath.Base(name)
+	return base == "node" || base == "nodejs"
+}
+
+// typescriptFlags asks the node at hand what it needs to run TypeScript.
+func typescriptFlags() ([]string, error) {
+	out, err := exec.Command("node", "-p", "[process.versions.node, !!process.features.typescript].join()").Output()
+	if err != nil {
+		return nil, fmt.Errorf("node does not run: %w", err)
+	}
+	version, native, _ := strings.Cut(strings.TrimSpace(string(out)), ",")
+	if native == "true" {
+		return nil, nil
+	}
+	var major, minor int
+	fmt.Sscanf(version, "%d.%d", &major, &minor)
+	if major > 22 || major == 22 && minor >= 6 {
+		return []string{"--experimental-strip-types"}, nil
+	}
+	return nil, fmt.Errorf("node %s does not run TypeScript; node 22.6 or later does, or run what your build makes of it", version)
+}
+
+// durationValue is a flag in Go's form, or a bare number of seconds.
+type durationValue time.Duration
+
+func duration(fs *pflag.FlagSet, p *time.Duration, name, usage string) {
+	fs.Var((*durationValue)(p), name, usage)
+}
+
+func (d *durationValue) Set(s string) error {
+	v, err := ParseDuration(s)
+	*d = durationValue(v)
+	return err
+}
+
+func (d *durationValue) Type() string { return "duration" }
+
+func (d *durationValue) String() string {
+	s := time.Duration(*d).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	return s
+}
+
+// ParseDuration reads "1m30s", "250ms" or "90", which is seconds.
+func ParseDuration(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if n, nerr := strconv.ParseFloat(s, 64); nerr == nil {
+		d, err = time.Duration(n*float64(time.Second)), nil
+	}
+	if err != nil || d < 0 || d > 1<<53 {
+		return 0, errors.New("want a duration like 500ms, 30s or 2m, or a number of seconds")
+	}
+	return d, nil
+}
+
+// choiceValue is a flag with a few possible words.
+type choiceValue struct {
+	p     *string
+	words []string
+}
+
+func choice(fs *pflag.FlagSet, p *string, name, usage string, words ...string) {
+	fs.Var(&choiceValue{p, words}, name, usage)
+}
+
+func (c *choiceValue) Set(s string) error {
+	if !slices.Contains(c.words, s) {
+		return fmt.Errorf("want one of %s", strings.Join(c.words, ", "))
+	}
+	*c.p = s
+	return nil
+}
+
+func (c *choiceValue) Type() string   { return "word" }
+func (c *choiceValue) String() string { return *c.p }

@@ -1,0 +1,114 @@
+// Package logging writes one line an event: plain words for people, JSON with
+// stable names for machines.
+package logging
+
+import (
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/lmittmann/tint"
+	"golang.org/x/term"
+)
+
+// Log is where events go, and a file that can be reopened for logrotate. It is
+// safe for concurrent use.
+type Log struct {
+	*slog.Logger
+	path string
+
+	mu   sync.Mutex // guards file against a Reopen during a Write
+	file *os.File
+}
+
+// New opens a log. format is "text", "json" or "auto": text on a terminal, else
+// JSON. With path "" it goes to stderr.
+func New(format string, level slog.Level, path, name string) (*Log, error) {
+	l := &Log{path: path, file: os.Stderr}
+	if path != "" {
+		if err := l.Reopen(); err != nil {
+			return nil, err
+		}
+	}
+	tty := path == "" && term.IsTerminal(int(os.Stderr.Fd()))
+	if format == "auto" {
+		format = "json"
+		if tty {
+			format = "text"
+		}
+	}
+	if format == "json" {
+		l.Logger = slog.New(slog.NewJSONHandler(l, &slog.HandlerOptions{Level: level, ReplaceAttr: forMachines}))
+		if name != "" {
+			l.Logger = l.With("name", name)
+		}
+		return l, nil
+	}
+	l.Logger = slog.New(tint.NewHandler(l, &tint.Options{
+		Level: level, TimeFormat: time.DateTime + ".000", NoColor: !colour(tty), ReplaceAttr: forPeople,
+	}))
+	return l, nil
+}
+
+// Write is for the handlers.
+func (l *Log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.file.Write(p)
+}
+
+// Reopen opens the log file anew, after somebody has renamed it. Without a file
+// it does nothing. On an error the old one stays in use.
+func (l *Log) Reopen() error {
+	if l.path == "" {
+		return nil
+	}
+	f, err := os.OpenFile(l.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	old := l.file
+	l.file = f
+	l.mu.Unlock()
+	if old != os.Stderr {
+		old.Close()
+	}
+	return nil
+}
+
+// colour follows NO_COLOR, FORCE_COLOR, CLICOLOR_FORCE and TERM=dumb.
+func colour(tty bool) bool {
+	forced := func(name string) bool { v := os.Getenv(name); return v != "" && v != "0" }
+	switch {
+	case os.Getenv("NO_COLOR") != "":
+		return false
+	case forced("FORCE_COLOR"), forced("CLICOLOR_FORCE"):
+		return true
+	}
+	return tty && os.Getenv("TERM") != "dumb"
+}
+
+// forPeople leaves out what the words say already, and keeps an event on a line.
+func forPeople(groups []string, a slog.Attr) slog.Attr {
+	switch {
+	case a.Key == "event":
+		return slog.Attr{}
+	case a.Value.Kind() == slog.KindString && strings.Contains(a.Value.String(), "\n"):
+		return slog.String(a.Key, strings.ReplaceAll(a.Value.String(), "\n", " | "))
+	}
+	return a
+}
+
+// forMachines gives durations in seconds, as the name says.
+func forMachines(groups []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		return slog.Float64(a.Key+"_seconds", a.Value.Duration().Seconds())
+	}
+	return a
+}
+
+var _ io.Writer = (*Log)(nil)

@@ -1,0 +1,240 @@
+package master
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/handoff"
+	"handoff/internal/nodeipc"
+	"handoff/internal/tail"
+	"handoff/master/fleet"
+)
+
+// do carries out an action of the fleet's.
+func (m *Master) do(a fleet.Action) {
+	switch a := a.(type) {
+	case fleet.Prepare:
+		m.prepare(a.Gen)
+	case fleet.Forget:
+		delete(m.gens, a.Gen)
+	case fleet.Spawn:
+		m.spawn(a)
+	case fleet.Steer:
+		m.steer(a.IDs)
+	case fleet.Quiesce:
+		m.quiesce(a.ID)
+	case fleet.Drain:
+		if w := m.workers[a.ID]; w != nil {
+			m.log.Info("Worker drains", w.attrs("worker.draining")...)
+			m.seq++
+			m.send(w, nodeipc.Drain(m.seq), -1)
+		}
+	case fleet.Signal:
+		m.signal(a)
+	case fleet.Unlisten:
+		m.addrs.closeAll()
+	case fleet.Live:
+		event, what := "cluster.started", "Generation serves"
+		if a.Gen > 1 {
+			event, what = "cluster.reloaded", "Reloaded: generation serves"
+		}
+		m.log.Info(what, "event", event, "generation", int(a.Gen), "workers", m.fleet.Slots(),
+			"after", a.Took.Round(time.Millisecond), "addresses", m.names())
+	case fleet.Failed:
+		m.failed(a)
+	case fleet.Done:
+		m.done = &a
+		if !a.Failed {
+			m.log.Info("Stopped", "event", "cluster.stopped")
+		}
+	default:
+		panic(fmt.Sprintf("master: unknown action %T", a))
+	}
+}
+
+func (m *Master) names() string {
+	var names []string
+	for _, a := range m.addrs.list {
+		if len(a.holds) > 0 {
+			names = append(names, a.name)
+		}
+	}
+	return strings.Join(names, " ")
+}
+
+func (m *Master) prepare(gen fleet.Gen) {
+	if gen > 1 {
+		m.log.Info("Reload", "event", "cluster.reloading", "generation", int(gen), "workers", m.fleet.Slots())
+	}
+	g := &generation{}
+	g.launch, g.err = m.cfg.Command.pin()
+	m.gens[gen] = g
+	if g.err != nil {
+		m.later = append(m.later, fleet.Broken{Gen: gen, Reason: g.err.Error()})
+	}
+}
+
+func (m *Master) failed(a fleet.Failed) {
+	words := m.gens[a.Gen].words
+	attrs := append([]any{"event", "cluster.failed", "generation", int(a.Gen), "reason", a.Reason}, wordsAttr(words)...)
+	if a.Back == 0 {
+		m.log.Error("The program cannot be started; giving up", attrs...)
+		return
+	}
+	m.log.Error("Reload failed: the new generation is given up, the old one serves on", append(attrs, "serving", int(a.Back))...)
+}
+
+// wordsAttr puts the last words of a worker into a log line, if it had any.
+func wordsAttr(words []string) []any {
+	if len(words) == 0 {
+		return nil
+	}
+	return []any{"stderr", strings.Join(words, "\n")}
+}
+
+func (m *Master) spawn(a fleet.Spawn) {
+	g := m.gens[a.Gen]
+	if g.err != nil {
+		m.later = append(m.later, fleet.Exited{ID: a.ID, Reason: g.err.Error()})
+		return
+	}
+	l := *g.launch
+	if m.cfg.Environ != nil {
+		l.env = m.cfg.Environ(l.env)
+	}
+	s, err := start(&l, []string{
+		nodeipc.EnvChannel + "=" + strconv.Itoa(channelFD),
+		nodeipc.EnvSerialization + "=json",
+		nodeipc.EnvUniqueID + "=" + strconv.Itoa(int(a.ID)),
+		"WORKER_ID=" + strconv.Itoa(a.Slot),
+		"HANDOFF_GENERATION=" + strconv.Itoa(int(a.Gen)),
+	})
+	if err != nil {
+		m.log.Error("Cannot start a worker: "+err.Error(), "event", "worker.crashed", "slot", a.Slot, "generation", int(a.Gen), "worker", int(a.ID))
+		m.later = append(m.later, fleet.Exited{ID: a.ID, Reason: err.Error()})
+		return
+	}
+	w := &worker{started: s, id: a.ID, slot: a.Slot, gen: a.Gen, channel: newChannel(s.channel),
+		last: tail.New(tailMost), began: time.Now(), passed: map[int]passed{}}
+	m.workers[a.ID] = w
+	m.log.Info("Worker starts", w.attrs("worker.started")...)
+	m.attend(w)
+}
+
+// attend starts the goroutines that wait for what a worker does.
+func (m *Master) attend(w *worker) {
+	heard := make(chan struct{})  // closed when its channel has ended
+	copied := make(chan struct{}) // closed when its stderr has ended
+	go func() {
+		defer close(heard)
+		listen(w.id, w.started.channel, m.post)
+	}()
+	go func() {
+		defer close(copied)
+		passThrough(w.stderr, m.cfg.Stderr, w.last)
+	}()
+	go func() { // ends with the process
+		if err := w.awaitEnd(); err != nil {
+			m.log.Error("Cannot watch a worker: "+err.Error(), w.attrs("trouble")...)
+			return
+		}
+		// What it said last is on its way and counts (a connection that it
+		// has taken, its last words), unless a child of its own still has
+		// the other ends.
+		patience := time.After(lastWords)
+		for _, end := range []chan struct{}{heard, copied} {
+			select {
+			case <-end:
+			case <-patience:
+			}
+		}
+		m.post(ended{w.id})
+	}()
+}
+
+// lastWords is how long the end of what a dead worker said is waited for.
+const lastWords = 200 * time.Millisecond
+
+func (m *Master) steer(ids []fleet.ID) {
+	seats := make([]fleet.ID, m.fleet.Slots())
+	for _, id := range ids {
+		w := m.workers[id]
+		if w == nil {
+			continue
+		}
+		for len(seats) <= w.slot {
+			seats = append(seats, 0)
+		}
+		if !slices.Contains(m.addrs.seats, id) {
+			m.log.Info("Worker serves", w.attrs("worker.ready", "after", time.Since(w.began).Round(time.Millisecond))...)
+		}
+		seats[w.slot] = id
+	}
+	m.addrs.seats = seats
+	m.trouble(m.addrs.steer())
+}
+
+func (m *Master) signal(a fleet.Signal) {
+	w := m.workers[a.ID]
+	if w == nil {
+		return
+	}
+	if a.Kill {
+		m.log.Warn("Worker is killed: "+a.Reason, w.attrs("worker.killed")...)
+		m.trouble(w.killGroup())
+		return
+	}
+	m.log.Warn("Worker gets SIGTERM: "+a.Reason, w.attrs("worker.terminated")...)
+	m.trouble(w.process.signal(unix.SIGTERM))
+}
+
+// quieting is a worker that is steered away and not quiet yet.
+type quieting struct {
+	id    fleet.ID
+	until time.Time // the end of the grace, where there is no group to ask
+	waits []*handoff.Quiet
+	next  time.Time
+}
+
+func (m *Master) quiesce(id fleet.ID) {
+	now := time.Now()
+	q := &quieting{id: id, until: now.Add(m.cfg.QuietGrace), next: now}
+	for _, a := range m.addrs.list {
+		if h := a.holdOf(id); h != nil && h.socket != nil {
+			q.waits = append(q.waits, a.group.Quiet(now, m.cfg.QuietGrace, h.socket))
+		}
+	}
+	m.quiet = append(m.quiet, q)
+}
+
+// lookQuiet asks the workers' sockets whether anything can still come.
+func (m *Master) lookQuiet(now time.Time) {
+	var quiet []fleet.ID
+	m.quiet = slices.DeleteFunc(m.quiet, func(q *quieting) bool {
+		if now.Before(q.next) {
+			return false
+		}
+		q.next = time.Time{}
+		if now.Before(q.until) {
+			q.next = q.until
+		}
+		for _, wait := range q.waits {
+			if ok, again := wait.Look(now); !ok {
+				q.next = earlier(q.next, now.Add(again))
+			}
+		}
+		if q.next.IsZero() {
+			quiet = append(quiet, q.id)
+			return true
+		}
+		return false
+	})
+	for _, id := range quiet {
+		m.step(fleet.Quiet{ID: id})
+	}
+}

@@ -1,0 +1,418 @@
+package master
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/handoff"
+	"handoff/internal/nodeipc"
+	"handoff/master/fleet"
+)
+
+// ask identifies an address by what workers ask for: equal asks, of one worker
+// after another or of several, mean the same sockets.
+type ask struct {
+	kind   nodeipc.AddressType
+	addr   string
+	any    bool
+	port   int
+	v6only bool
+	index  int // tells several ports 0 of one program apart
+}
+
+func askOf(q nodeipc.Query, dir string) ask {
+	a := ask{kind: q.Type, addr: q.Address, any: q.Any, port: q.Port, v6only: q.V6Only}
+	if q.Type == nodeipc.Pipe {
+		if !filepath.IsAbs(a.addr) && a.addr != "" && a.addr[0] != 0 {
+			a.addr = filepath.Join(dir, a.addr)
+		}
+		return a
+	}
+	if q.Port == 0 {
+		a.index = q.Index
+	}
+	return a
+}
+
+// hold is a worker's share of an address.
+type hold struct {
+	worker    fleet.ID
+	slot      int
+	socket    *handoff.Socket // nil for a shared one
+	listening bool            // the worker has said that it accepts
+}
+
+// address is what the workers listen on: a group, or one socket shared by all.
+type address struct {
+	key    string // names it in the workers' messages
+	ask    ask
+	name   string // for people
+	group  *handoff.Group
+	shared *shared
+	data   json.RawMessage // TLS ticket keys: the same for all workers, as the first one sent them
+	holds  []*hold
+	unheld time.Time // since when nobody has it; zero: somebody does
+	mended time.Time // last look for mischief
+}
+
+func (a *address) holdOf(id fleet.ID) *hold {
+	for _, h := range a.holds {
+		if h.worker == id {
+			return h
+		}
+	}
+	return nil
+}
+
+func (a *address) holdOfSocket(s *handoff.Socket) *hold {
+	for _, h := range a.holds {
+		if h.socket == s {
+			return h
+		}
+	}
+	return nil
+}
+
+// addresses is the register of what is listened on. It belongs to the loop.
+type addresses struct {
+	watch     *handoff.Watch
+	balance   handoff.Balance
+	noProgram bool
+	list      []*address
+	last      int
+	seats     []fleet.ID // by slot, who is steered to; 0 is nobody
+}
+
+// provide answers a worker's query: with a descriptor and its kind, which stays
+// the register's, or with an errno. The key is the one to answer with.
+func (as *addresses) provide(id fleet.ID, slot int, q nodeipc.Query, dir string) (a *address, fd int, kind nodeipc.HandleType, err error) {
+	want := askOf(q, dir)
+	i := slices.IndexFunc(as.list, func(a *address) bool { return a.ask == want })
+	if i >= 0 {
+		a = as.list[i]
+		if a.holdOf(id) != nil {
+			return nil, -1, "", unix.EADDRINUSE // one process, two equal listens
+		}
+	} else {
+		if a, err = as.open(want); err != nil {
+			return nil, -1, "", err
+		}
+		a.data = q.Data
+		as.list = append(as.list, a)
+	}
+	h := &hold{worker: id, slot: slot}
+	if a.shared != nil {
+		fd, kind = a.shared.fd, a.shared.kind
+	} else {
+		if h.socket, err = a.group.Take(slot); err != nil {
+			return nil, -1, "", err
+		}
+		fd, kind = h.socket.FD(), nodeipc.ListeningStream
+	}
+	a.holds = append(a.holds, h)
+	a.unheld = time.Time{}
+	return a, fd, kind, nil
+}
+
+func (as *addresses) open(want ask) (*address, error) {
+	as.last++
+	a := &address{key: strconv.Itoa(as.last), ask: want}
+	var err error
+	switch want.kind {
+	case nodeipc.Pipe:
+		a.shared, err = openUnix(want.addr)
+		a.name = want.addr
+	case nodeipc.UDP4, nodeipc.UDP6:
+		a.shared, err = openUDP(want)
+		if err == nil {
+			a.name = "udp " + a.shared.name
+		}
+	default:
+		a.group, err = as.listenTCP(want)
+		if err == nil {
+			a.name = a.group.Addr().String()
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+func (as *addresses) listenTCP(want ask) (*handoff.Group, error) {
+	if want.port < 0 || want.port > 65535 {
+		return nil, unix.EINVAL
+	}
+	cfg := handoff.Config{V6Only: want.v6only, Balance: as.balance, Watch: as.watch, NoProgram: as.noProgram}
+	if !want.any {
+		addr, err := netip.ParseAddr(want.addr)
+		if err != nil {
+			return nil, unix.EINVAL
+		}
+		cfg.Addr = netip.AddrPortFrom(addr, uint16(want.port))
+		return handoff.Listen(cfg)
+	}
+	// No address means both families where there are both, as Node's own
+	// primary has it.
+	cfg.Addr = netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(want.port))
+	g, err := handoff.Listen(cfg)
+	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EINVAL) {
+		cfg.Addr = netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(want.port))
+		return handoff.Listen(cfg)
+	}
+	return g, err
+}
+
+// byKey returns the address that a worker knows by that key.
+func (as *addresses) byKey(key string) *address {
+	for _, a := range as.list {
+		if a.key == key {
+			return a
+		}
+	}
+	return nil
+}
+
+// release takes a worker's share back.
+func (as *addresses) release(a *address, id fleet.ID, now time.Time) {
+	h := a.holdOf(id)
+	if h == nil {
+		return
+	}
+	a.holds = slices.DeleteFunc(a.holds, func(o *hold) bool { return o == h })
+	if h.socket != nil {
+		a.group.Release(h.socket)
+	}
+	if len(a.holds) == 0 {
+		a.unheld = now
+	}
+}
+
+// releaseAll takes back all that a dead worker had.
+func (as *addresses) releaseAll(id fleet.ID, now time.Time) {
+	for _, a := range as.list {
+		as.release(a, id, now)
+	}
+}
+
+// steer applies the seats to every group. It is called whenever the seats, or
+// what their workers listen on, have changed.
+func (as *addresses) steer() error {
+	var errs []error
+	for _, a := range as.list {
+		if a.group == nil {
+			continue
+		}
+		seats := make([]*handoff.Socket, len(as.seats))
+		for slot, id := range as.seats {
+			if h := a.holdOf(id); id != 0 && h != nil && h.listening {
+				seats[slot] = h.socket
+			}
+		}
+		errs = append(errs, a.group.Steer(seats))
+	}
+	return errors.Join(errs...)
+}
+
+// ofSocket returns the address that a socket belongs to.
+func (as *addresses) ofSocket(s *handoff.Socket) *address {
+	for _, a := range as.list {
+		if a.group != nil && a.group.Has(s) {
+			return a
+		}
+	}
+	return nil
+}
+
+// deadline is when tick wants to be called, zero if it does not.
+func (as *addresses) deadline() time.Time {
+	var next time.Time
+	for _, a := range as.list {
+		if a.group != nil {
+			next = earlier(next, a.group.Deadline())
+		}
+		if !a.unheld.IsZero() {
+			next = earlier(next, a.unheld.Add(unheldGrace))
+		}
+	}
+	return next
+}
+
+// unheldGrace is how long an address is kept for which no worker asks any more:
+// a worker that closes its server may be about to end, and its successor asks
+// for it again.
+const unheldGrace = 5 * time.Second
+
+// tick keeps the balance, and gives up addresses that nobody has used for a
+// while, unless workers are missing that might ask for them.
+func (as *addresses) tick(now time.Time, complete bool) (given []*address, err error) {
+	var errs []error
+	as.list = slices.DeleteFunc(as.list, func(a *address) bool {
+		if a.group != nil {
+			errs = append(errs, a.group.Tick(now))
+		}
+		if a.unheld.IsZero() || now.Before(a.unheld.Add(unheldGrace)) {
+			return false
+		}
+		if !complete {
+			a.unheld = now // look again later
+			return false
+		}
+		a.close()
+		given = append(given, a)
+		return true
+	})
+	return given, errors.Join(errs...)
+}
+
+func (a *address) close() {
+	if a.group != nil {
+		a.group.Close()
+	} else {
+		a.shared.close()
+	}
+}
+
+// closeAll gives every address up. Workers still have their duplicates.
+func (as *addresses) closeAll() {
+	for _, a := range as.list {
+		a.close()
+	}
+	as.list = nil
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// errno is what a program is told of an error.
+func errno(err error) int {
+	var e unix.Errno
+	if errors.As(err, &e) {
+		return int(e)
+	}
+	return int(unix.EINVAL)
+}
+
+// ownSocket takes a duplicate of a descriptor that a worker wants to serve on
+// and that it has itself: listen({fd}). The caller owns it.
+func ownSocket(p *process, fd int) (int, error) {
+	got := -1
+	err := p.control(func(pidfd int) (err error) {
+		got, err = unix.PidfdGetfd(pidfd, fd, 0)
+		return err
+	})
+	if err != nil {
+		return -1, err
+	}
+	if _, err := unix.GetsockoptInt(got, unix.SOL_SOCKET, unix.SO_TYPE); err != nil {
+		unix.Close(got)
+		return -1, unix.EINVAL
+	}
+	return got, nil
+}
+
+// shared is one socket for all workers: a unix path, or UDP.
+type shared struct {
+	fd   int
+	kind nodeipc.HandleType
+	name string
+	path string   // to remove at the end; "" if there is none
+	file unixFile // what the path was when we made it
+}
+
+type unixFile struct{ dev, ino uint64 }
+
+func openUDP(want ask) (*shared, error) {
+	v6 := want.kind == nodeipc.UDP6
+	addr := netip.IPv4Unspecified()
+	if v6 {
+		addr = netip.IPv6Unspecified()
+	}
+	if !want.any {
+		var err error
+		if addr, err = netip.ParseAddr(want.addr); err != nil || addr.Is6() != v6 {
+			return nil, unix.EINVAL
+		}
+	}
+	if want.port < 0 || want.port > 65535 {
+		return nil, unix.EINVAL
+	}
+	fd, at, err := handoff.BindUDP(netip.AddrPortFrom(addr, uint16(want.port)), want.v6only)
+	if err != nil {
+		return nil, err
+	}
+	return &shared{fd: fd, kind: nodeipc.Datagram, name: at.String()}, nil
+}
+
+// openUnix listens on a path, which it takes over if nobody answers there: the
+// socket of a server that was killed.
+func openUnix(path string) (*shared, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	sa := &unix.SockaddrUnix{Name: path}
+	err = unix.Bind(fd, sa)
+	if err == unix.EADDRINUSE && stale(path) {
+		os.Remove(path)
+		err = unix.Bind(fd, sa)
+	}
+	if err == nil {
+		err = unix.Listen(fd, -1)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("cannot listen on %s: %w", path, err)
+	}
+	s := &shared{fd: fd, kind: nodeipc.ListeningStream, name: path}
+	if path != "" && path[0] != 0 && path[0] != '@' {
+		s.path = path
+		s.file, _ = fileOf(path)
+	}
+	return s, nil
+}
+
+// stale tells whether a path is a socket at which nobody listens.
+func stale(path string) bool {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode()&os.ModeSocket == 0 {
+		return false
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return unix.Connect(fd, &unix.SockaddrUnix{Name: path}) == unix.ECONNREFUSED
+}
+
+func fileOf(path string) (unixFile, bool) {
+	var st unix.Stat_t
+	if unix.Lstat(path, &st) != nil {
+		return unixFile{}, false
+	}
+	return unixFile{uint64(st.Dev), st.Ino}, true
+}
+
+func (s *shared) close() {
+	unix.Close(s.fd)
+	if s.path != "" {
+		// Somebody may have put another socket in its place.
+		if f, ok := fileOf(s.path); ok && f == s.file {
+			os.Remove(s.path)
+		}
+	}
+}

@@ -1,0 +1,157 @@
+package master
+
+import (
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/joho/godotenv"
+)
+
+// Command says what the workers are. It is resolved anew for each generation,
+// so that a reload follows a switched symlink or an edited environment file,
+// and a crash in an old generation does not.
+type Command struct {
+	Args    []string // program and arguments; Args[0] is looked up in PATH
+	Script  int      // index in Args of the script whose path is pinned too; 0: none
+	Dir     string   // working directory, absolute; symlinks are followed at each reload
+	Env     []string // the whole environment, "K=V"
+	EnvFile string   // more of it, read at each reload; relative to Dir
+	Set     []string // "K=V" that overrides both
+}
+
+// launch is what a generation is started from, resolved.
+type launch struct {
+	path string
+	args []string
+	dir  string
+	env  []string
+}
+
+// notForWorkers are variables that speak to handoff, not to what it runs:
+// service manager's protocols, and the channel of a Node program that may have
+// started handoff itself.
+var notForWorkers = [...]string{
+	"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID",
+	"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID",
+	"NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE", "NODE_UNIQUE_ID",
+	"WORKER_ID", "HANDOFF_GENERATION",
+}
+
+// pin resolves the command as things are now.
+func (c *Command) pin() (*launch, error) {
+	l := &launch{args: slices.Clone(c.Args)}
+	var err error
+	if l.dir, err = filepath.EvalSymlinks(c.Dir); err != nil {
+		return nil, fmt.Errorf("cannot use the working directory: %w", plain(err))
+	}
+	if l.env, err = c.environ(l.dir); err != nil {
+		return nil, err
+	}
+	if l.path, err = lookPath(c.Args[0], l.dir, l.env); err != nil {
+		return nil, err
+	}
+	// What is executed is pinned; what it is called stays, since programs
+	// find themselves by it (a Python venv, a multi-call binary).
+	if l.path, err = filepath.EvalSymlinks(l.path); err != nil {
+		return nil, fmt.Errorf("cannot run %s: %w", c.Args[0], plain(err))
+	}
+	if c.Script > 0 {
+		script := c.Args[c.Script]
+		if !filepath.IsAbs(script) {
+			script = filepath.Join(l.dir, script)
+		}
+		if script, err = filepath.EvalSymlinks(script); err != nil {
+			return nil, fmt.Errorf("cannot run %s: %w", c.Args[c.Script], plain(err))
+		}
+		l.args[c.Script] = script
+	}
+	return l, nil
+}
+
+// plain leaves the system call out of a path error.
+func plain(err error) error {
+	if pe, ok := err.(*fs.PathError); ok {
+		return fmt.Errorf("%s: %w", pe.Path, pe.Err)
+	}
+	return err
+}
+
+// lookPath finds the program as execvp would in the worker's directory and
+// with the worker's PATH.
+func lookPath(name, dir string, env []string) (string, error) {
+	found := func(path string) (string, bool) {
+		info, err := os.Stat(path)
+		return path, err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
+	}
+	if strings.Contains(name, "/") {
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(dir, name)
+		}
+		if _, err := os.Stat(name); err != nil {
+			return "", fmt.Errorf("cannot run %w", plain(err))
+		}
+		path, ok := found(name)
+		if !ok {
+			return "", fmt.Errorf("cannot run %s: not an executable file", name)
+		}
+		return path, nil
+	}
+	for _, d := range filepath.SplitList(lookup(env, "PATH")) {
+		if !filepath.IsAbs(d) {
+			d = filepath.Join(dir, d)
+		}
+		if path, ok := found(filepath.Join(d, name)); ok {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("cannot run %s: %w", name, exec.ErrNotFound)
+}
+
+func (c *Command) environ(dir string) ([]string, error) {
+	env := slices.DeleteFunc(slices.Clone(c.Env), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return slices.Contains(notForWorkers[:], name)
+	})
+	if c.EnvFile != "" {
+		path := c.EnvFile
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(dir, path)
+		}
+		read, err := godotenv.Read(path)
+		if err != nil {
+			// The parser's error may quote the line, which may be a secret.
+			if pe, ok := err.(*fs.PathError); ok {
+				return nil, fmt.Errorf("cannot read the environment file %w", plain(pe))
+			}
+			return nil, fmt.Errorf("cannot read the environment file %s: not in the form KEY=VALUE", path)
+		}
+		for _, k := range slices.Sorted(maps.Keys(read)) {
+			env = setenv(env, k, read[k])
+		}
+	}
+	for _, kv := range c.Set {
+		k, v, _ := strings.Cut(kv, "=")
+		env = setenv(env, k, v)
+	}
+	return setenv(env, "PWD", dir), nil
+}
+
+func setenv(env []string, k, v string) []string {
+	env = slices.DeleteFunc(env, func(kv string) bool { return strings.HasPrefix(kv, k+"=") })
+	return append(env, k+"="+v)
+}
+
+func lookup(env []string, k string) string {
+	for _, kv := range env {
+		if v, ok := strings.CutPrefix(kv, k+"="); ok {
+			return v
+		}
+	}
+	return ""
+}

@@ -1,0 +1,467 @@
+package master
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/handoff"
+	"handoff/internal/nodeipc"
+	"handoff/internal/tail"
+	"handoff/master/fleet"
+)
+
+// ReadyWhen is what counts as ready.
+type ReadyWhen string
+
+// The notices of readiness.
+const (
+	Listening ReadyWhen = "listening" // the program listens on its first address
+	Started   ReadyWhen = "started"   // it has booted
+	Ready     ReadyWhen = "ready"     // it says so: process.send({cmd:'ready'}) or process.send('ready')
+)
+
+// Config is what a master needs to know.
+type Config struct {
+	Fleet      fleet.Config
+	Command    Command
+	ReadyWhen  ReadyWhen
+	Balance    handoff.Balance
+	QuietGrace time.Duration // in which a worker may take note of what it has accepted; part of quiet
+	NoSteering bool          // as if the kernel refused the steering program
+	// Environ adds to the environment of each worker; nil adds nothing.
+	Environ func(env []string) []string
+	Log     *slog.Logger
+	Reopen  func() error // SIGUSR1
+	Stderr  io.Writer    // where the workers' stderr goes
+}
+
+// Master is the loop and what it owns.
+type Master struct {
+	cfg     Config
+	log     *slog.Logger
+	fleet   *fleet.Fleet
+	wake    time.Time // the fleet's
+	workers map[fleet.ID]*worker
+	gens    map[fleet.Gen]*generation
+	addrs   addresses
+	quiet   []*quieting
+	events  chan event      // never closed; posting ends with quit
+	quit    chan struct{}   // closed by Run when it returns
+	later   []fleet.Event   // what actions have led to, for the next steps
+	seq     int             // of the messages to workers
+	hurried os.Signal       // the second signal to stop
+	done    *fleet.Done     // set at the end
+	strays  map[string]bool // things said once
+}
+
+// worker is a live process, as the loop knows it.
+type worker struct {
+	*started
+	id      fleet.ID
+	slot    int
+	gen     fleet.Gen
+	channel *channel
+	last    *tail.Tail // of its stderr
+	began   time.Time
+	passed  map[int]passed // connections handed over, by seq, until it answers
+}
+
+// generation is what the workers of one are started from.
+type generation struct {
+	launch *launch
+	err    error    // why there is no launch
+	words  []string // last lines of the stderr of the worker that failed last
+}
+
+// Run supervises until it is told to stop by a signal, or the first generation
+// cannot start. It returns the exit code.
+func Run(cfg Config) int {
+	watch, err := handoff.NewWatch()
+	if err != nil {
+		cfg.Log.Error("Cannot start: "+err.Error(), "event", "cluster.failed")
+		return 1
+	}
+	m := &Master{
+		cfg: cfg, log: cfg.Log, fleet: fleet.New(cfg.Fleet),
+		workers: map[fleet.ID]*worker{}, gens: map[fleet.Gen]*generation{},
+		addrs:  addresses{watch: watch, balance: cfg.Balance, noProgram: cfg.NoSteering},
+		events: make(chan event, 64), quit: make(chan struct{}), strays: map[string]bool{},
+	}
+	stop := watchSignals(m.post)
+	go func() { // ends when the watch is closed
+		for watch.Wait() == nil {
+			m.post(stirred{})
+		}
+	}()
+	m.loop()
+	stop()
+	close(m.quit)
+	m.addrs.closeAll()
+	watch.Close()
+	return m.exitCode()
+}
+
+func (m *Master) exitCode() int {
+	switch {
+	case m.hurried != nil:
+		return 128 + int(m.hurried.(unix.Signal))
+	case m.done.Failed:
+		return 1
+	}
+	return 0
+}
+
+// post is how goroutines reach the loop.
+func (m *Master) post(e event) {
+	select {
+	case m.events <- e:
+	case <-m.quit:
+		if s, ok := e.(said); ok {
+			closeAll(s.fds)
+		}
+	}
+}
+
+func (m *Master) loop() {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	m.step(fleet.Reload{})
+	for m.done == nil {
+		if next := m.deadline(); next.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(time.Until(next))
+		}
+		select {
+		case e := <-m.events:
+			m.handle(e)
+		case <-timer.C:
+		}
+		m.tick(time.Now())
+	}
+}
+
+func (m *Master) deadline() time.Time {
+	next := earlier(m.wake, m.addrs.deadline())
+	for _, q := range m.quiet {
+		next = earlier(next, q.next)
+	}
+	return next
+}
+
+// tick does what time has brought.
+func (m *Master) tick(now time.Time) {
+	given, err := m.addrs.tick(now, m.complete())
+	m.trouble(err)
+	for _, a := range given {
+		m.log.Info("Address given up, nobody listens on it any more", "event", "address.closed", "address", a.name)
+	}
+	m.lookQuiet(now)
+	if !m.wake.IsZero() && !now.Before(m.wake) {
+		m.step(nil)
+	}
+}
+
+// complete tells whether every slot serves and nobody starts.
+func (m *Master) complete() bool {
+	serving := 0
+	for _, w := range m.fleet.Workers() {
+		switch w.Phase {
+		case fleet.Starting:
+			return false
+		case fleet.Serving:
+			serving++
+		}
+	}
+	return serving >= m.fleet.Slots()
+}
+
+// step takes an event to the fleet and does what it answers.
+func (m *Master) step(e fleet.Event) {
+	m.later = append(m.later, e)
+	for len(m.later) > 0 {
+		e := m.later[0]
+		m.later = m.later[1:]
+		actions, wake := m.fleet.Step(time.Now(), e)
+		m.wake = wake
+		for _, a := range actions {
+			m.do(a)
+		}
+	}
+}
+
+func (m *Master) handle(e event) {
+	switch e := e.(type) {
+	case signalled:
+		m.signalled(e.signal)
+	case stirred:
+		m.stirred(time.Now())
+	case said:
+		if w := m.workers[e.id]; w != nil {
+			m.said(w, e)
+		} else {
+			closeAll(e.fds)
+		}
+	case garbled:
+		if w := m.workers[e.id]; w != nil {
+			m.log.Warn("Message from a worker dropped: "+e.reason, w.attrs("worker.garbled")...)
+		}
+	case hungUp:
+		if w := m.workers[e.id]; w != nil {
+			w.channel.close()
+			m.step(fleet.Drained{ID: w.id})
+		}
+	case ended:
+		m.ended(e.id)
+	default:
+		panic(fmt.Sprintf("master: unknown event %T", e))
+	}
+}
+
+func (m *Master) signalled(s os.Signal) {
+	switch s {
+	case unix.SIGUSR2, unix.SIGHUP:
+		m.step(fleet.Reload{})
+	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT:
+		if m.fleet.Stopping() {
+			m.hurried = s
+			m.log.Warn("Stopping at once, workers are killed", "event", "cluster.shutdown", "signal", unix.SignalName(s.(unix.Signal)))
+			m.step(fleet.Stop{Now: true})
+			return
+		}
+		m.log.Info("Stopping, workers drain", "event", "cluster.shutdown", "signal", unix.SignalName(s.(unix.Signal)),
+			"workers", len(m.workers), "within", m.cfg.Fleet.DrainTimeout+m.cfg.Fleet.KillGrace)
+		m.step(fleet.Stop{})
+	case unix.SIGTTIN:
+		m.scale(+1)
+	case unix.SIGTTOU:
+		m.scale(-1)
+	case unix.SIGUSR1:
+		if err := m.cfg.Reopen(); err != nil {
+			m.log.Error("Cannot reopen the log file: "+err.Error(), "event", "log.reopened")
+			return
+		}
+		m.log.Info("Log file reopened", "event", "log.reopened")
+	}
+}
+
+func (m *Master) scale(by int) {
+	n := m.fleet.Slots() + by
+	if n < 1 {
+		m.log.Warn("The number of workers stays at 1", "event", "cluster.scaled", "workers", 1)
+		return
+	}
+	m.log.Info("Number of workers changes", "event", "cluster.scaled", "workers", n)
+	m.step(fleet.SetSlots{N: n})
+}
+
+// said is a message of a worker.
+func (m *Master) said(w *worker, s said) {
+	switch msg := s.message.(type) {
+	case nodeipc.Online:
+		if m.cfg.ReadyWhen == Started {
+			m.step(fleet.Ready{ID: w.id})
+		}
+	case nodeipc.Query:
+		m.provide(w, msg)
+	case nodeipc.Listening:
+		m.listening(w)
+		if m.cfg.ReadyWhen == Listening {
+			m.step(fleet.Ready{ID: w.id})
+		}
+	case nodeipc.Ready:
+		if m.cfg.ReadyWhen == Ready {
+			m.step(fleet.Ready{ID: w.id})
+		}
+	case nodeipc.ReplaceMe:
+		m.leaving(w)
+	case nodeipc.Closed:
+		if a := m.addrs.byKey(msg.Key); a != nil {
+			m.addrs.release(a, w.id, time.Now())
+			m.trouble(m.addrs.steer())
+		}
+	case nodeipc.Left:
+		m.send(w, nodeipc.Ack(msg.Seq), -1)
+		m.leaving(w)
+	case nodeipc.Answered:
+		m.answered(w, msg)
+	case nodeipc.HandleTaken:
+		m.flooded(w, w.channel.taken(msg.Ok))
+	case nodeipc.HandleSent:
+		closeAll(s.fds)
+		m.send(w, nodeipc.HandleReceipt(), -1)
+		m.said(w, said{id: w.id, message: msg.Message})
+	case nodeipc.Other:
+	default:
+		panic(fmt.Sprintf("master: unknown message %T", msg))
+	}
+}
+
+func (m *Master) leaving(w *worker) {
+	m.log.Info("Worker asks to be replaced", w.attrs("worker.leaving")...)
+	m.step(fleet.Leave{ID: w.id})
+}
+
+// provide answers a worker that wants to listen.
+func (m *Master) provide(w *worker, q nodeipc.Query) {
+	if m.fleet.Stopping() {
+		return // what it would listen on is gone, and so will it be
+	}
+	if q.FD >= 0 {
+		fd, err := ownSocket(&w.process, q.FD)
+		if err != nil {
+			m.send(w, nodeipc.Refuse(q, "own", errno(err)), -1)
+			return
+		}
+		m.send(w, nodeipc.Reply(q, nodeipc.ListeningStream, "own", q.Data), fd)
+		return
+	}
+	a, fd, kind, err := m.addrs.provide(w.id, w.slot, q, m.gens[w.gen].launch.dir)
+	if err == nil {
+		fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+	}
+	if err != nil {
+		m.log.Error("Cannot give a worker its socket: "+err.Error(), w.attrs("address.refused", "port", q.Port)...)
+		m.send(w, nodeipc.Refuse(q, "refused", errno(err)), -1)
+		return
+	}
+	if a.group != nil && !a.group.Steerable() && a.group.Balance() != handoff.Shared {
+		m.once("hash", "The kernel refuses the steering program: connections are spread by its hash, and generations overlap on their sockets", "event", "address.hash", "address", a.name)
+	}
+	m.send(w, nodeipc.Reply(q, kind, a.key, a.data), fd)
+}
+
+// listening: the worker accepts on what it was given.
+func (m *Master) listening(w *worker) {
+	for _, a := range m.addrs.list {
+		h := a.holdOf(w.id)
+		if h == nil || h.listening {
+			continue
+		}
+		h.listening = true
+		if h.socket != nil {
+			// Node has set a backlog of 511; the largest is set again.
+			m.mend(a, h.socket)
+		}
+	}
+	m.trouble(m.addrs.steer())
+}
+
+func (m *Master) mend(a *address, s *handoff.Socket) {
+	wrongs, err := a.group.Mend(s)
+	m.trouble(err)
+	for _, wrong := range wrongs {
+		attrs := []any{"event", "address.mended", "address", a.name}
+		if h := a.holdOfSocket(s); h != nil {
+			if w := m.workers[h.worker]; w != nil {
+				attrs = append(w.attrs("address.mended"), "address", a.name)
+			}
+		}
+		m.log.Warn("A worker "+wrong+"; mended", attrs...)
+	}
+}
+
+// stirred collects what has happened to the listening sockets.
+func (m *Master) stirred(now time.Time) {
+	for _, s := range m.addrs.watch.Collect() {
+		a := m.addrs.ofSocket(s.Socket)
+		switch {
+		case a == nil:
+		case s.Hup:
+			m.mend(a, s.Socket)
+		case s.Socket.Held():
+			a.group.Arrived(now)
+			if now.Sub(a.mended) > mendEvery {
+				a.mended = now
+				for _, h := range a.holds {
+					m.mend(a, h.socket)
+				}
+			}
+		default:
+			m.rescue(a, s.Socket)
+		}
+	}
+}
+
+// mendEvery is how often, at most, and only while connections come, the sockets
+// are looked at for what no event tells.
+const mendEvery = time.Second
+
+func (m *Master) ended(id fleet.ID) {
+	w := m.workers[id]
+	if w == nil {
+		return
+	}
+	delete(m.workers, id)
+	status, err := w.reap()
+	reason := how(status)
+	if err != nil {
+		reason = err.Error()
+	}
+	w.channel.close()
+	m.addrs.releaseAll(id, time.Now())
+	m.trouble(m.addrs.steer())
+	phase := fleet.Starting
+	for _, fw := range m.fleet.Workers() {
+		if fw.ID == id {
+			phase = fw.Phase
+			if fw.Leaving && status.ExitStatus() == 0 {
+				phase = fleet.Draining
+			}
+		}
+	}
+	if words := w.last.Lines(wordsMost); phase < fleet.Quieting {
+		m.gens[w.gen].words = words
+		m.log.Error("Worker crashed: "+reason, append(w.attrs("worker.crashed", "after", time.Since(w.began).Round(time.Millisecond)), wordsAttr(words)...)...)
+	} else {
+		m.log.Info("Worker is gone: "+reason, w.attrs("worker.shutdown")...)
+	}
+	m.step(fleet.Exited{ID: id, Reason: reason})
+	m.passAgain(w)
+}
+
+const wordsMost = 6 // lines of stderr in a report
+
+// once logs a warning the first time.
+func (m *Master) once(key, msg string, attrs ...any) {
+	if !m.strays[key] {
+		m.strays[key] = true
+		m.log.Warn(msg, attrs...)
+	}
+}
+
+// trouble logs an error that the master can only report.
+func (m *Master) trouble(err error) {
+	if err == nil {
+		return
+	}
+	if errors.Is(err, handoff.ErrNoSteering) {
+		m.once("steer", "Cannot steer: "+err.Error(), "event", "address.hash")
+		return
+	}
+	m.log.Error(err.Error(), "event", "trouble")
+}
+
+// send queues a message to a worker; it takes the descriptor over (-1: none).
+func (m *Master) send(w *worker, line []byte, fd int) {
+	m.flooded(w, w.channel.send(outgoing{line: line, fd: fd}))
+}
+
+// flooded ends a worker that asks and never reads.
+func (m *Master) flooded(w *worker, err error) {
+	if err != nil {
+		m.log.Error("Worker is killed: "+err.Error(), w.attrs("worker.killed")...)
+		m.trouble(w.killGroup())
+	}
+}
+
+// attrs names a worker in a log line.
+func (w *worker) attrs(event string, more ...any) []any {
+	return append([]any{"event", event, "slot", w.slot, "pid", w.pid, "generation", int(w.gen), "worker", int(w.id)}, more...)
+}

@@ -1,0 +1,183 @@
+package master
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/handoff"
+	"handoff/internal/tail"
+)
+
+// process is a worker's process, as its parent sees it. It is identified by a
+// pidfd; the pid is for people.
+type process struct {
+	pid   int
+	pidfd *os.File
+}
+
+// tailMost is how much of a worker's stderr is remembered, in bytes.
+const tailMost = 4 << 10
+
+// started is a process with the ends that its master keeps. The loop owns
+// them; channel and stderr are read by a goroutine each.
+type started struct {
+	process
+	channel *handoff.Conn
+	stderr  *os.File
+}
+
+// start executes l with extra environment. The child is the leader of a process
+// group of its own, so that Ctrl-C at a terminal does not reach it; stdin is
+// /dev/null; stdout is ours; stderr is a pipe, so that its last lines can be
+// remembered. (A master that dies leaves the pipe's read end to its keeper.)
+func start(l *launch, extra []string) (s *started, err error) {
+	var toClose []*os.File
+	defer func() {
+		for _, f := range toClose {
+			f.Close()
+		}
+	}()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return nil, err
+	}
+	toClose = append(toClose, null)
+	errRead, errWrite, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	toClose = append(toClose, errWrite)
+	ours, theirs, err := handoff.Pair()
+	if err != nil {
+		errRead.Close()
+		return nil, err
+	}
+	toClose = append(toClose, theirs)
+	s = &started{channel: ours, stderr: errRead}
+	pidfd := -1
+	s.pid, err = syscall.ForkExec(l.path, l.args, &syscall.ProcAttr{
+		Dir: l.dir,
+		Env: append(append([]string(nil), l.env...), extra...),
+		// theirs is the child's descriptor 3 (channelFD).
+		Files: []uintptr{null.Fd(), 1, errWrite.Fd(), theirs.Fd()},
+		Sys:   &syscall.SysProcAttr{Setpgid: true, PidFD: &pidfd},
+	})
+	if err == nil && pidfd < 0 {
+		err = errors.New("the kernel gives no pidfd (Linux 5.4 or later is needed)")
+		syscall.Kill(s.pid, syscall.SIGKILL)
+		syscall.Wait4(s.pid, nil, 0, nil)
+	}
+	if err == nil {
+		err = unix.SetNonblock(pidfd, true) // into Go's poller
+	}
+	if err != nil {
+		ours.Close()
+		errRead.Close()
+		return nil, fmt.Errorf("cannot run %s: %w", l.path, err)
+	}
+	s.pidfd = os.NewFile(uintptr(pidfd), "pidfd")
+	return s, nil
+}
+
+// channelFD is the descriptor of the channel in a worker.
+const channelFD = 3
+
+// awaitEnd blocks until the process is dead. It is not reaped: until then its
+// pid, and its group's, cannot be used again.
+func (p *process) awaitEnd() error {
+	raw, err := p.pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Read(func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return n > 0 || err != nil && err != unix.EINTR
+	})
+}
+
+// reap returns how a dead process ended.
+func (p *process) reap() (unix.WaitStatus, error) {
+	var status unix.WaitStatus
+	for {
+		pid, err := unix.Wait4(p.pid, &status, unix.WNOHANG, nil)
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return 0, fmt.Errorf("cannot reap %d: %w", p.pid, err)
+		case pid == 0:
+			return 0, fmt.Errorf("cannot reap %d: it lives", p.pid)
+		default:
+			p.pidfd.Close()
+			return status, nil
+		}
+	}
+}
+
+// signal sends a signal to the process, through its pidfd.
+func (p *process) signal(sig unix.Signal) error {
+	err := p.control(func(fd int) error { return unix.PidfdSendSignal(fd, sig, nil, 0) })
+	if err == unix.ESRCH {
+		return nil // it is dead, and that will be noticed
+	}
+	return err
+}
+
+// killGroup kills the process and what it has spawned in its group.
+func (p *process) killGroup() error {
+	const group = 1 << 2 // PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
+	err := p.control(func(fd int) error { return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, group) })
+	if err == unix.EINVAL || err == unix.ENOSYS {
+		// The pid is not reaped yet, so the number still means this group.
+		err = unix.Kill(-p.pid, unix.SIGKILL)
+	}
+	if err == unix.ESRCH {
+		return nil
+	}
+	return err
+}
+
+func (p *process) control(f func(fd int) error) error {
+	raw, err := p.pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var ferr error
+	if err := raw.Control(func(fd uintptr) { ferr = f(int(fd)) }); err != nil {
+		return err
+	}
+	return ferr
+}
+
+// how puts a wait status in words.
+func how(status unix.WaitStatus) string {
+	switch {
+	case status.Signaled():
+		s := "killed by " + unix.SignalName(status.Signal())
+		if status.CoreDump() {
+			s += " (core dumped)"
+		}
+		return s
+	default:
+		return fmt.Sprintf("exited with code %d", status.ExitStatus())
+	}
+}
+
+// passThrough copies a worker's stderr to out, as it comes, until nobody has the
+// other end any more, and remembers the end of it in last.
+func passThrough(in *os.File, out io.Writer, last *tail.Tail) {
+	defer in.Close()
+	buf := make([]byte, 8<<10)
+	for {
+		n, err := in.Read(buf)
+		out.Write(buf[:n]) // a reader of ours that is gone is no reason to stop a worker
+		last.Write(buf[:n])
+		if err != nil {
+			return
+		}
+	}
+}

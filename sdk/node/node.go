@@ -1,0 +1,116 @@
+// Package node carries the part of the Node SDK that the master injects into
+// unmodified programs.
+package node
+
+import (
+	"bytes"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+//go:embed preload.cjs
+var preload []byte
+
+// Install writes the drain preload where no cleaner of temporary folders
+// deletes it under a running worker, which may load it again for a worker
+// thread, and returns its path. It is cheap where the file is there already.
+func Install() (path string, err error) {
+	sum := sha256.Sum256(preload)
+	name := "preload-" + hex.EncodeToString(sum[:6]) + ".cjs"
+	var errs []error
+	for _, dir := range places() {
+		path := filepath.Join(dir, name)
+		if err := put(dir, path); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		return path, nil
+	}
+	return "", fmt.Errorf("cannot store the drain preload: %w", errors.Join(errs...))
+}
+
+// places lists the folders to try: what a package or a service manager gave,
+// then the state folder of the user, then memory.
+func places() []string {
+	var dirs []string
+	for _, name := range []string{"HANDOFF_STATE_DIR", "STATE_DIRECTORY", "CACHE_DIRECTORY"} {
+		if dir, _, _ := strings.Cut(os.Getenv(name), ":"); filepath.IsAbs(dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	if os.Geteuid() == 0 {
+		dirs = append(dirs, "/var/lib/handoff")
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		dirs = append(dirs, filepath.Join(dir, "handoff"))
+	} else if home, err := os.UserHomeDir(); err == nil && filepath.IsAbs(home) {
+		dirs = append(dirs, filepath.Join(home, ".local/state/handoff"))
+	}
+	// A container with a read-only root still has this one.
+	return append(dirs, "/dev/shm/handoff-"+strconv.Itoa(os.Geteuid()))
+}
+
+// put writes the file unless it is there, in a folder that nobody else may
+// write to: its content runs in every worker.
+func put(dir, path string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	owner := info.Sys().(*syscall.Stat_t).Uid
+	if !info.IsDir() || info.Mode().Perm()&0o022 != 0 || owner != 0 && int(owner) != os.Geteuid() {
+		return fmt.Errorf("%s is not a folder that only its owner can write to", dir)
+	}
+	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, preload) {
+		return nil
+	}
+	tmp, err := os.CreateTemp(dir, ".preload-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	if _, err = tmp.Write(preload); err == nil {
+		err = tmp.Chmod(0o644)
+	}
+	if cerr := tmp.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	return err
+}
+
+// Environ adds to env what loads the preload at path, and keeps the user's
+// NODE_OPTIONS: the preload puts it back before the program starts.
+func Environ(env []string, path string, linger time.Duration) []string {
+	options := "--require " + quote(path)
+	out := make([]string, 0, len(env)+3)
+	for _, kv := range env {
+		if user, ok := strings.CutPrefix(kv, "NODE_OPTIONS="); ok {
+			out = append(out, "HANDOFF_PRELOAD_NODE_OPTIONS="+user)
+			options += " " + user
+			continue
+		}
+		out = append(out, kv)
+	}
+	return append(out, "NODE_OPTIONS="+options,
+		"HANDOFF_PRELOAD_LINGER_MS="+strconv.FormatInt(linger.Milliseconds(), 10))
+}
+
+// quote follows the parser of NODE_OPTIONS in Node's src/node_options.cc.
+func quote(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+}

@@ -1,0 +1,119 @@
+'use strict'
+// handoff's drain preload, loaded into an unmodified program by NODE_OPTIONS.
+//
+// Node's own drain of an HTTP server loses requests of keep-alive clients:
+// server.close() closes idle connections at once, and a client may be sending
+// its next request on one of them in that instant. Two things mend it, and only
+// both together (DESIGN.md has the counts):
+//
+//   C  while draining, each response says `Connection: close`, so that clients
+//      that are busy leave by themselves;
+//   I  idle connections are closed only after a linger, in which a client's
+//      next request still finds an answer.
+//
+// Until the drain begins nothing is changed but process.env, which is put back
+// to what the user had, and cluster.worker.disconnect.
+//
+// Touched: http.ServerResponse.prototype.writeHead, http.Server.prototype and
+// https.Server.prototype.closeIdleConnections (Node >= 18.2; before, Node leaves
+// idle connections alone), process 'internalMessage' (undocumented; Node 12-26).
+
+const LINGER = 'HANDOFF_PRELOAD_LINGER_MS'
+const OPTIONS = 'HANDOFF_PRELOAD_NODE_OPTIONS'
+const RECHECK_MS = 250
+
+const linger = process.env[LINGER]
+if (linger !== undefined) {
+  // Children and worker threads get the environment without us.
+  if (process.env[OPTIONS] === undefined) delete process.env.NODE_OPTIONS
+  else process.env.NODE_OPTIONS = process.env[OPTIONS]
+  delete process.env[LINGER]
+  delete process.env[OPTIONS]
+  if (process.channel) attach(Number(linger))
+}
+
+function attach (lingerMs) {
+  let draining = false
+  process.prependListener('internalMessage', (message) => {
+    // Sent by the master before {cmd:'disconnect'}, which the program sees,
+    // and before the cluster's own disconnect.
+    if (message && message.cmd === 'NODE_HANDOFF' && message.act === 'drain' && !draining) {
+      draining = true
+      drain(lingerMs)
+    }
+  })
+  replaceFirst(() => draining)
+}
+
+// cluster.worker.disconnect() closes the servers at once and would leave the
+// slot dark. It means "replace me": the master drains us when another serves.
+function replaceFirst (draining) {
+  const worker = require('cluster').worker
+  if (!worker) return
+  const disconnect = worker.disconnect
+  worker.disconnect = function () {
+    if (draining() || !process.connected) return disconnect.call(this)
+    process.send({ cmd: 'disconnect' })
+    return this
+  }
+}
+
+function drain (lingerMs) {
+  const http = require('http')
+  closeAfterResponse(http.ServerResponse.prototype)
+  const waiting = new Map() // server -> its closeIdleConnections
+  closeIdleLater(http.Server.prototype, waiting)
+  if (process.moduleLoadList.includes('NativeModule https')) closeIdleLater(require('https').Server.prototype, waiting)
+  setTimeout(() => {
+    const close = () => { for (const [server, closeIdle] of waiting) closeIdle.call(server) }
+    waiting.over = true
+    close()
+    setInterval(close, RECHECK_MS).unref()
+  }, lingerMs).unref()
+}
+
+function closeAfterResponse (prototype) {
+  const writeHead = prototype.writeHead
+  prototype.writeHead = function (status, reason, headers) {
+    // 1xx goes on: 101 is not HTTP any more, the others precede the response.
+    if (status < 200 || this.headersSent) return writeHead.apply(this, arguments)
+    this.shouldKeepAlive = false
+    const at = typeof reason === 'string' ? 2 : 1
+    const given = at === 2 ? headers : (headers || reason)
+    if (given === undefined || given === null || typeof given !== 'object') {
+      this.setHeader('Connection', 'close')
+      return writeHead.apply(this, arguments)
+    }
+    const args = [status]
+    if (at === 2) args.push(reason)
+    args.push(closing(given))
+    return writeHead.apply(this, args)
+  }
+}
+
+// closing returns headers as given, in any of the forms that writeHead takes,
+// with `Connection: close` and no other Connection.
+function closing (headers) {
+  if (!Array.isArray(headers)) {
+    const copy = {}
+    for (const name of Object.keys(headers)) if (!isConnection(name)) copy[name] = headers[name]
+    copy.Connection = 'close'
+    return copy
+  }
+  if (Array.isArray(headers[0])) return headers.filter((pair) => !isConnection(pair[0])).concat([['Connection', 'close']])
+  const copy = []
+  for (let i = 0; i + 1 < headers.length; i += 2) if (!isConnection(headers[i])) copy.push(headers[i], headers[i + 1])
+  copy.push('Connection', 'close')
+  return copy
+}
+
+function isConnection (name) { return String(name).toLowerCase() === 'connection' }
+
+function closeIdleLater (prototype, waiting) {
+  const closeIdle = prototype.closeIdleConnections
+  if (typeof closeIdle !== 'function') return
+  prototype.closeIdleConnections = function () {
+    if (waiting.over) return closeIdle.call(this)
+    waiting.set(this, closeIdle)
+  }
+}
