@@ -116,7 +116,7 @@ func (as *addresses) provide(id fleet.ID, slot int, q nodeipc.Query, dir string)
 		if h.socket, err = a.group.Take(slot); err != nil {
 			return nil, -1, "", err
 		}
-		fd, kind = h.socket.FD(), nodeipc.ListeningStream
+		fd, kind = h.socket.FD(), nodeipc.Stream
 	}
 	a.holds = append(a.holds, h)
 	a.unheld = time.Time{}
@@ -377,7 +377,7 @@ func openUnix(path string) (*shared, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("cannot listen on %s: %w", path, err)
 	}
-	s := &shared{fd: fd, kind: nodeipc.ListeningStream, name: path}
+	s := &shared{fd: fd, kind: nodeipc.Stream, name: path}
 	if path != "" && path[0] != 0 && path[0] != '@' {
 		s.path = path
 		s.file, _ = fileOf(path)

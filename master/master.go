@@ -319,7 +319,7 @@ func (m *Master) provide(w *worker, q nodeipc.Query) {
 			m.send(w, nodeipc.Refuse(q, "own", errno(err)), -1)
 			return
 		}
-		m.send(w, nodeipc.Reply(q, nodeipc.ListeningStream, "own", q.Data), fd)
+		m.send(w, nodeipc.Reply(q, nodeipc.Stream, "own", q.Data), fd)
 		return
 	}
 	a, fd, kind, err := m.addrs.provide(w.id, w.slot, q, m.gens[w.gen].launch.dir)

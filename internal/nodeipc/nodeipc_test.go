@@ -94,9 +94,9 @@ func TestHugeLineIsDroppedAlone(t *testing.T) {
 func TestSent(t *testing.T) {
 	q := Query{Seq: 3, Data: json.RawMessage(`null`)}
 	for _, c := range []struct{ got, want string }{
-		{string(Reply(q, ListeningStream, "k1", q.Data)), `{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTER","ack":3,"key":"k1","errno":0,"data":null,"seq":3}}`},
+		{string(Reply(q, Stream, "k1", q.Data)), `{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTER","ack":3,"key":"k1","errno":0,"data":null,"seq":3}}`},
 		{string(Refuse(q, "k1", 98)), `{"cmd":"NODE_CLUSTER","ack":3,"key":"k1","errno":-98,"data":null}`},
-		{string(NewConn("k1", 9)), `{"cmd":"NODE_HANDLE","type":"net.Socket","msg":{"cmd":"NODE_CLUSTER","act":"newconn","key":"k1","seq":9}}`},
+		{string(NewConn("k1", 9)), `{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTER","act":"newconn","key":"k1","seq":9}}`},
 		{string(Ack(4)), `{"cmd":"NODE_CLUSTER","ack":4}`},
 		{string(HandleReceipt()), `{"cmd":"NODE_HANDLE_ACK"}`},
 		{string(Drain(5)), "{\"cmd\":\"NODE_HANDOFF\",\"act\":\"drain\"}\n{\"cmd\":\"disconnect\"}\n" + `{"cmd":"NODE_CLUSTER","act":"disconnect","seq":5}`},
@@ -126,7 +126,7 @@ func FuzzChannel(f *testing.F) {
 				}
 				if q, ok := m.(Query); ok {
 					// What came in can go out.
-					Reply(q, ListeningStream, "k", q.Data)
+					Reply(q, Stream, "k", q.Data)
 				}
 			})
 			b = b[n:]

@@ -7,9 +7,8 @@ type HandleType string
 
 // The types of descriptors that a master sends.
 const (
-	ListeningStream HandleType = "net.Native"   // a listening TCP or unix socket
-	Datagram        HandleType = "dgram.Native" // a UDP socket
-	Connection      HandleType = "net.Socket"   // an accepted connection
+	Stream   HandleType = "net.Native"   // a TCP or unix socket, listening or connected
+	Datagram HandleType = "dgram.Native" // a UDP socket
 )
 
 type outgoing struct {
@@ -54,9 +53,11 @@ func Refuse(q Query, key string, errno int) []byte {
 }
 
 // NewConn hands an accepted connection over, whose descriptor goes with the
-// first byte; the answer has seq as its Ack.
+// first byte; the answer has seq as its Ack. The handle is a native one, as in
+// Node's round robin: with type net.Socket the worker would make a socket of it
+// that belongs to no server, and crash at its first error.
 func NewConn(key string, seq int) []byte {
-	return withHandle(Connection, outgoing{Cmd: "NODE_CLUSTER", Act: "newconn", Key: key, Seq: seq})
+	return withHandle(Stream, outgoing{Cmd: "NODE_CLUSTER", Act: "newconn", Key: key, Seq: seq})
 }
 
 // Ack answers Left.

@@ -1,0 +1,422 @@
+// Package integration speaks to handoff as its users do: processes, signals,
+// sockets, and the event stream of its log.
+package integration
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"handoff/internal/load"
+)
+
+var (
+	long = flag.Bool("long", false, "full numbers of reloads and repetitions")
+	raw  = flag.Bool("race-binary", false, "build handoff with the race detector")
+)
+
+var binary string // the handoff under test
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(build(m))
+}
+
+func build(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "handoff-integration")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	binary = filepath.Join(dir, "handoff")
+	args := []string{"build", "-o", binary}
+	if *raw {
+		args = append(args, "-race")
+	}
+	cmd := exec.Command("go", append(args, "handoff/cmd/handoff")...)
+	cmd.Env = os.Environ()
+	if !*raw {
+		cmd.Env = append(cmd.Env, "CGO_ENABLED=0")
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "cannot build handoff: %v\n%s", err, out)
+		return 1
+	}
+	os.Setenv("HANDOFF_STATE_DIR", filepath.Join(dir, "state"))
+	return m.Run()
+}
+
+// times returns n in the long run, else short.
+func times(n, short int) int {
+	if *long {
+		return n
+	}
+	return short
+}
+
+// patience is for failure only.
+const patience = 40 * time.Second
+
+// event is one line of handoff's log.
+type event struct {
+	Name       string  `json:"event"`
+	Level      string  `json:"level"`
+	Msg        string  `json:"msg"`
+	Slot       int     `json:"slot"`
+	PID        int     `json:"pid"`
+	Generation int     `json:"generation"`
+	Worker     int     `json:"worker"`
+	Workers    int     `json:"workers"`
+	Addresses  string  `json:"addresses"`
+	Address    string  `json:"address"`
+	Reason     string  `json:"reason"`
+	Stderr     string  `json:"stderr"`
+	Conns      int     `json:"connections"`
+	After      float64 `json:"after_seconds"`
+}
+
+// world is one handoff under test.
+type world struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	dir  string
+	addr string // host:port of the first address
+	out  *lockedBuffer
+
+	mu     sync.Mutex // guards events, ended
+	events []event
+	other  []string // lines that are not handoff's
+	more   chan struct{}
+	ended  bool
+	cursor int // of await
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// options of a world; the zero value runs testdata/server.js.
+type options struct {
+	flags []string
+	app   []string // program and arguments; relative to the test's folder
+	env   []string // "K=V"
+	dir   string   // of handoff
+	quiet bool     // do not wait until it serves
+}
+
+// launch starts handoff without waiting for anything.
+func launch(t *testing.T, o options) *world {
+	t.Helper()
+	if len(o.app) == 0 {
+		o.app = []string{data("server.js")}
+	}
+	if o.dir == "" {
+		o.dir = t.TempDir()
+	}
+	w := &world{t: t, dir: o.dir, more: make(chan struct{}, 1), out: &lockedBuffer{}}
+	args := append([]string{"run", "--log", "json", "--drain-timeout", "20s", "--kill-grace", "2s"}, o.flags...)
+	w.cmd = exec.Command(binary, append(append(args, "--"), o.app...)...)
+	w.cmd.Dir = o.dir
+	w.cmd.Env = append(os.Environ(), "PORT=0")
+	w.cmd.Env = append(w.cmd.Env, o.env...)
+	w.cmd.Stdout = w.out
+	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	pipe, err := w.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go w.read(bufio.NewReaderSize(pipe, 1<<20)) // ends with handoff's stderr
+	t.Cleanup(func() {
+		if !w.over() {
+			w.cmd.Process.Signal(syscall.SIGQUIT)
+			w.cmd.Process.Signal(syscall.SIGTERM) // at once
+			if !w.awaitEnd(10 * time.Second) {
+				w.cmd.Process.Kill()
+			}
+			w.cmd.Wait()
+		}
+		if t.Failed() {
+			w.dump()
+		}
+	})
+	return w
+}
+
+// start launches handoff and waits until its first generation serves.
+func start(t *testing.T, o options) *world {
+	t.Helper()
+	w := launch(t, o)
+	e := w.await("cluster.started")
+	if first, _, _ := strings.Cut(e.Addresses, " "); first != "" {
+		w.addr = first
+		if port, ok := strings.CutPrefix(first, "[::]:"); ok {
+			w.addr = "127.0.0.1:" + port
+		}
+	}
+	return w
+}
+
+func data(name string) string {
+	path, err := filepath.Abs(filepath.Join("testdata", name))
+	if err != nil {
+		panic(err)
+	}
+	return path
+}
+
+func (w *world) read(r *bufio.Reader) {
+	for {
+		line, err := r.ReadString('\n')
+		var e event
+		ok := json.Unmarshal([]byte(line), &e) == nil && e.Name != ""
+		w.mu.Lock()
+		switch {
+		case ok:
+			w.events = append(w.events, e)
+		case line != "":
+			w.other = append(w.other, line)
+		}
+		if err != nil {
+			w.ended = true
+		}
+		w.mu.Unlock()
+		select {
+		case w.more <- struct{}{}:
+		default:
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (w *world) over() bool { return w.cmd.ProcessState != nil }
+
+func (w *world) pid() int { return w.cmd.Process.Pid }
+
+// await returns the next event of that name after the last one awaited.
+func (w *world) await(name string) event {
+	w.t.Helper()
+	return w.awaitWhere(name, func(event) bool { return true })
+}
+
+func (w *world) awaitWhere(name string, ok func(event) bool) event {
+	w.t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	for {
+		w.mu.Lock()
+		for w.cursor < len(w.events) {
+			e := w.events[w.cursor]
+			w.cursor++
+			if e.Name == name && ok(e) {
+				w.mu.Unlock()
+				return e
+			}
+		}
+		ended := w.ended
+		w.mu.Unlock()
+		if ended {
+			w.t.Fatalf("handoff ended while %s was awaited", name)
+		}
+		select {
+		case <-w.more:
+		case <-deadline.C:
+			w.stacks()
+			w.t.Fatalf("no %s within %v", name, patience)
+		}
+	}
+}
+
+// all returns the events of a name so far.
+func (w *world) all(name string) []event {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var es []event
+	for _, e := range w.events {
+		if e.Name == name {
+			es = append(es, e)
+		}
+	}
+	return es
+}
+
+// stderr returns the lines on stderr that are not handoff's own.
+func (w *world) stderr() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Join(w.other, "")
+}
+
+func (w *world) signal(s syscall.Signal) {
+	w.t.Helper()
+	if err := w.cmd.Process.Signal(s); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// reload asks for one and waits until the new generation serves.
+func (w *world) reload() event {
+	w.t.Helper()
+	w.signal(syscall.SIGUSR2)
+	w.await("cluster.reloading")
+	return w.await("cluster.reloaded")
+}
+
+// retired waits until n more workers are gone.
+func (w *world) retired(n int) {
+	w.t.Helper()
+	for range n {
+		w.await("worker.shutdown")
+	}
+}
+
+// stop asks handoff to end with drain, and checks its exit code.
+func (w *world) stop() {
+	w.t.Helper()
+	w.signal(syscall.SIGTERM)
+	w.exits(0)
+}
+
+// exits waits for the end of handoff.
+func (w *world) exits(code int) {
+	w.t.Helper()
+	if !w.awaitEnd(patience) {
+		w.stacks()
+		w.t.Fatalf("handoff does not end within %v", patience)
+	}
+	err := w.cmd.Wait()
+	if got := w.cmd.ProcessState.ExitCode(); got != code {
+		w.t.Errorf("handoff ended with %v, want exit code %d", err, code)
+	}
+}
+
+// awaitEnd waits for the end of handoff's stderr, which its workers share.
+func (w *world) awaitEnd(most time.Duration) bool {
+	deadline := time.NewTimer(most)
+	defer deadline.Stop()
+	for {
+		w.mu.Lock()
+		ended := w.ended
+		w.mu.Unlock()
+		if ended {
+			return true
+		}
+		select {
+		case <-w.more:
+		case <-deadline.C:
+			return false
+		}
+	}
+}
+
+// stacks makes handoff print its goroutines.
+func (w *world) stacks() {
+	w.cmd.Process.Signal(syscall.SIGABRT)
+	w.awaitEnd(5 * time.Second)
+}
+
+func (w *world) dump() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	from := max(0, len(w.events)-60)
+	for _, e := range w.events[from:] {
+		w.t.Logf("%s %s slot=%d pid=%d generation=%d worker=%d %s %s", e.Level, e.Msg, e.Slot, e.PID, e.Generation, e.Worker, e.Reason, e.Stderr)
+	}
+	for _, l := range w.other[max(0, len(w.other)-40):] {
+		w.t.Log("stderr: " + strings.TrimSuffix(l, "\n"))
+	}
+}
+
+// workers returns the pids of handoff's children.
+func (w *world) workers() []int {
+	w.t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", w.pid(), w.pid()))
+	if err == nil && len(b) > 0 {
+		// The children of every thread count.
+	}
+	var pids []int
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", w.pid()))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, task := range tasks {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", w.pid(), task.Name()))
+		if err != nil {
+			continue
+		}
+		for _, f := range strings.Fields(string(b)) {
+			pid, _ := strconv.Atoi(f)
+			pids = append(pids, pid)
+		}
+	}
+	slices.Sort(pids)
+	return pids
+}
+
+// ledger lists the descriptors of handoff, for a comparison.
+func (w *world) ledger() []string {
+	w.t.Helper()
+	dir := fmt.Sprintf("/proc/%d/fd", w.pid())
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var fds []string
+	for _, e := range entries {
+		to, err := os.Readlink(filepath.Join(dir, e.Name()))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		kind, _, _ := strings.Cut(to, ":")
+		fds = append(fds, kind)
+	}
+	slices.Sort(fds)
+	return fds
+}
+
+// load starts a load on the first address.
+func (w *world) load(cfg load.Config) *load.Run {
+	cfg.Addr = w.addr
+	return load.Start(cfg)
+}
+
+// nothingLost ends a load and checks that every request was answered rightly.
+func (w *world) nothingLost(run *load.Run) load.Result {
+	w.t.Helper()
+	r := run.Stop()
+	w.t.Log(r)
+	if n := r.Lost(); n > 0 {
+		w.t.Errorf("%d requests lost", n)
+	}
+	return r
+}

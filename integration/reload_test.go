@@ -1,0 +1,323 @@
+package integration
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"handoff/internal/load"
+)
+
+// reloads does n reloads under load, each after the old generation is gone,
+// and checks that nothing is left over.
+func reloads(t *testing.T, w *world, cfg load.Config, n int) load.Result {
+	t.Helper()
+	run := w.load(cfg)
+	run.Await(200, patience)
+	w.reload()
+	w.retired(4)
+	before := w.ledger()
+	for range n - 1 {
+		w.reload()
+		w.retired(4)
+	}
+	after := w.ledger()
+	r := w.nothingLost(run)
+	if len(after) != len(before) {
+		t.Errorf("descriptors after %d reloads: %d, before %d\n%v\n%v", n, len(after), len(before), after, before)
+	}
+	if pids := w.workers(); len(pids) != 4 {
+		t.Errorf("%d worker processes, want 4: %v", len(pids), pids)
+	}
+	return r
+}
+
+func TestReloadsNewConnections(t *testing.T) {
+	for i := range times(3, 1) {
+		t.Run(fmt.Sprint(i+1), func(t *testing.T) {
+			w := start(t, options{flags: []string{"-n", "4"}})
+			r := reloads(t, w, load.Config{Clients: 16}, times(50, 10))
+			if rate := float64(r.Requests) / r.Elapsed.Seconds(); rate < 1000 {
+				t.Errorf("only %.0f connections a second", rate)
+			}
+			w.stop()
+		})
+	}
+}
+
+func TestReloadsSlowAnswers(t *testing.T) {
+	w := start(t, options{flags: []string{"-n", "4"}})
+	slow := w.load(load.Config{Clients: 32, Path: "/?ms=300"})
+	reloads(t, w, load.Config{Clients: 16}, times(20, 4))
+	w.nothingLost(slow)
+	w.stop()
+}
+
+func TestReloadsKeepAlive(t *testing.T) {
+	for i := range times(3, 1) {
+		t.Run(fmt.Sprint(i+1), func(t *testing.T) {
+			w := start(t, options{flags: []string{"-n", "4"}})
+			pausing := w.load(load.Config{Mode: load.KeepAlive, Clients: 32, Pause: 10 * time.Millisecond})
+			reloads(t, w, load.Config{Mode: load.KeepAlive, Clients: 32}, times(50, 10))
+			w.nothingLost(pausing)
+			w.stop()
+		})
+	}
+}
+
+func TestReloadsStrategySlot(t *testing.T) {
+	w := start(t, options{flags: []string{"-n", "4", "--strategy", "slot"}})
+	run := w.load(load.Config{Clients: 16})
+	for range times(20, 4) {
+		w.reload()
+		w.retired(4)
+	}
+	r := run.Stop()
+	delete(r.Failed, load.Order) // generations are mixed on purpose
+	r.Samples = nil
+	t.Log(r)
+	if r.Lost() > 0 {
+		t.Errorf("%d requests lost", r.Lost())
+	}
+	w.stop()
+}
+
+func TestReloadsSharedAndSticky(t *testing.T) {
+	for _, balance := range []string{"shared", "sticky"} {
+		t.Run(balance, func(t *testing.T) {
+			w := start(t, options{flags: []string{"-n", "4", "--balance", balance}})
+			run := w.load(load.Config{Clients: 16})
+			for range times(20, 4) {
+				w.reload()
+				w.retired(4)
+			}
+			r := run.Stop()
+			if balance == "shared" {
+				delete(r.Failed, load.Order) // generations overlap on the socket
+				r.Samples = nil
+			}
+			t.Log(r)
+			if r.Lost() > 0 {
+				t.Errorf("%d requests lost", r.Lost())
+			}
+			w.stop()
+		})
+	}
+}
+
+// Where the kernel refuses the program, generations overlap on their sockets,
+// and still nothing is lost.
+func TestReloadsWithoutSteering(t *testing.T) {
+	w := start(t, options{flags: []string{"-n", "4", "--no-steering"}})
+	run := w.load(load.Config{Clients: 16})
+	for range times(20, 4) {
+		w.reload()
+		w.retired(4)
+	}
+	w.signal(syscall.SIGTTOU)
+	w.retired(1)
+	run.Await(500, patience)
+	r := run.Stop()
+	delete(r.Failed, load.Order)
+	r.Samples = nil
+	t.Log(r)
+	if r.Lost() > 0 {
+		t.Errorf("%d requests lost", r.Lost())
+	}
+	if len(w.all("address.hash")) != 1 {
+		t.Error("the fallback is said once")
+	}
+	w.stop()
+}
+
+func TestOverlappingReloads(t *testing.T) {
+	w := start(t, options{flags: []string{"-n", "4"}, env: []string{"BOOT_MS=200"}})
+	run := w.load(load.Config{Clients: 16})
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for range 10 {
+		w.signal(syscall.SIGUSR2)
+		<-tick.C
+	}
+	w.awaitWhere("cluster.reloaded", func(e event) bool { return e.Generation == 11 })
+	w.nothingLost(run)
+	if n := len(w.all("cluster.reloading")); n != 10 {
+		t.Errorf("%d reloads, want 10", n)
+	}
+	w.stop()
+}
+
+// release makes a folder with a symlink `current` to a version of a server.
+func release(t *testing.T) (dir string, deploy func(source string)) {
+	dir = t.TempDir()
+	n := 0
+	deploy = func(source string) {
+		t.Helper()
+		n++
+		version := filepath.Join(dir, fmt.Sprintf("v%d", n))
+		if err := os.Mkdir(version, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(version, "server.js"), []byte(source), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		link := filepath.Join(dir, "next")
+		if err := os.Symlink(version, link); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(link, filepath.Join(dir, "current")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir, deploy
+}
+
+func source(t *testing.T) string {
+	b, err := os.ReadFile(data("server.js"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// A deploy that cannot start: nobody notices, the reason is said, and the next
+// deploy is possible. A crash meanwhile runs the old code.
+func TestBrokenDeploy(t *testing.T) {
+	dir, deploy := release(t)
+	good := source(t)
+	deploy(good)
+	w := start(t, options{flags: []string{"-n", "2", "--cwd", filepath.Join(dir, "current"), "--respawn", "0.1"}, app: []string{"server.js"}})
+	run := w.load(load.Config{Clients: 8})
+	deploy("require('./db')\n")
+	w.signal(syscall.SIGUSR2)
+	e := w.await("cluster.failed")
+	if !strings.Contains(e.Stderr, "Cannot find module './db'") || e.Level != "ERROR" {
+		t.Errorf("the failure does not say why: %+v", e)
+	}
+	run.Await(500, patience)
+
+	syscall.Kill(w.workers()[0], syscall.SIGKILL)
+	crashed := w.await("worker.crashed")
+	if e := w.await("worker.ready"); e.Slot != crashed.Slot || e.Generation != 1 {
+		t.Errorf("after a crash slot %d of generation %d serves, want slot %d of generation 1", e.Slot, e.Generation, crashed.Slot)
+	}
+
+	os.Remove(filepath.Join(dir, "current"))
+	w.signal(syscall.SIGUSR2)
+	if e := w.await("cluster.failed"); !strings.Contains(e.Reason, "no such file") {
+		t.Errorf("a missing folder: %+v", e)
+	}
+	deploy(good)
+	w.reload()
+	w.retired(2)
+	r := run.Stop()
+	t.Log(r)
+	if n := r.Failed[load.Refused] + r.Failed[load.Timeout] + r.Failed[load.Status] + r.Failed[load.Order] + r.Failed[load.Other]; n > 0 || r.Lost() > 8 {
+		t.Errorf("%d requests lost; want those inside the killed worker at most", r.Lost())
+	}
+	w.stop()
+}
+
+// With nothing to fall back to, handoff gives up and says why.
+func TestFirstGenerationBroken(t *testing.T) {
+	dir := t.TempDir()
+	app := filepath.Join(dir, "app.js")
+	os.WriteFile(app, []byte("throw new Error('no database')\n"), 0o644)
+	w := launch(t, options{flags: []string{"-n", "1", "--respawn", "0.1", "--max-failures", "2"}, app: []string{app}})
+	e := w.await("cluster.failed")
+	if !strings.Contains(e.Stderr, "no database") {
+		t.Errorf("%+v", e)
+	}
+	w.exits(1)
+	if !strings.Contains(w.stderr(), "Error: no database") {
+		t.Error("the worker's stderr is not passed through")
+	}
+}
+
+// No request waits for a slow boot.
+func TestSlowBoot(t *testing.T) {
+	w := start(t, options{flags: []string{"-n", "2", "--ready-when", "ready"}, env: []string{"READY=1", "BOOT_MS=5000"}})
+	run := w.load(load.Config{Clients: 8})
+	w.reload()
+	w.retired(2)
+	r := w.nothingLost(run)
+	if most := time.Duration(r.Latency.Max()) * time.Microsecond; most > time.Second {
+		t.Errorf("a request took %v", most)
+	}
+	w.stop()
+}
+
+// A request of 8 s that is in flight finishes across a reload.
+func TestLongRequest(t *testing.T) {
+	w := start(t, options{flags: []string{"-n", "1"}})
+	type answer struct {
+		body string
+		err  error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		resp, err := http.Get("http://" + w.addr + "/?ms=8000")
+		if err != nil {
+			done <- answer{"", err}
+			return
+		}
+		b, err := io.ReadAll(resp.Body)
+		done <- answer{string(b), err}
+	}()
+	// It is in flight once its connection is accepted; one more request on
+	// the same worker comes after it.
+	run := w.load(load.Config{Clients: 1})
+	run.Await(20, patience)
+	run.Stop()
+	w.reload()
+	if a := <-done; a.err != nil || a.body != "slow\n" {
+		t.Errorf("%q, %v", a.body, a.err)
+	}
+	w.retired(1)
+	w.stop()
+}
+
+// A worker that ignores everything is killed in time, and its children too.
+func TestStubbornWorkerIsKilled(t *testing.T) {
+	w := start(t, options{
+		flags: []string{"-n", "1", "--drain-timeout", "1s", "--kill-grace", "1s"},
+		app:   []string{data("stubborn.js")},
+	})
+	resp, err := http.Get("http://" + w.addr + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, _ := io.ReadAll(resp.Body)
+	var child int
+	fmt.Sscan(string(b), &child)
+	if syscall.Kill(child, 0) != nil {
+		t.Fatalf("no child %d", child)
+	}
+	w.reload()
+	if e := w.await("worker.terminated"); e.Generation != 1 {
+		t.Errorf("%+v", e)
+	}
+	if e := w.await("worker.killed"); e.Generation != 1 {
+		t.Errorf("%+v", e)
+	}
+	w.retired(1)
+	for deadline := time.After(patience); syscall.Kill(child, 0) == nil && !zombie(child); {
+		select {
+		case <-deadline:
+			t.Fatalf("the child %d of a killed worker lives", child)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	w.stop()
+}
+
+func zombie(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && strings.Contains(string(b), ") Z ")
+}
