@@ -102,6 +102,7 @@ type world struct {
 	more   chan struct{}
 	ended  bool
 	cursor int // of await
+	gone   int // of retired
 }
 
 type lockedBuffer struct {
@@ -292,11 +293,19 @@ func (w *world) reload() event {
 	return w.await("cluster.reloaded")
 }
 
-// retired waits until n more workers are gone.
+// retired waits until n more workers are gone than at the last call.
 func (w *world) retired(n int) {
 	w.t.Helper()
-	for range n {
-		w.await("worker.shutdown")
+	w.gone += n
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	for len(w.all("worker.shutdown")) < w.gone {
+		select {
+		case <-w.more:
+		case <-deadline.C:
+			w.stacks()
+			w.t.Fatalf("%d workers are gone, want %d", len(w.all("worker.shutdown")), w.gone)
+		}
 	}
 }
 
@@ -360,10 +369,6 @@ func (w *world) dump() {
 // workers returns the pids of handoff's children.
 func (w *world) workers() []int {
 	w.t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", w.pid(), w.pid()))
-	if err == nil && len(b) > 0 {
-		// The children of every thread count.
-	}
 	var pids []int
 	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", w.pid()))
 	if err != nil {
@@ -419,4 +424,33 @@ func (w *world) nothingLost(run *load.Run) load.Result {
 		w.t.Errorf("%d requests lost", n)
 	}
 	return r
+}
+
+// awaitLine waits for a line on stderr that is not a JSON event.
+func (w *world) awaitLine(part string) {
+	w.t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	for !strings.Contains(w.stderr(), part) {
+		select {
+		case <-w.more:
+		case <-deadline.C:
+			w.t.Fatalf("no %q on stderr:\n%s", part, w.stderr())
+		}
+	}
+}
+
+// awaitFile waits until a file holds a text.
+func awaitFile(t *testing.T, path, part string) {
+	t.Helper()
+	for deadline := time.After(patience); ; {
+		if b, _ := os.ReadFile(path); strings.Contains(string(b), part) {
+			return
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("no %q in %s", part, path)
+		case <-time.After(time.Millisecond):
+		}
+	}
 }

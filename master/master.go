@@ -426,7 +426,7 @@ func (m *Master) ended(id fleet.ID) {
 	m.passAgain(w)
 }
 
-const wordsMost = 6 // lines of stderr in a report
+const wordsMost = 20 // lines of stderr in a report: the message of a Node error stands above its stack
 
 // once logs a warning the first time.
 func (m *Master) once(key, msg string, attrs ...any) {
