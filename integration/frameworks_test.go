@@ -1,0 +1,152 @@
+package integration
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"handoff/internal/load"
+)
+
+// modules skips a test whose npm packages are not there; CI has them.
+func modules(t *testing.T, name string) {
+	t.Helper()
+	if _, err := os.Stat(filepath.Join("node_modules", name)); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatalf("node_modules/%s is missing: make node_modules", name)
+		}
+		t.Skipf("node_modules/%s is missing: make node_modules", name)
+	}
+}
+
+func TestFrameworks(t *testing.T) {
+	for _, name := range []string{"express", "fastify", "koa"} {
+		t.Run(name, func(t *testing.T) {
+			modules(t, name)
+			n := 1
+			if name == "express" {
+				n = times(3, 1)
+			}
+			for range n {
+				w := start(t, options{flags: []string{"-n", "4"}, app: []string{data(name + ".js")}})
+				reload := times(50, 6)
+				fresh := w.load(load.Config{Clients: 4})
+				reloads(t, w, load.Config{Mode: load.KeepAlive, Clients: 32}, reload)
+				w.nothingLost(fresh)
+				w.stop()
+			}
+		})
+	}
+}
+
+// A websocket lives through reloads until the drain timeout ends its worker.
+func TestWebsocketLivesUntilTheDrainTimeout(t *testing.T) {
+	modules(t, "ws")
+	w := start(t, options{flags: []string{"-n", "2", "--drain-timeout", "2s"}, app: []string{data("ws.js")}})
+	ws := dialWebsocket(t, w.addr)
+	if got := ws.say("a"); got != "1 a" {
+		t.Errorf("%q", got)
+	}
+	w.reload()
+	w.retired(1)
+	if got := ws.say("b"); got != "1 b" {
+		t.Errorf("%q", got)
+	}
+	if got := dialWebsocket(t, w.addr).say("c"); got != "2 c" {
+		t.Errorf("%q", got)
+	}
+	w.await("worker.terminated")
+	w.retired(1)
+	if _, err := ws.in.ReadByte(); err == nil {
+		t.Error("the websocket outlives its worker")
+	}
+	w.signal(15)
+	w.exits(0)
+}
+
+type websocket struct {
+	t    *testing.T
+	conn net.Conn
+	in   *bufio.Reader
+}
+
+func dialWebsocket(t *testing.T, addr string) *websocket {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(patience))
+	fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	in := bufio.NewReader(conn)
+	for {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		if line == "\r\n" {
+			return &websocket{t, conn, in}
+		}
+	}
+}
+
+// say sends a short text frame (masked with zeros) and returns the answer.
+func (ws *websocket) say(s string) string {
+	ws.t.Helper()
+	ws.conn.Write(append([]byte{0x81, 0x80 | byte(len(s)), 0, 0, 0, 0}, s...))
+	head := make([]byte, 2)
+	if _, err := io.ReadFull(ws.in, head); err != nil {
+		ws.t.Fatal(err)
+	}
+	body := make([]byte, head[1]&0x7f)
+	if _, err := io.ReadFull(ws.in, body); err != nil {
+		ws.t.Fatal(err)
+	}
+	return string(body)
+}
+
+// An HTTP/2 session: the stream in flight finishes across a reload.
+func TestHTTP2StreamFinishes(t *testing.T) {
+	w := start(t, options{flags: []string{"-n", "2"}, app: []string{data("h2c.js")}})
+	client := exec.Command("node", data("h2c-client.js"), "http://"+w.addr)
+	in, _ := client.StdinPipe()
+	out, _ := client.StdoutPipe()
+	client.Stderr = os.Stderr
+	if err := client.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close(); client.Process.Kill(); client.Wait() })
+	lines := bufio.NewScanner(out)
+	next := func() string {
+		if !lines.Scan() {
+			t.Fatal("the session ended")
+		}
+		return strings.TrimSpace(lines.Text())
+	}
+	fmt.Fprintln(in, "/")
+	if got := next(); got != "1 ok" {
+		t.Errorf("%q", got)
+	}
+	fmt.Fprintln(in, "/?ms=3000")
+	fmt.Fprintln(in, "/") // it is in when this one is answered
+	if got := next(); got != "1 ok" {
+		t.Errorf("%q", got)
+	}
+	w.reload()
+	w.retired(1)
+	if got := next(); got != "1 ok" {
+		t.Errorf("the stream in flight: %q", got)
+	}
+	in.Close()
+	client.Process.Kill()
+	w.retired(1)
+	w.stop()
+}

@@ -1,0 +1,78 @@
+package integration
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"handoff/internal/load"
+)
+
+// withNode puts a version of Node first in PATH.
+func withNode(t *testing.T, name string) {
+	t.Helper()
+	if name == "node" {
+		return
+	}
+	modules(t, name)
+	bin, err := filepath.Abs(filepath.Join("node_modules", name, "bin"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+}
+
+func nodeVersion(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("node", "--version").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+var nodes = []string{"node", "node18", "node22", "node24", "node26"}
+
+// Every Node: new connections without the preload (quiet before drain is what
+// saves them, on 26 above all), keep-alive with it.
+func TestNodeVersions(t *testing.T) {
+	for _, name := range nodes {
+		t.Run(name, func(t *testing.T) {
+			withNode(t, name)
+			t.Log(nodeVersion(t))
+			n := times(20, 4)
+			t.Run("new connections, no preload", func(t *testing.T) {
+				w := start(t, options{flags: []string{"-n", "4", "--no-preload"}})
+				reloads(t, w, load.Config{Clients: 16}, n)
+				w.stop()
+			})
+			t.Run("keep-alive", func(t *testing.T) {
+				w := start(t, options{flags: []string{"-n", "4"}})
+				pausing := w.load(load.Config{Mode: load.KeepAlive, Clients: 32, Pause: 10 * time.Millisecond})
+				reloads(t, w, load.Config{Mode: load.KeepAlive, Clients: 16}, n)
+				w.nothingLost(pausing)
+				w.stop()
+			})
+			// Programs that write a Connection header of their own, in each
+			// of the forms that Node takes.
+			t.Run("own headers", func(t *testing.T) {
+				w := start(t, options{flags: []string{"-n", "2"}, app: []string{data("headers.js")}})
+				var runs []*load.Run
+				for _, path := range []string{"/set", "/object", "/array", "/reason", "/chunked", "/writehead"} {
+					runs = append(runs, w.load(load.Config{Mode: load.KeepAlive, Clients: 4, Path: path}))
+				}
+				for range n {
+					w.reload()
+					w.retired(2)
+				}
+				for _, run := range runs {
+					w.nothingLost(run)
+				}
+				w.stop()
+			})
+		})
+	}
+}
