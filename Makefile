@@ -1,6 +1,45 @@
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+MODULES = integration/node_modules/.installed
 
-.PHONY: build
-build:
+.PHONY: build demo check test long fuzz bench
+
+build: ## bin/handoff, one static binary
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)" -o bin/handoff ./cmd/handoff
+
+demo: build ## run a real Node server, to play with
+	@printf '\nAs soon as it serves, in another terminal:\n\n'
+	@printf '  curl http://127.0.0.1:3000/            who answers?\n'
+	@printf '  kill -USR2 $$(cat bin/demo.pid)         reload: edit examples/node/plain/server.js before\n'
+	@printf '  while curl -sf http://127.0.0.1:3000/; do :; done      reload again: it never stops\n'
+	@printf '  kill -TTIN $$(cat bin/demo.pid)         one worker more\n\nCtrl-C here ends it.\n\n'
+	@PORT=$${PORT:-3000} ./bin/handoff run -n 4 --ready-when ready --pid-file bin/demo.pid examples/node/plain/server.js
+
+check: ## seconds: format, vet, staticcheck, unit and architecture tests
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "gofmt -w these"; exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	go test -short . ./cmd/... ./handoff/... ./internal/... ./master/... ./sdk/...
+
+test: check $(MODULES) ## minutes: everything, with the race detector where it matters
+	go test -race -short ./handoff/... ./internal/... ./master/...
+	go test -timeout 20m ./integration
+	go test -timeout 10m -race ./integration -race-binary -run 'TestReloadsNewConnections|TestCrashes|TestOverlapping|TestBrokenDeploy|TestReplaceMe|TestHostile|TestRogue|TestScale'
+
+long: $(MODULES) ## an hour: full numbers, every Node
+	go test -timeout 20m ./handoff
+	HANDOFF_STEPS=30000000 go test -run Random ./master/fleet
+	go test -timeout 60m ./integration -long -v
+	for v in 18 22 24 26; do PATH=$(CURDIR)/integration/node_modules/node$$v/bin:$$PATH go test -timeout 20m ./integration -skip TestNodeVersions || exit 1; done
+
+fuzz: ## a minute for each parser of what others send
+	go test -fuzz FuzzChannel -fuzztime 1m ./internal/nodeipc
+	go test -fuzz FuzzDiag -fuzztime 1m ./handoff
+
+bench: ## handoff beside Node's cluster and a plain node
+	go run ./bench
+
+$(MODULES): integration/package.json
+	cd integration && npm install --no-package-lock --no-audit --no-fund --loglevel=error
+	touch $@

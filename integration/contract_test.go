@@ -2,7 +2,6 @@ package integration
 
 import (
 	"bufio"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -86,11 +85,6 @@ func get(t *testing.T, client *http.Client, url string) string {
 		t.Fatal(err)
 	}
 	return string(b)
-}
-
-func unixClient(path string) *http.Client {
-	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
-		DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", path) }}}
 }
 
 var fresh = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}

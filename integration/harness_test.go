@@ -128,7 +128,6 @@ type options struct {
 	app   []string // program and arguments; relative to the test's folder
 	env   []string // "K=V"
 	dir   string   // of handoff
-	quiet bool     // do not wait until it serves
 }
 
 // launch starts handoff without waiting for anything.
@@ -413,6 +412,18 @@ func (w *world) ledger() []string {
 func (w *world) load(cfg load.Config) *load.Run {
 	cfg.Addr = w.addr
 	return load.Start(cfg)
+}
+
+// nothingLostMixed is nothingLost where two generations may answer in turns.
+func (w *world) nothingLostMixed(run *load.Run) {
+	w.t.Helper()
+	r := run.Stop()
+	delete(r.Failed, load.Order)
+	r.Samples = slices.DeleteFunc(r.Samples, func(f load.Failure) bool { return f.Class == load.Order })
+	w.t.Log(r)
+	if n := r.Lost(); n > 0 {
+		w.t.Errorf("%d requests lost", n)
+	}
 }
 
 // nothingLost ends a load and checks that every request was answered rightly.

@@ -78,13 +78,7 @@ func TestReloadsStrategySlot(t *testing.T) {
 		w.reload()
 		w.retired(4)
 	}
-	r := run.Stop()
-	delete(r.Failed, load.Order) // generations are mixed on purpose
-	r.Samples = nil
-	t.Log(r)
-	if r.Lost() > 0 {
-		t.Errorf("%d requests lost", r.Lost())
-	}
+	w.nothingLostMixed(run) // on purpose
 	w.stop()
 }
 
@@ -97,14 +91,10 @@ func TestReloadsSharedAndSticky(t *testing.T) {
 				w.reload()
 				w.retired(4)
 			}
-			r := run.Stop()
 			if balance == "shared" {
-				delete(r.Failed, load.Order) // generations overlap on the socket
-				r.Samples = nil
-			}
-			t.Log(r)
-			if r.Lost() > 0 {
-				t.Errorf("%d requests lost", r.Lost())
+				w.nothingLostMixed(run) // generations overlap on the socket
+			} else {
+				w.nothingLost(run)
 			}
 			w.stop()
 		})
@@ -123,13 +113,7 @@ func TestReloadsWithoutSteering(t *testing.T) {
 	w.signal(syscall.SIGTTOU)
 	w.retired(1)
 	run.Await(500, patience)
-	r := run.Stop()
-	delete(r.Failed, load.Order)
-	r.Samples = nil
-	t.Log(r)
-	if r.Lost() > 0 {
-		t.Errorf("%d requests lost", r.Lost())
-	}
+	w.nothingLostMixed(run)
 	if len(w.all("address.hash")) != 1 {
 		t.Error("the fallback is said once")
 	}

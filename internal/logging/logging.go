@@ -47,7 +47,7 @@ func New(format string, level slog.Level, path, name string) (*Log, error) {
 		}
 		return l, nil
 	}
-	l.Logger = slog.New(tint.NewHandler(l, &tint.Options{
+	l.Logger = slog.New(tint.NewTextHandler(l, &tint.Options{
 		Level: level, TimeFormat: time.DateTime + ".000", NoColor: !colour(tty), ReplaceAttr: forPeople,
 	}))
 	return l, nil

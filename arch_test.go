@@ -1,0 +1,183 @@
+// Package arch holds the rules of the architecture as tests, each with its
+// reason.
+package arch
+
+import (
+	"go/ast"
+	"go/build"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// file is one Go source file that is not a test.
+type file struct {
+	path    string
+	pkg     string // its folder
+	imports []string
+	ast     *ast.File
+}
+
+func sources(t *testing.T) []file {
+	t.Helper()
+	var files []file
+	set := token.NewFileSet()
+	err := filepath.WalkDir(".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (d.Name() == "node_modules" || d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") && p != ".") {
+			return filepath.SkipDir
+		}
+		if !strings.HasSuffix(p, ".go") || strings.HasSuffix(p, "_test.go") {
+			return nil
+		}
+		if ok, err := build.Default.MatchFile(filepath.Split(p)); !ok || err != nil {
+			return err
+		}
+		parsed, err := parser.ParseFile(set, p, nil, 0)
+		if err != nil {
+			return err
+		}
+		f := file{path: p, pkg: path.Dir(p), ast: parsed}
+		for _, i := range parsed.Imports {
+			f.imports = append(f.imports, strings.Trim(i.Path.Value, `"`))
+		}
+		files = append(files, f)
+		return nil
+	})
+	if err != nil || len(files) < 20 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	return files
+}
+
+func TestImports(t *testing.T) {
+	for _, rule := range []struct {
+		pkg    string // and below
+		never  []string
+		only   []string // if set, nothing else
+		reason string
+	}{
+		{pkg: "master/fleet", only: []string{"fmt", "time", "slices"},
+			reason: "the decision is pure: no I/O, no clock, no goroutine, so that a million steps can be tested in a second"},
+		{pkg: "handoff", never: []string{"os/exec", "os/signal", "net/http", "handoff/master", "handoff/internal/*", "handoff/worker"},
+			reason: "sockets know nothing of processes or protocols; keeper, master and SDK share them"},
+		{pkg: "internal/nodeipc", never: []string{"os", "net", "os/exec", "golang.org/x/sys/unix", "handoff/*"},
+			reason: "the protocol is data in, data out"},
+		{pkg: "master", never: []string{"handoff/worker", "net/http", "github.com/spf13/cobra", "handoff/internal/config"},
+			reason: "the master does not know how it was configured, and stays small"},
+		{pkg: "worker", never: []string{"handoff/master", "handoff/internal/config"},
+			reason: "it runs inside other people's programs"},
+		{pkg: "integration", never: []string{"handoff/master", "handoff/handoff", "handoff/internal/config"},
+			reason: "it speaks to processes, as users do"},
+	} {
+		for _, f := range sources(t) {
+			if f.pkg != rule.pkg && !strings.HasPrefix(f.pkg, rule.pkg+"/") || rule.pkg == "master" && f.pkg != "master" {
+				continue
+			}
+			for _, i := range f.imports {
+				if rule.only != nil && !slices.Contains(rule.only, i) {
+					t.Errorf("%s imports %s; only %v: %s", f.path, i, rule.only, rule.reason)
+				}
+				for _, n := range rule.never {
+					if ok, _ := path.Match(n, i); ok {
+						t.Errorf("%s imports %s: %s", f.path, i, rule.reason)
+					}
+				}
+			}
+		}
+	}
+}
+
+// One file each may touch signals and look programs up: what a reader must check
+// is in one place.
+func TestOneFileEach(t *testing.T) {
+	for _, name := range []string{"os/signal", "os/exec"} {
+		var users []string
+		for _, f := range sources(t) {
+			if f.pkg == "master" && slices.Contains(f.imports, name) {
+				users = append(users, f.path)
+			}
+		}
+		if len(users) > 1 {
+			t.Errorf("%s is imported by %v; one file of master may", name, users)
+		}
+	}
+}
+
+// A mutex in the master means that two goroutines own something.
+func TestNoMutexInMaster(t *testing.T) {
+	for _, f := range sources(t) {
+		if (f.pkg == "master" || strings.HasPrefix(f.pkg, "master/")) && slices.Contains(f.imports, "sync") {
+			t.Errorf("%s imports sync: one goroutine owns the state, everything else posts to it", f.path)
+		}
+	}
+}
+
+// No package-level mutable state, and no init: what a package does begins when
+// it is called. The stamps of the linker and embedded files are set once.
+func TestNoGlobals(t *testing.T) {
+	allowed := map[string]string{
+		"cmd/handoff/main.go": "version commit",
+		"sdk/node/node.go":    "preload",
+	}
+	for _, f := range sources(t) {
+		if f.pkg == "bench" {
+			continue // flags of a command of its own
+		}
+		for _, d := range f.ast.Decls {
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				if d.Name.Name == "init" && d.Recv == nil {
+					t.Errorf("%s has an init", f.path)
+				}
+			case *ast.GenDecl:
+				if d.Tok != token.VAR {
+					continue
+				}
+				for _, spec := range d.Specs {
+					v := spec.(*ast.ValueSpec)
+					for _, n := range v.Names {
+						if n.Name != "_" && !fixed(v) && !strings.Contains(" "+allowed[f.path]+" ", " "+n.Name+" ") {
+							t.Errorf("%s: var %s is package-level state", f.path, n.Name)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// fixed tells whether a variable is a constant that Go cannot write as one: an
+// error, a table.
+func fixed(v *ast.ValueSpec) bool {
+	if len(v.Values) != 1 {
+		return false
+	}
+	switch x := v.Values[0].(type) {
+	case *ast.CompositeLit:
+		return true
+	case *ast.CallExpr:
+		if s, ok := x.Fun.(*ast.SelectorExpr); ok {
+			return s.Sel.Name == "New" && s.X.(*ast.Ident).Name == "errors"
+		}
+	}
+	return false
+}
+
+// Packages are named for what they are.
+func TestNames(t *testing.T) {
+	for _, f := range sources(t) {
+		for _, bad := range []string{"utils", "util", "helpers", "common", "misc"} {
+			if path.Base(f.pkg) == bad {
+				t.Errorf("%s: a package named for nothing", f.pkg)
+			}
+		}
+	}
+}
