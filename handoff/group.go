@@ -70,10 +70,12 @@ func Listen(cfg Config) (*Group, error) {
 		return nil, fmt.Errorf("cannot bind %v: %w", cfg.Addr, err)
 	}
 	g := &Group{cfg: cfg, hash: cfg.NoProgram}
-	if g.addr, err = bound(fd); err != nil {
+	at, err := bound(fd)
+	if err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
+	g.addr = netip.AddrPortFrom(cfg.Addr.Addr(), at.Port()) // with its zone, if it has one
 	first, err := g.join(fd, 0)
 	if err != nil {
 		return nil, err
@@ -222,8 +224,11 @@ func (g *Group) Steer(seats []*Socket) error {
 	old := g.seats
 	g.seats = slices.Clone(seats)
 	g.balance.reset(len(seats))
-	g.armed, g.next = false, time.Time{}
+	g.armed, g.calm, g.next = false, false, time.Time{}
 	err := g.apply()
+	if err != nil {
+		g.seats = nil // not so: the next call tries again
+	}
 	for _, s := range old {
 		if s != nil {
 			g.arrange(s)
@@ -242,10 +247,16 @@ func (g *Group) apply() error {
 	var lit []int
 	for i, s := range g.seats {
 		indexes[i] = dark
-		if s != nil && !g.balance.away(i) {
-			indexes[i] = slices.Index(g.order, s)
-			lit = append(lit, indexes[i])
+		if s == nil || g.balance.away(i) {
+			continue
 		}
+		if at := slices.Index(g.order, s); at >= 0 { // else it is lost
+			indexes[i] = at
+			lit = append(lit, at)
+		}
+	}
+	if len(lit) == 0 {
+		return nil
 	}
 	if g.cfg.Balance == Sticky {
 		return g.attach(stickyProgram(indexes))
@@ -258,7 +269,14 @@ func (g *Group) attach(p program) error {
 	if g.program.equal(p) {
 		return nil
 	}
-	if err := attach(g.order[0].fd, p); err != nil {
+	// Attaching to a socket that a rogue has just shut down would make it a
+	// group of its own, to which it would stay tied: the kernel then refuses
+	// to let it listen again (EADDRINUSE).
+	member := slices.IndexFunc(g.order, (*Socket).listening)
+	if member < 0 {
+		return nil // Mend is about to come, and applies it
+	}
+	if err := attach(g.order[member].fd, p); err != nil {
 		return fmt.Errorf("cannot steer %v: %w", g.addr, err)
 	}
 	g.program = p
@@ -365,20 +383,34 @@ func (g *Group) Away() []int {
 	return slots
 }
 
+// Fallen notes that a socket does not listen any more, if that is so: it has
+// left the group, and the last one moved into its place. When several have, it
+// must be called for each, in the order of the watch's signals, before the
+// first is mended: the kernel's index order depends on it. (A holder that calls
+// shutdown and then listen itself gives no signal, and spoils the order until
+// the socket is mended next; nobody does so by accident.)
+func (g *Group) Fallen(s *Socket) {
+	if !s.fallen && g.Has(s) && !s.listening() {
+		s.fallen = true
+		g.leave(s)
+	}
+}
+
 // Mend repairs what a holder may have done to a socket that it shares with the
 // master, and says what it was. Also to be called when a worker has called
 // listen(2) with a backlog of its own: that was no wrong, and is not reported.
 func (g *Group) Mend(s *Socket) (wrongs []string, err error) {
-	if !s.listening() {
+	if g.Fallen(s); s.fallen {
+		s.fallen = false
 		wrongs = append(wrongs, "shutdown(2) on the listening socket")
+		// Listening again makes it the last of the group.
 		if err := unix.Listen(s.fd, backlogMost); err != nil {
-			return wrongs, fmt.Errorf("cannot listen on %v again: %w", g.addr, err)
+			g.cfg.Watch.remove(s)
+			unix.Close(s.fd)
+			g.program = nil
+			return wrongs, errors.Join(fmt.Errorf("%w on %v: %w", ErrLost, g.addr, err), g.apply())
 		}
-		// It left the group, the last one moved into its place, and
-		// listening again made it the last.
-		i, last := slices.Index(g.order, s), len(g.order)-1
-		g.order[i] = g.order[last]
-		g.order[last] = s
+		g.order = append(g.order, s)
 		g.program = nil // the group may have lost it with its only member
 		err = g.apply()
 		if len(g.seats) == 0 && g.Steerable() {
@@ -399,19 +431,31 @@ func (g *Group) Mend(s *Socket) (wrongs []string, err error) {
 	return wrongs, err
 }
 
+// leave takes a socket out of the record, as the kernel does it.
+func (g *Group) leave(s *Socket) {
+	i, last := slices.Index(g.order, s), len(g.order)-1
+	g.order[i] = g.order[last]
+	g.order = g.order[:last]
+}
+
+// ErrLost says that a socket could not be mended. It is closed and no longer of
+// the group; whoever holds a duplicate has to be replaced.
+var ErrLost = errors.New("cannot listen again")
+
 // Discard closes one socket, and resets what is queued at it. Only for a
 // group that cannot be steered, where a parked socket would go on getting its
 // share: the caller accepts until the queue is empty just before.
 func (g *Group) Discard(s *Socket) {
-	i, last := slices.Index(g.order, s), len(g.order)-1
-	g.order[i] = g.order[last]
-	g.order = g.order[:last]
+	g.leave(s)
 	g.cfg.Watch.remove(s)
 	// A duplicate that has leaked into some grandchild would stay in the
 	// group as a black hole; shutdown takes it out.
 	unix.Shutdown(s.fd, unix.SHUT_RDWR)
 	unix.Close(s.fd)
 }
+
+// seated tells whether new connections go to a socket.
+func (g *Group) seated(s *Socket) bool { return slices.Contains(g.seats, s) }
 
 // halfOpen lists handshakes under way, once for all who ask at the same time.
 func (g *Group) halfOpen(now time.Time) (map[netip.AddrPort]struct{}, error) {

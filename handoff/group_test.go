@@ -82,7 +82,9 @@ func (o *owner) loop(signals <-chan struct{}) {
 			for _, s := range o.watch.Collect() {
 				switch {
 				case s.Hup:
-					o.group.Mend(s.Socket)
+					if _, err := o.group.Mend(s.Socket); err != nil {
+						o.t.Log(err)
+					}
 				case !s.Socket.Held():
 					o.strays.Add(1)
 				default:
@@ -514,14 +516,18 @@ func TestShutdownByAWorkerIsMended(t *testing.T) {
 	run := o.load(load.Config{Clients: 8})
 	for round := range 8 {
 		victim := workers[round%4]
-		before := o.group.Steered()
+		var before uint64
+		o.call(func() { before = o.group.Steered() })
 		unix.Shutdown(victim.socket.FD(), unix.SHUT_RDWR)
-		for {
+		for patience := time.Now().Add(10 * time.Second); ; {
 			var listening bool
 			var steered uint64
 			o.call(func() { listening, steered = victim.socket.listening(), o.group.Steered() })
 			if listening && steered > before {
 				break
+			}
+			if time.Now().After(patience) {
+				t.Fatalf("round %d: listening %v, steered %d, before %d", round, listening, steered, before)
 			}
 		}
 		// net.Listener gave up at the error; a fresh one stands for a

@@ -42,6 +42,12 @@ func (q *Quiet) Look(now time.Time) (quiet bool, again time.Duration) {
 		return false, settle - age
 	}
 	if q.group.Steerable() {
+		for _, s := range q.sockets {
+			if q.group.seated(s) {
+				// Nobody else listens on this address yet.
+				return false, quietLook
+			}
+		}
 		q.trackHalfOpen(now)
 		if len(q.open) > 0 {
 			return false, quietLook

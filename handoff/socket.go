@@ -11,8 +11,9 @@ import (
 // Socket is one listening socket of a [Group], which owns its descriptor.
 type Socket struct {
 	fd      int
-	slot    int // the slot that it was made for
-	holders int // workers that have a duplicate
+	slot    int  // the slot that it was made for
+	holders int  // workers that have a duplicate
+	fallen  bool // does not listen, and is out of the group's record
 }
 
 // FD is the descriptor. It stays the group's: duplicate it by passing it, do

@@ -29,6 +29,7 @@ func (m *Master) do(a fleet.Action) {
 	case fleet.Quiesce:
 		m.quiesce(a.ID)
 	case fleet.Drain:
+		m.quiet = slices.DeleteFunc(m.quiet, func(q *quieting) bool { return q.id == a.ID })
 		if w := m.workers[a.ID]; w != nil {
 			m.log.Info("Worker drains", w.attrs("worker.draining")...)
 			m.seq++
@@ -37,6 +38,8 @@ func (m *Master) do(a fleet.Action) {
 	case fleet.Signal:
 		m.signal(a)
 	case fleet.Unlisten:
+		m.quiet = nil
+		m.giveUpStranded()
 		m.addrs.closeAll()
 	case fleet.Live:
 		event, what := "cluster.started", "Generation serves"
@@ -143,6 +146,7 @@ func (m *Master) attend(w *worker) {
 			m.log.Error("Cannot watch a worker: "+err.Error(), w.attrs("trouble")...)
 			return
 		}
+		m.post(died{w.id})
 		// What it said last is on its way and counts (a connection that it
 		// has taken, its last words), unless a child of its own still has
 		// the other ends.
@@ -176,7 +180,14 @@ func (m *Master) steer(ids []fleet.ID) {
 		seats[w.slot] = id
 	}
 	m.addrs.seats = seats
+	m.resteer()
+}
+
+// resteer applies the seats after a change, and finds room for connections that
+// had to wait for it.
+func (m *Master) resteer() {
 	m.trouble(m.addrs.steer())
+	m.passStranded()
 }
 
 func (m *Master) signal(a fleet.Signal) {

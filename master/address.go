@@ -43,6 +43,15 @@ func askOf(q nodeipc.Query, dir string) ask {
 	return a
 }
 
+// means tells whether a worker that listens there does so by this ask.
+func (a ask) means(l nodeipc.Listening, dir string) bool {
+	other := askOf(nodeipc.Query{Type: l.Type, Address: l.Address, Any: l.Address == "", Port: l.Port, V6Only: a.v6only, Index: l.Index}, dir)
+	if a.port == 0 && a.kind != nodeipc.Pipe {
+		other.port, other.index = 0, l.Index
+	}
+	return a == other
+}
+
 // hold is a worker's share of an address.
 type hold struct {
 	worker    fleet.ID
@@ -89,7 +98,8 @@ type addresses struct {
 	noProgram bool
 	list      []*address
 	last      int
-	seats     []fleet.ID // by slot, who is steered to; 0 is nobody
+	grace     time.Duration // for which an address that nobody holds is kept
+	seats     []fleet.ID    // by slot, who is steered to; 0 is nobody
 }
 
 // provide answers a worker's query: with a descriptor and its kind, which stays
@@ -172,6 +182,17 @@ func (as *addresses) listenTCP(want ask) (*handoff.Group, error) {
 	return g, err
 }
 
+// heldBy counts the addresses of a worker.
+func (as *addresses) heldBy(id fleet.ID) int {
+	n := 0
+	for _, a := range as.list {
+		if a.holdOf(id) != nil {
+			n++
+		}
+	}
+	return n
+}
+
 // byKey returns the address that a worker knows by that key.
 func (as *addresses) byKey(key string) *address {
 	for _, a := range as.list {
@@ -219,6 +240,12 @@ func (as *addresses) steer() error {
 			}
 		}
 		errs = append(errs, a.group.Steer(seats))
+		for _, s := range a.group.Sockets() {
+			if !s.Held() {
+				// What came while nobody could take it is told of again.
+				a.group.Rearm(s)
+			}
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -241,15 +268,15 @@ func (as *addresses) deadline() time.Time {
 			next = earlier(next, a.group.Deadline())
 		}
 		if !a.unheld.IsZero() {
-			next = earlier(next, a.unheld.Add(unheldGrace))
+			next = earlier(next, a.unheld.Add(as.grace))
 		}
 	}
 	return next
 }
 
-// unheldGrace is how long an address is kept for which no worker asks any more:
-// a worker that closes its server may be about to end, and its successor asks
-// for it again.
+// unheldGrace is how long, at least, an address is kept for which no worker asks
+// any more: one that closes its server may be about to end, and its successor
+// asks for it again, or it asks late. Connections wait meanwhile.
 const unheldGrace = 5 * time.Second
 
 // tick keeps the balance, and gives up addresses that nobody has used for a
@@ -260,7 +287,7 @@ func (as *addresses) tick(now time.Time, complete bool) (given []*address, err e
 		if a.group != nil {
 			errs = append(errs, a.group.Tick(now))
 		}
-		if a.unheld.IsZero() || now.Before(a.unheld.Add(unheldGrace)) {
+		if a.unheld.IsZero() || now.Before(a.unheld.Add(as.grace)) {
 			return false
 		}
 		if !complete {

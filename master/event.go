@@ -27,7 +27,9 @@ type (
 	}
 	// hungUp: a worker closed its channel.
 	hungUp struct{ id fleet.ID }
-	// ended: a worker's process is dead, and not reaped yet.
+	// died: a worker's process is dead. Its last words are still read.
+	died struct{ id fleet.ID }
+	// ended: they have been; it is not reaped yet.
 	ended struct{ id fleet.ID }
 	// stirred: the watch has something to collect.
 	stirred struct{}
@@ -37,5 +39,6 @@ func (signalled) event() {}
 func (said) event()      {}
 func (garbled) event()   {}
 func (hungUp) event()    {}
+func (died) event()      {}
 func (ended) event()     {}
 func (stirred) event()   {}

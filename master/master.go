@@ -6,6 +6,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +32,7 @@ const (
 type Config struct {
 	Fleet      fleet.Config
 	Command    Command
+	SlotsMost  int // for SIGTTIN
 	ReadyWhen  ReadyWhen
 	Balance    handoff.Balance
 	QuietGrace time.Duration // in which a worker may take note of what it has accepted; part of quiet
@@ -51,6 +54,7 @@ type Master struct {
 	gens    map[fleet.Gen]*generation
 	addrs   addresses
 	quiet   []*quieting
+	waiting []passed        // connections for which there is no worker yet
 	events  chan event      // never closed; posting ends with quit
 	quit    chan struct{}   // closed by Run when it returns
 	later   []fleet.Event   // what actions have led to, for the next steps
@@ -69,6 +73,8 @@ type worker struct {
 	channel *channel
 	last    *tail.Tail // of its stderr
 	began   time.Time
+	dead    bool           // its process is; the rest of it may not be
+	refused int            // queries
 	passed  map[int]passed // connections handed over, by seq, until it answers
 }
 
@@ -90,7 +96,7 @@ func Run(cfg Config) int {
 	m := &Master{
 		cfg: cfg, log: cfg.Log, fleet: fleet.New(cfg.Fleet),
 		workers: map[fleet.ID]*worker{}, gens: map[fleet.Gen]*generation{},
-		addrs:  addresses{watch: watch, balance: cfg.Balance, noProgram: cfg.NoSteering},
+		addrs:  addresses{watch: watch, balance: cfg.Balance, noProgram: cfg.NoSteering, grace: max(unheldGrace, cfg.Fleet.ReadyTimeout)},
 		events: make(chan event, 64), quit: make(chan struct{}), strays: map[string]bool{},
 	}
 	stop := watchSignals(m.post)
@@ -152,6 +158,9 @@ func (m *Master) deadline() time.Time {
 	for _, q := range m.quiet {
 		next = earlier(next, q.next)
 	}
+	for _, p := range m.waiting {
+		next = earlier(next, p.until)
+	}
 	return next
 }
 
@@ -163,6 +172,7 @@ func (m *Master) tick(now time.Time) {
 		m.log.Info("Address given up, nobody listens on it any more", "event", "address.closed", "address", a.name)
 	}
 	m.lookQuiet(now)
+	m.dropOverdue(now)
 	if !m.wake.IsZero() && !now.Before(m.wake) {
 		m.step(nil)
 	}
@@ -217,6 +227,8 @@ func (m *Master) handle(e event) {
 			w.channel.close()
 			m.step(fleet.Drained{ID: w.id})
 		}
+	case died:
+		m.died(e.id)
 	case ended:
 		m.ended(e.id)
 	default:
@@ -253,8 +265,8 @@ func (m *Master) signalled(s os.Signal) {
 
 func (m *Master) scale(by int) {
 	n := m.fleet.Slots() + by
-	if n < 1 {
-		m.log.Warn("The number of workers stays at 1", "event", "cluster.scaled", "workers", 1)
+	if n < 1 || n > m.cfg.SlotsMost {
+		m.log.Warn("The number of workers stays as it is", "event", "cluster.scaled", "workers", n-by, "least", 1, "most", m.cfg.SlotsMost)
 		return
 	}
 	m.log.Info("Number of workers changes", "event", "cluster.scaled", "workers", n)
@@ -271,7 +283,7 @@ func (m *Master) said(w *worker, s said) {
 	case nodeipc.Query:
 		m.provide(w, msg)
 	case nodeipc.Listening:
-		m.listening(w)
+		m.listening(w, msg)
 		if m.cfg.ReadyWhen == Listening {
 			m.step(fleet.Ready{ID: w.id})
 		}
@@ -284,7 +296,7 @@ func (m *Master) said(w *worker, s said) {
 	case nodeipc.Closed:
 		if a := m.addrs.byKey(msg.Key); a != nil {
 			m.addrs.release(a, w.id, time.Now())
-			m.trouble(m.addrs.steer())
+			m.resteer()
 		}
 	case nodeipc.Left:
 		m.send(w, nodeipc.Ack(msg.Seq), -1)
@@ -310,16 +322,20 @@ func (m *Master) leaving(w *worker) {
 
 // provide answers a worker that wants to listen.
 func (m *Master) provide(w *worker, q nodeipc.Query) {
-	if m.fleet.Stopping() {
+	if m.fleet.Stopping() || w.dead {
 		return // what it would listen on is gone, and so will it be
+	}
+	if m.addrs.heldBy(w.id) >= holdsMost {
+		m.send(w, nodeipc.Refuse(q, "refused", int(unix.EMFILE)), -1)
+		return
 	}
 	if q.FD >= 0 {
 		fd, err := ownSocket(&w.process, q.FD)
 		if err != nil {
-			m.send(w, nodeipc.Refuse(q, "own", errno(err)), -1)
+			m.send(w, nodeipc.Refuse(q, "refused", errno(err)), -1)
 			return
 		}
-		m.send(w, nodeipc.Reply(q, nodeipc.Stream, "own", q.Data), fd)
+		m.send(w, nodeipc.Reply(q, nodeipc.Stream, "own-"+strconv.Itoa(q.Seq), q.Data), fd)
 		return
 	}
 	a, fd, kind, err := m.addrs.provide(w.id, w.slot, q, m.gens[w.gen].launch.dir)
@@ -327,7 +343,9 @@ func (m *Master) provide(w *worker, q nodeipc.Query) {
 		fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
 	}
 	if err != nil {
-		m.log.Error("Cannot give a worker its socket: "+err.Error(), w.attrs("address.refused", "port", q.Port)...)
+		if w.refused++; w.refused <= badMost {
+			m.log.Error("Cannot give a worker its socket: "+err.Error(), w.attrs("address.refused", "port", q.Port)...)
+		}
 		m.send(w, nodeipc.Refuse(q, "refused", errno(err)), -1)
 		return
 	}
@@ -337,11 +355,17 @@ func (m *Master) provide(w *worker, q nodeipc.Query) {
 	m.send(w, nodeipc.Reply(q, kind, a.key, a.data), fd)
 }
 
-// listening: the worker accepts on what it was given.
-func (m *Master) listening(w *worker) {
+// holdsMost is how many addresses one worker may listen on.
+const holdsMost = 256
+
+// listening: the worker accepts on an address that it was given.
+func (m *Master) listening(w *worker, l nodeipc.Listening) {
+	if w.dead {
+		return
+	}
 	for _, a := range m.addrs.list {
 		h := a.holdOf(w.id)
-		if h == nil || h.listening {
+		if h == nil || !a.ask.means(l, m.gens[w.gen].launch.dir) {
 			continue
 		}
 		h.listening = true
@@ -350,12 +374,19 @@ func (m *Master) listening(w *worker) {
 			m.mend(a, h.socket)
 		}
 	}
-	m.trouble(m.addrs.steer())
+	m.resteer()
 }
 
 func (m *Master) mend(a *address, s *handoff.Socket) {
 	wrongs, err := a.group.Mend(s)
 	m.trouble(err)
+	if h := a.holdOfSocket(s); h != nil && errors.Is(err, handoff.ErrLost) {
+		defer func() {
+			a.holds = slices.DeleteFunc(a.holds, func(o *hold) bool { return o == h })
+			m.resteer()
+			m.step(fleet.Leave{ID: h.worker})
+		}()
+	}
 	for _, wrong := range wrongs {
 		attrs := []any{"event", "address.mended", "address", a.name}
 		if h := a.holdOfSocket(s); h != nil {
@@ -369,7 +400,13 @@ func (m *Master) mend(a *address, s *handoff.Socket) {
 
 // stirred collects what has happened to the listening sockets.
 func (m *Master) stirred(now time.Time) {
-	for _, s := range m.addrs.watch.Collect() {
+	signals := m.addrs.watch.Collect()
+	for _, s := range signals {
+		if a := m.addrs.ofSocket(s.Socket); s.Hup && a != nil {
+			a.group.Fallen(s.Socket)
+		}
+	}
+	for _, s := range signals {
 		a := m.addrs.ofSocket(s.Socket)
 		switch {
 		case a == nil:
@@ -393,20 +430,30 @@ func (m *Master) stirred(now time.Time) {
 // are looked at for what no event tells.
 const mendEvery = time.Second
 
+// died steers away from a dead worker at once.
+func (m *Master) died(id fleet.ID) {
+	w := m.workers[id]
+	if w == nil {
+		return
+	}
+	w.dead = true
+	m.addrs.releaseAll(id, time.Now())
+	m.resteer()
+}
+
 func (m *Master) ended(id fleet.ID) {
 	w := m.workers[id]
 	if w == nil {
 		return
 	}
 	delete(m.workers, id)
+	m.quiet = slices.DeleteFunc(m.quiet, func(q *quieting) bool { return q.id == id })
 	status, err := w.reap()
 	reason := how(status)
 	if err != nil {
 		reason = err.Error()
 	}
 	w.channel.close()
-	m.addrs.releaseAll(id, time.Now())
-	m.trouble(m.addrs.steer())
 	phase := fleet.Starting
 	for _, fw := range m.fleet.Workers() {
 		if fw.ID == id {

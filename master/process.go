@@ -135,8 +135,9 @@ func (p *process) killGroup() error {
 		// The pid is not reaped yet, so the number still means this group.
 		err = unix.Kill(-p.pid, unix.SIGKILL)
 	}
-	if err == unix.ESRCH {
-		return nil
+	// It may have left its group.
+	if serr := p.signal(unix.SIGKILL); serr != nil || err == unix.ESRCH {
+		return serr
 	}
 	return err
 }

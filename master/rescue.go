@@ -1,6 +1,9 @@
 package master
 
 import (
+	"slices"
+	"time"
+
 	"golang.org/x/sys/unix"
 
 	"handoff/handoff"
@@ -17,71 +20,80 @@ import (
 type passed struct {
 	address *address
 	fd      int // ours to close
-	tries   int
+	tries   int // workers that refused it
+	until   time.Time
 }
 
 const (
-	rescueTries = 4
-	rescueMost  = 256 // connections in one turn of the loop
+	passedMost  = 32 // connections under way to one worker; the others wait in the kernel's queue
+	refusalMost = 4
 )
 
-// rescue empties the queue of a parked socket, if there is somebody to serve
-// it; else it waits for the worker that takes the socket.
+// rescue takes from the queue of a parked socket what live workers have room
+// for. The rest waits there: for their answers, or for the worker that takes
+// the socket.
 func (m *Master) rescue(a *address, s *handoff.Socket) {
 	n := 0
-	for ; n < rescueMost && m.rescuer(a, 0) != nil; n++ {
+	for m.rescuer(a, 0) != nil {
 		fd, err := s.Accept()
 		if err == unix.EAGAIN {
+			a.group.Rearm(s)
 			break
 		}
 		if err != nil {
 			m.log.Error("Cannot take a stranded connection: "+err.Error(), "event", "address.rescued", "address", a.name)
 			break
 		}
-		m.pass(passed{address: a, fd: fd}, 0)
+		n++
+		m.pass(passed{address: a, fd: fd, until: time.Now().Add(m.addrs.grace)}, 0)
 	}
 	if n > 0 {
 		m.log.Info("Connections at a parked socket handed to live workers", "event", "address.rescued", "address", a.name, "connections", n)
 	}
-	if m.rescuer(a, 0) != nil {
-		a.group.Rearm(s)
-	}
 }
 
-// rescuer returns a worker in service on the address, another one each time.
+// rescuer returns a worker in service on the address that has room, another one
+// each time.
 func (m *Master) rescuer(a *address, but fleet.ID) *worker {
 	n := len(m.addrs.seats)
 	for i := range n {
 		id := m.addrs.seats[(m.seq+i)%n]
 		w, h := m.workers[id], a.holdOf(id)
-		if id != but && w != nil && h != nil && h.listening && !w.channel.closed {
+		if id != but && w != nil && !w.dead && h != nil && h.listening && !w.channel.closed && len(w.passed) < passedMost {
 			return w
 		}
 	}
 	return nil
 }
 
-// pass hands a connection to a worker other than but.
+// pass hands a connection to a worker, rather not to but. Where there is none,
+// it waits for one.
 func (m *Master) pass(p passed, but fleet.ID) {
 	w := m.rescuer(p.address, but)
 	if w == nil && but != 0 {
 		w = m.rescuer(p.address, 0)
 	}
-	p.tries++
-	if w == nil || p.tries > rescueTries {
-		unix.Close(p.fd)
-		m.log.Error("A stranded connection is lost: no worker takes it", "event", "address.stranded", "address", p.address.name)
+	if p.tries > refusalMost {
+		m.lose(p, "no worker takes it")
+		return
+	}
+	if w == nil {
+		m.waiting = append(m.waiting, p)
 		return
 	}
 	theirs, err := unix.FcntlInt(uintptr(p.fd), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
-		unix.Close(p.fd)
-		m.log.Error("A stranded connection is lost: "+err.Error(), "event", "address.stranded", "address", p.address.name)
+		m.lose(p, err.Error())
 		return
 	}
 	m.seq++
 	w.passed[m.seq] = p
 	m.send(w, nodeipc.NewConn(p.address.key, m.seq), theirs)
+}
+
+func (m *Master) lose(p passed, why string) {
+	unix.Close(p.fd)
+	m.log.Error("A stranded connection is lost: "+why, "event", "address.stranded", "address", p.address.name)
 }
 
 // answered: a worker says whether it has taken a connection.
@@ -93,9 +105,26 @@ func (m *Master) answered(w *worker, a nodeipc.Answered) {
 	delete(w.passed, a.Ack)
 	if a.Accepted {
 		unix.Close(p.fd)
+	} else {
+		p.tries++
+		m.pass(p, w.id)
+	}
+	if len(w.passed) == passedMost/2 || len(w.passed) == 0 {
+		m.passStranded()
+		m.rescueAll(p.address)
+	}
+}
+
+// rescueAll goes on with the parked sockets of an address.
+func (m *Master) rescueAll(a *address) {
+	if a.group == nil || !slices.Contains(m.addrs.list, a) {
 		return
 	}
-	m.pass(p, w.id)
+	for _, s := range a.group.Sockets() {
+		if !s.Held() && a.group.Pending(s) > 0 {
+			m.rescue(a, s)
+		}
+	}
 }
 
 // passAgain hands on what a dead worker had not answered for.
@@ -104,4 +133,32 @@ func (m *Master) passAgain(w *worker) {
 		delete(w.passed, seq)
 		m.pass(p, w.id)
 	}
+}
+
+// passStranded tries again for those that wait.
+func (m *Master) passStranded() {
+	waiting := m.waiting
+	m.waiting = nil
+	for _, p := range waiting {
+		m.pass(p, 0)
+	}
+}
+
+// dropOverdue ends the wait of connections for which nobody has come.
+func (m *Master) dropOverdue(now time.Time) {
+	m.waiting = slices.DeleteFunc(m.waiting, func(p passed) bool {
+		if now.Before(p.until) {
+			return false
+		}
+		m.lose(p, "no worker came for it")
+		return true
+	})
+}
+
+// giveUpStranded: everything stops.
+func (m *Master) giveUpStranded() {
+	for _, p := range m.waiting {
+		m.lose(p, "handoff stops")
+	}
+	m.waiting = nil
 }

@@ -95,6 +95,7 @@ func supervise(cfg *config.Run, args []string) (code int, err error) {
 	lean()
 	log.Info("handoff runs "+strings.Join(args, " "), "event", "cluster.starting", "pid", os.Getpid(),
 		"workers", slots, "version", version)
+	defer log.Flush()
 	return master.Run(master.Config{
 		Fleet: fleet.Config{
 			Slots: slots, ReadyTimeout: cfg.ReadyTimeout, QuietTimeout: cfg.QuietTimeout,
@@ -106,11 +107,12 @@ func supervise(cfg *config.Run, args []string) (code int, err error) {
 		Command: master.Command{
 			Args: command, Script: script, Dir: dir, Env: os.Environ(), EnvFile: cfg.EnvFile, Set: cfg.Env,
 		},
+		SlotsMost:  cfg.SlotsMost(),
 		ReadyWhen:  master.ReadyWhen(cfg.ReadyWhen),
 		Balance:    map[string]handoff.Balance{"even": handoff.Even, "sticky": handoff.Sticky, "shared": handoff.Shared}[cfg.Balance],
 		QuietGrace: min(quietGrace, cfg.QuietTimeout),
 		NoSteering: cfg.NoSteering,
-		Environ:    preload(cfg, log.Logger),
+		Environ:    preload(cfg, command, log.Logger),
 		Log:        log.Logger,
 		Reopen:     log.Reopen,
 		Stderr:     os.Stderr,
@@ -124,7 +126,7 @@ const (
 
 // preload returns what adds the drain preload to a worker's environment. The file
 // is looked for at each start: whoever deletes it deletes it for one moment.
-func preload(cfg *config.Run, log *slog.Logger) func([]string) []string {
+func preload(cfg *config.Run, command []string, log *slog.Logger) func([]string) []string {
 	if cfg.NoPreload {
 		return nil
 	}
@@ -138,7 +140,7 @@ func preload(cfg *config.Run, log *slog.Logger) func([]string) []string {
 			}
 			return env
 		}
-		return node.Environ(env, path, cfg.Linger)
+		return node.Environ(env, command, path, cfg.Linger)
 	}
 }
 

@@ -152,13 +152,20 @@ func (r *Run) Slots() (int, error) {
 	if err != nil || n < 1 {
 		return 0, fmt.Errorf("invalid number of workers %q: want a number from 1, max, or max-1", r.Workers)
 	}
-	if n > slotsMost {
-		return 0, fmt.Errorf("%d workers are more than the %d that are supported", n, slotsMost)
+	if most := r.SlotsMost(); n > most {
+		return 0, fmt.Errorf("%d workers are more than the %d that are supported with --balance %s", n, most, r.Balance)
 	}
 	return n, nil
 }
 
-const slotsMost = 1024
+// SlotsMost is how many workers the kernel's program can steer to: it has at
+// most 4096 instructions, two for each slot of a random choice, ten of a sticky one.
+func (r *Run) SlotsMost() int {
+	if r.Balance == "sticky" {
+		return 256
+	}
+	return 1024
+}
 
 // Level returns the level of the log.
 func (r *Run) Level() slog.Level {
@@ -231,14 +238,7 @@ func Command(args []string, dir string) (command []string, script int, err error
 		command = append(append([]string{"node"}, flags...), args...)
 		script = 1 + len(flags)
 	case isNode(args[0]):
-		i := slices.IndexFunc(args[1:], func(a string) bool {
-			return slices.Contains(scripts, filepath.Ext(a)) || slices.Contains(typescript, filepath.Ext(a))
-		})
-		// Options before it may take the name of another script.
-		if i >= 0 && !slices.ContainsFunc(args[1:1+i], func(a string) bool { return a == "-r" || a == "--require" || a == "--import" || a == "--loader" }) {
-			script = i + 1
-		}
-		return args, script, nil
+		return args, nodeScript(args, dir), nil
 	default:
 		return args, 0, nil
 	}
@@ -252,6 +252,40 @@ func Command(args []string, dir string) (command []string, script int, err error
 		return nil, 0, fmt.Errorf("cannot run %s: it is a directory", command[script])
 	}
 	return command, script, nil
+}
+
+// nodeScript returns the index of the script in a command line of node's, or 0
+// if there is none that is a file by that very name.
+func nodeScript(args []string, dir string) int {
+	// Node's options that take the next argument.
+	takes := []string{"-r", "--require", "--import", "--loader", "--experimental-loader", "-C", "--conditions",
+		"--env-file", "--env-file-if-exists", "--input-type", "--title", "--icu-data-dir", "--openssl-config",
+		"--redirect-warnings", "--trace-event-categories", "--unhandled-rejections", "--dns-result-order",
+		"--diagnostic-dir", "--disable-warning", "--watch-path", "--allow-fs-read", "--allow-fs-write"}
+	for i := 1; i < len(args); i++ {
+		switch a := args[i]; {
+		case a == "-e", a == "--eval", a == "-p", a == "--print", a == "-":
+			return 0
+		case slices.Contains(takes, a):
+			i++
+		case strings.HasPrefix(a, "-") && a != "--":
+		default:
+			if a == "--" {
+				if i++; i == len(args) {
+					return 0
+				}
+			}
+			path := args[i]
+			if !filepath.IsAbs(path) {
+				path = filepath.Join(dir, path)
+			}
+			if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+				return i
+			}
+			return 0
+		}
+	}
+	return 0
 }
 
 func isNode(name string) bool {

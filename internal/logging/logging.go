@@ -3,11 +3,13 @@
 package logging
 
 import (
+	"bytes"
 	"io"
 	"log/slog"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lmittmann/tint"
@@ -18,21 +20,30 @@ import (
 // safe for concurrent use.
 type Log struct {
 	*slog.Logger
-	path string
+	path  string
+	lines chan []byte // never closed
+	flush chan chan struct{}
+	lost  atomic.Int64 // lines that found lines full
 
-	mu   sync.Mutex // guards file against a Reopen during a Write
+	mu   sync.Mutex // guards file against a Reopen during a write
 	file *os.File
 }
+
+// linesMost is how many lines wait for a reader that is stuck (a full pipe, a
+// terminal that is stopped). What comes on top is dropped and counted: the log
+// must not hold up what it tells of.
+const linesMost = 4096
 
 // New opens a log. format is "text", "json" or "auto": text on a terminal, else
 // JSON. With path "" it goes to stderr.
 func New(format string, level slog.Level, path, name string) (*Log, error) {
-	l := &Log{path: path, file: os.Stderr}
+	l := &Log{path: path, file: os.Stderr, lines: make(chan []byte, linesMost), flush: make(chan chan struct{})}
 	if path != "" {
 		if err := l.Reopen(); err != nil {
 			return nil, err
 		}
 	}
+	go l.write() // for as long as the process
 	tty := path == "" && term.IsTerminal(int(os.Stderr.Fd()))
 	if format == "auto" {
 		format = "json"
@@ -53,11 +64,52 @@ func New(format string, level slog.Level, path, name string) (*Log, error) {
 	return l, nil
 }
 
-// Write is for the handlers.
+// Write is for the handlers. It never blocks.
 func (l *Log) Write(p []byte) (int, error) {
+	select {
+	case l.lines <- bytes.Clone(p):
+	default:
+		l.lost.Add(1)
+	}
+	return len(p), nil
+}
+
+func (l *Log) write() {
+	for {
+		select {
+		case line := <-l.lines:
+			l.out(line)
+		case done := <-l.flush:
+			for len(l.lines) > 0 {
+				l.out(<-l.lines)
+			}
+			close(done)
+		}
+	}
+}
+
+func (l *Log) out(line []byte) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.file.Write(p)
+	l.file.Write(line)
+	l.mu.Unlock()
+	if n := l.lost.Swap(0); n > 0 {
+		l.Warn("Lines of this log are lost: its reader was stuck", "event", "log.lost", "lines", n)
+	}
+}
+
+// Flush writes what waits, for a second at most.
+func (l *Log) Flush() {
+	patience := time.After(time.Second)
+	done := make(chan struct{})
+	select {
+	case l.flush <- done:
+	case <-patience:
+		return
+	}
+	select {
+	case <-done:
+	case <-patience:
+	}
 }
 
 // Reopen opens the log file anew, after somebody has renamed it. Without a file

@@ -40,6 +40,11 @@ const (
 // that would not read them; what is longer is dropped whole.
 const LineMost = 1 << 20
 
+const (
+	dataMost    = 64 << 10 // of a Query's data; TLS ticket keys have 130 bytes
+	addressMost = 4 << 10
+)
+
 // Splitter cuts the stream into lines. The zero value is ready.
 type Splitter struct {
 	partial  []byte
@@ -105,8 +110,16 @@ type (
 		V6Only  bool
 		Data    json.RawMessage // goes back to all workers of the address as the first one sent it
 	}
-	// Listening says that the process accepts on a socket.
-	Listening struct{}
+	// Listening says that the process accepts on a socket: the one that a
+	// Query with the same Address, Type and Index asked for. Port is the real
+	// one where that asked for 0.
+	Listening struct {
+		Address string
+		Port    int
+		Type    AddressType
+		Index   int
+		FD      int // as in Query
+	}
 	// Closed says that the process has closed the server with that key.
 	Closed struct{ Key string }
 	// Left says that the process has drained by its own wish. It waits for
@@ -251,7 +264,12 @@ func (w *wire) cluster() (Message, error) {
 	case "online":
 		return Online{}, nil
 	case "listening":
-		return Listening{}, nil
+		m, err := w.query()
+		if err != nil {
+			return nil, err
+		}
+		q := m.(Query)
+		return Listening{Address: q.Address, Port: q.Port, Type: q.Type, Index: q.Index, FD: q.FD}, nil
 	case "close":
 		return Closed{Key: w.Key}, nil
 	case "exitedAfterDisconnect":
@@ -263,7 +281,13 @@ func (w *wire) cluster() (Message, error) {
 }
 
 func (w *wire) query() (Message, error) {
-	q := Query{Seq: w.Seq, Index: w.Index, FD: -1, Data: bytes.Clone(w.Data)}
+	q := Query{Seq: w.Seq, Index: w.Index, FD: -1}
+	if len(w.Data) <= dataMost {
+		q.Data = bytes.Clone(w.Data)
+	}
+	if w.Address != nil && len(*w.Address) > addressMost {
+		return nil, errors.New("an address of more than 4 KiB")
+	}
 	switch t := strings.Trim(string(w.AddressType), `"`); t {
 	case "4":
 		q.Type = TCP4

@@ -3,42 +3,37 @@ package pidfile
 
 import (
 	"fmt"
+	"io"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
-// Write writes the own pid to path, whole or not at all, and returns what
-// removes it, unless somebody else has written there meanwhile. A file that a
-// killed process left behind is replaced.
+// Write writes the own pid to path and keeps the file locked, so that a second
+// instance by mistake is refused and cannot take the file away. remove removes
+// it. What a killed process has left behind is overwritten.
 func Write(path string) (remove func(), err error) {
-	path, err = filepath.Abs(path)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("cannot write the pid file: %w", err)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".pid-*")
-	if err != nil {
-		return nil, fmt.Errorf("cannot write the pid file: %w", err)
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		old, _ := io.ReadAll(io.LimitReader(f, 32))
+		f.Close()
+		return nil, fmt.Errorf("cannot take the pid file %s: process %s has it; stop that one first, or use another --pid-file",
+			path, strings.TrimSpace(string(old)))
 	}
-	own := strconv.Itoa(os.Getpid())
-	_, err = tmp.WriteString(own + "\n")
-	if err == nil {
-		err = tmp.Chmod(0o644)
-	}
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
+	if err = f.Truncate(0); err == nil {
+		_, err = f.WriteString(strconv.Itoa(os.Getpid()) + "\n")
 	}
 	if err != nil {
-		os.Remove(tmp.Name())
+		f.Close()
 		return nil, fmt.Errorf("cannot write the pid file: %w", err)
 	}
 	return func() {
-		if b, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(b)) == own {
-			os.Remove(path)
-		}
+		os.Remove(path)
+		f.Close()
 	}, nil
 }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -94,9 +95,17 @@ func put(dir, path string) error {
 }
 
 // Environ adds to env what loads the preload at path, and keeps the user's
-// NODE_OPTIONS: the preload puts it back before the program starts.
-func Environ(env []string, path string, linger time.Duration) []string {
+// NODE_OPTIONS: the preload puts it back before the program starts. Under Node's
+// permission model, asked for by command or NODE_OPTIONS, reading it is allowed.
+func Environ(env, command []string, path string, linger time.Duration) []string {
 	options := "--require " + quote(path)
+	restricted := func(s string) bool { return s == "--permission" || s == "--experimental-permission" }
+	if slices.ContainsFunc(command, restricted) || slices.ContainsFunc(env, func(kv string) bool {
+		user, ok := strings.CutPrefix(kv, "NODE_OPTIONS=")
+		return ok && slices.ContainsFunc(strings.Fields(user), restricted)
+	}) {
+		options += " --allow-fs-read=" + quote(path)
+	}
 	out := make([]string, 0, len(env)+3)
 	for _, kv := range env {
 		if user, ok := strings.CutPrefix(kv, "NODE_OPTIONS="); ok {
