@@ -401,13 +401,17 @@ func (m *Master) mend(a *address, s *handoff.Socket) {
 // stirred collects what has happened to the listening sockets.
 func (m *Master) stirred(now time.Time) {
 	signals := m.addrs.watch.Collect()
-	for _, s := range signals {
-		if a := m.addrs.ofSocket(s.Socket); s.Hup && a != nil {
-			a.group.Fallen(s.Socket)
+	of := make([]*address, len(signals)) // found before they leave their groups
+	for i, s := range signals {
+		of[i] = m.addrs.ofSocket(s.Socket)
+	}
+	for i, s := range signals {
+		if s.Hup && of[i] != nil {
+			of[i].group.Fallen(s.Socket)
 		}
 	}
-	for _, s := range signals {
-		a := m.addrs.ofSocket(s.Socket)
+	for i, s := range signals {
+		a := of[i]
 		switch {
 		case a == nil:
 		case s.Hup:
@@ -416,7 +420,7 @@ func (m *Master) stirred(now time.Time) {
 			a.group.Arrived(now)
 			if now.Sub(a.mended) > mendEvery {
 				a.mended = now
-				for _, h := range a.holds {
+				for _, h := range slices.Clone(a.holds) {
 					m.mend(a, h.socket)
 				}
 			}
