@@ -69,6 +69,26 @@ func Listen(cfg Config) (*Group, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot bind %v: %w", cfg.Addr, err)
 	}
+	return begin(cfg, fd)
+}
+
+// Adopt makes a group of a socket that a program has bound, to port 0, and does
+// not listen on yet. The group owns fd.
+func Adopt(cfg Config, fd int) (*Group, error) {
+	at, err := bound(fd)
+	if err == nil {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("cannot adopt a socket: %w", err)
+	}
+	cfg.Addr = at
+	return begin(cfg, fd)
+}
+
+// begin makes a group of its first socket, which is bound.
+func begin(cfg Config, fd int) (*Group, error) {
 	g := &Group{cfg: cfg, hash: cfg.NoProgram}
 	at, err := bound(fd)
 	if err != nil {
@@ -180,9 +200,9 @@ func (g *Group) pick(slot int) *Socket {
 			r = 5 // also while the worker before still has it
 		case s.Held():
 		case g.hash:
-		case slot < len(g.seats) && g.seats[slot] == s:
+		case g.seated(s) && s.slot == slot:
 			r = 4
-		case slices.Contains(g.seats, s):
+		case g.seated(s):
 			r = 3
 		case s.pending() > 0:
 			r = 2
@@ -208,6 +228,10 @@ func (s *Socket) pending() int {
 // was the last one.
 func (g *Group) Release(s *Socket) {
 	s.holders--
+	if s.own && !s.Held() {
+		s.own = false
+		unix.SetNonblock(s.fd, true)
+	}
 	g.arrange(s)
 }
 
@@ -419,7 +443,7 @@ func (g *Group) Mend(s *Socket) (wrongs []string, err error) {
 	} else if _, backlog, qerr := s.queue(); qerr == nil && backlog < g.backlog {
 		err = unix.Listen(s.fd, backlogMost)
 	}
-	if flags, ferr := unix.FcntlInt(uintptr(s.fd), unix.F_GETFL, 0); ferr == nil && flags&unix.O_NONBLOCK == 0 {
+	if flags, ferr := unix.FcntlInt(uintptr(s.fd), unix.F_GETFL, 0); ferr == nil && flags&unix.O_NONBLOCK == 0 && !s.own {
 		wrongs = append(wrongs, "cleared O_NONBLOCK on the listening socket")
 		err = errors.Join(err, unix.SetNonblock(s.fd, true))
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,6 +15,7 @@ type Socket struct {
 	slot    int  // the slot that it was made for
 	holders int  // workers that have a duplicate
 	fallen  bool // does not listen, and is out of the group's record
+	own     bool // its O_NONBLOCK is as its holder wants it
 }
 
 // FD is the descriptor. It stays the group's: duplicate it by passing it, do
@@ -23,6 +25,19 @@ func (s *Socket) FD() int { return s.fd }
 // Held tells whether a worker has the socket.
 func (s *Socket) Held() bool { return s.holders > 0 }
 
+// Own says that the socket's file status flags are the holder's business until
+// it is released: it is in the place of a socket of the holder's own.
+func (s *Socket) Own() { s.own = true }
+
+// Inode tells the socket from others, in any process.
+func (s *Socket) Inode() uint64 {
+	var st unix.Stat_t
+	if unix.Fstat(s.fd, &st) != nil {
+		return 0
+	}
+	return st.Ino
+}
+
 // sockaddr also gives the socket family of an address.
 func sockaddr(addr netip.AddrPort) (unix.Sockaddr, int) {
 	if addr.Addr().Is4() {
@@ -30,7 +45,9 @@ func sockaddr(addr netip.AddrPort) (unix.Sockaddr, int) {
 	}
 	sa := &unix.SockaddrInet6{Port: int(addr.Port()), Addr: addr.Addr().As16()}
 	if zone := addr.Addr().Zone(); zone != "" {
-		if ifi, err := net.InterfaceByName(zone); err == nil {
+		if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
+			sa.ZoneId = uint32(n)
+		} else if ifi, err := net.InterfaceByName(zone); err == nil {
 			sa.ZoneId = uint32(ifi.Index)
 		}
 	}

@@ -32,8 +32,7 @@ func (m *Master) do(a fleet.Action) {
 		m.quiet = slices.DeleteFunc(m.quiet, func(q *quieting) bool { return q.id == a.ID })
 		if w := m.workers[a.ID]; w != nil {
 			m.log.Info("Worker drains", w.attrs("worker.draining")...)
-			m.seq++
-			m.send(w, nodeipc.Drain(m.seq), -1)
+			m.drain(w)
 		}
 	case fleet.Signal:
 		m.signal(a)
@@ -58,6 +57,16 @@ func (m *Master) do(a fleet.Action) {
 	default:
 		panic(fmt.Sprintf("master: unknown action %T", a))
 	}
+}
+
+// drain tells a worker to finish, in the words of its contract.
+func (m *Master) drain(w *worker) {
+	if w.channel == nil {
+		m.trouble(w.process.signal(m.cfg.DrainSignal))
+		return
+	}
+	m.seq++
+	m.send(w, nodeipc.Drain(m.seq), -1)
 }
 
 func (m *Master) names() string {
@@ -110,20 +119,31 @@ func (m *Master) spawn(a fleet.Spawn) {
 	if m.cfg.Environ != nil {
 		l.env = m.cfg.Environ(l.env)
 	}
-	s, err := start(&l, []string{
-		nodeipc.EnvChannel + "=" + strconv.Itoa(channelFD),
-		nodeipc.EnvSerialization + "=json",
-		nodeipc.EnvUniqueID + "=" + strconv.Itoa(int(a.ID)),
-		"WORKER_ID=" + strconv.Itoa(a.Slot),
-		"HANDOFF_GENERATION=" + strconv.Itoa(int(a.Gen)),
-	})
+	env := []string{"WORKER_ID=" + strconv.Itoa(a.Slot), "HANDOFF_GENERATION=" + strconv.Itoa(int(a.Gen))}
+	if m.cfg.Contract == NodeContract {
+		env = append(env, nodeipc.EnvChannel+"="+strconv.Itoa(channelFD), nodeipc.EnvSerialization+"=json",
+			nodeipc.EnvUniqueID+"="+strconv.Itoa(int(a.ID)))
+	}
+	notify, name, err := openNotify()
+	if err != nil {
+		m.trouble(err) // the worker goes without
+	} else {
+		env = append(env, "NOTIFY_SOCKET="+name)
+	}
+	s, err := start(&l, env, m.cfg.Contract)
 	if err != nil {
 		m.log.Error("Cannot start a worker: "+err.Error(), "event", "worker.crashed", "slot", a.Slot, "generation", int(a.Gen), "worker", int(a.ID))
+		if notify != nil {
+			notify.Close()
+		}
 		m.later = append(m.later, fleet.Exited{ID: a.ID, Reason: err.Error()})
 		return
 	}
-	w := &worker{started: s, id: a.ID, slot: a.Slot, gen: a.Gen, channel: newChannel(s.channel),
+	w := &worker{started: s, id: a.ID, slot: a.Slot, gen: a.Gen, notify: notify,
 		last: tail.New(tailMost), began: time.Now(), passed: map[int]passed{}}
+	if m.cfg.Contract == NodeContract {
+		w.channel = newChannel(s.pair)
+	}
 	m.workers[a.ID] = w
 	m.log.Info("Worker starts", w.attrs("worker.started")...)
 	m.attend(w)
@@ -133,9 +153,16 @@ func (m *Master) spawn(a fleet.Spawn) {
 func (m *Master) attend(w *worker) {
 	heard := make(chan struct{})  // closed when its channel has ended
 	copied := make(chan struct{}) // closed when its stderr has ended
+	if w.notify != nil {
+		go attendNotify(w.id, w.pid, w.notify, m.post) // ends with the socket
+	}
 	go func() {
 		defer close(heard)
-		listen(w.id, w.started.channel, m.post)
+		if w.channel != nil {
+			listen(w.id, w.pair, m.post)
+		} else {
+			attendSeat(w.id, w.pair, m.post)
+		}
 	}()
 	go func() {
 		defer close(copied)

@@ -106,33 +106,47 @@ type addresses struct {
 // the register's, or with an errno. The key is the one to answer with.
 func (as *addresses) provide(id fleet.ID, slot int, q nodeipc.Query, dir string) (a *address, fd int, kind nodeipc.HandleType, err error) {
 	want := askOf(q, dir)
-	i := slices.IndexFunc(as.list, func(a *address) bool { return a.ask == want })
-	if i >= 0 {
-		a = as.list[i]
-		if a.holdOf(id) != nil {
-			return nil, -1, "", unix.EADDRINUSE // one process, two equal listens
-		}
-	} else {
+	if a = as.find(want); a == nil {
 		if a, err = as.open(want); err != nil {
 			return nil, -1, "", err
 		}
 		a.data = q.Data
-		as.list = append(as.list, a)
+	} else if a.holdOf(id) != nil {
+		return nil, -1, "", unix.EADDRINUSE // one process, two equal listens
 	}
-	h := &hold{worker: id, slot: slot}
-	if a.shared != nil {
-		fd, kind = a.shared.fd, a.shared.kind
-	} else {
+	h, err := a.take(id, slot)
+	if err != nil {
+		return nil, -1, "", err
+	}
+	if h.socket == nil {
+		return a, a.shared.fd, a.shared.kind, nil
+	}
+	return a, h.socket.FD(), nodeipc.Stream, nil
+}
+
+// find returns the address of an ask, nil if nobody has asked yet.
+func (as *addresses) find(want ask) *address {
+	i := slices.IndexFunc(as.list, func(a *address) bool { return a.ask == want })
+	if i < 0 {
+		return nil
+	}
+	return as.list[i]
+}
+
+// take gives a worker its share of an address.
+func (a *address) take(id fleet.ID, slot int) (h *hold, err error) {
+	h = &hold{worker: id, slot: slot}
+	if a.group != nil {
 		if h.socket, err = a.group.Take(slot); err != nil {
-			return nil, -1, "", err
+			return nil, err
 		}
-		fd, kind = h.socket.FD(), nodeipc.Stream
 	}
 	a.holds = append(a.holds, h)
 	a.unheld = time.Time{}
-	return a, fd, kind, nil
+	return h, nil
 }
 
+// open makes the address of an ask.
 func (as *addresses) open(want ask) (*address, error) {
 	as.last++
 	a := &address{key: strconv.Itoa(as.last), ask: want}
@@ -155,14 +169,32 @@ func (as *addresses) open(want ask) (*address, error) {
 	if err != nil {
 		return nil, err
 	}
+	as.list = append(as.list, a)
 	return a, nil
+}
+
+// adopt makes an address of a socket that a worker has bound, which it takes
+// over: a port 0 of its own choice.
+func (as *addresses) adopt(want ask, fd int) (*address, error) {
+	g, err := handoff.Adopt(as.config(want.v6only), fd)
+	if err != nil {
+		return nil, err
+	}
+	as.last++
+	a := &address{key: strconv.Itoa(as.last), ask: want, group: g, name: g.Addr().String()}
+	as.list = append(as.list, a)
+	return a, nil
+}
+
+func (as *addresses) config(v6only bool) handoff.Config {
+	return handoff.Config{V6Only: v6only, Balance: as.balance, Watch: as.watch, NoProgram: as.noProgram}
 }
 
 func (as *addresses) listenTCP(want ask) (*handoff.Group, error) {
 	if want.port < 0 || want.port > 65535 {
 		return nil, unix.EINVAL
 	}
-	cfg := handoff.Config{V6Only: want.v6only, Balance: as.balance, Watch: as.watch, NoProgram: as.noProgram}
+	cfg := as.config(want.v6only)
 	if !want.any {
 		addr, err := netip.ParseAddr(want.addr)
 		if err != nil {
@@ -205,14 +237,15 @@ func (as *addresses) byKey(key string) *address {
 
 // release takes a worker's share back.
 func (as *addresses) release(a *address, id fleet.ID, now time.Time) {
-	h := a.holdOf(id)
-	if h == nil {
+	if a.holdOf(id) == nil {
 		return
 	}
-	a.holds = slices.DeleteFunc(a.holds, func(o *hold) bool { return o == h })
-	if h.socket != nil {
-		a.group.Release(h.socket)
-	}
+	a.holds = slices.DeleteFunc(a.holds, func(h *hold) bool {
+		if h.worker == id && h.socket != nil {
+			a.group.Release(h.socket)
+		}
+		return h.worker == id
+	})
 	if len(a.holds) == 0 {
 		a.unheld = now
 	}
@@ -233,11 +266,9 @@ func (as *addresses) steer() error {
 		if a.group == nil {
 			continue
 		}
-		seats := make([]*handoff.Socket, len(as.seats))
-		for slot, id := range as.seats {
-			if h := a.holdOf(id); id != 0 && h != nil && h.listening {
-				seats[slot] = h.socket
-			}
+		var seats []*handoff.Socket
+		for _, id := range as.seats {
+			seats = append(seats, a.seatsOf(id)...)
 		}
 		errs = append(errs, a.group.Steer(seats))
 		for _, s := range a.group.Sockets() {
@@ -248,6 +279,21 @@ func (as *addresses) steer() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// seatsOf returns the sockets at which a worker accepts, nil as the only one if
+// there is none. A program that opens several on one address has several.
+func (a *address) seatsOf(id fleet.ID) []*handoff.Socket {
+	var seats []*handoff.Socket
+	for _, h := range a.holds {
+		if id != 0 && h.worker == id && h.listening && h.socket != nil {
+			seats = append(seats, h.socket)
+		}
+	}
+	if seats == nil {
+		return []*handoff.Socket{nil}
+	}
+	return seats
 }
 
 // ofSocket returns the address that a socket belongs to.

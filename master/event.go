@@ -3,7 +3,10 @@ package master
 import (
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"handoff/internal/nodeipc"
+	"handoff/internal/seat"
 	"handoff/master/fleet"
 )
 
@@ -27,6 +30,21 @@ type (
 	}
 	// hungUp: a worker closed its channel.
 	hungUp struct{ id fleet.ID }
+	// seated: a worker's trampoline has installed the filter, or could not.
+	seated struct {
+		id    fleet.ID
+		errno unix.Errno
+	}
+	// called: a worker wants to bind or listen, and waits for the answer.
+	called struct {
+		id   fleet.ID
+		call *seat.Call
+	}
+	// notified: a worker has said something on its notify socket.
+	notified struct {
+		id     fleet.ID
+		notice notice
+	}
 	// died: a worker's process is dead. Its last words are still read.
 	died struct{ id fleet.ID }
 	// ended: they have been; it is not reaped yet.
@@ -39,6 +57,9 @@ func (signalled) event() {}
 func (said) event()      {}
 func (garbled) event()   {}
 func (hungUp) event()    {}
+func (seated) event()    {}
+func (called) event()    {}
+func (notified) event()  {}
 func (died) event()      {}
 func (ended) event()     {}
 func (stirred) event()   {}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -28,11 +30,26 @@ const (
 	Ready     ReadyWhen = "ready"     // it says so: process.send({cmd:'ready'}) or process.send('ready')
 )
 
+// Contract is how a worker gets its sockets.
+type Contract string
+
+// The contracts.
+const (
+	NodeContract Contract = "node" // the master is the primary of Node's cluster module
+	BindContract Contract = "bind" // bind(2) and listen(2) are answered by the master
+)
+
 // Config is what a master needs to know.
 type Config struct {
-	Fleet      fleet.Config
-	Command    Command
-	SlotsMost  int // for SIGTTIN
+	Fleet     fleet.Config
+	Command   Command
+	SlotsMost int // for SIGTTIN
+	Contract  Contract
+	// DrainSignal is what drain is under the bind contract.
+	DrainSignal unix.Signal
+	// Hold tells whether a TCP address that a worker binds is to be held, under
+	// the bind contract.
+	Hold       func(netip.AddrPort) bool
 	ReadyWhen  ReadyWhen
 	Balance    handoff.Balance
 	QuietGrace time.Duration // in which a worker may take note of what it has accepted; part of quiet
@@ -70,12 +87,26 @@ type worker struct {
 	id      fleet.ID
 	slot    int
 	gen     fleet.Gen
-	channel *channel
+	channel *channel // nil under the bind contract
+	notify  *net.UnixConn
+	ports   int        // of its own choice that it has got: the next one is the next index
 	last    *tail.Tail // of its stderr
 	began   time.Time
 	dead    bool           // its process is; the rest of it may not be
 	refused int            // queries
 	passed  map[int]passed // connections handed over, by seq, until it answers
+}
+
+// close ends the talk with a worker.
+func (w *worker) close() {
+	if w.dead && w.notify != nil {
+		w.notify.Close()
+	}
+	if w.channel != nil {
+		w.channel.close()
+		return
+	}
+	w.pair.Close()
 }
 
 // generation is what the workers of one are started from.
@@ -224,8 +255,22 @@ func (m *Master) handle(e event) {
 		}
 	case hungUp:
 		if w := m.workers[e.id]; w != nil {
-			w.channel.close()
+			w.close()
 			m.step(fleet.Drained{ID: w.id})
+		}
+	case seated:
+		if w := m.workers[e.id]; w != nil {
+			m.seated(w, e.errno)
+		}
+	case called:
+		if w := m.workers[e.id]; w != nil {
+			m.called(w, e.call)
+		} else {
+			e.call.Continue()
+		}
+	case notified:
+		if w := m.workers[e.id]; w != nil {
+			m.notified(w, e.notice)
 		}
 	case died:
 		m.died(e.id)
@@ -315,6 +360,19 @@ func (m *Master) said(w *worker, s said) {
 	}
 }
 
+// notified is what a worker says by sd_notify(3).
+func (m *Master) notified(w *worker, n notice) {
+	if n.status != "" {
+		m.log.Debug("Worker's status: "+n.status, w.attrs("worker.status")...)
+	}
+	if n.ready && m.cfg.ReadyWhen == Ready {
+		m.step(fleet.Ready{ID: w.id})
+	}
+	if n.stopping {
+		m.leaving(w) // also of one that drains: that says nothing new to the fleet
+	}
+}
+
 func (m *Master) leaving(w *worker) {
 	m.log.Info("Worker asks to be replaced", w.attrs("worker.leaving")...)
 	m.step(fleet.Leave{ID: w.id})
@@ -350,9 +408,13 @@ func (m *Master) provide(w *worker, q nodeipc.Query) {
 		return
 	}
 	if a.group != nil && !a.group.Steerable() && a.group.Balance() != handoff.Shared {
-		m.once("hash", "The kernel refuses the steering program: connections are spread by its hash, and generations overlap on their sockets", "event", "address.hash", "address", a.name)
+		m.sayHash(a)
 	}
 	m.send(w, nodeipc.Reply(q, kind, a.key, a.data), fd)
+}
+
+func (m *Master) sayHash(a *address) {
+	m.once("hash", "The kernel refuses the steering program: connections are spread by its hash, and generations overlap on their sockets", "event", "address.hash", "address", a.name)
 }
 
 // holdsMost is how many addresses one worker may listen on.
@@ -452,12 +514,17 @@ func (m *Master) ended(id fleet.ID) {
 	}
 	delete(m.workers, id)
 	m.quiet = slices.DeleteFunc(m.quiet, func(q *quieting) bool { return q.id == id })
+	if w.channel == nil {
+		// What it has left behind in its group goes too; the group is still
+		// its own, since it is not reaped.
+		unix.Kill(-w.pid, unix.SIGTERM)
+	}
+	w.close()
 	status, err := w.reap()
 	reason := how(status)
 	if err != nil {
 		reason = err.Error()
 	}
-	w.channel.close()
 	phase := fleet.Starting
 	for _, fw := range m.fleet.Workers() {
 		if fw.ID == id {

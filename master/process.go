@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/handoff"
+	"handoff/internal/seat"
 	"handoff/internal/tail"
 )
 
@@ -24,18 +25,18 @@ type process struct {
 const tailMost = 4 << 10
 
 // started is a process with the ends that its master keeps. The loop owns
-// them; channel and stderr are read by a goroutine each.
+// them; pair and stderr are read by a goroutine each.
 type started struct {
 	process
-	channel *handoff.Conn
-	stderr  *os.File
+	pair   *handoff.Conn // Node's channel, or what the trampoline sends its filter over
+	stderr *os.File
 }
 
 // start executes l with extra environment. The child is the leader of a process
 // group of its own, so that Ctrl-C at a terminal does not reach it; stdin is
 // /dev/null; stdout is ours; stderr is a pipe, so that its last lines can be
 // remembered. (A master that dies leaves the pipe's read end to its keeper.)
-func start(l *launch, extra []string) (s *started, err error) {
+func start(l *launch, extra []string, contract Contract) (s *started, err error) {
 	var toClose []*os.File
 	defer func() {
 		for _, f := range toClose {
@@ -58,9 +59,15 @@ func start(l *launch, extra []string) (s *started, err error) {
 		return nil, err
 	}
 	toClose = append(toClose, theirs)
-	s = &started{channel: ours, stderr: errRead}
+	s = &started{pair: ours, stderr: errRead}
 	pidfd := -1
-	s.pid, err = syscall.ForkExec(l.path, l.args, &syscall.ProcAttr{
+	path, args := l.path, l.args
+	if contract == BindContract {
+		// The child's /proc/self/exe is this very program, until it executes
+		// another: also when the file has been replaced on disk.
+		path, args = "/proc/self/exe", seat.Args(channelFD, 0, l.path, l.args)
+	}
+	s.pid, err = syscall.ForkExec(path, args, &syscall.ProcAttr{
 		Dir: l.dir,
 		Env: append(append([]string(nil), l.env...), extra...),
 		// theirs is the child's descriptor 3 (channelFD).

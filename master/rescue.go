@@ -59,7 +59,7 @@ func (m *Master) rescuer(a *address, but fleet.ID) *worker {
 	for i := range n {
 		id := m.addrs.seats[(m.seq+i)%n]
 		w, h := m.workers[id], a.holdOf(id)
-		if id != but && w != nil && !w.dead && h != nil && h.listening && !w.channel.closed && len(w.passed) < passedMost {
+		if id != but && w != nil && !w.dead && w.channel != nil && h != nil && h.listening && !w.channel.closed && len(w.passed) < passedMost {
 			return w
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"handoff/internal/seat"
 )
 
 // Set by the Makefile.
@@ -22,7 +24,12 @@ const (
 	exitUsage  = 2
 )
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == seat.Word {
+		os.Exit(seat.Trampoline(os.Args[2:])) // becomes the worker
+	}
+	os.Exit(run(os.Args[1:]))
+}
 
 // failed is an error that is not about usage.
 type failed struct{ error }

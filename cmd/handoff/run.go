@@ -28,8 +28,9 @@ func runCommand(code *int) *cobra.Command {
 		Short: "Run a program and keep it running",
 		Long: `Run N workers of a program, each on a listening socket that handoff holds.
 
-A file ending in .js, .mjs, .cjs, .ts, .mts or .cts is run by node. Node programs need
-no change: server.listen(3000) gets a socket from handoff, as under Node's cluster.
+A file ending in .js, .mjs, .cjs, .ts, .mts or .cts is run by node. No program needs a
+change: in Node, server.listen(3000) gets a socket from handoff, as under its cluster module;
+for any other program, bind and listen are answered by handoff (--contract).
 
 Signals to handoff:
   USR2, HUP        reload: new workers start, take over when ready, old ones drain
@@ -42,6 +43,8 @@ A duration is 500ms, 30s or 2m; a bare number is seconds.`,
 		Example: `  handoff run server.js
   handoff run -n 4 --ready-when ready server.js --port 8080
   handoff run -n max-1 --balance sticky -- node --enable-source-maps dist/server.js
+  handoff run -n 2 -- gunicorn app:app
+  handoff run -- npm start
   handoff run --cwd /srv/current --env-file .env --pid-file /run/web.pid server.js`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := config.FromEnviron(c.Flags()); err != nil {
@@ -85,6 +88,18 @@ func supervise(cfg *config.Run, args []string) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	contract := master.BindContract
+	if cfg.ForNode(command) {
+		contract = master.NodeContract
+	}
+	signal, err := cfg.Signal()
+	if err != nil {
+		return 0, err
+	}
+	hold, err := cfg.Holds()
+	if err != nil {
+		return 0, err
+	}
 	if cfg.PIDFile != "" {
 		remove, err := pidfile.Write(cfg.PIDFile)
 		if err != nil {
@@ -107,15 +122,18 @@ func supervise(cfg *config.Run, args []string) (code int, err error) {
 		Command: master.Command{
 			Args: command, Script: script, Dir: dir, Env: os.Environ(), EnvFile: cfg.EnvFile, Set: cfg.Env,
 		},
-		SlotsMost:  cfg.SlotsMost(),
-		ReadyWhen:  master.ReadyWhen(cfg.ReadyWhen),
-		Balance:    map[string]handoff.Balance{"even": handoff.Even, "sticky": handoff.Sticky, "shared": handoff.Shared}[cfg.Balance],
-		QuietGrace: min(quietGrace, cfg.QuietTimeout),
-		NoSteering: cfg.NoSteering,
-		Environ:    preload(cfg, command, log.Logger),
-		Log:        log.Logger,
-		Reopen:     log.Reopen,
-		Stderr:     os.Stderr,
+		SlotsMost:   cfg.SlotsMost(),
+		Contract:    contract,
+		DrainSignal: signal,
+		Hold:        hold,
+		ReadyWhen:   master.ReadyWhen(cfg.ReadyWhen),
+		Balance:     map[string]handoff.Balance{"even": handoff.Even, "sticky": handoff.Sticky, "shared": handoff.Shared}[cfg.Balance],
+		QuietGrace:  min(quietGrace, cfg.QuietTimeout),
+		NoSteering:  cfg.NoSteering,
+		Environ:     preload(cfg, command, log.Logger),
+		Log:         log.Logger,
+		Reopen:      log.Reopen,
+		Stderr:      os.Stderr,
 	}), nil
 }
 
@@ -139,6 +157,9 @@ func preload(cfg *config.Run, command []string, log *slog.Logger) func([]string)
 				warned = true
 			}
 			return env
+		}
+		if !cfg.ForNode(command) {
+			return node.EnvironBehind(env, path, cfg.DrainSignal, cfg.Linger)
 		}
 		return node.Environ(env, command, path, cfg.Linger)
 	}

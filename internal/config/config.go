@@ -34,6 +34,10 @@ type Run struct {
 	Surge        int
 	Canary       time.Duration
 	Balance      string
+	Contract     string
+	DrainSignal  string
+	HoldOnly     []string
+	NoHold       []string
 	Linger       time.Duration
 	NoPreload    bool
 	NoSteering   bool
@@ -61,7 +65,7 @@ func NewRun() *Run {
 		Workers: "max", ReadyWhen: "listening", ReadyTimeout: time.Minute,
 		DrainTimeout: drainTimeout, KillGrace: killGrace, QuietTimeout: 3 * time.Second,
 		Respawn: time.Second, Backoff: 30 * time.Second, MaxFailures: 3,
-		Strategy: "all", Balance: "even", Linger: 6 * time.Second,
+		Strategy: "all", Balance: "even", Contract: "auto", DrainSignal: "TERM", Linger: 6 * time.Second,
 		Log: "auto", LogLevel: "info",
 	}
 	if InContainer() {
@@ -98,6 +102,10 @@ func (r *Run) Flags(fs *pflag.FlagSet) {
 	fs.IntVar(&r.Surge, "surge", r.Surge, "`workers` that start at once in a reload; 0: all of them (with --strategy slot: one)")
 	duration(fs, &r.Canary, "canary", "in a reload one worker serves alone for so long first; if it fails, the reload does")
 	choice(fs, &r.Balance, "balance", "how connections are spread: even, sticky (by client address), shared (one socket for all)", "even", "sticky", "shared")
+	choice(fs, &r.Contract, "contract", "how workers get their sockets: node (node's cluster channel), bind (any program), auto (node for node, else bind)", "auto", "node", "bind")
+	fs.StringVar(&r.DrainSignal, "drain-signal", r.DrainSignal, "`signal` that tells a program to drain, under the bind contract")
+	fs.StringArrayVar(&r.HoldOnly, "hold", nil, "under the bind contract, hold only this `address`: 8000, 127.0.0.1:8000, 8000-8010 (may be repeated; default: every TCP address)")
+	fs.StringArrayVar(&r.NoHold, "no-hold", nil, "do not hold this `address`: a debug port, say (may be repeated)")
 	duration(fs, &r.Linger, "keepalive-linger", "in a drain, how long idle keep-alive connections may still send a request")
 	fs.BoolVar(&r.NoPreload, "no-preload", r.NoPreload, "do not load the drain preload into Node programs")
 	fs.StringVar(&r.PIDFile, "pid-file", r.PIDFile, "write the pid to `file`, and remove it at the end")
@@ -191,6 +199,12 @@ func (r *Run) Check() error {
 	}
 	if r.Surge < 0 {
 		return errors.New("--surge must not be negative")
+	}
+	if _, err := r.Signal(); err != nil {
+		return err
+	}
+	if _, err := r.Holds(); err != nil {
+		return err
 	}
 	for _, kv := range r.Env {
 		if k, _, ok := strings.Cut(kv, "="); !ok || k == "" {

@@ -119,6 +119,23 @@ func Environ(env, command []string, path string, linger time.Duration) []string 
 		"HANDOFF_PRELOAD_LINGER_MS="+strconv.FormatInt(linger.Milliseconds(), 10))
 }
 
+// EnvironBehind adds to env what loads the preload into whatever node processes
+// come of a command that is not node itself (npm start, a shell). Those find a
+// server of theirs drained by the signal, unless the program handles it.
+func EnvironBehind(env []string, path, signal string, linger time.Duration) []string {
+	options := "--require " + quote(path)
+	out := make([]string, 0, len(env)+3)
+	for _, kv := range env {
+		if user, ok := strings.CutPrefix(kv, "NODE_OPTIONS="); ok {
+			options += " " + user
+			continue
+		}
+		out = append(out, kv)
+	}
+	return append(out, "NODE_OPTIONS="+options, "HANDOFF_PRELOAD_SIGNAL=SIG"+strings.TrimPrefix(signal, "SIG"),
+		"HANDOFF_PRELOAD_LINGER_MS="+strconv.FormatInt(linger.Milliseconds(), 10))
+}
+
 // quote follows the parser of NODE_OPTIONS in Node's src/node_options.cc.
 func quote(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`

@@ -20,10 +20,15 @@
 
 const LINGER = 'HANDOFF_PRELOAD_LINGER_MS'
 const OPTIONS = 'HANDOFF_PRELOAD_NODE_OPTIONS'
+const SIGNAL = 'HANDOFF_PRELOAD_SIGNAL' // behind a launcher: what tells us to drain
 const RECHECK_MS = 250
+const EXIT_MS = 2000 // for the exit, after the last connection has ended
 
 const linger = process.env[LINGER]
-if (linger !== undefined) {
+if (linger !== undefined && process.env[SIGNAL]) {
+  // The launcher's children are the ones meant, so the environment stays.
+  if (require('worker_threads').isMainThread) attachBehind(Number(linger), process.env[SIGNAL])
+} else if (linger !== undefined) {
   // Children and worker threads get the environment without us.
   if (process.env[OPTIONS] === undefined) delete process.env.NODE_OPTIONS
   else process.env.NODE_OPTIONS = process.env[OPTIONS]
@@ -43,6 +48,38 @@ function attach (lingerMs) {
     }
   })
   replaceFirst(() => draining)
+}
+
+// attachBehind waits for a server of this process to listen. From then on the
+// signal drains it, unless the program has a handler of its own, which then
+// closes its servers as it likes; C and I apply to both.
+function attachBehind (lingerMs, signal) {
+  const { Server } = require('net')
+  const listen = Server.prototype.listen
+  const servers = new Set()
+  let draining = false
+  const onSignal = () => {
+    if (draining) { // the drain timeout is over
+      process.removeListener(signal, onSignal)
+      process.kill(process.pid, signal)
+      return
+    }
+    draining = true
+    drain(lingerMs)
+    if (process.listenerCount(signal) > 1) return
+    let open = servers.size
+    const closed = () => { if (--open <= 0) setTimeout(() => process.exit(0), EXIT_MS).unref() }
+    for (const server of servers) server.close(closed)
+  }
+  Server.prototype.listen = function () {
+    if (servers.size === 0 && !draining) process.on(signal, onSignal)
+    servers.add(this)
+    this.once('close', () => {
+      servers.delete(this)
+      if (servers.size === 0 && !draining) process.removeListener(signal, onSignal)
+    })
+    return listen.apply(this, arguments)
+  }
 }
 
 // cluster.worker.disconnect() closes the servers at once and would leave the

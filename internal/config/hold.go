@@ -1,0 +1,95 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// ForNode tells whether the workers get their sockets over Node's channel.
+func (r *Run) ForNode(command []string) bool {
+	switch r.Contract {
+	case "node":
+		return true
+	case "bind":
+		return false
+	}
+	return isNode(command[0])
+}
+
+// Signal returns the drain signal.
+func (r *Run) Signal() (unix.Signal, error) {
+	name := "SIG" + strings.TrimPrefix(strings.ToUpper(r.DrainSignal), "SIG")
+	if s := unix.SignalNum(name); s != 0 && s != unix.SIGKILL && s != unix.SIGSTOP {
+		return s, nil
+	}
+	return 0, fmt.Errorf("invalid --drain-signal %q: want a name like TERM, INT, QUIT, USR1 or WINCH", r.DrainSignal)
+}
+
+// addresses is one value of --hold or --no-hold.
+type addresses struct {
+	addr     netip.Addr // zero: any
+	from, to uint16
+}
+
+// parseAddresses reads 8000, 8000-8010, 127.0.0.1:8000 or [::1]:8000-8010.
+func parseAddresses(s string) (a addresses, err error) {
+	ports := s
+	if i := strings.LastIndexByte(s, ':'); i >= 0 {
+		ports = s[i+1:]
+		if a.addr, err = netip.ParseAddr(strings.Trim(s[:i], "[]")); err != nil {
+			return a, fmt.Errorf("invalid address %q: want 8000, 8000-8010, 127.0.0.1:8000 or [::1]:8000", s)
+		}
+	}
+	from, to, isRange := strings.Cut(ports, "-")
+	if !isRange {
+		to = from
+	}
+	f, err1 := strconv.ParseUint(from, 10, 16)
+	t, err2 := strconv.ParseUint(to, 10, 16)
+	if err1 != nil || err2 != nil || f > t {
+		return a, fmt.Errorf("invalid address %q: want 8000, 8000-8010, 127.0.0.1:8000 or [::1]:8000", s)
+	}
+	a.from, a.to = uint16(f), uint16(t)
+	return a, nil
+}
+
+func (a addresses) has(b netip.AddrPort) bool {
+	return (!a.addr.IsValid() || a.addr == b.Addr()) && a.from <= b.Port() && b.Port() <= a.to
+}
+
+// Holds returns which addresses are held.
+func (r *Run) Holds() (func(netip.AddrPort) bool, error) {
+	parse := func(values []string) (list []addresses, err error) {
+		for _, v := range values {
+			a, err := parseAddresses(v)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, a)
+		}
+		return list, nil
+	}
+	only, err := parse(r.HoldOnly)
+	if err != nil {
+		return nil, err
+	}
+	not, err := parse(r.NoHold)
+	if err != nil {
+		return nil, err
+	}
+	any := func(list []addresses, b netip.AddrPort) bool {
+		for _, a := range list {
+			if a.has(b) {
+				return true
+			}
+		}
+		return false
+	}
+	return func(b netip.AddrPort) bool {
+		return !any(not, b) && (len(only) == 0 || any(only, b))
+	}, nil
+}

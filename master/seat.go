@@ -1,0 +1,210 @@
+package master
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/handoff"
+	"handoff/internal/nodeipc"
+	"handoff/internal/seat"
+	"handoff/master/fleet"
+)
+
+// attendSeat takes the notification descriptor from a worker's trampoline and
+// posts the calls that stop at it, until no process of the worker is left.
+func attendSeat(id fleet.ID, pair *handoff.Conn, post func(event)) {
+	word := make([]byte, 4)
+	n, fds, err := pair.Read(word)
+	if err != nil || n < len(word) {
+		return // it died before
+	}
+	if len(fds) == 0 {
+		post(seated{id, unix.Errno(binary.NativeEndian.Uint32(word))})
+		return
+	}
+	closeAll(fds[1:])
+	l, err := seat.NewListener(fds[0])
+	if err != nil {
+		post(seated{id, unix.EBADF})
+		return
+	}
+	defer l.Close()
+	post(seated{id, 0})
+	blind := 0
+	for {
+		call, err := l.Receive(func(pid int, err error) {
+			if blind++; blind <= badMost {
+				post(garbled{id, "a bind or listen that may not be looked at (its socket is not held): " + err.Error()})
+			}
+		})
+		if err != nil {
+			return
+		}
+		post(called{id, call})
+	}
+}
+
+// seated: the worker has its filter, or runs without.
+func (m *Master) seated(w *worker, errno unix.Errno) {
+	if errno != 0 {
+		m.once("seat", "The kernel refuses a seccomp notification filter ("+errno.Error()+
+			"): the program's own sockets are not held, and a reload may lose connections", w.attrs("worker.unseated")...)
+	}
+	if m.cfg.ReadyWhen == Started {
+		m.step(fleet.Ready{ID: w.id})
+	}
+}
+
+// called answers a worker that stands in bind or listen.
+func (m *Master) called(w *worker, c *seat.Call) {
+	switch {
+	case w.dead || m.fleet.Stopping():
+		c.Continue()
+	case c.Listen:
+		m.listens(w, c)
+	default:
+		m.binds(w, c)
+	}
+}
+
+// askOfCall is the ask of an address, which is the same for all who bind it.
+func askOfCall(addr netip.AddrPort, v6only bool) ask {
+	a := ask{kind: nodeipc.TCP4, addr: addr.Addr().String(), port: int(addr.Port())}
+	if addr.Addr().Is6() {
+		a.kind, a.v6only = nodeipc.TCP6, v6only
+	}
+	return a
+}
+
+// binds puts a held socket in the place of the program's own. A port 0 is
+// another matter: who binds it may be about to connect. The kernel chooses a
+// port, and listen makes it a held address; from the next worker on the
+// address is known, and given at once.
+func (m *Master) binds(w *worker, c *seat.Call) {
+	want := askOfCall(c.Addr, c.V6Only)
+	if want.port == 0 {
+		want.index = w.ports
+	}
+	a := m.addrs.find(want)
+	if !m.cfg.Hold(c.Addr) || want.port == 0 && (a == nil || a.holdOf(w.id) != nil) || m.addrs.heldBy(w.id) >= holdsMost {
+		c.Continue()
+		return
+	}
+	if a == nil {
+		var err error
+		if a, err = m.addrs.open(want); err != nil {
+			m.refuse(w, c, err)
+			return
+		}
+	}
+	h, err := m.share(w, a, c.ReusePort)
+	if err != nil {
+		m.refuse(w, c, err)
+		return
+	}
+	if err := c.Give(h.socket.FD()); err != nil {
+		m.log.Error(err.Error(), w.attrs("address.refused", "address", a.name)...)
+		c.Continue()
+		return
+	}
+	h.socket.Own()
+	if want.port == 0 {
+		w.ports++
+	}
+	if !a.group.Steerable() && a.group.Balance() != handoff.Shared {
+		m.sayHash(a)
+	}
+	c.Answer(0)
+}
+
+func (m *Master) refuse(w *worker, c *seat.Call, err error) {
+	if w.refused++; w.refused <= badMost {
+		m.log.Error("Cannot give a worker its socket: "+err.Error(), w.attrs("address.refused")...)
+	}
+	c.Answer(unix.Errno(errno(err)))
+}
+
+// share returns the worker's hold of an address for one more socket of its
+// own. One that it has closed is given again; a second open one is for those
+// that have asked for SO_REUSEPORT, as the kernel has it.
+func (m *Master) share(w *worker, a *address, reusePort bool) (*hold, error) {
+	open := false
+	for _, h := range a.holds {
+		if h.worker != w.id {
+			continue
+		}
+		if !seat.Holds(w.pid, h.socket.Inode()) {
+			h.listening = false
+			return h, nil
+		}
+		open = true
+	}
+	if open && !reusePort {
+		return nil, unix.EADDRINUSE
+	}
+	return a.take(w.id, w.slot)
+}
+
+// listens is the notice that a program accepts. A held socket listens already,
+// with the largest backlog, so there is nothing to execute.
+func (m *Master) listens(w *worker, c *seat.Call) {
+	for _, a := range m.addrs.list {
+		for _, h := range a.holds {
+			if h.worker == w.id && h.socket != nil && h.socket.Inode() == c.Inode {
+				h.listening = true
+				c.Answer(0)
+				m.accepts(w)
+				return
+			}
+		}
+	}
+	if c.Addr.Port() == 0 || !m.cfg.Hold(c.Addr) {
+		c.Continue()
+		return
+	}
+	m.adopt(w, c)
+}
+
+// adopt makes a held address of a port that the kernel has chosen for a
+// program.
+func (m *Master) adopt(w *worker, c *seat.Call) {
+	want := askOfCall(netip.AddrPortFrom(c.Addr.Addr(), 0), c.V6Only)
+	want.index = w.ports
+	if m.addrs.find(want) != nil {
+		c.Continue() // it has bound before the others of its generation
+		return
+	}
+	fd, err := unix.FcntlInt(uintptr(c.Socket), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		c.Continue()
+		return
+	}
+	a, err := m.addrs.adopt(want, fd)
+	if err != nil {
+		m.log.Error(err.Error(), w.attrs("address.refused")...)
+		c.Answer(unix.Errno(errno(err)))
+		return
+	}
+	h, err := a.take(w.id, w.slot)
+	if err != nil {
+		m.trouble(errors.Join(err))
+		c.Answer(unix.Errno(errno(err)))
+		return
+	}
+	w.ports++
+	h.socket.Own()
+	h.listening = true
+	c.Answer(0)
+	m.accepts(w)
+}
+
+// accepts: a worker listens on one address more.
+func (m *Master) accepts(w *worker) {
+	m.resteer()
+	if m.cfg.ReadyWhen == Listening {
+		m.step(fleet.Ready{ID: w.id})
+	}
+}
