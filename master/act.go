@@ -62,7 +62,11 @@ func (m *Master) do(a fleet.Action) {
 // drain tells a worker to finish, in the words of its contract.
 func (m *Master) drain(w *worker) {
 	if w.channel == nil {
-		m.trouble(w.process.signal(m.cfg.DrainSignal))
+		p := &w.process
+		if w.binder != nil {
+			p = w.binder
+		}
+		m.trouble(p.signal(m.cfg.DrainSignal))
 		return
 	}
 	m.seq++
@@ -229,6 +233,9 @@ func (m *Master) signal(a fleet.Signal) {
 	}
 	m.log.Warn("Worker gets SIGTERM: "+a.Reason, w.attrs("worker.terminated")...)
 	m.trouble(w.process.signal(unix.SIGTERM))
+	if w.binder != nil {
+		m.trouble(w.binder.signal(unix.SIGTERM))
+	}
 }
 
 // quieting is a worker that is steered away and not quiet yet.

@@ -89,18 +89,24 @@ type worker struct {
 	gen     fleet.Gen
 	channel *channel // nil under the bind contract
 	notify  *net.UnixConn
-	ports   int        // of its own choice that it has got: the next one is the next index
-	last    *tail.Tail // of its stderr
-	began   time.Time
-	dead    bool           // its process is; the rest of it may not be
-	refused int            // queries
-	passed  map[int]passed // connections handed over, by seq, until it answers
+	binder  *process // has bound its address, where that is not the leader; see severalBind
+	// severalBind: more than one process has, or the leader.
+	severalBind bool
+	ports       int        // of its own choice that it has got: the next one is the next index
+	last        *tail.Tail // of its stderr
+	began       time.Time
+	dead        bool           // its process is; the rest of it may not be
+	refused     int            // queries
+	passed      map[int]passed // connections handed over, by seq, until it answers
 }
 
 // close ends the talk with a worker.
 func (w *worker) close() {
 	if w.dead && w.notify != nil {
 		w.notify.Close()
+	}
+	if w.dead {
+		w.dropBinder()
 	}
 	if w.channel != nil {
 		w.channel.close()

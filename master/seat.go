@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -110,6 +111,7 @@ func (m *Master) binds(w *worker, c *seat.Call) {
 		c.Continue()
 		return
 	}
+	m.binder(w, c)
 	h.socket.Own()
 	if want.port == 0 {
 		w.ports++
@@ -118,6 +120,31 @@ func (m *Master) binds(w *worker, c *seat.Call) {
 		m.sayHash(a)
 	}
 	c.Answer(0)
+}
+
+// binder notes which process of the worker has bound a held address. When it is
+// one alone, and not the leader, the leader is a launcher (npm, a shell), which
+// may not pass a signal on: then the drain is the binder's.
+func (m *Master) binder(w *worker, c *seat.Call) {
+	switch {
+	case w.binder != nil && w.binder.pid == c.TGID, w.severalBind:
+		return
+	case w.binder != nil || c.TGID == w.pid:
+		w.severalBind = true // the leader, or several: who leads will know
+		w.dropBinder()
+		return
+	}
+	fd, err := unix.FcntlInt(uintptr(c.Process), unix.F_DUPFD_CLOEXEC, 3)
+	if err == nil {
+		w.binder = &process{pid: c.TGID, pidfd: os.NewFile(uintptr(fd), "pidfd")}
+	}
+}
+
+func (w *worker) dropBinder() {
+	if w.binder != nil {
+		w.binder.pidfd.Close()
+		w.binder = nil
+	}
 }
 
 func (m *Master) refuse(w *worker, c *seat.Call, err error) {
@@ -195,6 +222,7 @@ func (m *Master) adopt(w *worker, c *seat.Call) {
 		return
 	}
 	w.ports++
+	m.binder(w, c)
 	h.socket.Own()
 	h.listening = true
 	c.Answer(0)

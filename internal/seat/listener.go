@@ -53,9 +53,12 @@ type Call struct {
 	Addr      netip.AddrPort
 	V6Only    bool
 	ReusePort bool
-	// Socket is a duplicate of the program's socket. The call owns it.
-	Socket int
-	Inode  uint64 // of the program's socket
+	// Process is a pidfd of the process that called, TGID its pid, and Socket a
+	// duplicate of its socket. The call owns the descriptors.
+	Process int
+	TGID    int
+	Socket  int
+	Inode   uint64 // of the program's socket
 }
 
 // notification is struct seccomp_notif.
@@ -93,7 +96,7 @@ func (l *Listener) Receive(blind func(pid int, err error)) (*Call, error) {
 		if err := l.next(&n); err != nil {
 			return nil, err
 		}
-		c := &Call{l: l, id: n.id, PID: int(n.pid), Listen: n.nr == unix.SYS_LISTEN, FD: int(int32(n.args[0])), Socket: -1}
+		c := &Call{l: l, id: n.id, PID: int(n.pid), Listen: n.nr == unix.SYS_LISTEN, FD: int(int32(n.args[0])), Process: -1, Socket: -1}
 		ok, err := c.look(n.args[1], n.args[2])
 		if err != nil && l.valid(n.id) {
 			blind(c.PID, err)
@@ -150,12 +153,10 @@ func (l *Listener) valid(id uint64) bool { return l.ioctl(ioctlIDValid, unsafe.P
 
 // look reads what the call is about; ok tells whether it is about TCP.
 func (c *Call) look(addr, size uint64) (ok bool, err error) {
-	pidfd, err := openProcess(c.PID)
-	if err != nil {
+	if c.Process, c.TGID, err = openProcess(c.PID); err != nil {
 		return false, err
 	}
-	defer unix.Close(pidfd)
-	if c.Socket, err = unix.PidfdGetfd(pidfd, c.FD, 0); err != nil {
+	if c.Socket, err = unix.PidfdGetfd(c.Process, c.FD, 0); err != nil {
 		if err == unix.EBADF {
 			return false, nil // the kernel will tell the program
 		}
@@ -163,8 +164,14 @@ func (c *Call) look(addr, size uint64) (ok bool, err error) {
 	}
 	domain := option(c.Socket, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if domain != unix.AF_INET && domain != unix.AF_INET6 ||
-		option(c.Socket, unix.SOL_SOCKET, unix.SO_TYPE) != unix.SOCK_STREAM ||
-		option(c.Socket, unix.SOL_SOCKET, unix.SO_PROTOCOL) != unix.IPPROTO_TCP {
+		option(c.Socket, unix.SOL_SOCKET, unix.SO_TYPE) != unix.SOCK_STREAM {
+		return false, nil
+	}
+	// Go listens with MPTCP since 1.24. A held TCP socket in its place is what
+	// it would fall back to.
+	switch option(c.Socket, unix.SOL_SOCKET, unix.SO_PROTOCOL) {
+	case unix.IPPROTO_TCP, unix.IPPROTO_MPTCP:
+	default:
 		return false, nil
 	}
 	var st unix.Stat_t
@@ -194,26 +201,26 @@ func option(fd, level, name int) int {
 }
 
 // openProcess returns a pidfd of the process that a thread belongs to.
-func openProcess(tid int) (int, error) {
-	fd, err := unix.PidfdOpen(tid, 0)
+func openProcess(tid int) (pidfd, tgid int, err error) {
+	pidfd, err = unix.PidfdOpen(tid, 0)
 	if err != unix.EINVAL && err != unix.ENOENT {
-		return fd, err
+		return pidfd, tid, err
 	}
 	// A thread that is not the leader.
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(tid) + "/status")
 	if err != nil {
-		return -1, err
+		return -1, 0, err
 	}
 	for line := range strings.Lines(string(b)) {
 		if s, ok := strings.CutPrefix(line, "Tgid:"); ok {
-			tgid, err := strconv.Atoi(strings.TrimSpace(s))
-			if err != nil {
-				return -1, err
+			if tgid, err = strconv.Atoi(strings.TrimSpace(s)); err != nil {
+				return -1, 0, err
 			}
-			return unix.PidfdOpen(tgid, 0)
+			pidfd, err = unix.PidfdOpen(tgid, 0)
+			return pidfd, tgid, err
 		}
 	}
-	return -1, unix.ESRCH
+	return -1, 0, unix.ESRCH
 }
 
 func address(sa unix.Sockaddr) (netip.AddrPort, bool) {
@@ -269,6 +276,10 @@ func (c *Call) release() {
 	if c.Socket >= 0 {
 		unix.Close(c.Socket)
 		c.Socket = -1
+	}
+	if c.Process >= 0 {
+		unix.Close(c.Process)
+		c.Process = -1
 	}
 }
 

@@ -1,0 +1,128 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"handoff/internal/load"
+)
+
+// program is an unmodified program of some language, served by the bind
+// contract.
+type program struct {
+	name  string
+	needs string   // a command, without which the test is skipped
+	args  []string // %PORT% is replaced
+	files map[string]string
+	flags []string
+}
+
+var programs = []program{
+	{name: "python http.server", needs: "python3", args: []string{"python3", "-m", "http.server", "%PORT%", "--bind", "127.0.0.1"}},
+	{name: "gunicorn sync", needs: "gunicorn", args: []string{"gunicorn", "-b", "127.0.0.1:%PORT%", "app:app"}},
+	{name: "gunicorn gthread", needs: "gunicorn", args: []string{"gunicorn", "-k", "gthread", "--threads", "4", "-b", "127.0.0.1:%PORT%", "app:app"}},
+	{name: "uvicorn", needs: "uvicorn", args: []string{"uvicorn", "--log-level", "warning", "--port", "%PORT%", "app:asgi"}},
+	{name: "waitress", needs: "waitress-serve", args: []string{"waitress-serve", "--listen=127.0.0.1:%PORT%", "app:app"}},
+	{name: "hypercorn", needs: "hypercorn", args: []string{"hypercorn", "-b", "127.0.0.1:%PORT%", "app:asgi"}},
+	{name: "puma", needs: "puma", args: []string{"puma", "-q", "-b", "tcp://127.0.0.1:%PORT%", "config.ru"}},
+	{name: "webrick", needs: "ruby", args: []string{"ruby", "-run", "-e", "httpd", ".", "-p", "%PORT%", "-b", "127.0.0.1"}},
+	{name: "php -S", needs: "php", args: []string{"php", "-S", "127.0.0.1:%PORT%", "index.php"}},
+	{name: "nginx", needs: "nginx", args: []string{"nginx", "-p", ".", "-c", "nginx.conf"}, flags: []string{"--drain-signal", "QUIT"},
+		files: map[string]string{"nginx.conf": "daemon off; worker_processes 1; pid nginx-%PORT%.pid; error_log stderr warn; events {}\n" +
+			"http { access_log off; server { listen 127.0.0.1:%PORT%; location / { return 200 \"ok\\n\"; } } }\n"}},
+	{name: "busybox httpd", needs: "busybox", args: []string{"busybox", "httpd", "-f", "-p", "127.0.0.1:%PORT%", "-h", "."}},
+	{name: "lighttpd", needs: "lighttpd", args: []string{"lighttpd", "-D", "-f", "lighttpd.conf"}, flags: []string{"--drain-signal", "INT"},
+		files: map[string]string{"lighttpd.conf": "server.document-root = \"%DIR%\"\nserver.bind = \"127.0.0.1\"\nserver.port = %PORT%\nindex-file.names = (\"index.html\")\n"}},
+	{name: "npm start", needs: "npm", args: []string{"npm", "start", "--silent"}},
+	{name: "sh -c node", needs: "node", args: []string{"sh", "-c", "node server.js"}},
+	{name: "Go, Shutdown", needs: "go", args: []string{"./goserver"}},
+	{name: "Java HttpServer", needs: "java", args: []string{"java", "Server.java"}},
+}
+
+func (p program) start(t *testing.T) *world {
+	t.Helper()
+	if _, err := exec.LookPath(p.needs); err != nil {
+		if os.Getenv("CI") != "" && p.needs != "java" {
+			t.Fatalf("%s is missing; .ci/run installs it", p.needs)
+		}
+		t.Skipf("%s is not here", p.needs)
+	}
+	port := freePort(t)
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(data("any"))); err != nil {
+		t.Fatal(err)
+	}
+	if p.needs == "go" {
+		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, "goserver.bin"), "./testdata/any/goserver")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		p.args = []string{"./goserver.bin"}
+	}
+	args := make([]string, len(p.args))
+	for i, a := range p.args {
+		args[i] = strings.ReplaceAll(a, "%PORT%", port)
+	}
+	for name, text := range p.files {
+		text = strings.NewReplacer("%PORT%", port, "%DIR%", dir).Replace(text)
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := start(t, options{flags: append([]string{"-n", "2"}, p.flags...), app: args, dir: dir, env: []string{"PORT=" + port}})
+	if w.addr == "" || !strings.HasSuffix(w.addr, ":"+port) {
+		t.Fatalf("%s is not held: %q", p.name, w.addr)
+	}
+	return w
+}
+
+// Unmodified programs, reloaded under load: no new connection is lost. What
+// keep-alive clients lose is each program's own drain, and is printed.
+func TestAnyProgram(t *testing.T) {
+	for _, p := range programs {
+		t.Run(p.name, func(t *testing.T) {
+			w := p.start(t)
+			n := times(20, 3)
+			run := w.load(load.Config{Clients: 8})
+			run.Await(50, patience)
+			for range n {
+				w.reload()
+				w.retired(2)
+				run.Await(20, patience)
+			}
+			fresh := run.Stop()
+			if fresh.Lost() > 0 {
+				t.Errorf("new connections: %v", fresh)
+			}
+			if !*long {
+				w.stop()
+				return
+			}
+			run = w.load(load.Config{Mode: load.KeepAlive, Clients: 8, Pause: 2_000_000})
+			run.Await(50, patience)
+			for range n {
+				w.reload()
+				w.retired(2)
+				run.Await(20, patience)
+			}
+			kept := run.Stop()
+			t.Logf("TABLE | %s | %d | %d | %d | %d %s |", p.name, fresh.Requests, fresh.Lost(), kept.Requests, kept.Lost(), classes(kept))
+			w.stop()
+		})
+	}
+}
+
+func classes(r load.Result) string {
+	var s []string
+	for _, c := range load.Classes {
+		if r.Failed[c] > 0 {
+			s = append(s, fmt.Sprintf("%s %d", c, r.Failed[c]))
+		}
+	}
+	return strings.Join(s, ", ")
+}
