@@ -2,7 +2,6 @@ package master
 
 import (
 	"encoding/binary"
-	"errors"
 	"net/netip"
 	"os"
 
@@ -200,25 +199,9 @@ func (m *Master) listens(w *worker, c *seat.Call) {
 func (m *Master) adopt(w *worker, c *seat.Call) {
 	want := askOfCall(netip.AddrPortFrom(c.Addr.Addr(), 0), c.V6Only)
 	want.index = w.ports
-	if m.addrs.find(want) != nil {
-		c.Continue() // it has bound before the others of its generation
-		return
-	}
-	fd, err := unix.FcntlInt(uintptr(c.Socket), unix.F_DUPFD_CLOEXEC, 3)
+	h, err := m.chosen(w, c, want)
 	if err != nil {
-		c.Continue()
-		return
-	}
-	a, err := m.addrs.adopt(want, fd)
-	if err != nil {
-		m.log.Error(err.Error(), w.attrs("address.refused")...)
-		c.Answer(unix.Errno(errno(err)))
-		return
-	}
-	h, err := a.take(w.id, w.slot)
-	if err != nil {
-		m.trouble(errors.Join(err))
-		c.Answer(unix.Errno(errno(err)))
+		m.refuse(w, c, err)
 		return
 	}
 	w.ports++
@@ -227,6 +210,32 @@ func (m *Master) adopt(w *worker, c *seat.Call) {
 	h.listening = true
 	c.Answer(0)
 	m.accepts(w)
+}
+
+// chosen returns a hold for a socket whose port the kernel has chosen: of a new
+// address, which is made of that very socket, or, where another worker of the
+// same time was first, of the one that exists; then the program's port changes
+// between its bind and its listen, and a held socket takes the place of its own.
+func (m *Master) chosen(w *worker, c *seat.Call, want ask) (*hold, error) {
+	if a := m.addrs.find(want); a != nil {
+		if a.holdOf(w.id) != nil {
+			return nil, unix.EADDRINUSE
+		}
+		h, err := a.take(w.id, w.slot)
+		if err == nil {
+			err = c.Give(h.socket.FD())
+		}
+		return h, err
+	}
+	fd, err := unix.FcntlInt(uintptr(c.Socket), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, err
+	}
+	a, err := m.addrs.adopt(want, fd)
+	if err != nil {
+		return nil, err
+	}
+	return a.take(w.id, w.slot)
 }
 
 // accepts: a worker listens on one address more.
