@@ -1,6 +1,7 @@
 package master
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strconv"
@@ -181,11 +182,12 @@ func (m *Master) attend(w *worker) {
 		// What it said last is on its way and counts (a connection that it
 		// has taken, its last words), unless a child of its own still has
 		// the other ends.
-		patience := time.After(lastWords)
+		patience, cancel := context.WithTimeout(context.Background(), lastWords)
+		defer cancel()
 		for _, end := range []chan struct{}{heard, copied} {
 			select {
 			case <-end:
-			case <-patience:
+			case <-patience.Done():
 			}
 		}
 		m.post(ended{w.id})

@@ -1,0 +1,77 @@
+package seat
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func sockaddr4(port uint16, a [4]byte) []byte {
+	b := binary.NativeEndian.AppendUint16(nil, unix.AF_INET)
+	b = binary.BigEndian.AppendUint16(b, port)
+	return append(append(b, a[:]...), make([]byte, 8)...)
+}
+
+func TestParseAddress(t *testing.T) {
+	got, err := parseAddress(sockaddr4(8000, [4]byte{127, 0, 0, 1}), unix.AF_INET)
+	if err != nil || got != netip.MustParseAddrPort("127.0.0.1:8000") {
+		t.Errorf("%v, %v", got, err)
+	}
+	b := binary.NativeEndian.AppendUint16(nil, unix.AF_INET6)
+	b = append(binary.BigEndian.AppendUint16(b, 443), 0, 0, 0, 0)
+	b = append(b, netip.IPv6Unspecified().AsSlice()...)
+	b = append(b, 0, 0, 0, 0)
+	if got, err = parseAddress(b, unix.AF_INET6); err != nil || got != netip.MustParseAddrPort("[::]:443") {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, bad := range [][]byte{nil, b[:8], b[:20], sockaddr4(1, [4]byte{})} {
+		if got, err := parseAddress(bad, unix.AF_INET6); err == nil {
+			t.Errorf("%v is %v", bad, got)
+		}
+	}
+}
+
+func FuzzAddress(f *testing.F) {
+	f.Add(sockaddr4(1, [4]byte{1, 2, 3, 4}), unix.AF_INET)
+	f.Fuzz(func(t *testing.T, b []byte, domain int) { parseAddress(b, domain) })
+}
+
+// The filter, interpreted: bind and listen of this architecture stop, nothing
+// else does.
+func TestFilter(t *testing.T) {
+	arch, err := auditArch()
+	if err != nil {
+		t.Skip(err)
+	}
+	run := func(arch2 uint32, nr uint32) uint32 {
+		insns, acc := filter(arch), uint32(0)
+		for pc := 0; ; pc++ {
+			switch in := insns[pc]; in.Code {
+			case 0x20:
+				acc = map[uint32]uint32{offNr: nr, offArch: arch2}[in.K]
+			case 0x15:
+				if acc == in.K {
+					pc += int(in.Jt)
+				} else {
+					pc += int(in.Jf)
+				}
+			case 0x06:
+				return in.K
+			}
+		}
+	}
+	for nr := uint32(0); nr < 500; nr++ {
+		want := uint32(retAllow)
+		if nr == unix.SYS_BIND || nr == unix.SYS_LISTEN {
+			want = retUserNotif
+		}
+		if got := run(arch, nr); got != want {
+			t.Errorf("call %d: %#x, want %#x", nr, got, want)
+		}
+		if got := run(arch^1, nr); got != retAllow {
+			t.Errorf("call %d of another architecture: %#x", nr, got)
+		}
+	}
+}
