@@ -36,6 +36,8 @@ long: $(MODULES) ## an hour: full numbers, every Node
 fuzz: ## a minute for each parser of what others send
 	go test -fuzz FuzzChannel -fuzztime 1m ./internal/nodeipc
 	go test -fuzz FuzzDiag -fuzztime 1m ./handoff
+	go test -fuzz FuzzAddress -fuzztime 1m ./internal/seat
+	go test -fuzz FuzzNotice -fuzztime 1m ./master
 
 bench: ## handoff beside Node's cluster and a plain node
 	go run ./bench
