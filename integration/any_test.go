@@ -105,7 +105,7 @@ func TestAnyProgram(t *testing.T) {
 			}
 			run = w.load(load.Config{Mode: load.KeepAlive, Clients: 8, Pause: 2_000_000})
 			run.Await(50, patience)
-			for range n {
+			for range 5 {
 				w.reload()
 				w.retired(2)
 				run.Await(20, patience)

@@ -26,6 +26,13 @@ func modules(t *testing.T, name string) {
 	}
 }
 
+// example is one of examples/node, as its users run it.
+func example(name string) options {
+	modules, _ := filepath.Abs("node_modules")
+	return options{flags: []string{"-n", "4", "--ready-when", "ready"}, env: []string{"NODE_PATH=" + modules, "BOOT_MS=100"},
+		app: []string{data("../../examples/node/" + name + "/server.js")}}
+}
+
 func TestFrameworks(t *testing.T) {
 	for _, name := range []string{"express", "fastify", "koa"} {
 		t.Run(name, func(t *testing.T) {
@@ -35,7 +42,11 @@ func TestFrameworks(t *testing.T) {
 				n = times(3, 1)
 			}
 			for range n {
-				w := start(t, options{flags: []string{"-n", "4"}, app: []string{data(name + ".js")}})
+				o := options{flags: []string{"-n", "4"}, app: []string{data(name + ".js")}}
+				if name == "express" {
+					o = example("express")
+				}
+				w := start(t, o)
 				reload := times(50, 6)
 				fresh := w.load(load.Config{Clients: 4})
 				reloads(t, w, load.Config{Mode: load.KeepAlive, Clients: 32}, reload)
