@@ -380,7 +380,8 @@ const child = JSON.parse(cp.execFileSync(process.execPath, ['-p', 'JSON.stringif
 const w = cluster.worker
 const seen = { isWorker: cluster.isWorker, isPrimary: cluster.isPrimary, id: w.id, state: w.state, slot: process.env.WORKER_ID,
   generation: process.env.HANDOFF_GENERATION, connected: process.connected, channel: process.env.NODE_CHANNEL_FD, unique: process.env.NODE_UNIQUE_ID,
-  options: process.env.NODE_OPTIONS, childOptions: child.NODE_OPTIONS, childKeys: Object.keys(child).filter((k) => /^(NODE_C|NODE_U|HANDOFF_P|NOTIFY|LISTEN)/.test(k)),
+  options: process.env.NODE_OPTIONS, childOptions: child.NODE_OPTIONS, childKeys: Object.keys(child).filter((k) => /^(NODE_C|NODE_U|HANDOFF_P|LISTEN)/.test(k)),
+  notify: child.NOTIFY_SOCKET === '/x',
   greeting: process.env.GREETING, title: process.title, args: process.argv.slice(2), execArgv: process.execArgv, stdin: require('fs').readlinkSync('/proc/self/fd/0') }
 new Worker('require("worker_threads").parentPort.postMessage(process.env.NODE_OPTIONS || "none")', { eval: true }).on('message', (m) => {
   seen.thread = m
@@ -393,7 +394,7 @@ new Worker('require("worker_threads").parentPort.postMessage(process.env.NODE_OP
 	options := `--no-deprecation --title="my app"`
 	for k, want := range map[string]any{"isWorker": true, "isPrimary": false, "generation": "1", "connected": true,
 		"channel": nil, "unique": nil, "options": options, "childOptions": options, "thread": options, "greeting": "hello",
-		"title": "my app", "stdin": "/dev/null"} {
+		"title": "my app", "stdin": "/dev/null", "notify": false} {
 		if seen[k] != want {
 			t.Errorf("%s is %v, want %v", k, seen[k], want)
 		}
@@ -483,7 +484,7 @@ setTimeout(() => {
 // A worker that asks and asks and does not read what it gets is ended; the
 // master's memory stays bounded.
 func TestFloodingWorkerIsKilled(t *testing.T) {
-	w := launch(t, options{flags: []string{"-n", "1", "--max-failures", "1"}, app: []string{"python3", "-c", `
+	w := launch(t, options{flags: []string{"-n", "1", "--max-failures", "1", "--contract", "node"}, app: []string{"python3", "-c", `
 import socket, os
 s = socket.socket(fileno=int(os.environ["NODE_CHANNEL_FD"]))
 q = b'{"cmd":"NODE_CLUSTER","act":"queryServer","address":"%%","port":1,"addressType":4,"seq":%d}\n'
@@ -562,7 +563,7 @@ http.createServer((q, r) => r.end('ok')).listen(0)`), 0o644)
 // A server on a descriptor that the program has from elsewhere.
 func TestListenFD(t *testing.T) {
 	app := script(t, "require('http').createServer((q, r) => r.end('ok')).listen({ fd: 9 })")
-	w := start(t, options{flags: []string{"-n", "1"}, app: []string{"python3", "-c", `
+	w := start(t, options{flags: []string{"-n", "1", "--contract", "node"}, app: []string{"python3", "-c", `
 import socket, os, sys
 s = socket.socket(); s.bind(("127.0.0.1", 0)); s.listen()
 os.dup2(s.fileno(), 9)

@@ -246,7 +246,7 @@ func awaitPort(t *testing.T, port string) {
 // A worker that has left its process group is killed all the same.
 func TestWorkerOutsideItsGroupIsKilled(t *testing.T) {
 	w := start(t, options{
-		flags: []string{"-n", "1", "--drain-timeout", "0.5", "--kill-grace", "0.5"},
+		flags: []string{"-n", "1", "--drain-timeout", "0.5", "--kill-grace", "0.5", "--contract", "node"},
 		app: []string{"python3", "-c", `
 import os, sys
 os.setpgid(0, os.getpgid(os.getppid()))
@@ -311,7 +311,7 @@ func TestListenFDTwice(t *testing.T) {
 	app := script(t, `
 const http = require('http')
 http.createServer((q, r) => r.end('a')).listen({ fd: 9 }, () => http.createServer((q, r) => r.end('b')).listen({ fd: 10 }, () => process.send('ready')))`)
-	w := start(t, options{flags: []string{"-n", "1", "--ready-when", "ready"}, app: []string{"python3", "-c", `
+	w := start(t, options{flags: []string{"-n", "1", "--ready-when", "ready", "--contract", "node"}, app: []string{"python3", "-c", `
 import socket, os, sys
 for fd in (9, 10):
     s = socket.socket(); s.bind(("127.0.0.1", 0)); s.listen()
