@@ -466,18 +466,6 @@ func (g *Group) leave(s *Socket) {
 // the group; whoever holds a duplicate has to be replaced.
 var ErrLost = errors.New("cannot listen again")
 
-// Discard closes one socket, and resets what is queued at it. Only for a
-// group that cannot be steered, where a parked socket would go on getting its
-// share: the caller accepts until the queue is empty just before.
-func (g *Group) Discard(s *Socket) {
-	g.leave(s)
-	g.cfg.Watch.remove(s)
-	// A duplicate that has leaked into some grandchild would stay in the
-	// group as a black hole; shutdown takes it out.
-	unix.Shutdown(s.fd, unix.SHUT_RDWR)
-	unix.Close(s.fd)
-}
-
 // seated tells whether new connections go to a socket.
 func (g *Group) seated(s *Socket) bool { return slices.Contains(g.seats, s) }
 

@@ -409,22 +409,6 @@ func classify(err error) Class {
 	return Other
 }
 
-// Table prints results side by side, a class a column.
-func Table(w io.Writer, names []string, results []Result) {
-	fmt.Fprintf(w, "%-28s %9s %9s", "", "requests", "per s")
-	for _, c := range Classes {
-		fmt.Fprintf(w, " %8s", c)
-	}
-	fmt.Fprintf(w, " %8s %8s %8s\n", "p50 ms", "p99 ms", "max ms")
-	for i, r := range results {
-		fmt.Fprintf(w, "%-28s %9d %9.0f", names[i], r.Requests, float64(r.Requests)/r.Elapsed.Seconds())
-		for _, c := range Classes {
-			fmt.Fprintf(w, " %8d", r.Failed[c])
-		}
-		fmt.Fprintf(w, " %8.2f %8.2f %8.1f\n", r.Quantile(50), r.Quantile(99), float64(r.Latency.Max())/1000)
-	}
-}
-
 // Spread returns the largest deviation from the mean, as a fraction of it.
 func Spread(counts []int64) float64 {
 	var sum int64
