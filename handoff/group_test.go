@@ -367,8 +367,10 @@ func TestStallIsSteeredAround(t *testing.T) {
 	close(stop)
 	wg.Wait()
 	zero(t, r)
-	if p99 := r.Quantile(99); p99 > 5 {
-		t.Errorf("p99 of new connections %.1f ms, want under 5 ms (the kernel's hash: 156 ms)", p99)
+	// With the race detector on a busy machine the test's own goroutines are
+	// late by milliseconds: the short run tells steering from no steering.
+	if p99, most := r.Quantile(99), float64(count(5, 40)); p99 > most {
+		t.Errorf("p99 of new connections %.1f ms, want under %.0f ms (the kernel's hash: 156 ms)", p99, most)
 	}
 	for _, w := range workers {
 		w.leave()
@@ -550,24 +552,27 @@ func TestShutdownByAWorkerIsMended(t *testing.T) {
 	}
 }
 
+// Nobody accepts here: an accept(2) that finds O_NONBLOCK cleared waits in the
+// kernel, where no Close of Go's reaches it.
 func TestNonblockIsMended(t *testing.T) {
 	o := own(t, Config{})
-	w := o.serve(0, 1)
-	unix.SetNonblock(w.socket.FD(), false)
+	var socket *Socket
 	var wrongs []string
-	o.call(func() { wrongs, _ = o.group.Mend(w.socket) })
+	o.call(func() { socket, _ = o.group.Take(0) })
+	unix.SetNonblock(socket.FD(), false)
+	o.call(func() { wrongs, _ = o.group.Mend(socket) })
 	if len(wrongs) != 1 {
 		t.Errorf("reported %q, want the cleared O_NONBLOCK", wrongs)
 	}
-	if flags, _ := unix.FcntlInt(uintptr(w.socket.FD()), unix.F_GETFL, 0); flags&unix.O_NONBLOCK == 0 {
+	if flags, _ := unix.FcntlInt(uintptr(socket.FD()), unix.F_GETFL, 0); flags&unix.O_NONBLOCK == 0 {
 		t.Error("O_NONBLOCK is still clear")
 	}
-	unix.Listen(w.socket.FD(), 511) // as Node does
-	o.call(func() { wrongs, _ = o.group.Mend(w.socket) })
-	if _, backlog, _ := w.socket.queue(); backlog != o.group.backlog || len(wrongs) != 0 {
+	unix.Listen(socket.FD(), 511) // as Node does
+	o.call(func() { wrongs, _ = o.group.Mend(socket) })
+	if _, backlog, _ := socket.queue(); backlog != o.group.backlog || len(wrongs) != 0 {
 		t.Errorf("backlog %d, want %d; reported %q", backlog, o.group.backlog, wrongs)
 	}
-	w.leave()
+	o.call(func() { o.group.Release(socket) })
 }
 
 // A connection that is left at a parked socket is reported, and can be taken
