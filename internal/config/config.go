@@ -38,6 +38,9 @@ type Run struct {
 	DrainSignal  string
 	HoldOnly     []string
 	NoHold       []string
+	Listen       []string
+	Watchdog     time.Duration
+	DrainSpread  time.Duration
 	Linger       time.Duration
 	NoPreload    bool
 	NoSteering   bool
@@ -102,10 +105,13 @@ func (r *Run) Flags(fs *pflag.FlagSet) {
 	fs.IntVar(&r.Surge, "surge", r.Surge, "`workers` that start at once in a reload; 0: all of them (with --strategy slot: one)")
 	duration(fs, &r.Canary, "canary", "in a reload one worker serves alone for so long first; if it fails, the reload does")
 	choice(fs, &r.Balance, "balance", "how connections are spread: even, sticky (by client address), shared (one socket for all)", "even", "sticky", "shared")
-	choice(fs, &r.Contract, "contract", "how workers get their sockets: node (node's cluster channel), bind (any program), auto (node for node, else bind)", "auto", "node", "bind")
+	choice(fs, &r.Contract, "contract", "how workers get their sockets: node (node's cluster channel), bind (any program), activation (those of --listen alone), auto (node for node, else bind)", "auto", "node", "bind", "activation")
 	fs.StringVar(&r.DrainSignal, "drain-signal", r.DrainSignal, "`signal` that tells a program to drain, under the bind contract")
 	fs.StringArrayVar(&r.HoldOnly, "hold", nil, "under the bind contract, hold only this `address`: 8000, 127.0.0.1:8000, 8000-8010 (may be repeated; default: every TCP address)")
 	fs.StringArrayVar(&r.NoHold, "no-hold", nil, "do not hold this `address`: a debug port, say (may be repeated)")
+	fs.StringArrayVar(&r.Listen, "listen", nil, "listen on `[NAME=]ADDR` and give it to each worker as systemd does (LISTEN_FDS): 8000, 127.0.0.1:8000, tcp6:8000, unix:/path,mode=660,owner=USER:GROUP (may be repeated)")
+	duration(fs, &r.Watchdog, "watchdog", "replace a worker that has not said WATCHDOG=1 on its NOTIFY_SOCKET for so long; 0: never")
+	duration(fs, &r.DrainSpread, "drain-spread", "spread the drains of a reload over so long, for programs with long-lived connections")
 	duration(fs, &r.Linger, "keepalive-linger", "in a drain, how long idle keep-alive connections may still send a request")
 	fs.BoolVar(&r.NoPreload, "no-preload", r.NoPreload, "do not load the drain preload into Node programs")
 	fs.StringVar(&r.PIDFile, "pid-file", r.PIDFile, "write the pid to `file`, and remove it at the end")

@@ -26,6 +26,15 @@ type (
 	Quiet struct{ ID ID }
 	// Drained says that a draining worker has ended its last connection.
 	Drained struct{ ID ID }
+	// Ping says that a worker is alive and well.
+	Ping struct{ ID ID }
+	// Hung says that it is not, by its own watchdog.
+	Hung struct{ ID ID }
+	// Extend asks for more time to start or to drain, from now on.
+	Extend struct {
+		ID ID
+		By time.Duration
+	}
 	// Exited says that a worker is gone, or could not be started.
 	Exited struct {
 		ID     ID
@@ -41,6 +50,9 @@ func (Ready) event()    {}
 func (Leave) event()    {}
 func (Quiet) event()    {}
 func (Drained) event()  {}
+func (Ping) event()     {}
+func (Hung) event()     {}
+func (Extend) event()   {}
 func (Exited) event()   {}
 
 // Action is something to do: one of the types below.
@@ -71,6 +83,12 @@ type (
 		Kill   bool
 		Reason string
 	}
+	// Abandon takes a worker's connections away from it, those that it has not
+	// accepted: it does not answer any more. It is not to be drained.
+	Abandon struct {
+		ID     ID
+		Reason string
+	}
 	// Unlisten gives up the addresses: everything stops.
 	Unlisten struct{}
 	// Live reports that a generation serves every slot.
@@ -97,6 +115,7 @@ func (Steer) action()    {}
 func (Quiesce) action()  {}
 func (Drain) action()    {}
 func (Signal) action()   {}
+func (Abandon) action()  {}
 func (Unlisten) action() {}
 func (Live) action()     {}
 func (Failed) action()   {}

@@ -53,6 +53,8 @@ type Config struct {
 	Strategy     Strategy
 	Surge        int           // starts at once in a reload; 0: all slots, or 1 with Slot
 	Canary       time.Duration // for which slot 0 alone must serve first in a reload
+	Watchdog     time.Duration // in which a worker that serves must ping; 0: it need not
+	DrainSpread  time.Duration // over which the drains of workers that retire together are spread
 }
 
 // Phase is where a worker is in its life.
@@ -91,10 +93,13 @@ type Worker struct {
 	Leaving   bool // wants to be replaced
 
 	extra    bool // was started in a slot that somebody served
+	hung     bool // has stopped pinging
 	asked    asked
 	drained  bool
 	started  time.Time
 	readyAt  time.Time
+	pingBy   time.Time // zero: need not
+	turn     time.Time // of its drain, where drains are spread
 	deadline time.Time // of the phase; zero: none
 }
 
@@ -160,6 +165,9 @@ func (f *Fleet) Step(now time.Time, e Event) ([]Action, time.Time) {
 	f.plan()
 	for _, w := range f.workers {
 		f.by(w.deadline)
+		if w.Phase == Serving {
+			f.by(w.pingBy)
+		}
 	}
 	out := f.out
 	f.out = nil
@@ -190,12 +198,23 @@ func (f *Fleet) observe(e Event) {
 	case Ready:
 		if w := f.worker(e.ID); w != nil && w.Phase == Starting {
 			w.Phase, w.readyAt, w.deadline = Serving, f.now, time.Time{}
+			f.pinged(w)
 		}
+	case Ping:
+		if w := f.worker(e.ID); w != nil && w.Phase == Serving && !w.hung {
+			f.pinged(w)
+		}
+	case Hung:
+		if w := f.worker(e.ID); w != nil && w.Phase == Serving {
+			f.hang(w)
+		}
+	case Extend:
+		f.extend(e)
 	case Leave:
 		f.leave(e.ID)
 	case Quiet:
 		if w := f.worker(e.ID); w != nil && w.Phase == Quieting {
-			f.drain(w)
+			f.drainInTurn(w)
 		}
 	case Drained:
 		if w := f.worker(e.ID); w != nil && w.Phase == Draining && w.asked == askedDrain {
@@ -240,6 +259,42 @@ func (f *Fleet) leave(id ID) {
 	}
 	w.Leaving = true
 	f.failure(w) // paces a program that asks for it at every start
+}
+
+// pinged gives a worker the time of the watchdog again.
+func (f *Fleet) pinged(w *Worker) {
+	w.pingBy = time.Time{}
+	if f.cfg.Watchdog > 0 {
+		w.pingBy = f.now.Add(f.cfg.Watchdog)
+	}
+}
+
+// hang gives up a worker that serves and shows no life: its connections are
+// given to others at once, it is killed when it is replaced.
+func (f *Fleet) hang(w *Worker) {
+	w.hung, w.pingBy = true, time.Time{}
+	w.Leaving = true
+	f.do(Abandon{ID: w.ID, Reason: hungReason})
+	s := f.failure(w)
+	if w.Gen == f.wanted && w.Gen != f.live && (f.canaryUnderWay() || s.failures >= f.cfg.MaxFailures) {
+		f.giveUp(hungReason)
+	}
+}
+
+const hungReason = "the watchdog has heard nothing of it"
+
+// extendMost bounds what a worker may ask for at once.
+const extendMost = time.Hour
+
+// extend gives a worker that starts or drains more time.
+func (f *Fleet) extend(e Extend) {
+	w := f.worker(e.ID)
+	if w == nil || w.Phase != Starting && (w.Phase != Draining || w.asked != askedDrain || w.drained) {
+		return
+	}
+	if by := f.now.Add(min(e.By, extendMost)); by.After(w.deadline) {
+		w.deadline = by
+	}
 }
 
 func (f *Fleet) exited(e Exited) {

@@ -24,6 +24,9 @@ func (f *Fleet) plan() {
 // expire moves on every phase that is past its deadline.
 func (f *Fleet) expire() {
 	for _, w := range slices.Clone(f.workers) {
+		if w.Phase == Serving && !w.pingBy.IsZero() && !f.now.Before(w.pingBy) {
+			f.hang(w)
+		}
 		if w.deadline.IsZero() || f.now.Before(w.deadline) {
 			continue
 		}
@@ -31,7 +34,7 @@ func (f *Fleet) expire() {
 		case w.Phase == Starting:
 			f.late(w)
 		case w.Phase == Quieting:
-			f.drain(w)
+			f.drainInTurn(w)
 		case w.asked < askedTerm:
 			f.term(w, w.overdue())
 		default:
@@ -97,7 +100,7 @@ func (f *Fleet) canaryUnderWay() bool {
 func (f *Fleet) serving(slot int, gen Gen) *Worker {
 	var found *Worker
 	for _, w := range f.workers {
-		if w.Slot == slot && w.Gen == gen && w.Phase == Serving && (found == nil || found.Leaving) {
+		if w.Slot == slot && w.Gen == gen && w.Phase == Serving && !w.hung && (found == nil || found.Leaving) {
 			found = w
 		}
 	}
@@ -175,19 +178,38 @@ func (f *Fleet) steer(set []*Worker) {
 // retire sends away the workers that have no purpose any more, never one to
 // which connections still come.
 func (f *Fleet) retire(set []*Worker) {
+	var quieted []*Worker
 	for _, w := range f.workers {
 		if w.Phase > Serving || slices.Contains(set, w) || f.hasPurpose(w) {
+			continue
+		}
+		if w.hung {
+			f.kill(w, hungReason)
 			continue
 		}
 		if w.InService {
 			w.Phase, w.deadline = Quieting, f.now.Add(f.cfg.QuietTimeout)
 			f.do(Quiesce{w.ID})
+			quieted = append(quieted, w)
 			continue
 		}
 		// It has never been given a connection of a steered address, but
 		// may have some of a shared one.
 		f.dismiss(w)
 	}
+	for i, w := range quieted {
+		w.turn = f.now.Add(f.cfg.DrainSpread * time.Duration(i) / time.Duration(len(quieted)))
+	}
+}
+
+// drainInTurn drains a worker to which nothing new can come, in its turn: so
+// that not all long-lived connections are told to go, and come again, at once.
+func (f *Fleet) drainInTurn(w *Worker) {
+	if f.now.Before(w.turn) {
+		w.deadline = w.turn
+		return
+	}
+	f.drain(w)
 }
 
 // dismiss drains a worker without quiet. One that is not ready yet has little

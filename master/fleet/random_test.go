@@ -53,6 +53,12 @@ func newWorld(t *testing.T, seed uint64) *world {
 	if r.IntN(4) == 0 {
 		cfg.Canary = 5 * time.Second
 	}
+	if r.IntN(4) == 0 {
+		cfg.Watchdog = 3 * time.Second
+	}
+	if r.IntN(4) == 0 {
+		cfg.DrainSpread = 20 * time.Second
+	}
 	return &world{t: t, r: r, cfg: cfg, f: New(cfg), now: time.Unix(1000, 0),
 		alive: map[ID]*proc{}, steered: map[int]ID{}, gens: map[Gen]bool{}}
 }
@@ -221,6 +227,10 @@ func (w *world) random() {
 		if id := w.any(everyone); id != 0 {
 			w.exit(id)
 		}
+	case n < 45:
+		if id := w.any(everyone); id != 0 {
+			w.step([]Event{Hung{id}, Extend{id, time.Duration(w.r.IntN(5000)) * time.Millisecond}}[w.r.IntN(2)])
+		}
 	case n < 47:
 		if id := w.any(everyone); id != 0 {
 			w.step(Leave{id})
@@ -243,6 +253,12 @@ func (w *world) random() {
 			w.step(Ready{id})
 			w.step(Quiet{id})
 			w.step(Exited{ID: id})
+			w.step(Ping{id})
+			w.step(Hung{id})
+		}
+	case n < 80:
+		if id := w.any(func(_ ID, p *proc) bool { return p.ready }); id != 0 {
+			w.step(Ping{id})
 		}
 	case n < 90:
 		w.now = w.now.Add(time.Duration(w.r.IntN(2000)) * time.Millisecond)
@@ -260,6 +276,11 @@ func (w *world) random() {
 // settle lets the world be kind; then the fleet must come to rest, with one
 // worker of one generation in each slot, and nothing else.
 func (w *world) settle() {
+	// A kind world pings. For it to come to rest it need not.
+	w.f.cfg.Watchdog = 0
+	for id := range w.alive {
+		w.step(Ping{id})
+	}
 	for round := 0; ; round++ {
 		if round > 2000 {
 			w.fail("no rest after %d kind rounds", round)

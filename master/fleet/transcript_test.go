@@ -20,6 +20,7 @@ var update = flag.Bool("update", false, "rewrite testdata/*.txt with what happen
 //	config slots=2 strategy=slot ready=10s …   (first; the rest have test defaults)
 //	reload | scale N | stop | stop now
 //	ready ID… | leave ID… | quiet ID… | drained ID… | exit ID [reason]
+//	ping ID… | hung ID… | extend ID DURATION
 //	broken GEN reason
 //	after DURATION     (runs every deadline on the way)
 //	# comment
@@ -102,6 +103,17 @@ func replay(t *testing.T, text string) string {
 			ids(func(id ID) Event { return Quiet{id} })
 		case "drained":
 			ids(func(id ID) Event { return Drained{id} })
+		case "ping":
+			ids(func(id ID) Event { return Ping{id} })
+		case "hung":
+			ids(func(id ID) Event { return Hung{id} })
+		case "extend":
+			n, _ := strconv.Atoi(w[1])
+			d, err := time.ParseDuration(w[2])
+			if err != nil {
+				t.Fatal(err)
+			}
+			step(Extend{ID: ID(n), By: d})
 		case "exit":
 			n, _ := strconv.Atoi(w[1])
 			step(Exited{ID: ID(n), Reason: rest(2)})
@@ -141,7 +153,8 @@ func replay(t *testing.T, text string) string {
 func parseConfig(t *testing.T, words []string) Config {
 	c := testConfig()
 	durations := map[string]*time.Duration{"ready": &c.ReadyTimeout, "quiet": &c.QuietTimeout, "drain": &c.DrainTimeout,
-		"respawn": &c.Respawn, "backoff": &c.Backoff, "stable": &c.Stable, "canary": &c.Canary}
+		"respawn": &c.Respawn, "backoff": &c.Backoff, "stable": &c.Stable, "canary": &c.Canary,
+		"watchdog": &c.Watchdog, "spread": &c.DrainSpread}
 	numbers := map[string]*int{"slots": &c.Slots, "surge": &c.Surge, "failures": &c.MaxFailures}
 	for _, w := range words {
 		k, v, _ := strings.Cut(w, "=")
@@ -179,6 +192,8 @@ func say(a Action) string {
 		return fmt.Sprintf("drain %d", a.ID)
 	case Signal:
 		return fmt.Sprintf("%s %d: %s", map[bool]string{false: "TERM", true: "KILL"}[a.Kill], a.ID, a.Reason)
+	case Abandon:
+		return fmt.Sprintf("abandon %d: %s", a.ID, a.Reason)
 	case Unlisten:
 		return "unlisten"
 	case Live:

@@ -1,0 +1,145 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Listen is one --listen: an address that every worker is given at its start.
+type Listen struct {
+	Name string         // in LISTEN_FDNAMES; "" for none
+	Addr netip.AddrPort // zero for a path
+	Only bool           // IPv6 alone, where Addr is IPv6
+	Path string         // of a unix socket, absolute
+	Mode fs.FileMode    // of the path; 0: as the umask has it
+	UID  int            // its owner and group; -1: as it is
+	GID  int
+}
+
+// Listens reads the values of --listen. dir is what a relative path is relative
+// to.
+func (r *Run) Listens(dir string) ([]Listen, error) {
+	var list []Listen
+	for _, v := range r.Listen {
+		l, err := parseListen(v, dir)
+		if err != nil {
+			return nil, fmt.Errorf("invalid --listen %q: %w", v, err)
+		}
+		list = append(list, l)
+	}
+	return list, nil
+}
+
+var errListen = errors.New("want [NAME=]8000, 127.0.0.1:8000, [::1]:8000, tcp4:8000, tcp6:8000 or unix:/path[,mode=660][,owner=USER[:GROUP]]")
+
+func parseListen(v, dir string) (l Listen, err error) {
+	l.UID, l.GID = -1, -1
+	// A name has no colon or slash, so that the options of a path are no name.
+	if name, rest, ok := strings.Cut(v, "="); ok && !strings.ContainsAny(name, ":/") {
+		if name == "" || len(name) > 255 || strings.ContainsFunc(name, func(c rune) bool { return c < ' ' || c > '~' }) {
+			return l, errors.New("a name has 1 to 255 printable characters, no colon and no slash")
+		}
+		l.Name, v = name, rest
+	}
+	network, rest, _ := strings.Cut(v, ":")
+	switch {
+	case network == "tcp", network == "tcp4", network == "tcp6":
+		return l, l.tcp(network, rest)
+	case network == "unix":
+		return l, l.unix(rest, dir)
+	case strings.HasPrefix(v, "/") || strings.HasPrefix(v, "./"):
+		return l, l.unix(v, dir)
+	}
+	return l, l.tcp("tcp", v)
+}
+
+// tcp reads [HOST:]PORT. Without a host it is every address, of both families
+// where the network does not say which.
+func (l *Listen) tcp(network, v string) error {
+	host, port := "", v
+	if i := strings.LastIndexByte(v, ':'); i >= 0 {
+		host, port = v[:i], v[i+1:]
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return errListen
+	}
+	addr := netip.IPv6Unspecified()
+	if network == "tcp4" {
+		addr = netip.IPv4Unspecified()
+	}
+	if host != "" {
+		if addr, err = netip.ParseAddr(strings.Trim(host, "[]")); err != nil {
+			return fmt.Errorf("%q is no IP address", host)
+		}
+	}
+	if network == "tcp4" && !addr.Is4() || network == "tcp6" && !addr.Is6() {
+		return fmt.Errorf("%v is not of %s", addr, network)
+	}
+	l.Addr, l.Only = netip.AddrPortFrom(addr, uint16(n)), network == "tcp6"
+	return nil
+}
+
+// unix reads PATH[,mode=M][,owner=U[:G]].
+func (l *Listen) unix(v, dir string) error {
+	parts := strings.Split(v, ",")
+	if l.Path = parts[0]; l.Path == "" {
+		return errListen
+	}
+	if !filepath.IsAbs(l.Path) {
+		l.Path = filepath.Join(dir, l.Path)
+	}
+	if len(l.Path) > 107 { // sun_path, with its end
+		return fmt.Errorf("the path is %d bytes long, the kernel allows 107", len(l.Path))
+	}
+	for _, option := range parts[1:] {
+		key, value, _ := strings.Cut(option, "=")
+		switch key {
+		case "mode":
+			n, err := strconv.ParseUint(value, 8, 32)
+			if err != nil || n > 0o777 || n == 0 {
+				return fmt.Errorf("mode=%s: want an octal mode like 660", value)
+			}
+			l.Mode = fs.FileMode(n)
+		case "owner":
+			if err := l.owner(value); err != nil {
+				return err
+			}
+		default:
+			return fmt.Errorf("%q: want mode=660 or owner=USER[:GROUP] after a path", option)
+		}
+	}
+	return nil
+}
+
+func (l *Listen) owner(value string) error {
+	name, group, _ := strings.Cut(value, ":")
+	if name != "" {
+		u, err := user.Lookup(name)
+		if err != nil {
+			if u, err = user.LookupId(name); err != nil {
+				return fmt.Errorf("there is no user %q", name)
+			}
+		}
+		l.UID, _ = strconv.Atoi(u.Uid)
+	}
+	if group != "" {
+		g, err := user.LookupGroup(group)
+		if err != nil {
+			if g, err = user.LookupGroupId(group); err != nil {
+				return fmt.Errorf("there is no group %q", group)
+			}
+		}
+		l.GID, _ = strconv.Atoi(g.Gid)
+	}
+	if l.UID < 0 && l.GID < 0 {
+		return errListen
+	}
+	return nil
+}

@@ -1,0 +1,60 @@
+package config
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+func TestListens(t *testing.T) {
+	addr := netip.MustParseAddrPort
+	for v, want := range map[string]Listen{
+		"8000":                      {Addr: addr("[::]:8000")},
+		":8000":                     {Addr: addr("[::]:8000")},
+		"tcp:8000":                  {Addr: addr("[::]:8000")},
+		"tcp4:8000":                 {Addr: addr("0.0.0.0:8000")},
+		"tcp6:8000":                 {Addr: addr("[::]:8000"), Only: true},
+		"tcp6:[::1]:0":              {Addr: addr("[::1]:0"), Only: true},
+		"127.0.0.1:80":              {Addr: addr("127.0.0.1:80")},
+		"web=[::1]:80":              {Name: "web", Addr: addr("[::1]:80")},
+		"unix:/run/a.sock":          {Path: "/run/a.sock"},
+		"/run/a.sock":               {Path: "/run/a.sock"},
+		"api=./a.sock,mode=660":     {Name: "api", Path: "/srv/a.sock", Mode: 0o660},
+		"unix:a=b.sock,owner=0":     {Path: "/srv/a=b.sock"},
+		"unix:/a,owner=:root":       {Path: "/a"},
+		"unix:/a,owner=root:root":   {Path: "/a"},
+		"unix:/a,mode=0600,owner=0": {Path: "/a", Mode: 0o600},
+	} {
+		switch {
+		case strings.Contains(v, "owner=:root"):
+			want.UID, want.GID = -1, 0
+		case strings.Contains(v, "owner=root:root"):
+		case strings.Contains(v, "owner=0"):
+			want.GID = -1
+		default:
+			want.UID, want.GID = -1, -1
+		}
+		got, err := parseListen(v, "/srv")
+		if err != nil || got != want {
+			t.Errorf("%q: %+v, %v; want %+v", v, got, err, want)
+		}
+	}
+	for _, v := range []string{"", "web", "=80", "65536", "tcp4:[::1]:80", "tcp6:127.0.0.1:80", "localhost:80", "unix:", "unix:/a,mode=9",
+		"unix:/a,mode=1777", "unix:/a,owner=no-such-user", "unix:/a,owner=:no-such-group", "unix:/a,owner=", "unix:/a,color=red",
+		"unix:/" + strings.Repeat("x", 107), "a\nb=80", strings.Repeat("n", 256) + "=80"} {
+		if got, err := parseListen(v, "/srv"); err == nil {
+			t.Errorf("%q is taken for %+v", v, got)
+		}
+	}
+}
+
+func FuzzListen(f *testing.F) {
+	f.Add("web=[::1]:80")
+	f.Add("unix:/a,mode=660,owner=root:root")
+	f.Fuzz(func(t *testing.T, v string) {
+		l, err := parseListen(v, "/srv")
+		if err == nil && (l.Path == "") == !l.Addr.IsValid() {
+			t.Errorf("%q is neither an address nor a path, or both: %+v", v, l)
+		}
+	})
+}
