@@ -43,7 +43,8 @@ var programs = []program{
 		files: map[string]string{"lighttpd.conf": "server.document-root = \"%DIR%\"\nserver.bind = \"127.0.0.1\"\nserver.port = %PORT%\nindex-file.names = (\"index.html\")\n"}},
 	{name: "npm start", needs: "npm", args: []string{"npm", "start", "--silent"}},
 	{name: "sh -c node", needs: "node", args: []string{"sh", "-c", "node server.js"}},
-	{name: "Go, Shutdown", needs: "go", args: []string{"./goserver"}},
+	{name: "Go, Shutdown", needs: "go", args: []string{"goserver"}},
+	{name: "Go, the SDK", needs: "go", args: []string{"gosdk"}, flags: []string{"--keepalive-linger", "1s"}},
 	{name: "Java HttpServer", needs: "java", args: []string{"java", "Server.java"}},
 }
 
@@ -61,12 +62,7 @@ func (p program) start(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	if p.needs == "go" {
-		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, "goserver.bin"), "./testdata/any/goserver")
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
-		p.args = []string{"./goserver.bin"}
+		p.args = []string{goProgram(t, p.args[0])}
 	}
 	args := make([]string, len(p.args))
 	for i, a := range p.args {

@@ -72,20 +72,21 @@ const patience = 40 * time.Second
 
 // event is one line of handoff's log.
 type event struct {
-	Name       string  `json:"event"`
-	Level      string  `json:"level"`
-	Msg        string  `json:"msg"`
-	Slot       int     `json:"slot"`
-	PID        int     `json:"pid"`
-	Generation int     `json:"generation"`
-	Worker     int     `json:"worker"`
-	Workers    int     `json:"workers"`
-	Addresses  string  `json:"addresses"`
-	Address    string  `json:"address"`
-	Reason     string  `json:"reason"`
-	Stderr     string  `json:"stderr"`
-	Conns      int     `json:"connections"`
-	After      float64 `json:"after_seconds"`
+	Name       string    `json:"event"`
+	Level      string    `json:"level"`
+	Msg        string    `json:"msg"`
+	Slot       int       `json:"slot"`
+	PID        int       `json:"pid"`
+	Generation int       `json:"generation"`
+	Worker     int       `json:"worker"`
+	Workers    int       `json:"workers"`
+	Addresses  string    `json:"addresses"`
+	Address    string    `json:"address"`
+	Reason     string    `json:"reason"`
+	Stderr     string    `json:"stderr"`
+	Conns      int       `json:"connections"`
+	After      float64   `json:"after_seconds"`
+	Time       time.Time `json:"time"`
 }
 
 // world is one handoff under test.
@@ -128,6 +129,8 @@ type options struct {
 	app   []string // program and arguments; relative to the test's folder
 	env   []string // "K=V"
 	dir   string   // of handoff
+	// passed are sockets that it gets as from a service manager.
+	passed []*os.File
 }
 
 // launch starts handoff without waiting for anything.
@@ -142,10 +145,15 @@ func launch(t *testing.T, o options) *world {
 	w := &world{t: t, dir: o.dir, more: make(chan struct{}, 1), out: &lockedBuffer{}}
 	args := append([]string{"run", "--log", "json", "--drain-timeout", "20s", "--kill-grace", "2s"}, o.flags...)
 	w.cmd = exec.Command(binary, append(append(args, "--"), o.app...)...)
+	if len(o.passed) > 0 {
+		w.cmd = exec.Command("sh", append([]string{"-c", fmt.Sprintf(`LISTEN_PID=$$ LISTEN_FDS=%d exec "$0" "$@"`, len(o.passed)), binary}, w.cmd.Args[1:]...)...)
+		w.cmd.ExtraFiles = o.passed
+	}
 	w.cmd.Dir = o.dir
 	w.cmd.Env = append(os.Environ(), "PORT=0")
 	w.cmd.Env = append(w.cmd.Env, o.env...)
 	w.cmd.Stdout = w.out
+	w.cmd.WaitDelay = 5 * time.Second // for workers that have outlived it
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	pipe, err := w.cmd.StderrPipe()
 	if err != nil {
@@ -161,6 +169,7 @@ func launch(t *testing.T, o options) *world {
 			w.cmd.Process.Signal(syscall.SIGTERM) // at once
 			if !w.awaitEnd(10 * time.Second) {
 				w.cmd.Process.Kill()
+				w.killWorkers()
 			}
 			w.cmd.Wait()
 		}
@@ -215,6 +224,21 @@ func (w *world) read(r *bufio.Reader) {
 		}
 		if err != nil {
 			return
+		}
+	}
+}
+
+// killWorkers ends what a handoff that was killed has left behind.
+func (w *world) killWorkers() {
+	gone := map[int]bool{}
+	for _, name := range []string{"worker.shutdown", "worker.crashed"} {
+		for _, e := range w.all(name) {
+			gone[e.PID] = true
+		}
+	}
+	for _, e := range w.all("worker.started") {
+		if !gone[e.PID] && e.PID > 1 {
+			syscall.Kill(-e.PID, syscall.SIGKILL)
 		}
 	}
 }

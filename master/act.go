@@ -37,6 +37,13 @@ func (m *Master) do(a fleet.Action) {
 		}
 	case fleet.Signal:
 		m.signal(a)
+	case fleet.Abandon:
+		if w := m.workers[a.ID]; w != nil {
+			m.log.Error("Worker is given up: "+a.Reason, w.attrs("worker.hung")...)
+			// What waits at its socket goes to others, or to its replacement.
+			m.addrs.releaseAll(a.ID, time.Now())
+			m.resteer()
+		}
 	case fleet.Unlisten:
 		m.quiet = nil
 		m.giveUpStranded()
@@ -125,8 +132,19 @@ func (m *Master) spawn(a fleet.Spawn) {
 		l.env = m.cfg.Environ(l.env)
 	}
 	env := []string{"WORKER_ID=" + strconv.Itoa(a.Slot), "HANDOFF_GENERATION=" + strconv.Itoa(int(a.Gen))}
+	listen, about, err := m.activate(a.ID, a.Slot)
+	if err != nil {
+		m.addrs.releaseAll(a.ID, time.Now())
+		m.log.Error("Cannot give a worker its sockets: "+err.Error(), "event", "address.refused", "slot", a.Slot, "generation", int(a.Gen), "worker", int(a.ID))
+		m.later = append(m.later, fleet.Exited{ID: a.ID, Reason: err.Error()})
+		return
+	}
+	env = append(env, about...)
+	if m.cfg.Fleet.Watchdog > 0 {
+		env = append(env, "WATCHDOG_USEC="+strconv.FormatInt(m.cfg.Fleet.Watchdog.Microseconds(), 10))
+	}
 	if m.cfg.Contract == NodeContract {
-		env = append(env, nodeipc.EnvChannel+"="+strconv.Itoa(channelFD), nodeipc.EnvSerialization+"=json",
+		env = append(env, nodeipc.EnvChannel+"="+strconv.Itoa(channelFD(listen)), nodeipc.EnvSerialization+"=json",
 			nodeipc.EnvUniqueID+"="+strconv.Itoa(int(a.ID)))
 	}
 	notify, name, err := openNotify()
@@ -135,8 +153,9 @@ func (m *Master) spawn(a fleet.Spawn) {
 	} else {
 		env = append(env, "NOTIFY_SOCKET="+name)
 	}
-	s, err := start(&l, env, m.cfg.Contract)
+	s, err := start(&l, env, m.cfg.Contract, listen)
 	if err != nil {
+		m.addrs.releaseAll(a.ID, time.Now())
 		m.log.Error("Cannot start a worker: "+err.Error(), "event", "worker.crashed", "slot", a.Slot, "generation", int(a.Gen), "worker", int(a.ID))
 		if notify != nil {
 			notify.Close()
@@ -152,6 +171,9 @@ func (m *Master) spawn(a fleet.Spawn) {
 	m.workers[a.ID] = w
 	m.log.Info("Worker starts", w.attrs("worker.started")...)
 	m.attend(w)
+	if m.cfg.Contract == ActivationContract && m.cfg.ReadyWhen == Started {
+		m.later = append(m.later, fleet.Ready{ID: w.id})
+	}
 }
 
 // attend starts the goroutines that wait for what a worker does.
@@ -159,7 +181,7 @@ func (m *Master) attend(w *worker) {
 	heard := make(chan struct{})  // closed when its channel has ended
 	copied := make(chan struct{}) // closed when its stderr has ended
 	if w.notify != nil {
-		go attendNotify(w.id, w.pid, w.notify, m.post) // ends with the socket
+		go attendNotify(w.id, w.pid, m.cfg.Fleet.Watchdog, w.notify, m.post) // ends with the socket
 	}
 	go func() {
 		defer close(heard)

@@ -58,6 +58,7 @@ type hold struct {
 	slot      int
 	socket    *handoff.Socket // nil for a shared one
 	listening bool            // the worker has said that it accepts
+	given     bool            // it was given at the start, and the worker has not bound it
 }
 
 // address is what the workers listen on: a group, or one socket shared by all.
@@ -71,6 +72,7 @@ type address struct {
 	holds  []*hold
 	unheld time.Time // since when nobody has it; zero: somebody does
 	mended time.Time // last look for mischief
+	given  bool      // to every worker at its start: held to the end
 }
 
 func (a *address) holdOf(id fleet.ID) *hold {
@@ -100,6 +102,8 @@ type addresses struct {
 	last      int
 	grace     time.Duration // for which an address that nobody holds is kept
 	seats     []fleet.ID    // by slot, who is steered to; 0 is nobody
+	inherited []*inherited  // passed by a service manager, and not asked for yet
+	say       func(string)  // a warning
 }
 
 // provide answers a worker's query: with a descriptor and its kind, which stays
@@ -107,7 +111,7 @@ type addresses struct {
 func (as *addresses) provide(id fleet.ID, slot int, q nodeipc.Query, dir string) (a *address, fd int, kind nodeipc.HandleType, err error) {
 	want := askOf(q, dir)
 	if a = as.find(want); a == nil {
-		if a, err = as.open(want); err != nil {
+		if a, err = as.open(want, nil); err != nil {
 			return nil, -1, "", err
 		}
 		a.data = q.Data
@@ -146,14 +150,20 @@ func (a *address) take(id fleet.ID, slot int) (h *hold, err error) {
 	return h, nil
 }
 
-// open makes the address of an ask.
-func (as *addresses) open(want ask) (*address, error) {
+// open makes the address of an ask. own gives the file of a new path its owner,
+// before anybody can connect.
+func (as *addresses) open(want ask, own func() error) (*address, error) {
 	as.last++
 	a := &address{key: strconv.Itoa(as.last), ask: want}
 	var err error
 	switch want.kind {
 	case nodeipc.Pipe:
-		a.shared, err = openUnix(want.addr)
+		fd := as.passedWhere(func(i *inherited) bool { return i.path != "" && i.path == want.addr })
+		if fd >= 0 {
+			a.shared = &shared{fd: fd, kind: nodeipc.Stream}
+		} else {
+			a.shared, err = openUnix(want.addr, own)
+		}
 		a.name = want.addr
 	case nodeipc.UDP4, nodeipc.UDP6:
 		a.shared, err = openUDP(want)
@@ -201,15 +211,20 @@ func (as *addresses) listenTCP(want ask) (*handoff.Group, error) {
 			return nil, unix.EINVAL
 		}
 		cfg.Addr = netip.AddrPortFrom(addr, uint16(want.port))
-		return handoff.Listen(cfg)
+		return as.listen(cfg)
 	}
 	// No address means both families where there are both, as Node's own
 	// primary has it.
 	cfg.Addr = netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(want.port))
-	g, err := handoff.Listen(cfg)
+	v4 := netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(want.port))
+	if as.hasPassed(v4) {
+		cfg.Addr = v4
+		return as.listen(cfg)
+	}
+	g, err := as.listen(cfg)
 	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EINVAL) {
-		cfg.Addr = netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(want.port))
-		return handoff.Listen(cfg)
+		cfg.Addr = v4
+		return as.listen(cfg)
 	}
 	return g, err
 }
@@ -313,7 +328,7 @@ func (as *addresses) deadline() time.Time {
 		if a.group != nil {
 			next = earlier(next, a.group.Deadline())
 		}
-		if !a.unheld.IsZero() {
+		if !a.unheld.IsZero() && !a.given {
 			next = earlier(next, a.unheld.Add(as.grace))
 		}
 	}
@@ -333,7 +348,7 @@ func (as *addresses) tick(now time.Time, complete bool) (given []*address, err e
 		if a.group != nil {
 			errs = append(errs, a.group.Tick(now))
 		}
-		if a.unheld.IsZero() || now.Before(a.unheld.Add(as.grace)) {
+		if a.given || a.unheld.IsZero() || now.Before(a.unheld.Add(as.grace)) {
 			return false
 		}
 		if !complete {
@@ -360,7 +375,10 @@ func (as *addresses) closeAll() {
 	for _, a := range as.list {
 		a.close()
 	}
-	as.list = nil
+	for _, i := range as.inherited {
+		unix.Close(i.FD)
+	}
+	as.list, as.inherited = nil, nil
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -432,7 +450,7 @@ func openUDP(want ask) (*shared, error) {
 
 // openUnix listens on a path, which it takes over if nobody answers there: the
 // socket of a server that was killed.
-func openUnix(path string) (*shared, error) {
+func openUnix(path string, own func() error) (*shared, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -443,11 +461,18 @@ func openUnix(path string) (*shared, error) {
 		os.Remove(path)
 		err = unix.Bind(fd, sa)
 	}
+	bound := err == nil
+	if bound && own != nil {
+		err = own()
+	}
 	if err == nil {
 		err = unix.Listen(fd, -1)
 	}
 	if err != nil {
 		unix.Close(fd)
+		if bound {
+			os.Remove(path)
+		}
 		return nil, fmt.Errorf("cannot listen on %s: %w", path, err)
 	}
 	s := &shared{fd: fd, kind: nodeipc.Stream, name: path}

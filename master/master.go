@@ -37,6 +37,8 @@ type Contract string
 const (
 	NodeContract Contract = "node" // the master is the primary of Node's cluster module
 	BindContract Contract = "bind" // bind(2) and listen(2) are answered by the master
+	// ActivationContract gives sockets at the start, and nothing else.
+	ActivationContract Contract = "activation"
 )
 
 // Config is what a master needs to know.
@@ -49,7 +51,11 @@ type Config struct {
 	DrainSignal unix.Signal
 	// Hold tells whether a TCP address that a worker binds is to be held, under
 	// the bind contract.
-	Hold       func(netip.AddrPort) bool
+	Hold func(netip.AddrPort) bool
+	// Listen is given to every worker at its start, under any contract.
+	Listen []Listen
+	// Passed are sockets that a service manager has passed; Run owns them.
+	Passed     []handoff.Named
 	ReadyWhen  ReadyWhen
 	Balance    handoff.Balance
 	QuietGrace time.Duration // in which a worker may take note of what it has accepted; part of quiet
@@ -70,6 +76,7 @@ type Master struct {
 	workers map[fleet.ID]*worker
 	gens    map[fleet.Gen]*generation
 	addrs   addresses
+	given   []*address // of cfg.Listen, in its order
 	quiet   []*quieting
 	waiting []passed        // connections for which there is no worker yet
 	events  chan event      // never closed; posting ends with quit
@@ -89,6 +96,7 @@ type worker struct {
 	gen     fleet.Gen
 	channel *channel // nil under the bind contract
 	notify  *net.UnixConn
+	state   state    // what it says about itself
 	binder  *process // has bound its address, where that is not the leader; see severalBind
 	// severalBind: more than one process has, or the leader.
 	severalBind bool
@@ -135,6 +143,17 @@ func Run(cfg Config) int {
 		workers: map[fleet.ID]*worker{}, gens: map[fleet.Gen]*generation{},
 		addrs:  addresses{watch: watch, balance: cfg.Balance, noProgram: cfg.NoSteering, grace: max(unheldGrace, cfg.Fleet.ReadyTimeout)},
 		events: make(chan event, 64), quit: make(chan struct{}), strays: map[string]bool{},
+	}
+	m.addrs.say = func(what string) { m.log.Warn(what, "event", "address.shared") }
+	var perr error
+	if m.addrs.inherited, perr = inherit(cfg.Passed); perr != nil {
+		m.log.Warn(perr.Error(), "event", "address.passed")
+	}
+	if err := m.openListens(); err != nil {
+		cfg.Log.Error("Cannot start: "+err.Error(), "event", "cluster.failed")
+		m.addrs.closeAll()
+		watch.Close()
+		return 1
 	}
 	stop := watchSignals(m.post)
 	go func() { // ends when the watch is closed
@@ -368,14 +387,27 @@ func (m *Master) said(w *worker, s said) {
 
 // notified is what a worker says by sd_notify(3).
 func (m *Master) notified(w *worker, n notice) {
-	if n.status != "" {
-		m.log.Debug("Worker's status: "+n.status, w.attrs("worker.status")...)
+	if n.state != nil {
+		w.state = *n.state
+		m.log.Debug("Worker's status", w.attrs("worker.status", "status", w.state.status, "reloading", w.state.reloading)...)
 	}
-	if n.ready && m.cfg.ReadyWhen == Ready {
-		m.step(fleet.Ready{ID: w.id})
+	if n.stores {
+		m.log.Warn("A worker wants its descriptors stored; handoff keeps no store for workers, they are closed", w.attrs("worker.status")...)
 	}
-	if n.stopping {
-		m.leaving(w) // also of one that drains: that says nothing new to the fleet
+	if n.extend > 0 {
+		m.step(fleet.Extend{ID: w.id, By: n.extend})
+	}
+	if n.alive {
+		m.step(fleet.Ping{ID: w.id})
+	}
+	if n.hung {
+		m.step(fleet.Hung{ID: w.id})
+	}
+	if n.ready && m.cfg.ReadyWhen != Started {
+		m.step(fleet.Ready{ID: w.id}) // also where listening is waited for: it knows best
+	}
+	if n.stopping && m.fleet.Stays(w.id) {
+		m.leaving(w) // one that drains says nothing new
 	}
 }
 

@@ -3,11 +3,14 @@ package master
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"strconv"
 	"strings"
+	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -49,18 +52,89 @@ func openNotify() (*net.UnixConn, string, error) {
 // notice is what of a worker's notifications changes anything here.
 type notice struct {
 	ready, stopping bool
-	status          string
+	alive           bool          // WATCHDOG=1
+	hung            bool          // WATCHDOG=trigger
+	extend          time.Duration // EXTEND_TIMEOUT_USEC
+	stores          bool          // FDSTORE=1: there is no store for workers
+	state           *state        // if it has changed
 }
+
+// state is what a worker says about itself, for people.
+type state struct {
+	status    string // STATUS
+	reloading bool   // RELOADING=1, until READY=1
+}
+
+// hearing is what has been heard of a worker so far. A worker may say what it
+// likes as often as it likes: what changes nothing, or comes too often, is not
+// posted, so that it keeps nobody busy but the goroutine that reads it.
+type hearing struct {
+	ready, stopping, stores, hung bool
+	aliveEvery                    time.Duration // between two pings that are posted; 0: none are
+	aliveAt                       time.Time
+	extended                      time.Time // up to when more time was asked for
+	said, posted                  state
+	postedAt                      time.Time
+}
+
+// stateEvery is how often a worker's state is posted, at most. The last one
+// always is.
+const stateEvery = 100 * time.Millisecond
+
+// hear returns what is news in n, and when to look again whether its state is,
+// if nothing else comes (zero: need not).
+func (h *hearing) hear(now time.Time, n notice) (news notice, again time.Time) {
+	news.ready = n.ready && !h.ready
+	news.stopping = n.stopping && !h.stopping
+	news.stores = n.stores && !h.stores
+	h.ready, h.stopping, h.stores = h.ready || n.ready, h.stopping || n.stopping, h.stores || n.stores
+	news.hung = n.hung && !h.hung
+	h.hung = h.hung || n.hung
+	if n.alive && h.aliveEvery > 0 && now.Sub(h.aliveAt) >= h.aliveEvery {
+		news.alive, h.aliveAt = true, now
+	}
+	if n.extend > 0 && now.Add(n.extend).Sub(h.extended) >= extendStep {
+		h.extended = now.Add(n.extend)
+		news.extend = n.extend
+	}
+	if n.state != nil {
+		h.said = *n.state
+	}
+	if h.said != h.posted {
+		if again = h.postedAt.Add(stateEvery); !now.Before(again) {
+			h.posted, h.postedAt, again = h.said, now, time.Time{}
+			news.state = &h.posted
+		}
+	}
+	return news, again
+}
+
+// extendStep is the least by which asking for more time must move the end.
+const extendStep = 100 * time.Millisecond
 
 // attendNotify reads a worker's notify socket until it is closed. It posts each
 // notice once, so that a worker that floods it keeps nobody but this goroutine
 // busy.
-func attendNotify(id fleet.ID, pid int, c *net.UnixConn, post func(event)) {
+func attendNotify(id fleet.ID, pid int, watchdog time.Duration, c *net.UnixConn, post func(event)) {
 	buf := make([]byte, 4096)
 	oob := make([]byte, 1024)
-	var said notice
+	h := hearing{aliveEvery: watchdog / 8}
+	hear := func(n notice) {
+		news, again := h.hear(time.Now(), n)
+		c.SetReadDeadline(again)
+		if news != (notice{}) {
+			if news.state != nil {
+				news.state = &state{news.state.status, news.state.reloading}
+			}
+			post(notified{id, news})
+		}
+	}
 	for {
 		n, oobn, _, _, err := c.ReadMsgUnix(buf, oob)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			hear(notice{})
+			continue
+		}
 		if err != nil {
 			return
 		}
@@ -69,22 +143,16 @@ func attendNotify(id fleet.ID, pid int, c *net.UnixConn, post func(event)) {
 		if !descends(sender, pid) {
 			continue
 		}
-		heard := parseNotice(string(buf[:n]))
-		news := notice{ready: heard.ready && !said.ready, stopping: heard.stopping && !said.stopping}
-		if heard.status != "" && heard.status != said.status {
-			news.status, said.status = heard.status, heard.status
-		}
-		said.ready, said.stopping = said.ready || heard.ready, said.stopping || heard.stopping
-		if news != (notice{}) {
-			post(notified{id, news})
-		}
+		hear(parseNotice(string(buf[:n]), h.said))
 	}
 }
 
 // parseNotice reads assignments, one a line. Those that are not for a supervisor
-// of this kind (MAINPID, FDNAME, WATCHDOG…) change nothing.
-func parseNotice(text string) notice {
+// of this kind (MAINPID, FDNAME, ERRNO…) change nothing. before is the worker's
+// state until now.
+func parseNotice(text string, before state) notice {
 	var n notice
+	after := before
 	for line := range strings.Lines(text) {
 		key, value, ok := strings.Cut(strings.TrimRight(line, "\n"), "=")
 		if !ok {
@@ -93,13 +161,42 @@ func parseNotice(text string) notice {
 		switch key {
 		case "READY":
 			n.ready = n.ready || value == "1"
+			after.reloading = after.reloading && value != "1"
+		case "RELOADING":
+			after.reloading = after.reloading || value == "1"
+		case "WATCHDOG":
+			n.alive = n.alive || value == "1"
+			n.hung = n.hung || value == "trigger"
+		case "EXTEND_TIMEOUT_USEC":
+			if usec, err := strconv.ParseUint(value, 10, 63); err == nil {
+				n.extend = time.Duration(min(usec, uint64(time.Hour/time.Microsecond))) * time.Microsecond
+			}
+		case "FDSTORE":
+			n.stores = n.stores || value == "1"
 		case "STOPPING":
 			n.stopping = n.stopping || value == "1"
 		case "STATUS":
-			n.status = strings.ToValidUTF8(value[:min(len(value), 200)], "?")
+			after.status = clean(value)
 		}
 	}
+	if after != before {
+		n.state = &after
+	}
 	return n
+}
+
+// statusMost is how much of a worker's status is kept, in bytes.
+const statusMost = 200
+
+// clean makes a worker's words fit for one line of a log or a table.
+func clean(s string) string {
+	s = strings.ToValidUTF8(s[:min(len(s), statusMost)], "?")
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, s)
 }
 
 // control unpacks the sender's pid, which the kernel vouches for, and

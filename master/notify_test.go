@@ -1,21 +1,66 @@
 package master
 
 import (
+	"fmt"
 	"os"
+	"strings"
 	"testing"
+	"time"
 )
 
 func TestParseNotice(t *testing.T) {
+	before := state{status: "warm"}
 	for text, want := range map[string]notice{
-		"READY=1":                          {ready: true},
-		"READY=1\nSTATUS=warm\n":           {ready: true, status: "warm"},
-		"STOPPING=1\nREADY=0":              {stopping: true},
-		"MAINPID=1\nFDSTORE=1\nnonsense\n": {},
-		"":                                 {},
+		"READY=1":                                    {ready: true},
+		"READY=1\nSTATUS=up\n":                       {ready: true, state: &state{status: "up"}},
+		"STATUS=warm":                                {},
+		"STATUS=a\x1b[2J\xff":                        {state: &state{status: "a?[2J?"}},
+		"STOPPING=1\nREADY=0":                        {stopping: true},
+		"RELOADING=1\nMONOTONIC_USEC=12":             {state: &state{status: "warm", reloading: true}},
+		"RELOADING=1\nREADY=1":                       {ready: true},
+		"MAINPID=1\nFDSTORE=1\nnonsense\n":           {stores: true},
+		"WATCHDOG=1":                                 {alive: true},
+		"WATCHDOG=trigger":                           {hung: true},
+		"EXTEND_TIMEOUT_USEC=2000000":                {extend: 2 * time.Second},
+		"EXTEND_TIMEOUT_USEC=1" + "0000000000000000": {extend: time.Hour},
+		"EXTEND_TIMEOUT_USEC=-1":                     {},
+		"":                                           {},
 	} {
-		if got := parseNotice(text); got != want {
+		got := parseNotice(text, before)
+		if (got.state == nil) != (want.state == nil) || got.state != nil && *got.state != *want.state {
+			t.Errorf("%q: state %+v, want %+v", text, got.state, want.state)
+		}
+		if got.state, want.state = nil, nil; got != want {
 			t.Errorf("%q: %+v, want %+v", text, got, want)
 		}
+	}
+}
+
+// A flood becomes a few notices a second, and the last state is not lost.
+func TestFloodOfNotices(t *testing.T) {
+	now := time.Unix(0, 0)
+	h := hearing{aliveEvery: time.Second}
+	posted, last := 0, ""
+	var again time.Time
+	for i := range 100_000 { // in 10 s
+		now = now.Add(100 * time.Microsecond)
+		n := parseNotice(fmt.Sprintf("READY=1\nSTOPPING=1\nFDSTORE=1\nWATCHDOG=1\nWATCHDOG=trigger\nEXTEND_TIMEOUT_USEC=%d\nSTATUS=%d", 1000+i, i), h.said)
+		var news notice
+		if news, again = h.hear(now, n); news != (notice{}) {
+			posted++
+		}
+		if news.state != nil {
+			last = news.state.status
+		}
+	}
+	if posted > 250 {
+		t.Errorf("%d notices posted of 100000 in 10 s, want at most 250", posted)
+	}
+	if again.IsZero() {
+		t.Fatal("the last state would be lost")
+	}
+	if news, _ := h.hear(again, notice{}); news.state == nil || news.state.status != "99999" {
+		t.Errorf("after %q comes %+v, want the last status", last, news.state)
 	}
 }
 
@@ -30,5 +75,10 @@ func TestDescends(t *testing.T) {
 
 func FuzzNotice(f *testing.F) {
 	f.Add("READY=1\nSTATUS=\xff")
-	f.Fuzz(func(t *testing.T, s string) { parseNotice(s) })
+	f.Fuzz(func(t *testing.T, s string) {
+		n := parseNotice(s, state{})
+		if n.state != nil && (len(n.state.status) > 3*statusMost || strings.ContainsAny(n.state.status, "\n\x1b")) || n.extend < 0 || n.extend > time.Hour {
+			t.Errorf("%q: %+v", s, n)
+		}
+	})
 }

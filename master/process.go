@@ -36,7 +36,9 @@ type started struct {
 // group of its own, so that Ctrl-C at a terminal does not reach it; stdin is
 // /dev/null; stdout is ours; stderr is a pipe, so that its last lines can be
 // remembered. (A master that dies leaves the pipe's read end to its keeper.)
-func start(l *launch, extra []string, contract Contract) (s *started, err error) {
+// listen are the descriptors that it is given from 3 on; they stay the
+// caller's. Then comes its end of the pair, see channelFD.
+func start(l *launch, extra []string, contract Contract, listen []int) (s *started, err error) {
 	var toClose []*os.File
 	defer func() {
 		for _, f := range toClose {
@@ -62,16 +64,25 @@ func start(l *launch, extra []string, contract Contract) (s *started, err error)
 	s = &started{pair: ours, stderr: errRead}
 	pidfd := -1
 	path, args := l.path, l.args
-	if contract == BindContract {
+	files := []uintptr{null.Fd(), 1, errWrite.Fd()}
+	for _, fd := range listen {
+		files = append(files, uintptr(fd))
+	}
+	switch {
+	case contract == BindContract:
 		// The child's /proc/self/exe is this very program, until it executes
 		// another: also when the file has been replaced on disk.
-		path, args = "/proc/self/exe", seat.Args(channelFD, 0, l.path, l.args)
+		path, args = "/proc/self/exe", seat.Args(channelFD(listen), len(listen), l.path, l.args)
+	case len(listen) > 0:
+		path, args = "/proc/self/exe", seat.Args(-1, len(listen), l.path, l.args) // for LISTEN_PID
+	}
+	if contract != ActivationContract {
+		files = append(files, theirs.Fd())
 	}
 	s.pid, err = syscall.ForkExec(path, args, &syscall.ProcAttr{
-		Dir: l.dir,
-		Env: append(append([]string(nil), l.env...), extra...),
-		// theirs is the child's descriptor 3 (channelFD).
-		Files: []uintptr{null.Fd(), 1, errWrite.Fd(), theirs.Fd()},
+		Dir:   l.dir,
+		Env:   append(append([]string(nil), l.env...), extra...),
+		Files: files,
 		Sys:   &syscall.SysProcAttr{Setpgid: true, PidFD: &pidfd},
 	})
 	if err == nil && pidfd < 0 {
@@ -91,8 +102,9 @@ func start(l *launch, extra []string, contract Contract) (s *started, err error)
 	return s, nil
 }
 
-// channelFD is the descriptor of the channel in a worker.
-const channelFD = 3
+// channelFD is the descriptor of the channel in a worker that is given these:
+// the first after them.
+func channelFD(listen []int) int { return 3 + len(listen) }
 
 // awaitEnd blocks until the process is dead. It is not reaped: until then its
 // pid, and its group's, cannot be used again.

@@ -51,7 +51,7 @@ func attendSeat(id fleet.ID, pair *handoff.Conn, post func(event)) {
 func (m *Master) seated(w *worker, errno unix.Errno) {
 	if errno != 0 {
 		m.once("seat", "The kernel refuses a seccomp notification filter ("+errno.Error()+
-			"): the program's own sockets are not held, and a reload may lose connections", w.attrs("worker.unseated")...)
+			"): the program's own sockets are not held. Give it sockets with --listen ADDR, if it takes them as systemd passes them (LISTEN_FDS)", w.attrs("worker.unseated")...)
 	}
 	if m.cfg.ReadyWhen == Started {
 		m.step(fleet.Ready{ID: w.id})
@@ -95,7 +95,7 @@ func (m *Master) binds(w *worker, c *seat.Call) {
 	}
 	if a == nil {
 		var err error
-		if a, err = m.addrs.open(want); err != nil {
+		if a, err = m.addrs.open(want, nil); err != nil {
 			m.refuse(w, c, err)
 			return
 		}
@@ -161,6 +161,10 @@ func (m *Master) share(w *worker, a *address, reusePort bool) (*hold, error) {
 	for _, h := range a.holds {
 		if h.worker != w.id {
 			continue
+		}
+		if h.given { // it was told of the socket, and makes one of its own
+			h.given, h.listening = false, false
+			return h, nil
 		}
 		if !seat.Holds(w.pid, h.socket.Inode()) {
 			h.listening = false

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,9 +89,18 @@ func supervise(cfg *config.Run, args []string) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	contract := master.BindContract
-	if cfg.ForNode(command) {
-		contract = master.NodeContract
+	contract := cfg.ContractOf(command)
+	var listens []master.Listen
+	parsed, err := cfg.Listens(dir)
+	if err != nil {
+		return 0, err
+	}
+	for _, l := range parsed {
+		listens = append(listens, master.Listen(l))
+	}
+	passed, err := handoff.Passed(os.Getenv)
+	if err != nil {
+		return 0, failed{err}
 	}
 	signal, err := cfg.Signal()
 	if err != nil {
@@ -117,20 +127,22 @@ func supervise(cfg *config.Run, args []string) (code int, err error) {
 			DrainTimeout: cfg.DrainTimeout, KillGrace: cfg.KillGrace, DrainedGrace: drainedGrace,
 			Respawn: cfg.Respawn, Backoff: cfg.Backoff, Stable: cfg.Backoff, MaxFailures: cfg.MaxFailures,
 			Strategy: map[string]fleet.Strategy{"all": fleet.All, "slot": fleet.Slot}[cfg.Strategy],
-			Surge:    cfg.Surge, Canary: cfg.Canary,
+			Surge:    cfg.Surge, Canary: cfg.Canary, Watchdog: cfg.Watchdog, DrainSpread: cfg.DrainSpread,
 		},
 		Command: master.Command{
 			Args: command, Script: script, Dir: dir, Env: os.Environ(), EnvFile: cfg.EnvFile, Set: cfg.Env,
 		},
 		SlotsMost:   cfg.SlotsMost(),
-		Contract:    contract,
+		Contract:    master.Contract(contract),
+		Listen:      listens,
+		Passed:      passed,
 		DrainSignal: signal,
 		Hold:        hold,
 		ReadyWhen:   master.ReadyWhen(cfg.ReadyWhen),
 		Balance:     map[string]handoff.Balance{"even": handoff.Even, "sticky": handoff.Sticky, "shared": handoff.Shared}[cfg.Balance],
 		QuietGrace:  min(quietGrace, cfg.QuietTimeout),
 		NoSteering:  cfg.NoSteering,
-		Environ:     preload(cfg, command, log.Logger),
+		Environ:     environ(cfg, command, log.Logger),
 		Log:         log.Logger,
 		Reopen:      log.Reopen,
 		Stderr:      os.Stderr,
@@ -141,6 +153,19 @@ const (
 	quietGrace   = 100 * time.Millisecond // for a program to take note of what it has accepted
 	drainedGrace = 2 * time.Second        // for the exit, after the last connection has ended
 )
+
+// environ returns what is added to a worker's environment: what the Go SDK, or
+// any program, may want to know of the drain, and the drain preload for Node.
+func environ(cfg *config.Run, command []string, log *slog.Logger) func([]string) []string {
+	load := preload(cfg, command, log)
+	return func(env []string) []string {
+		env = append(slices.Clone(env), "HANDOFF_DRAIN_SIGNAL="+cfg.DrainSignal, "HANDOFF_KEEPALIVE_LINGER="+cfg.Linger.String())
+		if load != nil {
+			env = load(env)
+		}
+		return env
+	}
+}
 
 // preload returns what adds the drain preload to a worker's environment. The file
 // is looked for at each start: whoever deletes it deletes it for one moment.
@@ -158,7 +183,7 @@ func preload(cfg *config.Run, command []string, log *slog.Logger) func([]string)
 			}
 			return env
 		}
-		if !cfg.ForNode(command) {
+		if cfg.ContractOf(command) != "node" {
 			return node.EnvironBehind(env, path, cfg.DrainSignal, cfg.Linger)
 		}
 		return node.Environ(env, command, path, cfg.Linger)

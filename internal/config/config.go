@@ -212,6 +212,12 @@ func (r *Run) Check() error {
 	if _, err := r.Holds(); err != nil {
 		return err
 	}
+	if _, err := r.Listens("/"); err != nil {
+		return err
+	}
+	if r.Contract == "activation" && len(r.Listen) == 0 {
+		return errors.New("--contract activation needs at least one --listen ADDR, the sockets to give")
+	}
 	for _, kv := range r.Env {
 		if k, _, ok := strings.Cut(kv, "="); !ok || k == "" {
 			// The value may be a secret: it is not repeated.

@@ -9,15 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ForNode tells whether the workers get their sockets over Node's channel.
-func (r *Run) ForNode(command []string) bool {
-	switch r.Contract {
-	case "node":
-		return true
-	case "bind":
-		return false
+// ContractOf returns how the workers of a command get their sockets: node, bind
+// or activation.
+func (r *Run) ContractOf(command []string) string {
+	switch {
+	case r.Contract != "auto":
+		return r.Contract
+	case isNode(command[0]):
+		return "node"
 	}
-	return isNode(command[0])
+	return "bind"
 }
 
 // Signal returns the drain signal.

@@ -152,6 +152,12 @@ func (f *Fleet) Workers() []Worker {
 	return ws
 }
 
+// Stays tells whether a worker is there and has not been told to go.
+func (f *Fleet) Stays(id ID) bool {
+	w := f.worker(id)
+	return w != nil && w.Phase <= Serving && !f.stopping
+}
+
 // Stopping tells whether everything has been told to end.
 func (f *Fleet) Stopping() bool { return f.stopping }
 

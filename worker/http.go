@@ -1,0 +1,274 @@
+package worker
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ServeHTTP serves like [http.Server.Serve] until the worker drains, then drains,
+// and returns nil when the last connection has ended. srv and l are its own from
+// then on; l is closed at the drain.
+//
+// In the drain:
+//
+//   - what is under way is finished, also what has been accepted and not read;
+//   - each response from now on says `Connection: close`, which is a GOAWAY in
+//     HTTP/2;
+//   - a connection that is idle may still send a request, for as long as
+//     --keepalive-linger says (6 s alone): its client does not know yet. It is
+//     closed only when nothing has come for that time, and nothing is in its
+//     receive buffer;
+//   - a connection that was hijacked (a websocket) is awaited. Tell its peer to
+//     go when [Worker.Draining] is closed; what srv.RegisterOnShutdown has is
+//     called when only hijacked ones are left.
+//
+// Nobody is cut off: --drain-timeout is handoff's to enforce; alone, a second
+// signal ends the process.
+func (w *Worker) ServeHTTP(srv *http.Server, l net.Listener) error {
+	return w.serve(srv, l, srv.Serve)
+}
+
+// ServeHTTPS is ServeHTTP over TLS, see [http.Server.ServeTLS].
+func (w *Worker) ServeHTTPS(srv *http.Server, l net.Listener, certFile, keyFile string) error {
+	return w.serve(srv, l, func(l net.Listener) error { return srv.ServeTLS(l, certFile, keyFile) })
+}
+
+func (w *Worker) serve(srv *http.Server, l net.Listener, run func(net.Listener) error) error {
+	t := &tracker{Listener: l, linger: w.linger, conns: map[*conn]struct{}{}, changed: make(chan struct{}, 1)}
+	handler := srv.Handler
+	if handler == nil {
+		handler = http.DefaultServeMux
+	}
+	srv.Handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		select {
+		case <-w.draining:
+			rw.Header().Set("Connection", "close")
+		default:
+		}
+		handler.ServeHTTP(rw, r)
+	})
+	before := srv.ConnState
+	srv.ConnState = func(c net.Conn, s http.ConnState) {
+		if own := ofServer(c); own != nil {
+			own.enter(s, overHTTP2(c))
+		}
+		if before != nil {
+			before(c, s)
+		}
+	}
+	served := make(chan error, 1)
+	go func() { served <- run(t) }() // ends with l
+	select {
+	case err := <-served:
+		return err
+	case <-w.draining:
+	}
+	l.Close()
+	<-served
+	t.drain()
+	if err := srv.Shutdown(context.Background()); err != nil { // nothing is left to it but hooks
+		return err
+	}
+	t.await(func(c *conn) bool { return true })
+	return nil
+}
+
+// tracker knows every connection from the accept on, before http.Server does.
+type tracker struct {
+	net.Listener
+	linger  time.Duration
+	changed chan struct{} // never closed; has a token when a connection has ended or was hijacked
+
+	mu    sync.Mutex // guards all below, and the fields of its connections
+	conns map[*conn]struct{}
+	since time.Time // of the drain; zero: not yet
+}
+
+func (t *tracker) Accept() (net.Conn, error) {
+	nc, err := t.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{Conn: nc, of: t, entered: time.Now()}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.conns[c] = struct{}{}
+	if !t.since.IsZero() {
+		c.look(t.linger)
+	}
+	return c, nil
+}
+
+// drain waits until no connection is left but hijacked ones.
+func (t *tracker) drain() {
+	t.mu.Lock()
+	t.since = time.Now()
+	for c := range t.conns {
+		c.look(t.linger)
+	}
+	t.mu.Unlock()
+	t.await(func(c *conn) bool { return c.state != http.StateHijacked })
+}
+
+// await waits until no connection is left that matters.
+func (t *tracker) await(matters func(*conn) bool) {
+	for {
+		left := false
+		t.mu.Lock()
+		for c := range t.conns {
+			left = left || matters(c)
+		}
+		t.mu.Unlock()
+		if !left {
+			return
+		}
+		<-t.changed
+	}
+}
+
+func (t *tracker) tell() {
+	select {
+	case t.changed <- struct{}{}:
+	default:
+	}
+}
+
+// conn is an accepted connection. The fields are guarded by of.mu.
+type conn struct {
+	net.Conn
+	of      *tracker
+	state   http.ConnState
+	entered time.Time // the state
+	read    time.Time // when something was read last
+	http2   bool
+	looking bool // a look is due
+}
+
+// ofServer finds the tracked connection in what http.Server knows it by.
+func ofServer(c net.Conn) *conn {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	own, _ := c.(*conn)
+	return own
+}
+
+func overHTTP2(c net.Conn) bool {
+	t, ok := c.(*tls.Conn)
+	return ok && t.ConnectionState().NegotiatedProtocol == "h2"
+}
+
+// NetConn returns the connection that was accepted.
+func (c *conn) NetConn() net.Conn { return c.Conn }
+
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.of.mu.Lock()
+		c.read = time.Now()
+		c.of.mu.Unlock()
+	}
+	return n, err
+}
+
+// ReadFrom keeps sendfile(2) and splice(2) where they are.
+func (c *conn) ReadFrom(r io.Reader) (int64, error) {
+	return io.Copy(c.Conn, r)
+}
+
+func (c *conn) CloseWrite() error {
+	if h, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return h.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+func (c *conn) Close() error {
+	err := c.Conn.Close()
+	c.of.mu.Lock()
+	delete(c.of.conns, c)
+	c.of.mu.Unlock()
+	c.of.tell()
+	return err
+}
+
+// enter notes a change of state. Called by the goroutine of the connection.
+func (c *conn) enter(s http.ConnState, http2 bool) {
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	c.state, c.entered, c.http2 = s, time.Now(), http2
+	switch s {
+	case http.StateHijacked:
+		c.of.tell()
+	case http.StateIdle:
+		if !c.of.since.IsZero() {
+			c.look(c.of.linger)
+		}
+	}
+}
+
+// look orders a look at an idle connection. of.mu is held.
+func (c *conn) look(after time.Duration) {
+	if !c.looking && c.waits() {
+		c.looking = true
+		time.AfterFunc(after, c.closeIdle)
+	}
+}
+
+// waits tells whether the connection waits for a request.
+func (c *conn) waits() bool { return c.state == http.StateNew || c.state == http.StateIdle }
+
+// closeIdle closes the connection if nothing has come for the linger.
+func (c *conn) closeIdle() {
+	c.of.mu.Lock()
+	c.looking = false
+	if _, live := c.of.conns[c]; !live || !c.waits() {
+		c.of.mu.Unlock()
+		return
+	}
+	last := c.of.since
+	if c.entered.After(last) {
+		last = c.entered
+	}
+	if c.read.After(last) && !c.http2 { // of HTTP/2 it may be a ping
+		last = c.read
+	}
+	rest := time.Until(last.Add(c.of.linger))
+	if rest <= 0 && c.unread() {
+		rest = time.Millisecond // it is about to be read
+	}
+	if rest > 0 {
+		c.look(rest)
+		c.of.mu.Unlock()
+		return
+	}
+	c.of.mu.Unlock()
+	c.Close()
+}
+
+// unread tells whether the peer has sent what nobody has read: closing then
+// would answer it with a reset.
+func (c *conn) unread() bool {
+	s, ok := c.Conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return false
+	}
+	n := 0
+	raw.Control(func(fd uintptr) {
+		n, _, _ = unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	})
+	return n > 0
+}

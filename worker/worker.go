@@ -1,0 +1,283 @@
+// Package worker is for Go programs that handoff runs. None needs it: handoff
+// takes unmodified programs. With it, a program says when it is ready, is told
+// when to drain, and drains HTTP without losing a request that a keep-alive
+// client sends at the wrong moment, which [http.Server.Shutdown] does lose
+// (golang/go#75591).
+//
+// Without handoff the same program runs alone, unchanged: Ready and the other
+// notices go nowhere (or to systemd), and SIGTERM or SIGINT is the drain.
+//
+//	func main() {
+//		w := worker.New()
+//		l, err := w.Listen("tcp", ":8000")
+//		if err != nil {
+//			log.Fatal(err)
+//		}
+//		w.Ready()
+//		if err := w.ServeHTTP(&http.Server{Handler: mux}, l); err != nil {
+//			log.Fatal(err)
+//		}
+//	}
+//
+// The dialogue with handoff, all of it systemd's own (sd_notify(3),
+// sd_listen_fds(3)):
+//
+//	handoff → worker   LISTEN_FDS, LISTEN_FDNAMES   sockets of --listen
+//	worker → handoff   READY=1                      Ready
+//	worker → handoff   STATUS=…, WATCHDOG=1, …      Status, Watchdog, Extend, Replace
+//	handoff            steers new connections to the next generation, and waits
+//	                   until nothing can be on its way here any more
+//	handoff → worker   SIGTERM (--drain-signal)     Draining is closed
+//	worker             finishes, and exits
+package worker
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/handoff"
+)
+
+// Worker is this process's part in handoff. New makes it.
+type Worker struct {
+	slot, generation int
+	managed          bool
+	notify           string        // address for notices; "" is nobody
+	watchdog         time.Duration // 0: nobody waits for a sign of life
+	linger           time.Duration
+	draining         chan struct{} // closed once, by the drain
+
+	mu     sync.Mutex      // guards passed
+	passed []handoff.Named // sockets that nobody has asked for
+	err    error           // why there are none
+}
+
+// lingerAlone is how long idle keep-alive connections may still send a request
+// in a drain, where no handoff says it.
+const lingerAlone = 6 * time.Second
+
+// New reads what handoff, or systemd, has told the process, and takes the drain
+// signal over: SIGTERM and SIGINT, and what --drain-signal names. From its second
+// coming on each has its default effect, which ends the process. Call it once,
+// early: until then the signal ends the process at once. Its goroutine ends with
+// the first signal.
+func New() *Worker {
+	w := &Worker{
+		slot: number("WORKER_ID"), generation: number("HANDOFF_GENERATION"),
+		notify: os.Getenv("NOTIFY_SOCKET"), linger: lingerAlone, draining: make(chan struct{}),
+	}
+	_, w.managed = os.LookupEnv("HANDOFF_GENERATION")
+	if d, err := time.ParseDuration(os.Getenv("HANDOFF_KEEPALIVE_LINGER")); err == nil && d >= 0 {
+		w.linger = d
+	}
+	if pid := os.Getenv("WATCHDOG_PID"); pid == "" || pid == strconv.Itoa(os.Getpid()) {
+		w.watchdog = time.Duration(number("WATCHDOG_USEC")) * time.Microsecond
+	}
+	w.passed, w.err = handoff.Passed(os.Getenv)
+	signals := []os.Signal{syscall.SIGTERM, syscall.SIGINT}
+	if s := unix.SignalNum("SIG" + strings.TrimPrefix(os.Getenv("HANDOFF_DRAIN_SIGNAL"), "SIG")); s != 0 {
+		signals = append(signals, s)
+	}
+	came := make(chan os.Signal, 1)
+	signal.Notify(came, signals...)
+	go func() {
+		<-came
+		signal.Stop(came)
+		close(w.draining)
+		w.say("STOPPING=1")
+	}()
+	return w
+}
+
+// number reads a variable that is a whole number, 0 if it is none.
+func number(name string) int {
+	n, err := strconv.Atoi(os.Getenv(name))
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
+}
+
+// Managed tells whether handoff runs this process.
+func (w *Worker) Managed() bool { return w.managed }
+
+// Slot is the worker's seat, from 0. Alone it is 0.
+func (w *Worker) Slot() int { return w.slot }
+
+// Generation counts the reloads of handoff, from 1. Alone it is 0.
+func (w *Worker) Generation() int { return w.generation }
+
+// Draining is closed when the worker is to finish what it has and exit. Nothing
+// new comes to it then. Long-lived connections should be told to go.
+func (w *Worker) Draining() <-chan struct{} { return w.draining }
+
+// Context returns a context that is cancelled when the worker drains, or when
+// parent is. Its resources are freed then, or by cancel.
+func (w *Worker) Context(parent context.Context) (ctx context.Context, cancel context.CancelFunc) {
+	ctx, stop := context.WithCancelCause(parent)
+	go func() { // ends with the context
+		select {
+		case <-w.draining:
+			stop(ErrDraining)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { stop(context.Canceled) }
+}
+
+// ErrDraining is the cause of a context that the drain has cancelled.
+var ErrDraining = fmt.Errorf("the worker drains")
+
+// Listen returns a listener on a TCP or unix address: the socket that handoff or
+// systemd has passed for it if there is one, else what net.Listen returns; under
+// handoff's bind contract that is a held socket too. The caller closes it;
+// ServeHTTP does.
+func (w *Worker) Listen(network, address string) (net.Listener, error) {
+	if w.err != nil {
+		return nil, w.err
+	}
+	p, ok := w.take(func(p handoff.Named) bool { return means(p.FD, network, address) })
+	if !ok {
+		return net.Listen(network, address)
+	}
+	return listener(p)
+}
+
+// Named returns a listener on the socket that was passed by that name (--listen
+// NAME=ADDR; FileDescriptorName= of systemd). The caller closes it.
+func (w *Worker) Named(name string) (net.Listener, error) {
+	if w.err != nil {
+		return nil, w.err
+	}
+	p, ok := w.take(func(p handoff.Named) bool { return p.Name == name })
+	if !ok {
+		return nil, fmt.Errorf("no socket %q was passed: run it with --listen %s=ADDR", name, name)
+	}
+	return listener(p)
+}
+
+func (w *Worker) take(ok func(handoff.Named) bool) (handoff.Named, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, p := range w.passed {
+		if ok(p) {
+			w.passed = append(w.passed[:i:i], w.passed[i+1:]...)
+			return p, true
+		}
+	}
+	return handoff.Named{}, false
+}
+
+func listener(p handoff.Named) (net.Listener, error) {
+	f := os.NewFile(uintptr(p.FD), p.Name)
+	defer f.Close() // FileListener has a duplicate
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on the socket that was passed: %w", err)
+	}
+	return l, nil
+}
+
+// means tells whether a passed socket is the one of an address, as net.Listen
+// understands it.
+func means(fd int, network, address string) bool {
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return false
+	}
+	if network == "unix" {
+		u, ok := sa.(*unix.SockaddrUnix)
+		return ok && u.Name == address
+	}
+	want, err := net.ResolveTCPAddr(network, address)
+	if err != nil {
+		return false
+	}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		ip := net.IP(sa.Addr[:])
+		return sa.Port == want.Port && network != "tcp6" && (ip.Equal(want.IP) || ip.IsUnspecified() && unspecified(want.IP))
+	case *unix.SockaddrInet6:
+		ip := net.IP(sa.Addr[:])
+		only, _ := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+		return sa.Port == want.Port && (network != "tcp4" || only == 0 && ip.IsUnspecified()) &&
+			(ip.Equal(want.IP) || ip.IsUnspecified() && unspecified(want.IP))
+	}
+	return false
+}
+
+func unspecified(ip net.IP) bool { return len(ip) == 0 || ip.IsUnspecified() }
+
+// Ready says that the worker can serve: with --ready-when ready (or listening),
+// connections come from now on. The error is that nobody has heard it; without
+// handoff or systemd there is none.
+func (w *Worker) Ready() error { return w.say("READY=1") }
+
+// Status says in a line what the worker does, for people (`handoff status`,
+// `systemctl status`). Of a longer text 200 bytes are kept.
+func (w *Worker) Status(format string, args ...any) error {
+	return w.say("STATUS=" + strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", " "))
+}
+
+// Extend asks for more time, from now on, to become ready or to drain.
+func (w *Worker) Extend(by time.Duration) error {
+	return w.say("EXTEND_TIMEOUT_USEC=" + strconv.FormatInt(by.Microseconds(), 10))
+}
+
+// Replace asks for a replacement; when that serves, the worker is drained. It is
+// for a program that leaks, or has lost what it needs. Under systemd alone it
+// does nothing.
+func (w *Worker) Replace() error {
+	if !w.managed {
+		return nil
+	}
+	return w.say("STOPPING=1")
+}
+
+// Watchdog says that the worker is alive as often as it must be (--watchdog;
+// WatchdogSec= of systemd), while alive returns true, until ctx ends. With no
+// watchdog it returns at once. A nil alive is always true: then only a process
+// whose goroutines do not run at all is replaced.
+func (w *Worker) Watchdog(ctx context.Context, alive func() bool) {
+	if w.watchdog == 0 {
+		return
+	}
+	tick := time.NewTicker(w.watchdog / 3)
+	defer tick.Stop()
+	for {
+		if alive == nil || alive() {
+			w.say("WATCHDOG=1")
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// say sends a notice.
+func (w *Worker) say(what string) error {
+	if w.notify == "" {
+		return nil
+	}
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: w.notify, Net: "unixgram"})
+	if err == nil {
+		_, err = c.Write([]byte(what))
+		c.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("cannot notify the supervisor: %w", err)
+	}
+	return nil
+}
