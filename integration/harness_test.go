@@ -131,6 +131,7 @@ type options struct {
 	dir   string   // of handoff
 	// passed are sockets that it gets as from a service manager.
 	passed []*os.File
+	behind []string // a command that runs handoff
 }
 
 // launch starts handoff without waiting for anything.
@@ -148,6 +149,9 @@ func launch(t *testing.T, o options) *world {
 	if len(o.passed) > 0 {
 		w.cmd = exec.Command("sh", append([]string{"-c", fmt.Sprintf(`LISTEN_PID=$$ LISTEN_FDS=%d exec "$0" "$@"`, len(o.passed)), binary}, w.cmd.Args[1:]...)...)
 		w.cmd.ExtraFiles = o.passed
+	}
+	if len(o.behind) > 0 {
+		w.cmd = exec.Command(o.behind[0], append(o.behind[1:], w.cmd.Args...)...)
 	}
 	w.cmd.Dir = o.dir
 	w.cmd.Env = append(os.Environ(), "PORT=0")

@@ -368,38 +368,51 @@ func (c *Call) copyOptions(held int) {
 	}
 }
 
+// holdsMost is how many descriptors and processes Holds looks at: a worker must
+// not be able to keep its master busy with them.
+const holdsMost = 4096
+
 // Holds tells whether a process or a descendant of it has the socket with that
-// inode open.
+// inode open; where there are too many to look at, that it has.
 func Holds(pid int, inode uint64) bool {
-	want := "socket:[" + strconv.FormatUint(inode, 10) + "]"
-	return anyOf(pid, func(p string) bool {
-		entries, err := os.ReadDir(p + "/fd")
-		if err != nil {
-			return false
-		}
-		for _, e := range entries {
-			if to, err := os.Readlink(p + "/fd/" + e.Name()); err == nil && to == want {
+	s := search{want: "socket:[" + strconv.FormatUint(inode, 10) + "]", left: holdsMost}
+	return s.process("/proc/"+strconv.Itoa(pid)) || s.left <= 0
+}
+
+// search looks for a descriptor in processes.
+type search struct {
+	want string
+	left int // looks
+}
+
+// process looks at /proc/PID and its descendants.
+func (s *search) process(p string) bool {
+	if fds, err := os.Open(p + "/fd"); err == nil {
+		names, _ := fds.Readdirnames(max(s.left, 1))
+		fds.Close()
+		for _, name := range names {
+			s.left--
+			if to, err := os.Readlink(p + "/fd/" + name); err == nil && to == s.want {
 				return true
 			}
 		}
-		return false
-	})
-}
-
-// anyOf asks f of a process and its descendants, each as /proc/PID.
-func anyOf(pid int, f func(string) bool) bool {
-	p := "/proc/" + strconv.Itoa(pid)
-	if f(p) {
-		return true
 	}
-	tasks, err := os.ReadDir(p + "/task")
+	tasks, err := os.Open(p + "/task")
 	if err != nil {
 		return false
 	}
-	for _, task := range tasks {
-		b, _ := os.ReadFile(p + "/task/" + task.Name() + "/children")
-		for _, s := range strings.Fields(string(b)) {
-			if child, err := strconv.Atoi(s); err == nil && anyOf(child, f) {
+	names, _ := tasks.Readdirnames(max(s.left, 1))
+	tasks.Close()
+	for _, task := range names {
+		if s.left--; s.left <= 0 {
+			return false
+		}
+		b, _ := os.ReadFile(p + "/task/" + task + "/children")
+		for _, child := range strings.Fields(string(b)) {
+			if s.left--; s.left <= 0 {
+				return false
+			}
+			if s.process("/proc/" + child) {
 				return true
 			}
 		}
