@@ -197,3 +197,25 @@ func TestTrampolineErrors(t *testing.T) {
 	}
 	w.exits(1)
 }
+
+// process.send({cmd: 'ready'}) is heard from behind a launcher too, which has no
+// channel to pass on; and `handoff notify` from any program.
+func TestReadyBehindALauncher(t *testing.T) {
+	for name, args := range map[string][]string{
+		"node":  {"sh", "-c", "node server.js; exit $?"},
+		"shell": {"sh", "-c", binary + " notify READY=1 STATUS=warm && exec python3 -m http.server $PORT --bind 127.0.0.1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			os.WriteFile(filepath.Join(dir, "server.js"), []byte(`
+require('http').createServer((q, r) => r.end('ok')).listen(process.env.PORT, '127.0.0.1', () => {
+  process.send({ cmd: 'other' })
+  process.send({ cmd: 'ready' }, (err) => console.error('sent', err))
+})`), 0o644)
+			port := freePort(t)
+			w := start(t, options{flags: []string{"-n", "2", "--ready-when", "ready"}, app: args, dir: dir, env: []string{"PORT=" + port}})
+			w.reload()
+			w.stop()
+		})
+	}
+}

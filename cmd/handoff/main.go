@@ -58,7 +58,7 @@ A reload overlaps old and new: not one connection is refused, reset or left hang
 		return fmt.Errorf("%w; `%s --help` lists the options", err, c.CommandPath())
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(runCommand(&code), versionCommand())
+	root.AddCommand(runCommand(&code), notifyCommand(), versionCommand())
 	root.SetArgs(args)
 	if err := root.Execute(); err != nil {
 		fmt.Fprintln(os.Stderr, "handoff:", err)

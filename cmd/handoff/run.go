@@ -184,7 +184,11 @@ func preload(cfg *config.Run, command []string, log *slog.Logger) func([]string)
 			return env
 		}
 		if cfg.ContractOf(command) != "node" {
-			return node.EnvironBehind(env, path, cfg.DrainSignal, cfg.Linger)
+			env = node.EnvironBehind(env, path, cfg.DrainSignal, cfg.Linger)
+			if self, err := os.Executable(); err == nil && cfg.ReadyWhen == "ready" {
+				env = append(env, node.NotifyVariable+"="+self)
+			}
+			return env
 		}
 		return node.Environ(env, command, path, cfg.Linger)
 	}

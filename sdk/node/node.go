@@ -119,6 +119,10 @@ func Environ(env, command []string, path string, linger time.Duration) []string 
 		"HANDOFF_PRELOAD_LINGER_MS="+strconv.FormatInt(linger.Milliseconds(), 10))
 }
 
+// NotifyVariable names the program that the preload runs, behind a launcher, when
+// the program says that it is ready: handoff itself.
+const NotifyVariable = "HANDOFF_PRELOAD_NOTIFY"
+
 // EnvironBehind adds to env what loads the preload into whatever node processes
 // come of a command that is not node itself (npm start, a shell). Those find a
 // server of theirs drained by the signal, unless the program handles it.

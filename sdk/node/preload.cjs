@@ -21,13 +21,17 @@
 const LINGER = 'HANDOFF_PRELOAD_LINGER_MS'
 const OPTIONS = 'HANDOFF_PRELOAD_NODE_OPTIONS'
 const SIGNAL = 'HANDOFF_PRELOAD_SIGNAL' // behind a launcher: what tells us to drain
+const NOTIFY = 'HANDOFF_PRELOAD_NOTIFY' // behind a launcher, where ready is waited for: the program that says it
 const RECHECK_MS = 250
 const EXIT_MS = 2000 // for the exit, after the last connection has ended
 
 const linger = process.env[LINGER]
 if (linger !== undefined && process.env[SIGNAL]) {
   // The launcher's children are the ones meant, so the environment stays.
-  if (require('worker_threads').isMainThread) attachBehind(Number(linger), process.env[SIGNAL])
+  if (require('worker_threads').isMainThread) {
+    attachBehind(Number(linger), process.env[SIGNAL])
+    if (process.env[NOTIFY] && process.env.NOTIFY_SOCKET && !process.send) sayReady(process.env[NOTIFY])
+  }
 } else if (linger !== undefined) {
   // Children and worker threads get the environment without us.
   if (process.env[OPTIONS] === undefined) delete process.env.NODE_OPTIONS
@@ -79,6 +83,19 @@ function attachBehind (lingerMs, signal) {
       if (servers.size === 0 && !draining) process.removeListener(signal, onSignal)
     })
     return listen.apply(this, arguments)
+  }
+}
+
+// sayReady gives a process that has no channel (the launcher has not passed it
+// on) a process.send that knows one thing: ready. Anything else goes nowhere.
+function sayReady (program) {
+  process.send = function (message, ...rest) {
+    if (message === 'ready' || (message && message.cmd === 'ready')) {
+      require('child_process').spawn(program, ['notify', 'READY=1'], { stdio: 'ignore' }).on('error', () => {}).unref()
+    }
+    const done = rest.find((arg) => typeof arg === 'function')
+    if (done) process.nextTick(done, null)
+    return true
   }
 }
 

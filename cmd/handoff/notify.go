@@ -1,0 +1,81 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+// notifyPatience is how long the supervisor may take to look at a notice.
+const notifyPatience = 5 * time.Second
+
+func notifyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "notify KEY=VALUE...",
+		Short: "Tell the supervisor something, from within a worker",
+		Long: `Tell handoff, or systemd, something about the program that this runs in, by NOTIFY_SOCKET:
+
+  READY=1               it can serve (handoff run --ready-when ready)
+  STATUS=TEXT           a line for people
+  STOPPING=1            it wants to be replaced
+  RELOADING=1           it reads its configuration again, until READY=1
+  WATCHDOG=1            it is alive (--watchdog)
+  EXTEND_TIMEOUT_USEC=N it needs N microseconds more to start or to drain`,
+		Example: `  handoff notify READY=1
+  handoff notify READY=1 "STATUS=cache is warm"`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("nothing to tell: give KEY=VALUE, for example `handoff notify READY=1`")
+			}
+			for _, a := range args {
+				if key, _, ok := strings.Cut(a, "="); !ok || key == "" || strings.Contains(a, "\n") {
+					return fmt.Errorf("cannot tell %q: want KEY=VALUE", a)
+				}
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			to := os.Getenv("NOTIFY_SOCKET")
+			if to == "" {
+				return failed{errors.New("nobody listens: NOTIFY_SOCKET is not set (this is for programs that handoff or systemd runs)")}
+			}
+			if err := notify(to, strings.Join(args, "\n")); err != nil {
+				return failed{fmt.Errorf("cannot notify the supervisor: %w", err)}
+			}
+			return nil
+		},
+	}
+}
+
+// notify sends a notice and waits until it has been looked at, since who is gone
+// by then is not believed: the barrier of sd_notify_barrier(3), the end of a
+// pipe that the supervisor closes.
+func notify(to, what string) error {
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: to, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte(what)); err != nil {
+		return err
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	_, _, err = c.WriteMsgUnix([]byte("BARRIER=1"), unix.UnixRights(int(w.Fd())), nil)
+	w.Close()
+	if err != nil {
+		return err
+	}
+	r.SetReadDeadline(time.Now().Add(notifyPatience))
+	r.Read(make([]byte, 1)) // its end
+	return nil
+}
