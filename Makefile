@@ -20,10 +20,10 @@ check: ## seconds: format, vet, staticcheck, unit and architecture tests
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "gofmt -w these"; exit 1; }
 	go vet ./...
 	go run $(STATICCHECK) ./...
-	go test -short . ./cmd/... ./handoff/... ./internal/... ./master/... ./sdk/...
+	go test -short . ./cmd/... ./handoff/... ./internal/... ./master/... ./sdk/... ./worker/...
 
 test: check $(MODULES) ## minutes: everything, with the race detector where it matters
-	go test -race -short ./handoff/... ./internal/... ./master/...
+	go test -race -short ./handoff/... ./internal/... ./master/... ./worker/...
 	go test -timeout 20m ./integration
 	go test -timeout 10m -race ./integration -race-binary -run 'TestReloadsNewConnections|TestCrashes|TestOverlapping|TestBrokenDeploy|TestReplaceMe|TestHostile|TestRogue|TestScale'
 
@@ -37,6 +37,7 @@ fuzz: ## a minute for each parser of what others send
 	go test -fuzz FuzzChannel -fuzztime 1m ./internal/nodeipc
 	go test -fuzz FuzzDiag -fuzztime 1m ./handoff
 	go test -fuzz FuzzAddress -fuzztime 1m ./internal/seat
+	go test -fuzz FuzzListen -fuzztime 1m ./internal/config
 	go test -fuzz FuzzNotice -fuzztime 1m ./master
 
 bench: ## handoff beside Node's cluster and a plain node

@@ -28,12 +28,14 @@ var (
 	duration = flag.Duration("duration", 4*time.Second, "of one load")
 	clients  = flag.Int("clients", 32, "clients at once")
 	quick    = flag.Bool("quick", false, "one round of one second")
+	only     = flag.String("only", "", "one part: throughput, idle, reloads or cost")
 )
 
 // target is a way to run the application.
 type target struct {
 	name string
-	args []string // before the application; empty: node
+	args []string // before the application
+	app  []string // empty: a server of node's
 	env  []string
 }
 
@@ -74,13 +76,23 @@ func bench() error {
 	out, _ := exec.Command("node", "--version").Output()
 	fmt.Printf("%d CPUs, node %s, %d workers, %d clients, %v a load, %d rounds; medians\n\n",
 		runtime.NumCPU(), strings.TrimSpace(string(out)), *workers, *clients, *duration, *rounds)
-	if err := throughput(targets); err != nil {
-		return err
+	for _, part := range []struct {
+		name string
+		run  func() error
+	}{
+		{"throughput", func() error { return throughput(targets) }},
+		{"idle", func() error { return idle(targets) }},
+		{"reloads", func() error { return reloads(targets) }},
+		{"cost", func() error { return cost(dir, bin) }},
+	} {
+		if *only != "" && *only != part.name {
+			continue
+		}
+		if err := part.run(); err != nil {
+			return err
+		}
 	}
-	if err := idle(targets); err != nil {
-		return err
-	}
-	return reloads(targets)
+	return nil
 }
 
 // figures of one load on one target.
@@ -246,7 +258,11 @@ func run(t target) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
-	args := append(slices.Clone(t.args), "node", app)
+	program := []string{"node", app}
+	if t.app != nil {
+		program = t.app
+	}
+	args := append(slices.Clone(t.args), program...)
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = append(append(os.Environ(), t.env...), "PORT="+port)
 	log, err := os.CreateTemp("", "bench-log")
@@ -260,7 +276,7 @@ func run(t target) (*running, error) {
 	}
 	p := &running{cmd: cmd, addr: "127.0.0.1:" + port, log: log.Name()}
 	want := 1
-	if len(t.args) > 0 || len(t.env) > 0 {
+	if t.app == nil && (len(t.args) > 0 || len(t.env) > 0) {
 		want = *workers
 	}
 	if err := p.awaitUp(want); err != nil {
