@@ -56,6 +56,7 @@ func build(m *testing.M) int {
 		return 1
 	}
 	os.Setenv("HANDOFF_STATE_DIR", filepath.Join(dir, "state"))
+	os.Setenv("HANDOFF_RUNTIME_DIR", filepath.Join(dir, "run"))
 	return m.Run()
 }
 

@@ -105,6 +105,7 @@ func (m *Master) prepare(gen fleet.Gen) {
 
 func (m *Master) failed(a fleet.Failed) {
 	words := m.gens[a.Gen].words
+	m.lastError = clean(fmt.Sprintf("generation %d was given up: %s", a.Gen, a.Reason))
 	attrs := append([]any{"event", "cluster.failed", "generation", int(a.Gen), "reason", a.Reason}, wordsAttr(words)...)
 	if a.Back == 0 {
 		m.log.Error("The program cannot be started; giving up", attrs...)

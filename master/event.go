@@ -49,17 +49,20 @@ type (
 	died struct{ id fleet.ID }
 	// ended: they have been; it is not reaped yet.
 	ended struct{ id fleet.ID }
+	// statusAsked: somebody wants to know; to has room for the answer.
+	statusAsked struct{ to chan<- Status }
 	// stirred: the watch has something to collect.
 	stirred struct{}
 )
 
-func (signalled) event() {}
-func (said) event()      {}
-func (garbled) event()   {}
-func (hungUp) event()    {}
-func (seated) event()    {}
-func (called) event()    {}
-func (notified) event()  {}
-func (died) event()      {}
-func (ended) event()     {}
-func (stirred) event()   {}
+func (signalled) event()   {}
+func (said) event()        {}
+func (garbled) event()     {}
+func (hungUp) event()      {}
+func (seated) event()      {}
+func (called) event()      {}
+func (notified) event()    {}
+func (died) event()        {}
+func (ended) event()       {}
+func (statusAsked) event() {}
+func (stirred) event()     {}

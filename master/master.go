@@ -43,6 +43,12 @@ const (
 
 // Config is what a master needs to know.
 type Config struct {
+	Name    string // of the service, for people
+	Version string // of handoff
+	PID     int    // that people know
+	// Control is called when the master runs, with how to speak to it, and what
+	// it returns when the master ends.
+	Control   func(Control) (stop func())
 	Fleet     fleet.Config
 	Command   Command
 	SlotsMost int // for SIGTTIN
@@ -69,23 +75,26 @@ type Config struct {
 
 // Master is the loop and what it owns.
 type Master struct {
-	cfg     Config
-	log     *slog.Logger
-	fleet   *fleet.Fleet
-	wake    time.Time // the fleet's
-	workers map[fleet.ID]*worker
-	gens    map[fleet.Gen]*generation
-	addrs   addresses
-	given   []*address // of cfg.Listen, in its order
-	quiet   []*quieting
-	waiting []passed        // connections for which there is no worker yet
-	events  chan event      // never closed; posting ends with quit
-	quit    chan struct{}   // closed by Run when it returns
-	later   []fleet.Event   // what actions have led to, for the next steps
-	seq     int             // of the messages to workers
-	hurried os.Signal       // the second signal to stop
-	done    *fleet.Done     // set at the end
-	strays  map[string]bool // things said once
+	cfg       Config
+	log       *slog.Logger
+	fleet     *fleet.Fleet
+	wake      time.Time // the fleet's
+	workers   map[fleet.ID]*worker
+	gens      map[fleet.Gen]*generation
+	addrs     addresses
+	given     []*address // of cfg.Listen, in its order
+	quiet     []*quieting
+	waiting   []passed        // connections for which there is no worker yet
+	events    chan event      // never closed; posting ends with quit
+	quit      chan struct{}   // closed by Run when it returns
+	later     []fleet.Event   // what actions have led to, for the next steps
+	seq       int             // of the messages to workers
+	hurried   os.Signal       // the second signal to stop
+	done      *fleet.Done     // set at the end
+	strays    map[string]bool // things said once
+	began     time.Time
+	restarts  map[int]int // of slots, by crashes
+	lastError string
 }
 
 // worker is a live process, as the loop knows it.
@@ -143,6 +152,7 @@ func Run(cfg Config) int {
 		workers: map[fleet.ID]*worker{}, gens: map[fleet.Gen]*generation{},
 		addrs:  addresses{watch: watch, balance: cfg.Balance, noProgram: cfg.NoSteering, grace: max(unheldGrace, cfg.Fleet.ReadyTimeout)},
 		events: make(chan event, 64), quit: make(chan struct{}), strays: map[string]bool{},
+		began: time.Now(), restarts: map[int]int{},
 	}
 	m.addrs.say = func(what string) { m.log.Warn(what, "event", "address.shared") }
 	var perr error
@@ -161,9 +171,14 @@ func Run(cfg Config) int {
 			m.post(stirred{})
 		}
 	}()
+	control := func() {}
+	if cfg.Control != nil {
+		control = cfg.Control(Control{m.post, m.quit})
+	}
 	m.loop()
 	stop()
 	close(m.quit)
+	control()
 	m.addrs.closeAll()
 	watch.Close()
 	return m.exitCode()
@@ -297,6 +312,8 @@ func (m *Master) handle(e event) {
 		if w := m.workers[e.id]; w != nil {
 			m.notified(w, e.notice)
 		}
+	case statusAsked:
+		e.to <- m.status()
 	case died:
 		m.died(e.id)
 	case ended:
@@ -574,6 +591,8 @@ func (m *Master) ended(id fleet.ID) {
 	}
 	if words := w.last.Lines(wordsMost); phase < fleet.Quieting {
 		m.gens[w.gen].words = words
+		m.restarts[w.slot]++
+		m.lastError = clean(fmt.Sprintf("slot %d, generation %d %s", w.slot, w.gen, reason))
 		m.log.Error("Worker crashed: "+reason, append(w.attrs("worker.crashed", "after", time.Since(w.began).Round(time.Millisecond)), wordsAttr(words)...)...)
 	} else {
 		m.log.Info("Worker is gone: "+reason, w.attrs("worker.shutdown")...)

@@ -33,6 +33,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -136,7 +137,7 @@ func (w *Worker) Context(parent context.Context) (ctx context.Context, cancel co
 }
 
 // ErrDraining is the cause of a context that the drain has cancelled.
-var ErrDraining = fmt.Errorf("the worker drains")
+var ErrDraining = errors.New("the worker drains")
 
 // Listen returns a listener on a TCP or unix address: the socket that handoff or
 // systemd has passed for it if there is one, else what net.Listen returns; under

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"handoff/internal/admin"
 	"handoff/internal/seat"
 )
 
@@ -20,8 +21,9 @@ var (
 
 // Exit codes.
 const (
-	exitFailed = 1
-	exitUsage  = 2
+	exitFailed     = 1
+	exitUsage      = 2
+	exitNotRunning = 3 // as LSB has it for status
 )
 
 func main() {
@@ -31,7 +33,7 @@ func main() {
 	os.Exit(run(os.Args[1:]))
 }
 
-// failed is an error that is not about usage.
+// failed is an error that is not about usage; of nil, all has been said.
 type failed struct{ error }
 
 func run(args []string) int {
@@ -58,12 +60,18 @@ A reload overlaps old and new: not one connection is refused, reset or left hang
 		return fmt.Errorf("%w; `%s --help` lists the options", err, c.CommandPath())
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(runCommand(&code), notifyCommand(), versionCommand())
+	root.AddCommand(runCommand(&code), statusCommand(), notifyCommand(), versionCommand())
 	root.SetArgs(args)
 	if err := root.Execute(); err != nil {
-		fmt.Fprintln(os.Stderr, "handoff:", err)
 		var f failed
-		if errors.As(err, &f) {
+		isFailed := errors.As(err, &f)
+		if !isFailed || f.error != nil {
+			fmt.Fprintln(os.Stderr, "handoff:", err)
+		}
+		switch {
+		case errors.Is(err, admin.ErrNotRunning):
+			return exitNotRunning
+		case isFailed, errors.Is(err, admin.ErrWhich):
 			return exitFailed
 		}
 		return exitUsage

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"handoff/handoff"
+	"handoff/internal/admin"
 	"handoff/internal/config"
 	"handoff/internal/logging"
 	"handoff/internal/pidfile"
@@ -57,6 +58,11 @@ A duration is 500ms, 30s or 2m; a bare number is seconds.`,
 			if err := cfg.Check(); err != nil {
 				return err
 			}
+			if cfg.Name != "" {
+				if err := admin.CheckName(cfg.Name); err != nil {
+					return fmt.Errorf("--name: %w", err)
+				}
+			}
 			var err error
 			*code, err = supervise(cfg, args)
 			return err
@@ -79,7 +85,7 @@ func supervise(cfg *config.Run, args []string) (code int, err error) {
 	}
 	name := cfg.Name
 	if name == "" {
-		name = strings.TrimSuffix(filepath.Base(command[script]), filepath.Ext(command[script]))
+		name = admin.Clean(strings.TrimSuffix(filepath.Base(command[script]), filepath.Ext(command[script])))
 	}
 	log, err := logging.New(cfg.Log, cfg.Level(), cfg.LogFile, name)
 	if err != nil {
@@ -122,6 +128,7 @@ func supervise(cfg *config.Run, args []string) (code int, err error) {
 		"workers", slots, "version", version)
 	defer log.Flush()
 	return master.Run(master.Config{
+		Name: name, Version: version, PID: os.Getpid(), Control: control(name, log.Logger),
 		Fleet: fleet.Config{
 			Slots: slots, ReadyTimeout: cfg.ReadyTimeout, QuietTimeout: cfg.QuietTimeout,
 			DrainTimeout: cfg.DrainTimeout, KillGrace: cfg.KillGrace, DrainedGrace: drainedGrace,
@@ -164,6 +171,18 @@ func environ(cfg *config.Run, command []string, log *slog.Logger) func([]string)
 			env = load(env)
 		}
 		return env
+	}
+}
+
+// control opens the control socket. A service without one still serves.
+func control(name string, log *slog.Logger) func(master.Control) func() {
+	return func(c master.Control) func() {
+		l, err := admin.Listen(name)
+		if err != nil {
+			log.Warn(err.Error()+"; `handoff status` will not find this one. Set HANDOFF_RUNTIME_DIR to a folder of this user", "event", "control.missing")
+			return func() {}
+		}
+		return admin.Serve(l, c, log)
 	}
 }
 

@@ -103,6 +103,9 @@ type Worker struct {
 	deadline time.Time // of the phase; zero: none
 }
 
+// ReadyAt returns when the worker became ready, zero if it is not.
+func (w Worker) ReadyAt() time.Time { return w.readyAt }
+
 // seat is a slot of a generation: what its starts have come to.
 type seat struct {
 	slot      int
@@ -139,6 +142,10 @@ func New(cfg Config) *Fleet { return &Fleet{cfg: cfg} }
 
 // Live returns the generation in service, 0 before the first serves.
 func (f *Fleet) Live() Gen { return f.live }
+
+// Wanted returns the generation that is to serve: another one than Live in a
+// reload.
+func (f *Fleet) Wanted() Gen { return f.wanted }
 
 // Slots returns the number of slots.
 func (f *Fleet) Slots() int { return f.cfg.Slots }

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"handoff/internal/admin"
+	"handoff/master"
+)
+
+func statusCommand() *cobra.Command {
+	asJSON := false
+	c := &cobra.Command{
+		Use:   "status [NAME]",
+		Short: "Show what runs",
+		Long: `Show what a running handoff does: its workers, their phases, queues and memory.
+
+NAME is what --name gave it, or the program's; it is not needed where only one runs.
+Exit code: 0 it serves every slot; 1 it does not; 3 it is not running.`,
+		Example: `  handoff status
+  handoff status web --json | jq .state`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			name := ""
+			if len(args) > 0 {
+				name = args[0]
+			}
+			client, err := admin.Find(name)
+			if err != nil {
+				return err
+			}
+			var s master.Status
+			if err := client.Get("/v1/status", &s); err != nil {
+				return err
+			}
+			if asJSON {
+				enc := json.NewEncoder(os.Stdout)
+				enc.SetIndent("", "  ")
+				enc.Encode(s)
+			} else {
+				printStatus(os.Stdout, s, time.Now())
+			}
+			if s.Ready < s.Slots || s.Slots == 0 {
+				return failed{nil}
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func printStatus(out io.Writer, s master.Status, now time.Time) {
+	fmt.Fprintf(out, "%s: %s, %d of %d slots ready, generation %d, pid %d, up %s\n", s.Name, s.State, s.Ready, s.Slots, s.Generation, s.PID, age(now.Sub(s.Started)))
+	var at []string
+	for _, a := range s.Addresses {
+		at = append(at, a.Address+" ("+a.Balance+")")
+	}
+	if len(at) > 0 {
+		fmt.Fprintf(out, "listens on %s\n", strings.Join(at, ", "))
+	}
+	if s.LastError != "" {
+		fmt.Fprintf(out, "last error: %s\n", s.LastError)
+	}
+	fmt.Fprintln(out)
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "SLOT\tPID\tGEN\tPHASE\tREADY\tQUEUE\tRESTARTS\tCPU\tMEMORY\tSTATUS")
+	for _, w := range s.Workers {
+		ready := "-"
+		if w.Ready != nil {
+			ready = age(now.Sub(*w.Ready))
+		}
+		status := w.Status
+		if w.Reloading {
+			status = strings.TrimSpace("(reloading) " + status)
+		}
+		fmt.Fprintf(t, "%d\t%d\t%d\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", w.Slot, w.PID, w.Generation, w.Phase, ready, w.Queue, w.Restarts,
+			time.Duration(w.CPU*float64(time.Second)).Round(10*time.Millisecond), size(w.RSS), status)
+	}
+	t.Flush()
+}
+
+// age is a duration as a tired person reads it.
+func age(d time.Duration) string {
+	switch d = max(d, 0); {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm %ds", int(d.Minutes()), int(d.Seconds())%60)
+	case d < 24*time.Hour:
+		return fmt.Sprintf("%dh %dm", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%dd %dh", int(d.Hours())/24, int(d.Hours())%24)
+}
+
+func size(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/(1<<20)) }

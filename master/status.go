@@ -1,0 +1,133 @@
+package master
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"handoff/master/fleet"
+)
+
+// Status is what a master tells about itself. Its JSON is part of the control
+// API: fields are added, never changed. It never has the environment in it.
+type Status struct {
+	Schema     int             `json:"schema"` // 1
+	Name       string          `json:"name"`
+	Version    string          `json:"version"`
+	PID        int             `json:"pid"`
+	Started    time.Time       `json:"started_at"`
+	State      string          `json:"state"` // starting, serving, degraded, reloading, stopping
+	Generation int             `json:"generation"`
+	Wanted     int             `json:"wanted_generation"` // another one than Generation in a reload
+	Slots      int             `json:"slots"`
+	Ready      int             `json:"ready"` // slots that are served
+	LastError  string          `json:"last_error,omitempty"`
+	Addresses  []AddressStatus `json:"addresses"`
+	Workers    []WorkerStatus  `json:"workers"`
+}
+
+// AddressStatus is of one address.
+type AddressStatus struct {
+	Address string `json:"address"`
+	Balance string `json:"balance"` // even, sticky, shared; hash where the kernel refuses to steer
+	Queue   int    `json:"queue"`   // connections that nobody has accepted
+}
+
+// WorkerStatus is of one process.
+type WorkerStatus struct {
+	Slot       int        `json:"slot"`
+	PID        int        `json:"pid"`
+	Worker     int        `json:"worker"`
+	Generation int        `json:"generation"`
+	Phase      string     `json:"phase"`      // starting, serving, quieting, draining
+	Steered    bool       `json:"in_service"` // new connections go to it
+	Started    time.Time  `json:"started_at"`
+	Ready      *time.Time `json:"ready_at,omitempty"`
+	Queue      int        `json:"queue"`
+	Restarts   int        `json:"restarts"`         // of its slot, by crashes
+	Status     string     `json:"status,omitempty"` // what it says about itself
+	Reloading  bool       `json:"reloading,omitempty"`
+	// Of its process group; filled in by who asks.
+	RSS int64   `json:"rss_bytes"`
+	CPU float64 `json:"cpu_seconds"`
+}
+
+// Control is how others speak to a running master.
+type Control struct {
+	post func(event)
+	quit <-chan struct{}
+}
+
+// ErrGone is that the master has ended.
+var ErrGone = errors.New("the master has ended")
+
+// Status asks the loop.
+func (c Control) Status(ctx context.Context) (Status, error) {
+	to := make(chan Status, 1)
+	go c.post(statusAsked{to}) // ends when the loop has taken it, or with the loop
+	select {
+	case s := <-to:
+		return s, nil
+	case <-c.quit:
+		return Status{}, ErrGone
+	case <-ctx.Done():
+		return Status{}, ctx.Err()
+	}
+}
+
+func (m *Master) status() Status {
+	s := Status{Schema: 1, Name: m.cfg.Name, Version: m.cfg.Version, PID: m.cfg.PID, Started: m.began,
+		Generation: int(m.fleet.Live()), Wanted: int(m.fleet.Wanted()), Slots: m.fleet.Slots(), LastError: m.lastError,
+		Addresses: []AddressStatus{}, Workers: []WorkerStatus{}}
+	queues := map[fleet.ID]int{}
+	for _, a := range m.addrs.list {
+		as := AddressStatus{Address: a.name, Balance: "shared"}
+		if a.group != nil {
+			if as.Balance = a.group.Balance().String(); !a.group.Steerable() && as.Balance != "shared" {
+				as.Balance = "hash"
+			}
+			for _, socket := range a.group.Sockets() {
+				as.Queue += a.group.Pending(socket)
+			}
+			for _, h := range a.holds {
+				queues[h.worker] += a.group.Pending(h.socket)
+			}
+		}
+		s.Addresses = append(s.Addresses, as)
+	}
+	served := map[int]bool{}
+	for _, fw := range m.fleet.Workers() {
+		w := m.workers[fw.ID]
+		if w == nil {
+			continue
+		}
+		ws := WorkerStatus{Slot: fw.Slot, PID: w.pid, Worker: int(fw.ID), Generation: int(fw.Gen), Phase: fw.Phase.String(),
+			Started: w.began, Queue: queues[fw.ID], Restarts: m.restarts[fw.Slot], Status: w.state.status, Reloading: w.state.reloading}
+		for _, id := range m.addrs.seats {
+			ws.Steered = ws.Steered || id == fw.ID
+		}
+		if at := fw.ReadyAt(); !at.IsZero() {
+			ws.Ready = &at
+		}
+		served[fw.Slot] = served[fw.Slot] || ws.Steered && fw.Phase == fleet.Serving
+		s.Workers = append(s.Workers, ws)
+	}
+	for slot := range s.Slots {
+		if served[slot] {
+			s.Ready++
+		}
+	}
+	switch {
+	case m.fleet.Stopping():
+		s.State = "stopping"
+	case s.Generation == 0:
+		s.State = "starting"
+	case s.Wanted != s.Generation:
+		s.State = "reloading"
+	case s.Ready < s.Slots:
+		s.State = "degraded"
+	default:
+		s.State = "serving"
+	}
+	return s
+}
