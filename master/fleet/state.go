@@ -1,0 +1,109 @@
+package fleet
+
+import (
+	"slices"
+	"time"
+)
+
+// State is a fleet as plain data, for the master that comes after this one. It
+// outlives the program: fields are added, with a zero value that means what was
+// before, and never changed. Times are of the wall clock.
+type State struct {
+	Slots    int           `json:"slots"`
+	Workers  []WorkerState `json:"workers,omitempty"`
+	Seats    []SeatState   `json:"seats,omitempty"`
+	LastID   ID            `json:"last_id"`
+	LastGen  Gen           `json:"last_gen"`
+	Live     Gen           `json:"live"`
+	Wanted   Gen           `json:"wanted"`
+	Known    []Gen         `json:"known,omitempty"`
+	Began    time.Time     `json:"began"`
+	Steered  []ID          `json:"steered,omitempty"`
+	Proven   bool          `json:"proven,omitempty"`
+	Stopping bool          `json:"stopping,omitempty"`
+	Failed   bool          `json:"failed,omitempty"`
+}
+
+// WorkerState is a Worker.
+type WorkerState struct {
+	ID        ID        `json:"id"`
+	Slot      int       `json:"slot"`
+	Gen       Gen       `json:"gen"`
+	Phase     Phase     `json:"phase"`
+	InService bool      `json:"in_service,omitempty"`
+	Leaving   bool      `json:"leaving,omitempty"`
+	Extra     bool      `json:"extra,omitempty"`
+	Hung      bool      `json:"hung,omitempty"`
+	Asked     int       `json:"asked,omitempty"`
+	Drained   bool      `json:"drained,omitempty"`
+	Started   time.Time `json:"started"`
+	ReadyAt   time.Time `json:"ready_at"`
+	PingBy    time.Time `json:"ping_by"`
+	Turn      time.Time `json:"turn"`
+	Deadline  time.Time `json:"deadline"`
+}
+
+// SeatState is what the starts of a slot of a generation have come to.
+type SeatState struct {
+	Slot      int       `json:"slot"`
+	Gen       Gen       `json:"gen"`
+	Failures  int       `json:"failures"`
+	NotBefore time.Time `json:"not_before"`
+}
+
+// State returns the fleet as data.
+func (f *Fleet) State() State {
+	s := State{Slots: f.cfg.Slots, LastID: f.lastID, LastGen: f.lastGen, Live: f.live, Wanted: f.wanted,
+		Known: slices.Clone(f.known), Began: f.began, Steered: slices.Clone(f.steered), Proven: f.proven,
+		Stopping: f.stopping, Failed: f.failed}
+	for _, w := range f.workers {
+		s.Workers = append(s.Workers, WorkerState{ID: w.ID, Slot: w.Slot, Gen: w.Gen, Phase: w.Phase, InService: w.InService,
+			Leaving: w.Leaving, Extra: w.extra, Hung: w.hung, Asked: int(w.asked), Drained: w.drained, Started: w.started,
+			ReadyAt: w.readyAt, PingBy: w.pingBy, Turn: w.turn, Deadline: w.deadline})
+	}
+	for _, seat := range f.seats {
+		s.Seats = append(s.Seats, SeatState{Slot: seat.slot, Gen: seat.gen, Failures: seat.failures, NotBefore: seat.notBefore})
+	}
+	return s
+}
+
+// Restore returns the fleet of an earlier master, to be stepped on from now. What
+// its cfg says of the number of slots gives way to the state.
+//
+// A worker that was starting is started again: what it has said meanwhile may
+// not have been heard. One that was quieting is to be made quiet again: the
+// actions say so. Those that serve are given the time of the watchdog.
+func Restore(cfg Config, s State, now time.Time) (*Fleet, []Action) {
+	cfg.Slots = max(s.Slots, 1)
+	f := &Fleet{cfg: cfg, now: now, lastID: s.LastID, lastGen: s.LastGen, live: s.Live, wanted: s.Wanted, known: slices.Clone(s.Known),
+		began: s.Began, steered: slices.Clone(s.Steered), proven: s.Proven, stopping: s.Stopping, failed: s.Failed}
+	for _, ws := range s.Workers {
+		f.workers = append(f.workers, &Worker{ID: ws.ID, Slot: ws.Slot, Gen: ws.Gen, Phase: ws.Phase, InService: ws.InService,
+			Leaving: ws.Leaving, extra: ws.Extra, hung: ws.Hung, asked: asked(ws.Asked), drained: ws.Drained, started: ws.Started,
+			readyAt: ws.ReadyAt, pingBy: ws.PingBy, turn: ws.Turn, deadline: ws.Deadline})
+	}
+	for _, ss := range s.Seats {
+		f.seats = append(f.seats, &seat{slot: ss.Slot, gen: ss.Gen, failures: ss.Failures, notBefore: ss.NotBefore})
+	}
+	for _, w := range f.workers {
+		switch w.Phase {
+		case Starting:
+			f.kill(w, "the master was replaced while it started")
+		case Serving:
+			if !w.hung {
+				f.pinged(w)
+			}
+		case Quieting:
+			w.deadline = now.Add(cfg.QuietTimeout)
+			f.do(Quiesce{w.ID})
+		case Draining:
+			if w.asked == askedKill {
+				w.asked = askedTerm // it may not have been done
+				f.kill(w, "killed once more")
+			}
+		}
+	}
+	out := f.out
+	f.out = nil
+	return f, out
+}
