@@ -36,6 +36,10 @@ type Config struct {
 	// NoProgram does without the steering program, as if the kernel refused
 	// it: for tests, and for kernels that accept and ignore it.
 	NoProgram bool
+	// Joined and Left, if set, are told of every socket that the group owns
+	// from now on, and of those that it does not any more, before it closes
+	// them: for who keeps duplicates.
+	Joined, Left func(*Socket)
 }
 
 // Group is one listening TCP address and its sockets.
@@ -141,6 +145,9 @@ func (g *Group) join(fd, slot int) (*Socket, error) {
 		return nil, fmt.Errorf("cannot watch %v: %w", g.addr, err)
 	}
 	g.order = append(g.order, s)
+	if g.cfg.Joined != nil {
+		g.cfg.Joined(s)
+	}
 	return s, nil
 }
 
@@ -429,8 +436,7 @@ func (g *Group) Mend(s *Socket) (wrongs []string, err error) {
 		wrongs = append(wrongs, "shutdown(2) on the listening socket")
 		// Listening again makes it the last of the group.
 		if err := unix.Listen(s.fd, backlogMost); err != nil {
-			g.cfg.Watch.remove(s)
-			unix.Close(s.fd)
+			g.close(s)
 			g.program = nil
 			return wrongs, errors.Join(fmt.Errorf("%w on %v: %w", ErrLost, g.addr, err), g.apply())
 		}
@@ -453,6 +459,14 @@ func (g *Group) Mend(s *Socket) (wrongs []string, err error) {
 	}
 	g.arrange(s)
 	return wrongs, err
+}
+
+func (g *Group) close(s *Socket) {
+	if g.cfg.Left != nil {
+		g.cfg.Left(s)
+	}
+	g.cfg.Watch.remove(s)
+	unix.Close(s.fd)
 }
 
 // leave takes a socket out of the record, as the kernel does it.
@@ -492,8 +506,7 @@ func (g *Group) Pending(s *Socket) int { return s.pending() }
 // has the socket.
 func (g *Group) Close() {
 	for _, s := range g.order {
-		g.cfg.Watch.remove(s)
-		unix.Close(s.fd)
+		g.close(s)
 	}
 	g.order, g.seats, g.next, g.armed = nil, nil, time.Time{}, false
 }

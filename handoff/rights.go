@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -119,3 +120,35 @@ func (c *Conn) Write(p []byte, fds ...int) error {
 	}
 	return err
 }
+
+// OpenConn makes a Conn of a descriptor, which it owns.
+func OpenConn(fd int) (*Conn, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return newConn(os.NewFile(uintptr(fd), "channel"))
+}
+
+// FD is the descriptor, for who keeps a duplicate; 0 when it is closed.
+func (c *Conn) FD() (fd int) {
+	c.raw.Control(func(n uintptr) { fd = int(n) })
+	return fd
+}
+
+// DialNotify connects to a notify socket (sd_notify(3)): a path, or a name that
+// begins with @. Each Write is one datagram.
+func DialNotify(name string) (*Conn, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: name}); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return OpenConn(fd)
+}
+
+// SetWriteDeadline bounds the Writes from now on.
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.file.SetWriteDeadline(t) }

@@ -214,7 +214,14 @@ require('http').createServer((q, r) => r.end('ok')).listen(process.env.PORT, '12
 })`), 0o644)
 			port := freePort(t)
 			w := start(t, options{flags: []string{"-n", "2", "--ready-when", "ready"}, app: args, dir: dir, env: []string{"PORT=" + port}})
+			run := w.load(load.Config{Clients: 2})
+			run.Await(50, patience)
 			w.reload()
+			run.Await(50, patience)
+			run.Stop() // python is ready before it listens, by its own word
+			if n := len(w.all("worker.crashed")); n > 0 {
+				t.Errorf("%d crashes", n)
+			}
 			w.stop()
 		})
 	}

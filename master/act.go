@@ -48,6 +48,7 @@ func (m *Master) do(a fleet.Action) {
 		m.quiet = nil
 		m.giveUpStranded()
 		m.addrs.closeAll()
+		m.keep.flush() // only then are connections refused
 	case fleet.Live:
 		event, what := "cluster.started", "Generation serves"
 		if a.Gen > 1 {
@@ -132,7 +133,7 @@ func (m *Master) spawn(a fleet.Spawn) {
 	if m.cfg.Environ != nil {
 		l.env = m.cfg.Environ(l.env)
 	}
-	env := []string{"WORKER_ID=" + strconv.Itoa(a.Slot), "HANDOFF_GENERATION=" + strconv.Itoa(int(a.Gen))}
+	env := []string{"WORKER_ID=" + strconv.Itoa(a.Slot), "HANDOFF_GENERATION=" + strconv.Itoa(int(a.Gen)), "HANDOFF_WORKER=" + strconv.Itoa(int(a.ID))}
 	listen, about, err := m.activate(a.ID, a.Slot)
 	if err != nil {
 		m.addrs.releaseAll(a.ID, time.Now())
@@ -165,15 +166,29 @@ func (m *Master) spawn(a fleet.Spawn) {
 		return
 	}
 	w := &worker{started: s, id: a.ID, slot: a.Slot, gen: a.Gen, notify: notify,
-		last: tail.New(tailMost), began: time.Now(), passed: map[int]passed{}}
+		last: tail.New(tailMost), began: time.Now(), passed: map[int]passed{}, seat: -1}
 	if m.cfg.Contract == NodeContract {
 		w.channel = newChannel(s.pair)
 	}
 	m.workers[a.ID] = w
+	m.keepWorker(w)
 	m.log.Info("Worker starts", w.attrs("worker.started")...)
 	m.attend(w)
 	if m.cfg.Contract == ActivationContract && m.cfg.ReadyWhen == Started {
 		m.later = append(m.later, fleet.Ready{ID: w.id})
+	}
+}
+
+// keepWorker has the keeper hold what a worker is known by.
+func (m *Master) keepWorker(w *worker) {
+	if m.keep.conn == nil {
+		return
+	}
+	m.keep.storeFile(workerName(w.id, keptPID), w.pidfd)
+	m.keep.store(workerName(w.id, keptPair), w.pair.FD())
+	m.keep.storeFile(workerName(w.id, keptStderr), w.stderr)
+	if w.notify != nil {
+		m.keep.storeFile(workerName(w.id, keptNotify), w.notify)
 	}
 }
 
@@ -186,10 +201,13 @@ func (m *Master) attend(w *worker) {
 	}
 	go func() {
 		defer close(heard)
-		if w.channel != nil {
+		switch {
+		case w.channel != nil:
 			listen(w.id, w.pair, m.post)
-		} else {
-			attendSeat(w.id, w.pair, m.post)
+		case w.seat >= 0:
+			attendCalls(w.id, w.seat, m.post)
+		case w.pair != nil && !w.adopted:
+			attendSeat(w.id, w.pair, func(fd int) { m.keep.store(workerName(w.id, keptSeat), fd) }, m.post)
 		}
 	}()
 	go func() {
@@ -202,6 +220,9 @@ func (m *Master) attend(w *worker) {
 			return
 		}
 		m.post(died{w.id})
+		if w.adopted {
+			w.awaitReaped()
+		}
 		// What it said last is on its way and counts (a connection that it
 		// has taken, its last words), unless a child of its own still has
 		// the other ends.

@@ -104,6 +104,7 @@ type addresses struct {
 	seats     []fleet.ID    // by slot, who is steered to; 0 is nobody
 	inherited []*inherited  // passed by a service manager, and not asked for yet
 	say       func(string)  // a warning
+	keep      keep
 }
 
 // provide answers a worker's query: with a descriptor and its kind, which stays
@@ -179,6 +180,9 @@ func (as *addresses) open(want ask, own func() error) (*address, error) {
 	if err != nil {
 		return nil, err
 	}
+	if a.shared != nil {
+		as.keep.store(sharedName(a.key), a.shared.fd)
+	}
 	as.list = append(as.list, a)
 	return a, nil
 }
@@ -197,7 +201,8 @@ func (as *addresses) adopt(want ask, fd int) (*address, error) {
 }
 
 func (as *addresses) config(v6only bool) handoff.Config {
-	return handoff.Config{V6Only: v6only, Balance: as.balance, Watch: as.watch, NoProgram: as.noProgram}
+	return handoff.Config{V6Only: v6only, Balance: as.balance, Watch: as.watch, NoProgram: as.noProgram,
+		Joined: as.keep.storeSocket, Left: as.keep.dropSocket}
 }
 
 func (as *addresses) listenTCP(want ask) (*handoff.Group, error) {
@@ -355,17 +360,18 @@ func (as *addresses) tick(now time.Time, complete bool) (given []*address, err e
 			a.unheld = now // look again later
 			return false
 		}
-		a.close()
+		as.close(a)
 		given = append(given, a)
 		return true
 	})
 	return given, errors.Join(errs...)
 }
 
-func (a *address) close() {
+func (as *addresses) close(a *address) {
 	if a.group != nil {
 		a.group.Close()
 	} else {
+		as.keep.drop(sharedName(a.key))
 		a.shared.close()
 	}
 }
@@ -373,7 +379,7 @@ func (a *address) close() {
 // closeAll gives every address up. Workers still have their duplicates.
 func (as *addresses) closeAll() {
 	for _, a := range as.list {
-		a.close()
+		as.close(a)
 	}
 	for _, i := range as.inherited {
 		unix.Close(i.FD)

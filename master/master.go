@@ -61,7 +61,15 @@ type Config struct {
 	// Listen is given to every worker at its start, under any contract.
 	Listen []Listen
 	// Passed are sockets that a service manager has passed; Run owns them.
-	Passed     []handoff.Named
+	Passed []handoff.Named
+	// Keeper is the address of the keeper's notify socket, "" for none; Instance
+	// tells its processes from others. Store is what it has kept of a master
+	// before, which has died for Reason, as Restarts others have; Run owns it.
+	Keeper     string
+	Instance   string
+	Store      []handoff.Named
+	Restarts   int
+	Reason     string
 	ReadyWhen  ReadyWhen
 	Balance    handoff.Balance
 	QuietGrace time.Duration // in which a worker may take note of what it has accepted; part of quiet
@@ -83,6 +91,9 @@ type Master struct {
 	gens      map[fleet.Gen]*generation
 	addrs     addresses
 	given     []*address // of cfg.Listen, in its order
+	keep      keep
+	saved     []byte // the record that the keeper has
+	dirty     bool   // the record may have changed
 	quiet     []*quieting
 	waiting   []passed        // connections for which there is no worker yet
 	events    chan event      // never closed; posting ends with quit
@@ -105,6 +116,7 @@ type worker struct {
 	gen     fleet.Gen
 	channel *channel // nil under the bind contract
 	notify  *net.UnixConn
+	seat    int      // notification descriptor of an adopted worker, for attend; -1: none
 	state   state    // what it says about itself
 	binder  *process // has bound its address, where that is not the leader; see severalBind
 	// severalBind: more than one process has, or the leader.
@@ -129,7 +141,9 @@ func (w *worker) close() {
 		w.channel.close()
 		return
 	}
-	w.pair.Close()
+	if w.pair != nil {
+		w.pair.Close()
+	}
 }
 
 // generation is what the workers of one are started from.
@@ -154,18 +168,28 @@ func Run(cfg Config) int {
 		events: make(chan event, 64), quit: make(chan struct{}), strays: map[string]bool{},
 		began: time.Now(), restarts: map[int]int{},
 	}
+	var kerr error
+	if m.keep, kerr = dialKeeper(cfg.Keeper, cfg.Log); kerr != nil {
+		m.log.Error(kerr.Error()+"; if this master dies, everything does", "event", "keeper.mute")
+	}
+	m.addrs.keep = m.keep
 	m.addrs.say = func(what string) { m.log.Warn(what, "event", "address.shared") }
 	var perr error
 	if m.addrs.inherited, perr = inherit(cfg.Passed); perr != nil {
 		m.log.Warn(perr.Error(), "event", "address.passed")
 	}
-	if err := m.openListens(); err != nil {
-		cfg.Log.Error("Cannot start: "+err.Error(), "event", "cluster.failed")
-		m.addrs.closeAll()
-		watch.Close()
-		return 1
+	first, adopted := m.inherit(storedOf(cfg.Store))
+	if !adopted {
+		if err := m.openListens(); err != nil {
+			cfg.Log.Error("Cannot start: "+err.Error(), "event", "cluster.failed")
+			m.addrs.closeAll()
+			watch.Close()
+			m.keep.say("STOPPING=1")
+			return 1
+		}
 	}
 	stop := watchSignals(m.post)
+	m.keep.say("READY=1")
 	go func() { // ends when the watch is closed
 		for watch.Wait() == nil {
 			m.post(stirred{})
@@ -175,12 +199,21 @@ func Run(cfg Config) int {
 	if cfg.Control != nil {
 		control = cfg.Control(Control{m.post, m.quit})
 	}
+	for _, a := range first {
+		m.do(a)
+	}
+	if adopted {
+		m.step(nil)
+	} else {
+		m.step(fleet.Reload{})
+	}
 	m.loop()
 	stop()
 	close(m.quit)
 	control()
 	m.addrs.closeAll()
 	watch.Close()
+	m.keep.say("STOPPING=1")
 	return m.exitCode()
 }
 
@@ -208,8 +241,11 @@ func (m *Master) post(e event) {
 func (m *Master) loop() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	m.step(fleet.Reload{})
 	for m.done == nil {
+		if m.dirty {
+			m.dirty = false
+			m.save()
+		}
 		if next := m.deadline(); next.IsZero() {
 			timer.Stop()
 		} else {
@@ -265,6 +301,7 @@ func (m *Master) complete() bool {
 
 // step takes an event to the fleet and does what it answers.
 func (m *Master) step(e fleet.Event) {
+	m.dirty = true
 	m.later = append(m.later, e)
 	for len(m.later) > 0 {
 		e := m.later[0]
@@ -278,6 +315,11 @@ func (m *Master) step(e fleet.Event) {
 }
 
 func (m *Master) handle(e event) {
+	switch e.(type) {
+	case stirred, statusAsked:
+	default:
+		m.dirty = true
+	}
 	switch e := e.(type) {
 	case signalled:
 		m.signalled(e.signal)
@@ -496,6 +538,7 @@ func (m *Master) listening(w *worker, l nodeipc.Listening) {
 
 func (m *Master) mend(a *address, s *handoff.Socket) {
 	wrongs, err := a.group.Mend(s)
+	m.dirty = m.dirty || len(wrongs) > 0
 	m.trouble(err)
 	if h := a.holdOfSocket(s); h != nil && errors.Is(err, handoff.ErrLost) {
 		defer func() {
@@ -569,12 +612,15 @@ func (m *Master) ended(id fleet.ID) {
 	}
 	delete(m.workers, id)
 	m.quiet = slices.DeleteFunc(m.quiet, func(q *quieting) bool { return q.id == id })
-	if w.channel == nil {
+	if w.channel == nil && !w.adopted {
 		// What it has left behind in its group goes too; the group is still
 		// its own, since it is not reaped.
 		unix.Kill(-w.pid, unix.SIGTERM)
 	}
 	w.close()
+	for _, what := range keptOfWorker {
+		m.keep.drop(workerName(id, what))
+	}
 	status, err := w.reap()
 	reason := how(status)
 	if err != nil {

@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"syscall"
+	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -17,8 +19,9 @@ import (
 // process is a worker's process, as its parent sees it. It is identified by a
 // pidfd; the pid is for people.
 type process struct {
-	pid   int
-	pidfd *os.File
+	pid     int
+	pidfd   *os.File
+	adopted bool // its parent is the keeper, which reaps it
 }
 
 // tailMost is how much of a worker's stderr is remembered, in bytes.
@@ -121,6 +124,10 @@ func (p *process) awaitEnd() error {
 
 // reap returns how a dead process ended.
 func (p *process) reap() (unix.WaitStatus, error) {
+	if p.adopted {
+		defer p.pidfd.Close()
+		return p.exitInfo()
+	}
 	var status unix.WaitStatus
 	for {
 		pid, err := unix.Wait4(p.pid, &status, unix.WNOHANG, nil)
@@ -137,6 +144,49 @@ func (p *process) reap() (unix.WaitStatus, error) {
 	}
 }
 
+// awaitReaped waits until the parent of an adopted process has reaped it
+// (POLLHUP, Linux 6.9), for a moment: then the kernel tells how it ended.
+func (p *process) awaitReaped() {
+	raw, err := p.pidfd.SyscallConn()
+	if err != nil {
+		return
+	}
+	raw.Control(func(fd uintptr) {
+		unix.Poll([]unix.PollFd{{Fd: int32(fd)}}, int(reapPatience.Milliseconds()))
+	})
+}
+
+const reapPatience = 200 * time.Millisecond
+
+// pidfdInfo is struct pidfd_info of linux/pidfd.h, in its first size.
+type pidfdInfo struct {
+	mask, cgroup uint64
+	ids          [11]uint32
+	exit         int32
+}
+
+const (
+	pidfdGetInfo  = 0xc040ff0b // _IOWR(0xFF, 11, struct pidfd_info)
+	pidfdInfoExit = 1 << 3     // Linux 6.15
+)
+
+var errUnknownEnd = errors.New("ended, the kernel does not tell how")
+
+// exitInfo asks the kernel how a process ended that somebody else has reaped.
+func (p *process) exitInfo() (status unix.WaitStatus, err error) {
+	info := pidfdInfo{mask: pidfdInfoExit}
+	err = p.control(func(fd int) error {
+		if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), pidfdGetInfo, uintptr(unsafe.Pointer(&info))); e != 0 {
+			return e
+		}
+		return nil
+	})
+	if err != nil || info.mask&pidfdInfoExit == 0 {
+		return 0, errUnknownEnd
+	}
+	return unix.WaitStatus(info.exit), nil
+}
+
 // signal sends a signal to the process, through its pidfd.
 func (p *process) signal(sig unix.Signal) error {
 	err := p.control(func(fd int) error { return unix.PidfdSendSignal(fd, sig, nil, 0) })
@@ -150,7 +200,7 @@ func (p *process) signal(sig unix.Signal) error {
 func (p *process) killGroup() error {
 	const group = 1 << 2 // PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
 	err := p.control(func(fd int) error { return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, group) })
-	if err == unix.EINVAL || err == unix.ENOSYS {
+	if (err == unix.EINVAL || err == unix.ENOSYS) && !p.adopted {
 		// The pid is not reaped yet, so the number still means this group.
 		err = unix.Kill(-p.pid, unix.SIGKILL)
 	}

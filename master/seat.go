@@ -15,7 +15,7 @@ import (
 
 // attendSeat takes the notification descriptor from a worker's trampoline and
 // posts the calls that stop at it, until no process of the worker is left.
-func attendSeat(id fleet.ID, pair *handoff.Conn, post func(event)) {
+func attendSeat(id fleet.ID, pair *handoff.Conn, keep func(fd int), post func(event)) {
 	word := make([]byte, 4)
 	n, fds, err := pair.Read(word)
 	if err != nil || n < len(word) {
@@ -26,13 +26,19 @@ func attendSeat(id fleet.ID, pair *handoff.Conn, post func(event)) {
 		return
 	}
 	closeAll(fds[1:])
-	l, err := seat.NewListener(fds[0])
+	keep(fds[0])
+	post(seated{id, 0})
+	attendCalls(id, fds[0], post)
+}
+
+// attendCalls takes a notification descriptor over, and posts the calls.
+func attendCalls(id fleet.ID, fd int, post func(event)) {
+	l, err := seat.NewListener(fd)
 	if err != nil {
 		post(seated{id, unix.EBADF})
 		return
 	}
 	defer l.Close()
-	post(seated{id, 0})
 	blind := 0
 	for {
 		call, err := l.Receive(func(pid int, err error) {
@@ -136,6 +142,7 @@ func (m *Master) binder(w *worker, c *seat.Call) {
 	fd, err := unix.FcntlInt(uintptr(c.Process), unix.F_DUPFD_CLOEXEC, 3)
 	if err == nil {
 		w.binder = &process{pid: c.TGID, pidfd: os.NewFile(uintptr(fd), "pidfd")}
+		m.keep.store(workerName(w.id, keptBinder), fd)
 	}
 }
 

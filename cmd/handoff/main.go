@@ -30,13 +30,19 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == seat.Word {
 		os.Exit(seat.Trampoline(os.Args[2:])) // becomes the worker
 	}
-	os.Exit(run(os.Args[1:]))
+	if len(os.Args) > 1 && os.Args[1] == masterWord {
+		os.Exit(run(os.Args[2:], true))
+	}
+	os.Exit(run(os.Args[1:], false))
 }
 
 // failed is an error that is not about usage; of nil, all has been said.
 type failed struct{ error }
 
-func run(args []string) int {
+// masterWord is the first argument of the master, which the keeper starts.
+const masterWord = "__master"
+
+func run(args []string, asMaster bool) int {
 	code := 0
 	root := &cobra.Command{
 		Use:   "handoff",
@@ -60,7 +66,7 @@ A reload overlaps old and new: not one connection is refused, reset or left hang
 		return fmt.Errorf("%w; `%s --help` lists the options", err, c.CommandPath())
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(runCommand(&code), statusCommand(), notifyCommand(), versionCommand())
+	root.AddCommand(runCommand(&code, asMaster), statusCommand(), notifyCommand(), versionCommand())
 	root.SetArgs(args)
 	if err := root.Execute(); err != nil {
 		var f failed

@@ -3,13 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
+
+	"handoff/handoff"
 )
 
 // notifyPatience is how long the supervisor may take to look at a notice.
@@ -57,12 +57,12 @@ func notifyCommand() *cobra.Command {
 // by then is not believed: the barrier of sd_notify_barrier(3), the end of a
 // pipe that the supervisor closes.
 func notify(to, what string) error {
-	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: to, Net: "unixgram"})
+	c, err := handoff.DialNotify(to)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	if _, err := c.Write([]byte(what)); err != nil {
+	if err := c.Write([]byte(what)); err != nil {
 		return err
 	}
 	r, w, err := os.Pipe()
@@ -70,7 +70,7 @@ func notify(to, what string) error {
 		return err
 	}
 	defer r.Close()
-	_, _, err = c.WriteMsgUnix([]byte("BARRIER=1"), unix.UnixRights(int(w.Fd())), nil)
+	err = c.Write([]byte("BARRIER=1"), int(w.Fd()))
 	w.Close()
 	if err != nil {
 		return err

@@ -5,17 +5,21 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"handoff/handoff"
 	"handoff/internal/admin"
 	"handoff/internal/config"
+	"handoff/internal/keeper"
 	"handoff/internal/logging"
 	"handoff/internal/pidfile"
 	"handoff/master"
@@ -23,7 +27,7 @@ import (
 	"handoff/sdk/node"
 )
 
-func runCommand(code *int) *cobra.Command {
+func runCommand(code *int, asMaster bool) *cobra.Command {
 	cfg := config.NewRun()
 	c := &cobra.Command{
 		Use:   "run [flags] [--] COMMAND [ARG...] | run [flags] APP.js [ARG...]",
@@ -64,7 +68,7 @@ A duration is 500ms, 30s or 2m; a bare number is seconds.`,
 				}
 			}
 			var err error
-			*code, err = supervise(cfg, args)
+			*code, err = supervise(cfg, args, asMaster)
 			return err
 		},
 	}
@@ -74,7 +78,9 @@ A duration is 500ms, 30s or 2m; a bare number is seconds.`,
 	return c
 }
 
-func supervise(cfg *config.Run, args []string) (code int, err error) {
+// supervise checks everything that can be checked, and becomes the keeper, or
+// the master.
+func supervise(cfg *config.Run, args []string, asMaster bool) (code int, err error) {
 	dir, err := cfg.Workdir()
 	if err != nil {
 		return 0, failed{err}
@@ -86,10 +92,6 @@ func supervise(cfg *config.Run, args []string) (code int, err error) {
 	name := cfg.Name
 	if name == "" {
 		name = admin.Clean(strings.TrimSuffix(filepath.Base(command[script]), filepath.Ext(command[script])))
-	}
-	log, err := logging.New(cfg.Log, cfg.Level(), cfg.LogFile, name)
-	if err != nil {
-		return 0, failed{fmt.Errorf("cannot open the log file: %w", err)}
 	}
 	slots, err := cfg.Slots()
 	if err != nil {
@@ -108,6 +110,19 @@ func supervise(cfg *config.Run, args []string) (code int, err error) {
 	if err != nil {
 		return 0, failed{err}
 	}
+	if !asMaster {
+		return keep(cfg, passed)
+	}
+	log, err := logging.New(cfg.Log, cfg.Level(), cfg.LogFile, name)
+	if err != nil {
+		return 0, failed{fmt.Errorf("cannot open the log file: %w", err)}
+	}
+	if fd, err := strconv.Atoi(os.Getenv(keeper.EnvBinary)); err == nil && fd > 2 {
+		unix.Close(fd)
+	}
+	pid, _ := strconv.Atoi(os.Getenv(keeper.EnvKeeper))
+	restarts, _ := strconv.Atoi(os.Getenv(keeper.EnvRestarts))
+	passed, store := split(passed)
 	signal, err := cfg.Signal()
 	if err != nil {
 		return 0, err
@@ -116,19 +131,14 @@ func supervise(cfg *config.Run, args []string) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if cfg.PIDFile != "" {
-		remove, err := pidfile.Write(cfg.PIDFile)
-		if err != nil {
-			return 0, failed{err}
-		}
-		defer remove()
-	}
 	lean()
-	log.Info("handoff runs "+strings.Join(args, " "), "event", "cluster.starting", "pid", os.Getpid(),
-		"workers", slots, "version", version)
+	if restarts == 0 {
+		log.Info("handoff runs "+strings.Join(args, " "), "event", "cluster.starting", "pid", pid,
+			"workers", slots, "version", version)
+	}
 	defer log.Flush()
 	return master.Run(master.Config{
-		Name: name, Version: version, PID: os.Getpid(), Control: control(name, log.Logger),
+		Name: name, Version: version, PID: pid, Control: control(name, log.Logger),
 		Fleet: fleet.Config{
 			Slots: slots, ReadyTimeout: cfg.ReadyTimeout, QuietTimeout: cfg.QuietTimeout,
 			DrainTimeout: cfg.DrainTimeout, KillGrace: cfg.KillGrace, DrainedGrace: drainedGrace,
@@ -143,6 +153,11 @@ func supervise(cfg *config.Run, args []string) (code int, err error) {
 		Contract:    master.Contract(contract),
 		Listen:      listens,
 		Passed:      passed,
+		Store:       store,
+		Keeper:      os.Getenv("NOTIFY_SOCKET"),
+		Instance:    os.Getenv(keeper.EnvInstance),
+		Restarts:    restarts,
+		Reason:      os.Getenv(keeper.EnvReason),
 		DrainSignal: signal,
 		Hold:        hold,
 		ReadyWhen:   master.ReadyWhen(cfg.ReadyWhen),
@@ -172,6 +187,53 @@ func environ(cfg *config.Run, command []string, log *slog.Logger) func([]string)
 		}
 		return env
 	}
+}
+
+// keep becomes the keeper, until the master ends as it means to.
+func keep(cfg *config.Run, passed []handoff.Named) (code int, err error) {
+	if cfg.PIDFile != "" {
+		remove, err := pidfile.Write(cfg.PIDFile)
+		if err != nil {
+			return 0, failed{err}
+		}
+		defer remove()
+	}
+	path, err := binary()
+	if err != nil {
+		return 0, failed{err}
+	}
+	lean()
+	return keeper.Run(keeper.Config{Path: path, Args: append([]string{masterWord}, os.Args[1:]...),
+		Passed: passed, Upstream: os.Getenv("NOTIFY_SOCKET"), Stderr: os.Stderr}), nil
+}
+
+// binary is the path that this program was called by, absolute: through its
+// symlinks, so that an upgrade follows them.
+func binary() (string, error) {
+	path, err := exec.LookPath(os.Args[0])
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	if err != nil {
+		path, err = os.Executable()
+	}
+	if err != nil {
+		return "", fmt.Errorf("cannot find handoff's own binary: %w", err)
+	}
+	return path, nil
+}
+
+// split tells the sockets of a service manager from what the keeper has kept.
+func split(all []handoff.Named) (passed, store []handoff.Named) {
+	for _, n := range all {
+		if rest, ok := strings.CutPrefix(n.Name, keeper.PassedPrefix); ok {
+			_, n.Name, _ = strings.Cut(rest, "-")
+			passed = append(passed, n)
+		} else {
+			store = append(store, n)
+		}
+	}
+	return passed, store
 }
 
 // control opens the control socket. A service without one still serves.

@@ -1,0 +1,475 @@
+// Package keeper is the process whose pid the user knows. It starts the master,
+// holds a duplicate of every descriptor that must survive it, forwards signals,
+// reaps, and starts the master again when it dies. It does nothing else.
+//
+// It speaks the service manager's side of systemd's notify protocol
+// (sd_notify(3)) with the master:
+//
+//	keeper → master   NOTIFY_SOCKET; LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES: the store
+//	master → keeper   READY=1                     it heeds signals from now on
+//	                  FDSTORE=1 FDNAME=n + fd     keep this; what had the name is closed
+//	                  FDSTOREREMOVE=1 FDNAME=n    close it
+//	                  X_CANDIDATE=1               I may become the master (an upgrade)
+//	                  STOPPING=1                  my exit is meant: exit with my code
+//	                  X_UP=1 and more             the rest is for the service manager above
+//
+// Only the master, and a candidate that is its child, are believed, by the
+// credentials that the kernel attaches.
+package keeper
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/handoff"
+	"handoff/internal/seat"
+)
+
+// Config is what a keeper needs to know.
+type Config struct {
+	Path     string          // of the binary as it was called, absolute: what an upgrade starts
+	Args     []string        // of the master, after the program's name
+	Passed   []handoff.Named // by a service manager; they are in the store from the start
+	Upstream string          // NOTIFY_SOCKET of a service manager; "" is none
+	Stderr   io.Writer       // for the little that it has to say
+}
+
+// Names and variables that keeper and master agree on.
+const (
+	// PassedPrefix begins the names of sockets that a service manager has passed.
+	PassedPrefix = "passed-"
+	// EnvKeeper is the keeper's pid, in the environment of a master.
+	EnvKeeper = "HANDOFF_KEEPER"
+	// EnvInstance tells this keeper's processes from others'.
+	EnvInstance = "HANDOFF_INSTANCE"
+	// EnvRestarts counts the masters that have died, and EnvReason says how the
+	// last one did.
+	EnvRestarts = "HANDOFF_RESTARTS"
+	EnvReason   = "HANDOFF_REASON"
+	// EnvBinary is the descriptor that the binary was executed by, to close.
+	EnvBinary = "HANDOFF_BINARY_FD"
+)
+
+const (
+	storeMost    = 1 << 16 // descriptors
+	backoffMost  = 5 * time.Second
+	backoffFirst = 50 * time.Millisecond
+	calm         = 10 * time.Second // of life, after which a death is the first again
+)
+
+// Keeper is the state, which belongs to Run's goroutine.
+type keeper struct {
+	cfg      Config
+	instance string
+	notify   *net.UnixConn
+	name     string          // of notify
+	store    []handoff.Named // in the order in which they came
+	master   int             // pid; 0: none
+	pidfd    int
+	exe      *os.File // the binary of the last master that was ready
+	ready    bool
+	others   map[int]bool // candidates
+	stopping bool
+	restarts int
+	reason   string
+	began    time.Time
+	again    *time.Timer
+	wait     time.Duration
+	pending  []os.Signal // came while no master could take them
+}
+
+// Run supervises the master until it ends as it means to, and returns its exit
+// code. It takes over the process's signals and children.
+func Run(cfg Config) int {
+	k := &keeper{cfg: cfg, pidfd: -1, others: map[int]bool{}, instance: random(), again: time.NewTimer(time.Hour)}
+	k.again.Stop()
+	for i, p := range cfg.Passed {
+		p.Name = PassedPrefix + strconv.Itoa(i) + "-" + strings.Map(printable, p.Name)
+		k.store = append(k.store, p)
+	}
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		k.say("cannot become a subreaper: %v", err)
+		return 1
+	}
+	if err := k.listen(); err != nil {
+		k.say("cannot start: %v", err)
+		return 1
+	}
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals, unix.SIGCHLD, unix.SIGUSR2, unix.SIGHUP, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGTTIN, unix.SIGTTOU, unix.SIGUSR1)
+	heard := make(chan struct{}, 1)
+	go k.hear(heard) // ends with the process
+	if err := k.start(); err != nil {
+		k.say("cannot start the master: %v", err)
+		return 1
+	}
+	for {
+		select {
+		case s := <-signals:
+			if s != unix.SIGCHLD {
+				k.forward(s)
+				continue
+			}
+			k.read()
+			if code, ended := k.reap(); ended {
+				return code
+			}
+		case <-heard:
+			k.read()
+		case <-k.again.C:
+			k.restart()
+		}
+	}
+}
+
+func random() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+func printable(r rune) rune {
+	if r <= ' ' || r > '~' || r == ':' {
+		return '_'
+	}
+	return r
+}
+
+func (k *keeper) say(format string, args ...any) {
+	fmt.Fprintf(k.cfg.Stderr, "handoff: keeper: "+format+"\n", args...)
+}
+
+// listen opens the socket for the master's notices.
+func (k *keeper) listen() error {
+	k.name = "@handoff/keeper/" + k.instance
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: k.name, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	k.notify = c
+	return k.control(func(fd int) error {
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20)
+		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
+	})
+}
+
+func (k *keeper) control(f func(fd int) error) error {
+	raw, err := k.notify.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := raw.Control(func(fd uintptr) { err = f(int(fd)) })
+	if err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// hear waits for notices, and leaves them to the owner.
+func (k *keeper) hear(heard chan<- struct{}) {
+	raw, err := k.notify.SyscallConn()
+	if err != nil {
+		return
+	}
+	for {
+		err := raw.Read(func(fd uintptr) bool {
+			n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+			return n > 0
+		})
+		if err != nil {
+			return
+		}
+		heard <- struct{}{}
+	}
+}
+
+// read takes every notice that has come.
+func (k *keeper) read() {
+	buf := make([]byte, 4096)
+	oob := make([]byte, 4096)
+	for {
+		n, oobn, err := 0, 0, error(nil)
+		k.control(func(fd int) error {
+			n, oobn, _, _, err = unix.Recvmsg(fd, buf, oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+			return nil
+		})
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return
+		}
+		pid, fds := unpack(oob[:oobn])
+		k.notice(pid, string(buf[:n]), fds)
+	}
+}
+
+func unpack(oob []byte) (pid int, fds []int) {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return 0, nil
+	}
+	for i := range messages {
+		if cred, err := unix.ParseUnixCredentials(&messages[i]); err == nil {
+			pid = int(cred.Pid)
+		}
+		if got, err := unix.ParseUnixRights(&messages[i]); err == nil {
+			fds = append(fds, got...)
+		}
+	}
+	return pid, fds
+}
+
+// notice heeds one notice. The descriptors are its own.
+func (k *keeper) notice(pid int, text string, fds []int) {
+	said := map[string]string{}
+	for line := range strings.Lines(text) {
+		if key, value, ok := strings.Cut(strings.TrimRight(line, "\n"), "="); ok {
+			said[key] = value
+		}
+	}
+	if said["X_CANDIDATE"] == "1" && parent(pid) == k.master && k.master > 0 {
+		k.others[pid] = true
+		return
+	}
+	if pid != k.master && !k.others[pid] {
+		closeAll(fds)
+		return
+	}
+	if rest, ok := strings.CutPrefix(text, "X_UP=1\n"); ok {
+		k.up(rest)
+	}
+	name := said["FDNAME"]
+	if said["FDSTOREREMOVE"] == "1" {
+		k.drop(name)
+	}
+	if said["FDSTORE"] == "1" && len(fds) == 1 && name != "" && len(name) < 256 && len(k.store) < storeMost {
+		k.keep(handoff.Named{Name: strings.Map(printable, name), FD: fds[0]})
+		fds = nil
+	}
+	closeAll(fds)
+	if said["STOPPING"] == "1" && pid == k.master {
+		k.stopping = true
+	}
+	if said["READY"] == "1" {
+		k.becomes(pid)
+	}
+}
+
+// keep adds to the store, in the place of what has the name.
+func (k *keeper) keep(n handoff.Named) {
+	for i := range k.store {
+		if k.store[i].Name == n.Name {
+			unix.Close(k.store[i].FD)
+			k.store[i].FD = n.FD
+			return
+		}
+	}
+	k.store = append(k.store, n)
+}
+
+func (k *keeper) drop(name string) {
+	for i := range k.store {
+		if k.store[i].Name == name {
+			unix.Close(k.store[i].FD)
+			k.store = append(k.store[:i], k.store[i+1:]...)
+			return
+		}
+	}
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
+
+// becomes makes a process that says that it is ready the master.
+func (k *keeper) becomes(pid int) {
+	if pid != k.master {
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			return // it is dead already
+		}
+		if k.pidfd >= 0 {
+			unix.Close(k.pidfd)
+		}
+		k.master, k.pidfd, k.began, k.stopping = pid, fd, time.Now(), false
+		k.again.Stop()
+	}
+	delete(k.others, pid)
+	k.ready = true
+	// What runs now is what is started again, whatever is on disk then.
+	if f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/exe"); err == nil {
+		if k.exe != nil {
+			k.exe.Close()
+		}
+		k.exe = f
+	}
+	pending := k.pending
+	k.pending = nil
+	for _, s := range pending {
+		k.forward(s)
+	}
+}
+
+// forward passes a signal on, or keeps it until a master can take it.
+func (k *keeper) forward(s os.Signal) {
+	stop := s == unix.SIGTERM || s == unix.SIGINT || s == unix.SIGQUIT
+	if stop && k.exe == nil && k.pidfd >= 0 { // nothing serves yet
+		k.stopping = true
+		unix.PidfdSendSignal(k.pidfd, s.(unix.Signal), nil, 0)
+		return
+	}
+	if !k.ready || unix.PidfdSendSignal(k.pidfd, s.(unix.Signal), nil, 0) != nil {
+		if len(k.pending) < 16 {
+			k.pending = append(k.pending, s)
+		}
+	}
+}
+
+// start starts a master with the store.
+func (k *keeper) start() error {
+	path := "/proc/self/exe"
+	// Descriptors from 3 on are the store, and the last is the binary.
+	files := []uintptr{0, 1, 2}
+	names := make([]string, len(k.store))
+	for i, n := range k.store {
+		files = append(files, uintptr(n.FD))
+		names[i] = n.Name
+	}
+	program, extra := path, ""
+	if k.exe != nil {
+		extra = strconv.Itoa(len(files))
+		program = "/proc/self/fd/" + extra
+		files = append(files, k.exe.Fd())
+	}
+	env := environ("NOTIFY_SOCKET="+k.name, EnvKeeper+"="+strconv.Itoa(os.Getpid()), EnvInstance+"="+k.instance,
+		EnvRestarts+"="+strconv.Itoa(k.restarts), EnvReason+"="+k.reason, EnvBinary+"="+extra,
+		"LISTEN_PID=", "LISTEN_FDS="+strconv.Itoa(len(k.store)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
+	args := append([]string{k.cfg.Path}, k.cfg.Args...)
+	pidfd := -1
+	// Through the trampoline, which alone can know LISTEN_PID.
+	pid, err := syscall.ForkExec(path, seat.Args(-1, len(k.store), program, args), &syscall.ProcAttr{
+		Env: env, Files: files, Sys: &syscall.SysProcAttr{PidFD: &pidfd, Setpgid: true},
+	})
+	if err != nil {
+		return err
+	}
+	k.master, k.pidfd, k.ready, k.stopping, k.began = pid, pidfd, false, false, time.Now()
+	return nil
+}
+
+// environ is this process's environment with these in it.
+func environ(set ...string) []string {
+	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return slices.ContainsFunc(set, func(s string) bool { return strings.HasPrefix(s, name+"=") })
+	})
+	return append(env, slices.DeleteFunc(set, func(s string) bool { return strings.HasSuffix(s, "=") })...)
+}
+
+// reap takes every dead child. ended tells that the master's end was meant.
+func (k *keeper) reap() (code int, ended bool) {
+	for {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if pid <= 0 {
+			return code, ended
+		}
+		delete(k.others, pid)
+		if pid != k.master {
+			continue // a stranger, a worker whose master has gone, the master of before
+		}
+		unix.Close(k.pidfd)
+		k.master, k.pidfd, k.ready = 0, -1, false
+		// One that has never been ready, and was not killed, has said why: no
+		// other would fare better.
+		if k.stopping || k.exe == nil && !status.Signaled() {
+			code, ended = exitCode(status), true
+			continue
+		}
+		k.died(status)
+	}
+}
+
+// died starts the next master, soon, unless a candidate is about to be it.
+func (k *keeper) died(status unix.WaitStatus) {
+	k.restarts++
+	k.reason = how(status)
+	if time.Since(k.began) >= calm {
+		k.wait = 0
+	}
+	k.again.Reset(k.wait)
+	k.wait = min(max(2*k.wait, backoffFirst), backoffMost)
+}
+
+func (k *keeper) restart() {
+	if k.master != 0 {
+		return
+	}
+	if len(k.others) > 0 { // it says READY=1 soon, or dies, which is a SIGCHLD
+		k.again.Reset(backoffFirst)
+		return
+	}
+	if err := k.start(); err != nil {
+		k.say("cannot start the master again: %v; the workers serve on", err)
+		k.again.Reset(backoffMost)
+	}
+}
+
+// up tells the service manager above.
+func (k *keeper) up(text string) {
+	if k.cfg.Upstream == "" {
+		return
+	}
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: k.cfg.Upstream, Net: "unixgram"})
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	c.SetWriteDeadline(time.Now().Add(time.Second))
+	c.Write([]byte(text))
+}
+
+func exitCode(s unix.WaitStatus) int {
+	if s.Signaled() {
+		return 128 + int(s.Signal())
+	}
+	return s.ExitStatus()
+}
+
+func how(s unix.WaitStatus) string {
+	if s.Signaled() {
+		return "killed by " + unix.SignalName(s.Signal())
+	}
+	return fmt.Sprintf("exited with code %d", s.ExitStatus())
+}
+
+func parent(pid int) int {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return -1
+	}
+	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	if len(f) < 2 {
+		return -1
+	}
+	n, _ := strconv.Atoi(f[1])
+	return n
+}

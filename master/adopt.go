@@ -1,0 +1,270 @@
+package master
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/handoff"
+	"handoff/internal/tail"
+	"handoff/master/fleet"
+)
+
+// A master that comes after one that has died finds in the keeper's store what
+// that one had: descriptors by name, and its record. It adopts the workers that
+// live, and goes on with what was under way. What it cannot make sense of it
+// closes: nobody is left then who could use it.
+
+// stored is the keeper's store. What is taken belongs to the taker.
+type stored map[string]int
+
+func storedOf(named []handoff.Named) stored {
+	s := stored{}
+	for _, n := range named {
+		if old, twice := s[n.Name]; twice {
+			unix.Close(old)
+		}
+		s[n.Name] = n.FD
+	}
+	return s
+}
+
+// take returns a descriptor, -1 if there is none.
+func (s stored) take(name string) int {
+	fd, ok := s[name]
+	if !ok {
+		return -1
+	}
+	delete(s, name)
+	return fd
+}
+
+// file is take as a file, nil if there is none; in Go's poller, where it can be.
+func (s stored) file(name string) *os.File {
+	fd := s.take(name)
+	if fd < 0 {
+		return nil
+	}
+	unix.SetNonblock(fd, true)
+	return os.NewFile(uintptr(fd), name)
+}
+
+// inherit looks at what the keeper has kept, and tells whether a master before
+// has left something to adopt, and what the fleet wants done first then.
+func (m *Master) inherit(s stored) (first []fleet.Action, adopted bool) {
+	fd := s.take(stateName)
+	if fd < 0 {
+		m.discard(s)
+		m.killStrangers()
+		return nil, false
+	}
+	r, err := readRecord(fd)
+	if err != nil {
+		m.log.Error(err.Error()+"; everything is started anew", "event", "cluster.failed")
+		m.discard(s)
+		m.killStrangers()
+		return nil, false
+	}
+	return m.takeOver(r, s), true
+}
+
+// takeOver makes this the master of what the one before has left.
+func (m *Master) takeOver(r record, s stored) []fleet.Action {
+	now := time.Now()
+	m.addrs.last, m.addrs.seats, m.seq, m.began = r.LastKey, r.Seats, r.Seq, r.Began
+	if m.lastError = r.LastError; r.Restarts != nil {
+		m.restarts = r.Restarts
+	}
+	for _, gr := range r.Gens {
+		g := &generation{words: gr.Words}
+		if gr.Error != "" {
+			g.err = errors.New(gr.Error)
+		} else {
+			g.launch = &launch{path: gr.Path, args: gr.Args, dir: gr.Dir, env: gr.Env}
+		}
+		m.gens[gr.Gen] = g
+	}
+	for _, ar := range r.Addresses {
+		if err := m.addrs.adoptAddress(ar, s); err != nil {
+			m.log.Error(err.Error(), "event", "address.lost", "address", ar.Name)
+		}
+	}
+	for _, key := range r.Given {
+		if a := m.addrs.byKey(key); a != nil {
+			m.given = append(m.given, a)
+		}
+	}
+	for _, wr := range r.Workers {
+		w, err := adoptWorker(wr, s, m.cfg.Contract)
+		if err != nil {
+			m.log.Error("Cannot take over a worker: "+err.Error(), "event", "worker.lost", "slot", wr.Slot, "pid", wr.PID, "generation", int(wr.Gen), "worker", int(wr.ID))
+			continue
+		}
+		m.workers[wr.ID] = w
+	}
+	m.fleet, m.later = nil, nil
+	var actions []fleet.Action
+	m.fleet, actions = fleet.Restore(m.cfg.Fleet, r.Fleet, now)
+	for _, fw := range m.fleet.Workers() {
+		if m.workers[fw.ID] == nil {
+			m.addrs.releaseAll(fw.ID, now)
+			m.later = append(m.later, fleet.Exited{ID: fw.ID, Reason: "lost with the master before"})
+		}
+	}
+	m.trouble(m.addrs.steer())
+	m.discard(s)
+	m.killStrangers()
+	m.log.Warn("The master has died; this one goes on with its workers", "event", "master.adopted", "reason", m.cfg.Reason,
+		"restarts", m.cfg.Restarts, "workers", len(m.workers), "addresses", m.names())
+	for _, w := range m.workers {
+		m.attend(w)
+	}
+	return actions
+}
+
+// discard closes what is left in the store, and has the keeper do so.
+func (m *Master) discard(s stored) {
+	for name, fd := range s {
+		unix.Close(fd)
+		m.keep.drop(name)
+	}
+}
+
+// adoptAddress takes an address over.
+func (as *addresses) adoptAddress(r addressRecord, s stored) error {
+	a := &address{key: r.Key, name: r.Name, data: r.Data, given: r.Given, unheld: r.Unheld,
+		ask: ask{kind: r.Kind, addr: r.Addr, any: r.Any, port: r.Port, v6only: r.V6Only, index: r.Index}}
+	if r.Shared != nil {
+		fd := s.take(sharedName(r.Key))
+		if fd < 0 {
+			return fmt.Errorf("cannot take over %s: its socket was not kept", r.Name)
+		}
+		a.shared = &shared{fd: fd, kind: r.Shared.Kind, name: r.Name, path: r.Shared.Path, file: unixFile{r.Shared.Dev, r.Shared.Ino}}
+		for _, h := range r.Holds {
+			a.holds = append(a.holds, &hold{worker: h.Worker, slot: h.Slot, listening: h.Listening, given: h.Given})
+		}
+		as.list = append(as.list, a)
+		return nil
+	}
+	var members []handoff.Member
+	var inodes []uint64
+	for _, sr := range r.Sockets {
+		fd := s.take(socketName(sr.Inode))
+		if fd < 0 {
+			continue // the keeper had not taken it yet; it is closed, and so out of the kernel's order
+		}
+		member := handoff.Member{FD: fd, Slot: sr.Slot, Own: sr.Own}
+		for _, h := range r.Holds {
+			if h.Inode == sr.Inode {
+				member.Holders++
+			}
+		}
+		members, inodes = append(members, member), append(inodes, sr.Inode)
+	}
+	cfg := as.config(r.V6Only)
+	cfg.Addr, cfg.Balance = r.Bound, balanceOf(r.Balance)
+	g, sockets, err := handoff.Restore(cfg, members, r.Steerable)
+	if err != nil {
+		return err
+	}
+	a.group = g
+	for _, h := range r.Holds {
+		for i, inode := range inodes {
+			if inode == h.Inode {
+				a.holds = append(a.holds, &hold{worker: h.Worker, slot: h.Slot, socket: sockets[i], listening: h.Listening, given: h.Given})
+			}
+		}
+	}
+	as.list = append(as.list, a)
+	return nil
+}
+
+// adoptWorker takes a worker over.
+func adoptWorker(r workerRecord, s stored, contract Contract) (w *worker, err error) {
+	pidfd := s.file(workerName(r.ID, keptPID))
+	if pidfd == nil {
+		return nil, errors.New("its pidfd was not kept")
+	}
+	w = &worker{started: &started{process: process{pid: r.PID, pidfd: pidfd, adopted: true}}, id: r.ID, slot: r.Slot, gen: r.Gen,
+		severalBind: r.Several, ports: r.Ports, last: tail.New(tailMost), began: r.Began, passed: map[int]passed{},
+		state: state{r.Status, r.Reloading}, seat: s.take(workerName(r.ID, keptSeat))}
+	if w.stderr = s.file(workerName(r.ID, keptStderr)); w.stderr == nil {
+		if w.stderr, err = os.Open(os.DevNull); err != nil {
+			return nil, err
+		}
+	}
+	if fd := s.take(workerName(r.ID, keptPair)); fd >= 0 {
+		if w.pair, err = handoff.OpenConn(fd); err != nil {
+			return nil, err
+		}
+	}
+	if f := s.file(workerName(r.ID, keptNotify)); f != nil {
+		c, err := net.FilePacketConn(f)
+		f.Close()
+		if err == nil {
+			w.notify, _ = c.(*net.UnixConn)
+		}
+	}
+	if f := s.file(workerName(r.ID, keptBinder)); f != nil {
+		w.binder = &process{pid: r.Binder, pidfd: f}
+	}
+	if contract == NodeContract && w.pair != nil {
+		w.channel = newChannel(w.pair)
+		if r.Flying { // until its receipt comes; it is not sent again
+			w.channel.flying, w.channel.tries = &outgoing{fd: -1}, sendTries
+		}
+	}
+	return w, nil
+}
+
+// killStrangers ends processes of a master before that its record does not know:
+// it died between their start and the record. They are the keeper's children by
+// now, and have its instance in their environment.
+func (m *Master) killStrangers() {
+	if m.cfg.Instance == "" || m.cfg.PID == 0 {
+		return
+	}
+	known := map[int]bool{os.Getpid(): true, m.cfg.PID: true}
+	for _, w := range m.workers {
+		known[w.pid] = true
+	}
+	tasks, _ := filepath.Glob("/proc/" + strconv.Itoa(m.cfg.PID) + "/task/*/children")
+	for _, task := range tasks {
+		b, _ := os.ReadFile(task)
+		for _, f := range strings.Fields(string(b)) {
+			pid, err := strconv.Atoi(f)
+			if err != nil || known[pid] {
+				continue
+			}
+			pidfd, err := unix.PidfdOpen(pid, 0)
+			if err != nil {
+				continue
+			}
+			env, _ := os.ReadFile("/proc/" + f + "/environ")
+			if hasVariable(env, "HANDOFF_INSTANCE="+m.cfg.Instance) && hasVariable(env, "HANDOFF_WORKER=") {
+				m.log.Warn("A process that the master before had just started is killed", "event", "worker.killed", "pid", pid)
+				p := process{pid: pid, pidfd: os.NewFile(uintptr(pidfd), "pidfd"), adopted: true}
+				m.trouble(p.killGroup())
+				p.pidfd.Close()
+				continue
+			}
+			unix.Close(pidfd)
+		}
+	}
+}
+
+func hasVariable(environ []byte, prefix string) bool {
+	for kv := range strings.SplitSeq(string(environ), "\x00") {
+		if strings.HasPrefix(kv, prefix) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,229 @@
+package master
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/handoff"
+	"handoff/internal/nodeipc"
+	"handoff/master/fleet"
+)
+
+// recordVersion is raised when an older master could not make sense of a record.
+// A master reads its own version and those before.
+const recordVersion = 1
+
+// record is what the next master must know besides descriptors. It outlives the
+// program: fields are added, with a zero value that means what was before, and
+// never changed or reused; testdata/record-*.json is one of every released
+// version. It holds the workers' environment, and so is for keeper and master
+// alone.
+type record struct {
+	Version   int             `json:"version"`
+	Fleet     fleet.State     `json:"fleet"`
+	Gens      []genRecord     `json:"generations"`
+	Workers   []workerRecord  `json:"workers"`
+	Addresses []addressRecord `json:"addresses"`
+	LastKey   int             `json:"last_key"`
+	Seats     []fleet.ID      `json:"seats"`
+	Given     []string        `json:"given,omitempty"` // keys of the addresses of --listen
+	Seq       int             `json:"seq"`
+	Began     time.Time       `json:"began"`
+	Restarts  map[int]int     `json:"restarts,omitempty"`
+	LastError string          `json:"last_error,omitempty"`
+}
+
+type genRecord struct {
+	Gen   fleet.Gen `json:"gen"`
+	Path  string    `json:"path"`
+	Args  []string  `json:"args"`
+	Dir   string    `json:"dir"`
+	Env   []string  `json:"env"`
+	Error string    `json:"error,omitempty"`
+	Words []string  `json:"words,omitempty"`
+}
+
+type workerRecord struct {
+	ID        fleet.ID  `json:"id"`
+	Slot      int       `json:"slot"`
+	Gen       fleet.Gen `json:"gen"`
+	PID       int       `json:"pid"`
+	Binder    int       `json:"binder,omitempty"`
+	Several   bool      `json:"several,omitempty"`
+	Ports     int       `json:"ports,omitempty"`
+	Began     time.Time `json:"began"`
+	Status    string    `json:"status,omitempty"`
+	Reloading bool      `json:"reloading,omitempty"`
+	Flying    bool      `json:"flying,omitempty"` // a descriptor is under way to it, not acknowledged
+}
+
+type addressRecord struct {
+	Key       string              `json:"key"`
+	Kind      nodeipc.AddressType `json:"kind"`
+	Addr      string              `json:"addr"`
+	Any       bool                `json:"any,omitempty"`
+	Port      int                 `json:"port"`
+	V6Only    bool                `json:"v6only,omitempty"`
+	Index     int                 `json:"index,omitempty"`
+	Name      string              `json:"name"`
+	Bound     netip.AddrPort      `json:"bound"`
+	Steerable bool                `json:"steerable,omitempty"`
+	Balance   string              `json:"balance,omitempty"`
+	Sockets   []socketRecord      `json:"sockets,omitempty"` // in the kernel's order
+	Shared    *sharedRecord       `json:"shared,omitempty"`
+	Data      json.RawMessage     `json:"data,omitempty"`
+	Holds     []holdRecord        `json:"holds,omitempty"`
+	Given     bool                `json:"given,omitempty"`
+	Unheld    time.Time           `json:"unheld"`
+}
+
+type socketRecord struct {
+	Inode uint64 `json:"inode"`
+	Slot  int    `json:"slot"`
+	Own   bool   `json:"own,omitempty"`
+}
+
+type sharedRecord struct {
+	Kind nodeipc.HandleType `json:"kind"`
+	Path string             `json:"path,omitempty"`
+	Dev  uint64             `json:"dev,omitempty"`
+	Ino  uint64             `json:"ino,omitempty"`
+}
+
+type holdRecord struct {
+	Worker    fleet.ID `json:"worker"`
+	Slot      int      `json:"slot"`
+	Inode     uint64   `json:"inode,omitempty"` // 0: shared
+	Listening bool     `json:"listening,omitempty"`
+	Given     bool     `json:"given,omitempty"`
+}
+
+// record returns what the next master must know.
+func (m *Master) record() record {
+	r := record{Version: recordVersion, Fleet: m.fleet.State(), LastKey: m.addrs.last, Seats: m.addrs.seats, Seq: m.seq,
+		Began: m.began, Restarts: m.restarts, LastError: m.lastError}
+	for _, gen := range r.Fleet.Known {
+		g := m.gens[gen]
+		if g == nil {
+			continue
+		}
+		gr := genRecord{Gen: gen, Words: g.words}
+		if g.err != nil {
+			gr.Error = g.err.Error()
+		} else {
+			gr.Path, gr.Args, gr.Dir, gr.Env = g.launch.path, g.launch.args, g.launch.dir, g.launch.env
+		}
+		r.Gens = append(r.Gens, gr)
+	}
+	for _, fw := range r.Fleet.Workers {
+		w := m.workers[fw.ID]
+		if w == nil {
+			continue
+		}
+		wr := workerRecord{ID: w.id, Slot: w.slot, Gen: w.gen, PID: w.pid, Several: w.severalBind, Ports: w.ports, Began: w.began,
+			Status: w.state.status, Reloading: w.state.reloading, Flying: w.channel != nil && w.channel.flying != nil}
+		if w.binder != nil {
+			wr.Binder = w.binder.pid
+		}
+		r.Workers = append(r.Workers, wr)
+	}
+	for _, a := range m.addrs.list {
+		r.Addresses = append(r.Addresses, a.record())
+	}
+	for _, a := range m.given {
+		r.Given = append(r.Given, a.key)
+	}
+	return r
+}
+
+func (a *address) record() addressRecord {
+	r := addressRecord{Key: a.key, Kind: a.ask.kind, Addr: a.ask.addr, Any: a.ask.any, Port: a.ask.port, V6Only: a.ask.v6only,
+		Index: a.ask.index, Name: a.name, Data: a.data, Given: a.given, Unheld: a.unheld}
+	if a.shared != nil {
+		r.Shared = &sharedRecord{Kind: a.shared.kind, Path: a.shared.path, Dev: a.shared.file.dev, Ino: a.shared.file.ino}
+	}
+	if a.group != nil {
+		r.Bound, r.Steerable, r.Balance = a.group.Addr(), a.group.Steerable(), a.group.Balance().String()
+		for _, s := range a.group.Sockets() {
+			r.Sockets = append(r.Sockets, socketRecord{s.Inode(), s.Slot(), s.Owned()})
+		}
+	}
+	for _, h := range a.holds {
+		hr := holdRecord{Worker: h.worker, Slot: h.slot, Listening: h.listening, Given: h.given}
+		if h.socket != nil {
+			hr.Inode = h.socket.Inode()
+		}
+		r.Holds = append(r.Holds, hr)
+	}
+	return r
+}
+
+// save hands the record to the keeper, if it has changed. It is written whole to
+// a file of its own before the keeper takes it in the place of the last one, so
+// that a master that is killed at any instant leaves a whole one.
+func (m *Master) save() {
+	if m.keep.conn == nil {
+		return
+	}
+	b, err := json.Marshal(m.record())
+	if err != nil {
+		m.trouble(fmt.Errorf("cannot write the state: %w", err))
+		return
+	}
+	if bytes.Equal(b, m.saved) {
+		return
+	}
+	fd, err := unix.MemfdCreate("handoff-state", unix.MFD_CLOEXEC)
+	if err != nil {
+		m.trouble(fmt.Errorf("cannot write the state: %w", err))
+		return
+	}
+	f := os.NewFile(uintptr(fd), stateName)
+	defer f.Close()
+	if _, err := f.Write(b); err != nil {
+		m.trouble(fmt.Errorf("cannot write the state: %w", err))
+		return
+	}
+	m.keep.store(stateName, fd)
+	m.saved = b
+}
+
+// recordMost bounds a record, in bytes.
+const recordMost = 64 << 20
+
+// parseRecord reads a record.
+func parseRecord(b []byte) (r record, err error) {
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, fmt.Errorf("cannot read the state of the master before: %w", err)
+	}
+	if r.Version < 1 || r.Version > recordVersion {
+		return r, fmt.Errorf("cannot read the state of the master before: it has version %d, this one knows up to %d", r.Version, recordVersion)
+	}
+	return r, nil
+}
+
+func readRecord(fd int) (record, error) {
+	f := os.NewFile(uintptr(fd), stateName)
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(io.NewSectionReader(f, 0, recordMost), recordMost))
+	if err != nil {
+		return record{}, fmt.Errorf("cannot read the state of the master before: %w", err)
+	}
+	return parseRecord(b)
+}
+
+func balanceOf(name string) handoff.Balance {
+	for _, b := range []handoff.Balance{handoff.Even, handoff.Sticky, handoff.Shared} {
+		if b.String() == name {
+			return b
+		}
+	}
+	return handoff.Even
+}
