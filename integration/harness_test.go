@@ -173,7 +173,11 @@ func launch(t *testing.T, o options) *world {
 			w.cmd.Process.Signal(syscall.SIGQUIT)
 			w.cmd.Process.Signal(syscall.SIGTERM) // at once
 			if !w.awaitEnd(10 * time.Second) {
+				master := w.master()
 				w.cmd.Process.Kill()
+				if master > 0 {
+					syscall.Kill(master, syscall.SIGKILL)
+				}
 				w.killWorkers()
 			}
 			w.cmd.Wait()
@@ -378,8 +382,10 @@ func (w *world) awaitEnd(most time.Duration) bool {
 
 // stacks makes handoff print its goroutines.
 func (w *world) stacks() {
-	w.cmd.Process.Signal(syscall.SIGABRT)
-	w.awaitEnd(5 * time.Second)
+	if master := w.master(); master > 0 {
+		syscall.Kill(master, syscall.SIGABRT)
+	}
+	w.awaitEnd(2 * time.Second)
 }
 
 func (w *world) dump() {
@@ -394,21 +400,25 @@ func (w *world) dump() {
 	}
 }
 
-// workers returns the pids of handoff's children.
+// master returns the pid of the keeper's master, 0 while there is none.
+func (w *world) master() int {
+	for _, pid := range children(w.pid()) {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if args := strings.Split(string(b), "\x00"); len(args) > 1 && args[1] == "__master" {
+			return pid
+		}
+	}
+	return 0
+}
+
+// workers returns the pids of the workers: the master's children, and those
+// that it has adopted, which are the keeper's.
 func (w *world) workers() []int {
 	w.t.Helper()
-	var pids []int
-	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", w.pid()))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	for _, task := range tasks {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", w.pid(), task.Name()))
-		if err != nil {
-			continue
-		}
-		for _, f := range strings.Fields(string(b)) {
-			pid, _ := strconv.Atoi(f)
+	master := w.master()
+	pids := children(master)
+	for _, pid := range children(w.pid()) {
+		if pid != master {
 			pids = append(pids, pid)
 		}
 	}
@@ -416,22 +426,56 @@ func (w *world) workers() []int {
 	return pids
 }
 
-// ledger lists the descriptors of handoff, for a comparison.
+func children(pid int) []int {
+	var pids []int
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, task := range tasks {
+		b, _ := os.ReadFile(task)
+		for _, f := range strings.Fields(string(b)) {
+			child, _ := strconv.Atoi(f)
+			pids = append(pids, child)
+		}
+	}
+	return pids
+}
+
+// ledger lists the descriptors of keeper and master, for a comparison.
+// What has just ended is still being let go of: it is read until it rests.
 func (w *world) ledger() []string {
 	w.t.Helper()
-	dir := fmt.Sprintf("/proc/%d/fd", w.pid())
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	var fds []string
-	for _, e := range entries {
-		to, err := os.Readlink(filepath.Join(dir, e.Name()))
-		if errors.Is(err, os.ErrNotExist) {
-			continue
+	fds, same := w.descriptors(), 0
+	for deadline := time.After(patience); same < 5; {
+		select {
+		case <-deadline:
+			w.t.Fatal("the descriptors do not come to rest")
+		case <-time.After(10 * time.Millisecond):
 		}
-		kind, _, _ := strings.Cut(to, ":")
-		fds = append(fds, kind)
+		if now := w.descriptors(); slices.Equal(now, fds) {
+			same++
+		} else {
+			fds, same = now, 0
+		}
+	}
+	return fds
+}
+
+func (w *world) descriptors() []string {
+	w.t.Helper()
+	var fds []string
+	for _, pid := range []int{w.pid(), w.master()} {
+		dir := fmt.Sprintf("/proc/%d/fd", pid)
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, e := range entries {
+			to, err := os.Readlink(filepath.Join(dir, e.Name()))
+			if errors.Is(err, os.ErrNotExist) {
+				continue
+			}
+			kind, _, _ := strings.Cut(to, ":")
+			fds = append(fds, kind)
+		}
 	}
 	slices.Sort(fds)
 	return fds
