@@ -434,15 +434,22 @@ func (g *Group) Mend(s *Socket) (wrongs []string, err error) {
 	if g.Fallen(s); s.fallen {
 		s.fallen = false
 		wrongs = append(wrongs, "shutdown(2) on the listening socket")
-		// Listening again makes it the last of the group.
+		// It is out of the kernel's order, and the last one is in its place: the
+		// program must not point anywhere wrong when it listens again, which
+		// makes it the last of the group, and whoever held it may have closed
+		// it. (A group whose only member fell has no program to mend.)
+		g.program = nil
+		err = g.apply()
 		if err := unix.Listen(s.fd, backlogMost); err != nil {
 			g.close(s)
 			g.program = nil
 			return wrongs, errors.Join(fmt.Errorf("%w on %v: %w", ErrLost, g.addr, err), g.apply())
 		}
 		g.order = append(g.order, s)
-		g.program = nil // the group may have lost it with its only member
-		err = g.apply()
+		if len(g.order) == 1 || g.seated(s) {
+			g.program = nil // the group may have lost it with its only member
+			err = errors.Join(err, g.apply())
+		}
 		if len(g.seats) == 0 && g.Steerable() {
 			err = g.attach(randomProgram([]int{0}))
 		}

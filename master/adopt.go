@@ -91,6 +91,11 @@ func (m *Master) takeOver(r record, s stored) []fleet.Action {
 		}
 		m.gens[gr.Gen] = g
 	}
+	for _, gen := range r.Fleet.Known {
+		if m.gens[gen] == nil { // it was asked for, and nothing done
+			m.prepare(gen)
+		}
+	}
 	for _, ar := range r.Addresses {
 		if err := m.addrs.adoptAddress(ar, s); err != nil {
 			m.log.Error(err.Error(), "event", "address.lost", "address", ar.Name)
@@ -109,7 +114,6 @@ func (m *Master) takeOver(r record, s stored) []fleet.Action {
 		}
 		m.workers[wr.ID] = w
 	}
-	m.fleet, m.later = nil, nil
 	var actions []fleet.Action
 	m.fleet, actions = fleet.Restore(m.cfg.Fleet, r.Fleet, now)
 	for _, fw := range m.fleet.Workers() {

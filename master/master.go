@@ -92,8 +92,9 @@ type Master struct {
 	addrs     addresses
 	given     []*address // of cfg.Listen, in its order
 	keep      keep
-	saved     []byte // the record that the keeper has
-	dirty     bool   // the record may have changed
+	saved     []byte        // the record that the keeper has
+	dirty     bool          // the record may have changed
+	took      []unix.Signal // since the record was saved
 	quiet     []*quieting
 	waiting   []passed        // connections for which there is no worker yet
 	events    chan event      // never closed; posting ends with quit
@@ -308,6 +309,9 @@ func (m *Master) step(e fleet.Event) {
 		m.later = m.later[1:]
 		actions, wake := m.fleet.Step(time.Now(), e)
 		m.wake = wake
+		if slices.ContainsFunc(actions, func(a fleet.Action) bool { _, ok := a.(fleet.Prepare); return ok }) {
+			m.save() // a master that comes after this one knows what was asked for
+		}
 		for _, a := range actions {
 			m.do(a)
 		}
@@ -366,6 +370,7 @@ func (m *Master) handle(e event) {
 }
 
 func (m *Master) signalled(s os.Signal) {
+	m.took = append(m.took, s.(unix.Signal))
 	switch s {
 	case unix.SIGUSR2, unix.SIGHUP:
 		m.step(fleet.Reload{})

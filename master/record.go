@@ -177,6 +177,7 @@ func (m *Master) save() {
 		m.trouble(fmt.Errorf("cannot write the state: %w", err))
 		return
 	}
+	defer m.acknowledge()
 	if bytes.Equal(b, m.saved) {
 		return
 	}
@@ -193,6 +194,14 @@ func (m *Master) save() {
 	}
 	m.keep.store(stateName, fd)
 	m.saved = b
+}
+
+// acknowledge tells the keeper which signals need not be sent again.
+func (m *Master) acknowledge() {
+	for _, s := range m.took {
+		m.keep.say("X_TOOK=" + unix.SignalName(s))
+	}
+	m.took = nil
 }
 
 // recordMost bounds a record, in bytes.

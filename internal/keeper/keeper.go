@@ -11,7 +11,8 @@
 //	                  FDSTOREREMOVE=1 FDNAME=n    close it
 //	                  X_CANDIDATE=1               I may become the master (an upgrade)
 //	                  STOPPING=1                  my exit is meant: exit with my code
-//	                  X_UP=1 and more             the rest is for the service manager above
+//	                  X_TOOK=SIGUSR2              I have taken note of the signal
+//	                  X_UP=1 and more the rest is for the service manager above
 //
 // Only the master, and a candidate that is its child, are believed, by the
 // credentials that the kernel attaches.
@@ -64,9 +65,10 @@ const (
 
 const (
 	storeMost    = 1 << 16 // descriptors
-	backoffMost  = 5 * time.Second
+	pendingMost  = 16
+	backoffMost  = 2 * time.Second
 	backoffFirst = 50 * time.Millisecond
-	calm         = 10 * time.Second // of life, after which a death is the first again
+	calm         = time.Second // of life, after which a death is the first again
 )
 
 // Keeper is the state, which belongs to Run's goroutine.
@@ -88,6 +90,7 @@ type keeper struct {
 	again    *time.Timer
 	wait     time.Duration
 	pending  []os.Signal // came while no master could take them
+	sent     []os.Signal // were sent to the master, which has not said that it took them
 }
 
 // Run supervises the master until it ends as it means to, and returns its exit
@@ -263,6 +266,9 @@ func (k *keeper) notice(pid int, text string, fds []int) {
 	if said["STOPPING"] == "1" && pid == k.master {
 		k.stopping = true
 	}
+	if name := said["X_TOOK"]; name != "" {
+		k.sent = slices.DeleteFunc(k.sent, func(s os.Signal) bool { return unix.SignalName(s.(unix.Signal)) == name })
+	}
 	if said["READY"] == "1" {
 		k.becomes(pid)
 	}
@@ -334,9 +340,13 @@ func (k *keeper) forward(s os.Signal) {
 		return
 	}
 	if !k.ready || unix.PidfdSendSignal(k.pidfd, s.(unix.Signal), nil, 0) != nil {
-		if len(k.pending) < 16 {
+		if len(k.pending) < pendingMost {
 			k.pending = append(k.pending, s)
 		}
+		return
+	}
+	if !slices.Contains(k.sent, s) { // one that is pending twice comes once
+		k.sent = append(k.sent, s)
 	}
 }
 
@@ -412,6 +422,9 @@ func (k *keeper) reap() (code int, ended bool) {
 func (k *keeper) died(status unix.WaitStatus) {
 	k.restarts++
 	k.reason = how(status)
+	// What it was told and may not have done, the next one is told.
+	k.pending = append(k.sent, k.pending...)
+	k.sent = nil
 	if time.Since(k.began) >= calm {
 		k.wait = 0
 	}

@@ -1,0 +1,241 @@
+package integration
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"handoff/internal/load"
+)
+
+// killMaster ends the master with -9, and waits until the next one has adopted
+// the workers.
+func (w *world) killMaster() event {
+	w.t.Helper()
+	old := w.master()
+	for old == 0 {
+		<-time.After(time.Millisecond)
+		old = w.master()
+	}
+	syscall.Kill(old, syscall.SIGKILL)
+	return w.await("master.adopted")
+}
+
+// programs of both kinds: Node under its own contract, and a Go program that
+// knows nothing, or knows everything, of handoff under the bind contract.
+func survivors(t *testing.T) map[string]options {
+	port := freePort(t)
+	return map[string]options{
+		"node": {flags: []string{"-n", "4"}},
+		"go":   {flags: []string{"-n", "4", "--keepalive-linger", "500ms"}, app: []string{goProgram(t, "gosdk")}, env: []string{"PORT=" + port}},
+	}
+}
+
+// kill -9 of the master loses nothing: workers and clients notice nothing, and
+// the next master reloads.
+func TestMasterIsKilled(t *testing.T) {
+	for name, o := range survivors(t) {
+		t.Run(name, func(t *testing.T) {
+			w := start(t, o)
+			before := w.workers()
+			fresh := w.load(load.Config{Clients: 16})
+			kept := w.load(load.Config{Mode: load.KeepAlive, Clients: 16, Pause: 1_000_000})
+			fresh.Await(200, patience)
+			began := time.Now()
+			w.killMaster()
+			first := time.Since(began)
+			settled := w.ledger()
+			for range times(50, 6) { // with the keeper's growing waits between
+				w.killMaster()
+				fresh.Await(20, patience)
+				kept.Await(20, patience)
+			}
+			if now := w.workers(); fmt.Sprint(now) != fmt.Sprint(before) {
+				t.Errorf("workers %v, before %v", now, before)
+			}
+			if now := w.ledger(); len(now) != len(settled) {
+				t.Errorf("descriptors %d, before %d\n%v\n%v", len(now), len(settled), now, settled)
+			}
+			t.Logf("the next master had adopted everything within %v", first)
+			w.reload()
+			w.retired(4)
+			w.killMaster()
+			w.nothingLost(fresh)
+			w.nothingLost(kept)
+			w.stop()
+		})
+	}
+}
+
+// The master dies in the middle of a reload: the next one goes on with it.
+func TestMasterIsKilledInAReload(t *testing.T) {
+	for name, o := range survivors(t) {
+		t.Run(name, func(t *testing.T) {
+			w := start(t, o)
+			fresh := w.load(load.Config{Clients: 16})
+			kept := w.load(load.Config{Mode: load.KeepAlive, Clients: 16, Pause: 1_000_000})
+			fresh.Await(200, patience)
+			generation := 1
+			for _, at := range []string{"cluster.reloading", "worker.started", "worker.ready", "cluster.reloaded", "worker.draining"} {
+				w.signal(syscall.SIGUSR2)
+				w.awaitWhere(at, func(e event) bool {
+					return e.Generation > generation || at == "worker.draining" && e.Generation == generation
+				})
+				w.killMaster()
+				generation = w.reloaded(generation + 1)
+				// Only the new generation is left.
+				w.settled(4)
+			}
+			w.nothingLost(fresh)
+			w.nothingLost(kept)
+			w.stop()
+		})
+	}
+}
+
+// reloaded waits until a generation serves, or a later one: a reload that a
+// master has begun, and had not told the keeper of, is begun again by the next.
+func (w *world) reloaded(generation int) int {
+	w.t.Helper()
+	for deadline := time.After(patience); ; {
+		for _, e := range w.all("cluster.reloaded") {
+			if e.Generation >= generation {
+				return e.Generation
+			}
+		}
+		select {
+		case <-w.more:
+		case <-deadline:
+			w.t.Fatalf("generation %d does not serve", generation)
+		}
+	}
+}
+
+// settled waits until n workers are left, and nothing else.
+func (w *world) settled(n int) {
+	w.t.Helper()
+	deadline := time.After(patience)
+	for len(w.workers()) != n {
+		select {
+		case <-deadline:
+			w.t.Fatalf("workers %v, want %d", w.workers(), n)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// A worker that dies while there is no master is replaced by the next one, once.
+func TestWorkerAndMasterAreKilled(t *testing.T) {
+	w := start(t, options{flags: []string{"-n", "4", "--respawn", "100ms"}})
+	run := w.load(load.Config{Clients: 16})
+	run.Await(200, patience)
+	victim := w.all("worker.ready")[1]
+	master := w.master()
+	syscall.Kill(master, syscall.SIGSTOP)
+	syscall.Kill(victim.PID, syscall.SIGKILL)
+	syscall.Kill(master, syscall.SIGKILL)
+	w.await("master.adopted")
+	if e := w.await("worker.crashed"); e.Worker != victim.Worker {
+		t.Errorf("%+v", e)
+	}
+	w.awaitWhere("worker.ready", func(e event) bool { return e.Slot == victim.Slot })
+	w.settled(4)
+	run.Await(200, patience)
+	r := run.Stop()
+	t.Log(r)
+	if r.Lost() > 16 || r.Failed[load.Refused]+r.Failed[load.Timeout] > 0 {
+		t.Errorf("%d lost, at most the 16 that were inside the worker may be", r.Lost())
+	}
+	if n := len(w.all("worker.started")); n != 5 {
+		t.Errorf("%d starts, want 5", n)
+	}
+	w.stop()
+}
+
+// chaos is the whole: at a random moment kill -9 the master, or a worker, or
+// reload, or reload and kill the master in the middle, or scale.
+func TestChaos(t *testing.T) {
+	for name, o := range survivors(t) {
+		t.Run(name, func(t *testing.T) {
+			o.flags = append(o.flags, "--respawn", "50ms", "--backoff", "200ms")
+			w := start(t, o)
+			r := rand.New(rand.NewPCG(uint64(os.Getpid()), 1))
+			fresh := w.load(load.Config{Clients: 8})
+			kept := w.load(load.Config{Mode: load.KeepAlive, Clients: 8, Pause: 2_000_000})
+			slots, killed := 4, 0
+			for range times(250, 15) { // for each of two programs
+				fresh.Await(20, patience)
+				switch n := r.IntN(6); n {
+				case 0:
+					w.killMaster()
+				case 1:
+					serving := w.serving()
+					syscall.Kill(serving[r.IntN(len(serving))], syscall.SIGKILL)
+					killed++
+				case 2:
+					w.reloadThrough()
+				case 3:
+					w.signal(syscall.SIGUSR2)
+					<-time.After(time.Duration(r.IntN(300)) * time.Millisecond)
+					w.killMaster()
+				case 4:
+					if slots < 5 {
+						slots++
+						w.signal(syscall.SIGTTIN)
+					}
+				case 5:
+					if slots > 3 {
+						slots--
+						w.signal(syscall.SIGTTOU)
+					}
+				}
+				w.settled(slots)
+			}
+			a, b := fresh.Stop(), kept.Stop()
+			t.Logf("%d workers killed\nnew connections: %v\nkeep-alive: %v", killed, a, b)
+			// Inside a killed worker there can be one request of each client, and
+			// what a batch of accepts has taken.
+			if most := int64(killed * 16); a.Lost()+b.Lost() > most || a.Failed[load.Refused]+b.Failed[load.Refused]+a.Failed[load.Timeout]+b.Failed[load.Timeout] > 0 {
+				t.Errorf("%d lost with %d workers killed: more than can have been inside them, or of another class", a.Lost()+b.Lost(), killed)
+			}
+			for _, pid := range append(w.workers(), w.master()) {
+				if s := processState(pid); s == "Z" {
+					t.Errorf("%d is a zombie", pid)
+				}
+			}
+			w.stop()
+		})
+	}
+}
+
+// reloadThrough reloads, and waits for it, whatever the master's log says
+// before.
+func (w *world) reloadThrough() {
+	w.t.Helper()
+	w.signal(syscall.SIGUSR2)
+	w.await("cluster.reloaded")
+}
+
+// serving returns the pids of live workers.
+func (w *world) serving() []int {
+	w.t.Helper()
+	for {
+		if pids := w.workers(); len(pids) > 0 {
+			return pids
+		}
+		<-time.After(time.Millisecond)
+	}
+}
+
+func processState(pid int) string {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	for i := len(b) - 1; i >= 0; i-- {
+		if b[i] == ')' && i+2 < len(b) {
+			return string(b[i+2])
+		}
+	}
+	return ""
+}
