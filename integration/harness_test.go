@@ -133,6 +133,7 @@ type options struct {
 	// passed are sockets that it gets as from a service manager.
 	passed []*os.File
 	behind []string // a command that runs handoff
+	binary string   // the handoff to run, if it is not the one under test
 }
 
 // launch starts handoff without waiting for anything.
@@ -146,7 +147,10 @@ func launch(t *testing.T, o options) *world {
 	}
 	w := &world{t: t, dir: o.dir, more: make(chan struct{}, 1), out: &lockedBuffer{}}
 	args := append([]string{"run", "--log", "json", "--drain-timeout", "20s", "--kill-grace", "2s"}, o.flags...)
-	w.cmd = exec.Command(binary, append(append(args, "--"), o.app...)...)
+	if o.binary == "" {
+		o.binary = binary
+	}
+	w.cmd = exec.Command(o.binary, append(append(args, "--"), o.app...)...)
 	if len(o.passed) > 0 {
 		w.cmd = exec.Command("sh", append([]string{"-c", fmt.Sprintf(`LISTEN_PID=$$ LISTEN_FDS=%d exec "$0" "$@"`, len(o.passed)), binary}, w.cmd.Args[1:]...)...)
 		w.cmd.ExtraFiles = o.passed

@@ -125,8 +125,14 @@ func (m *Master) takeOver(r record, s stored) []fleet.Action {
 	m.trouble(m.addrs.steer())
 	m.discard(s)
 	m.killStrangers()
-	m.log.Warn("The master has died; this one goes on with its workers", "event", "master.adopted", "reason", m.cfg.Reason,
-		"restarts", m.cfg.Restarts, "workers", len(m.workers), "addresses", m.names())
+	m.reloadNext = r.Reload
+	if m.cfg.Upgraded {
+		m.log.Info("Upgraded: this master goes on with the workers", "event", "master.upgraded", "version", m.cfg.Version,
+			"workers", len(m.workers), "addresses", m.names())
+	} else {
+		m.log.Warn("The master has died; this one goes on with its workers", "event", "master.adopted", "reason", m.cfg.Reason,
+			"restarts", m.cfg.Restarts, "workers", len(m.workers), "addresses", m.names())
+	}
 	for _, w := range m.workers {
 		m.attend(w)
 	}

@@ -49,20 +49,27 @@ type (
 	died struct{ id fleet.ID }
 	// ended: they have been; it is not reaped yet.
 	ended struct{ id fleet.ID }
+	// upgraded: a new binary can take over, or could not; done is closed or told.
+	upgraded struct{ err error }
+	// upgradeAsked: somebody wants one; to has room for the answer, which comes
+	// only if there is none.
+	upgradeAsked struct{ to chan<- error }
 	// statusAsked: somebody wants to know; to has room for the answer.
 	statusAsked struct{ to chan<- Status }
 	// stirred: the watch has something to collect.
 	stirred struct{}
 )
 
-func (signalled) event()   {}
-func (said) event()        {}
-func (garbled) event()     {}
-func (hungUp) event()      {}
-func (seated) event()      {}
-func (called) event()      {}
-func (notified) event()    {}
-func (died) event()        {}
-func (ended) event()       {}
-func (statusAsked) event() {}
-func (stirred) event()     {}
+func (signalled) event()    {}
+func (said) event()         {}
+func (garbled) event()      {}
+func (hungUp) event()       {}
+func (seated) event()       {}
+func (called) event()       {}
+func (notified) event()     {}
+func (died) event()         {}
+func (ended) event()        {}
+func (upgraded) event()     {}
+func (upgradeAsked) event() {}
+func (statusAsked) event()  {}
+func (stirred) event()      {}

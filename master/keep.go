@@ -1,10 +1,13 @@
 package master
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -63,6 +66,60 @@ func (k keep) flush() {
 	w.Close()
 	r.SetReadDeadline(time.Now().Add(keeperPatience))
 	r.Read(make([]byte, 1)) // its end
+}
+
+// Give asks the keeper for all that it holds, for a candidate whose master
+// before has gone. The caller owns the descriptors.
+func Give(keeper string) ([]handoff.Named, error) {
+	k, err := dialKeeper(keeper, nil)
+	if err != nil {
+		return nil, err
+	}
+	if k.conn == nil {
+		return nil, errors.New("cannot take over: there is no keeper")
+	}
+	defer k.conn.Close()
+	ours, theirs, err := handoff.Pair()
+	if err != nil {
+		return nil, err
+	}
+	defer ours.Close()
+	err = k.conn.Write([]byte("X_GIVE=1"), int(theirs.Fd()))
+	theirs.Close()
+	if err != nil {
+		return nil, fmt.Errorf("cannot ask the keeper: %w", err)
+	}
+	var named []handoff.Named
+	buf := make([]byte, 512)
+	for {
+		n, fds, err := ours.Read(buf)
+		if err == nil && n == 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			closeAll(fds)
+			return named, fmt.Errorf("cannot take what the keeper holds: %w", err)
+		}
+		name := strings.TrimSuffix(string(buf[:n]), "\n")
+		if name == "" {
+			return named, nil
+		}
+		if len(fds) != 1 {
+			closeAll(fds)
+			return named, fmt.Errorf("the keeper has sent %d descriptors for %q", len(fds), name)
+		}
+		named = append(named, handoff.Named{Name: name, FD: fds[0]})
+	}
+}
+
+// SayCandidate tells the keeper that this process may become the master.
+func SayCandidate(keeper string) error {
+	k, err := dialKeeper(keeper, nil)
+	if err != nil || k.conn == nil {
+		return err
+	}
+	defer k.conn.Close()
+	return k.conn.Write([]byte("X_CANDIDATE=1"))
 }
 
 // The names of what is kept.

@@ -65,11 +65,17 @@ type Config struct {
 	// Keeper is the address of the keeper's notify socket, "" for none; Instance
 	// tells its processes from others. Store is what it has kept of a master
 	// before, which has died for Reason, as Restarts others have; Run owns it.
-	Keeper     string
-	Instance   string
-	Store      []handoff.Named
-	Restarts   int
-	Reason     string
+	Keeper   string
+	Instance string
+	Store    []handoff.Named
+	Restarts int
+	Reason   string
+	// Upgrade starts the binary that is on disk now with the state, and returns
+	// nil when that can take over: this master ends then. Changed tells whether it
+	// is another one. Upgraded tells that this master has taken over so.
+	Upgrade    func(state []byte) error
+	Changed    func() bool
+	Upgraded   bool
 	ReadyWhen  ReadyWhen
 	Balance    handoff.Balance
 	QuietGrace time.Duration // in which a worker may take note of what it has accepted; part of quiet
@@ -83,30 +89,34 @@ type Config struct {
 
 // Master is the loop and what it owns.
 type Master struct {
-	cfg       Config
-	log       *slog.Logger
-	fleet     *fleet.Fleet
-	wake      time.Time // the fleet's
-	workers   map[fleet.ID]*worker
-	gens      map[fleet.Gen]*generation
-	addrs     addresses
-	given     []*address // of cfg.Listen, in its order
-	keep      keep
-	saved     []byte        // the record that the keeper has
-	dirty     bool          // the record may have changed
-	took      []unix.Signal // since the record was saved
-	quiet     []*quieting
-	waiting   []passed        // connections for which there is no worker yet
-	events    chan event      // never closed; posting ends with quit
-	quit      chan struct{}   // closed by Run when it returns
-	later     []fleet.Event   // what actions have led to, for the next steps
-	seq       int             // of the messages to workers
-	hurried   os.Signal       // the second signal to stop
-	done      *fleet.Done     // set at the end
-	strays    map[string]bool // things said once
-	began     time.Time
-	restarts  map[int]int // of slots, by crashes
-	lastError string
+	cfg        Config
+	log        *slog.Logger
+	fleet      *fleet.Fleet
+	wake       time.Time // the fleet's
+	workers    map[fleet.ID]*worker
+	gens       map[fleet.Gen]*generation
+	addrs      addresses
+	given      []*address // of cfg.Listen, in its order
+	keep       keep
+	saved      []byte        // the record that the keeper has
+	dirty      bool          // the record may have changed
+	took       []unix.Signal // since the record was saved
+	upgrading  bool
+	askers     []chan<- error // of the upgrade that is under way
+	reloadNext bool           // a reload is to follow the upgrade
+	replaced   bool           // a new master takes over: this one ends, and nothing with it
+	quiet      []*quieting
+	waiting    []passed        // connections for which there is no worker yet
+	events     chan event      // never closed; posting ends with quit
+	quit       chan struct{}   // closed by Run when it returns
+	later      []fleet.Event   // what actions have led to, for the next steps
+	seq        int             // of the messages to workers
+	hurried    os.Signal       // the second signal to stop
+	done       *fleet.Done     // set at the end
+	strays     map[string]bool // things said once
+	began      time.Time
+	restarts   map[int]int // of slots, by crashes
+	lastError  string
 }
 
 // worker is a live process, as the loop knows it.
@@ -203,15 +213,24 @@ func Run(cfg Config) int {
 	for _, a := range first {
 		m.do(a)
 	}
-	if adopted {
+	switch {
+	case adopted && m.reloadNext:
+		m.reloadNext = false
+		m.step(fleet.Reload{})
+	case adopted:
 		m.step(nil)
-	} else {
+	default:
 		m.step(fleet.Reload{})
 	}
 	m.loop()
 	stop()
 	close(m.quit)
 	control()
+	if m.replaced {
+		m.keep.say("X_LEAVING=1")
+		m.keep.flush()
+		return 0
+	}
 	m.addrs.closeAll()
 	watch.Close()
 	m.keep.say("STOPPING=1")
@@ -242,7 +261,7 @@ func (m *Master) post(e event) {
 func (m *Master) loop() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	for m.done == nil {
+	for m.done == nil && !m.replaced {
 		if m.dirty {
 			m.dirty = false
 			m.save()
@@ -358,6 +377,11 @@ func (m *Master) handle(e event) {
 		if w := m.workers[e.id]; w != nil {
 			m.notified(w, e.notice)
 		}
+	case upgradeAsked:
+		m.askers = append(m.askers, e.to)
+		m.upgrade()
+	case upgraded:
+		m.upgraded(e.err)
 	case statusAsked:
 		e.to <- m.status()
 	case died:
@@ -372,7 +396,14 @@ func (m *Master) handle(e event) {
 func (m *Master) signalled(s os.Signal) {
 	m.took = append(m.took, s.(unix.Signal))
 	switch s {
-	case unix.SIGUSR2, unix.SIGHUP:
+	case unix.SIGUSR2:
+		if m.upgrading || m.cfg.Changed != nil && !m.fleet.Stopping() && m.cfg.Changed() {
+			m.reloadNext = true
+			m.upgrade()
+			return
+		}
+		m.step(fleet.Reload{})
+	case unix.SIGHUP:
 		m.step(fleet.Reload{})
 	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT:
 		if m.fleet.Stopping() {

@@ -38,6 +38,7 @@ type record struct {
 	Began     time.Time       `json:"began"`
 	Restarts  map[int]int     `json:"restarts,omitempty"`
 	LastError string          `json:"last_error,omitempty"`
+	Reload    bool            `json:"reload,omitempty"` // is wanted, once the next master is there
 }
 
 type genRecord struct {
@@ -108,7 +109,7 @@ type holdRecord struct {
 // record returns what the next master must know.
 func (m *Master) record() record {
 	r := record{Version: recordVersion, Fleet: m.fleet.State(), LastKey: m.addrs.last, Seats: m.addrs.seats, Seq: m.seq,
-		Began: m.began, Restarts: m.restarts, LastError: m.lastError}
+		Began: m.began, Restarts: m.restarts, LastError: m.lastError, Reload: m.reloadNext}
 	for _, gen := range r.Fleet.Known {
 		g := m.gens[gen]
 		if g == nil {
@@ -216,6 +217,13 @@ func parseRecord(b []byte) (r record, err error) {
 		return r, fmt.Errorf("cannot read the state of the master before: it has version %d, this one knows up to %d", r.Version, recordVersion)
 	}
 	return r, nil
+}
+
+// CheckRecord tells whether this binary can take over from a master with that
+// state.
+func CheckRecord(b []byte) error {
+	_, err := parseRecord(b)
+	return err
 }
 
 func readRecord(fd int) (record, error) {

@@ -75,6 +75,21 @@ func (c Control) Status(ctx context.Context) (Status, error) {
 	}
 }
 
+// Upgrade asks for one. It returns when that has failed, or with ErrGone when
+// this master has made room for the new one.
+func (c Control) Upgrade(ctx context.Context) error {
+	to := make(chan error, 1)
+	go c.post(upgradeAsked{to})
+	select {
+	case err := <-to:
+		return err
+	case <-c.quit:
+		return ErrGone
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 func (m *Master) status() Status {
 	s := Status{Schema: 1, Name: m.cfg.Name, Version: m.cfg.Version, PID: m.cfg.PID, Started: m.began,
 		Generation: int(m.fleet.Live()), Wanted: int(m.fleet.Wanted()), Slots: m.fleet.Slots(), LastError: m.lastError,

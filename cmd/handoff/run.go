@@ -22,6 +22,7 @@ import (
 	"handoff/internal/keeper"
 	"handoff/internal/logging"
 	"handoff/internal/pidfile"
+	"handoff/internal/upgrade"
 	"handoff/master"
 	"handoff/master/fleet"
 	"handoff/sdk/node"
@@ -123,6 +124,18 @@ func supervise(cfg *config.Run, args []string, asMaster bool) (code int, err err
 	pid, _ := strconv.Atoi(os.Getenv(keeper.EnvKeeper))
 	restarts, _ := strconv.Atoi(os.Getenv(keeper.EnvRestarts))
 	passed, store := split(passed)
+	up, err := upgrade.New(cfg.UpgradeTimeout)
+	if err != nil {
+		return 0, failed{err}
+	}
+	if up.Candidate() {
+		if store, err = takeOver(up); err != nil {
+			return 0, failed{err}
+		}
+		passed, store = split(store)
+	} else if err := up.Settle(); err != nil {
+		return 0, failed{err}
+	}
 	signal, err := cfg.Signal()
 	if err != nil {
 		return 0, err
@@ -132,7 +145,7 @@ func supervise(cfg *config.Run, args []string, asMaster bool) (code int, err err
 		return 0, err
 	}
 	lean()
-	if restarts == 0 {
+	if restarts == 0 && !up.Candidate() {
 		log.Info("handoff runs "+strings.Join(args, " "), "event", "cluster.starting", "pid", pid,
 			"workers", slots, "version", version)
 	}
@@ -158,6 +171,9 @@ func supervise(cfg *config.Run, args []string, asMaster bool) (code int, err err
 		Instance:    os.Getenv(keeper.EnvInstance),
 		Restarts:    restarts,
 		Reason:      os.Getenv(keeper.EnvReason),
+		Upgrade:     up.Start,
+		Changed:     upgrade.Changed,
+		Upgraded:    up.Candidate(),
 		DrainSignal: signal,
 		Hold:        hold,
 		ReadyWhen:   master.ReadyWhen(cfg.ReadyWhen),
@@ -206,6 +222,29 @@ func keep(cfg *config.Run, passed []handoff.Named) (code int, err error) {
 	return keeper.Run(keeper.Config{Path: path, Args: append([]string{masterWord}, os.Args[1:]...),
 		Passed: passed, Upstream: os.Getenv("NOTIFY_SOCKET"), Stderr: os.Stderr}), nil
 }
+
+// takeOver is what a new binary does: it looks whether it understands the state,
+// lets the master before go, and takes from the keeper what that one had.
+func takeOver(up *upgrade.Upgrader) ([]handoff.Named, error) {
+	notify := os.Getenv("NOTIFY_SOCKET")
+	if err := master.SayCandidate(notify); err != nil {
+		return nil, err
+	}
+	state, err := up.State()
+	if err != nil {
+		return nil, err
+	}
+	if err := master.CheckRecord(state); err != nil {
+		return nil, err
+	}
+	if err := up.Take(takePatience); err != nil {
+		return nil, err
+	}
+	return master.Give(notify)
+}
+
+// takePatience is how long the master before may take to exit.
+const takePatience = 10 * time.Second
 
 // binary is the path that this program was called by, absolute: through its
 // symlinks, so that an upgrade follows them.

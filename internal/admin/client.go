@@ -42,7 +42,7 @@ func Find(name string) (*Client, error) {
 		return nil, err
 	}
 	path := filepath.Join(Dir(), name+".sock")
-	return &Client{Name: name, http: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+	return &Client{Name: name, http: &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", path)
@@ -50,8 +50,17 @@ func Find(name string) (*Client, error) {
 }
 
 // Get asks for a path of the API and decodes the answer into v.
-func (c *Client) Get(path string, v any) error {
-	resp, err := c.http.Get("http://handoff" + path)
+func (c *Client) Get(path string, v any) error { return c.ask(http.MethodGet, path, v) }
+
+// Post is Get for what changes something.
+func (c *Client) Post(path string, v any) error { return c.ask(http.MethodPost, path, v) }
+
+func (c *Client) ask(method, path string, v any) error {
+	req, err := http.NewRequest(method, "http://handoff"+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
 	if err != nil {
 		var op *net.OpError
 		if errors.As(err, &op) && op.Op == "dial" {

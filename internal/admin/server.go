@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -28,6 +29,16 @@ func Serve(l net.Listener, c master.Control, log *slog.Logger) (stop func()) {
 		usage(s.Workers)
 		answer(rw, http.StatusOK, s)
 	})
+	mux.HandleFunc("POST /v1/upgrade", func(rw http.ResponseWriter, r *http.Request) {
+		switch err := c.Upgrade(r.Context()); {
+		case errors.Is(err, master.ErrGone):
+			answer(rw, http.StatusOK, map[string]bool{"upgraded": true})
+		case err != nil:
+			answer(rw, http.StatusConflict, Problem{err.Error()})
+		default:
+			answer(rw, http.StatusOK, map[string]bool{"upgraded": true})
+		}
+	})
 	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
 		answer(rw, http.StatusNotFound, Problem{"there is no " + r.Method + " " + r.URL.Path + "; see /v1/status"})
 	})
@@ -40,11 +51,18 @@ func Serve(l net.Listener, c master.Control, log *slog.Logger) (stop func()) {
 	}()
 	return func() {
 		path := l.Addr().String()
-		srv.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), lastAnswers)
+		defer cancel()
+		if srv.Shutdown(ctx) != nil {
+			srv.Close()
+		}
 		<-done
 		os.Remove(strings.TrimSuffix(path, "."+strconv.Itoa(os.Getpid()))) // its name while it was made
 	}
 }
+
+// lastAnswers is how long a client may take for an answer when the master ends.
+const lastAnswers = 500 * time.Millisecond
 
 // Problem is the body of an answer that is not 200.
 type Problem struct {

@@ -21,37 +21,38 @@ import (
 
 // Run is the configuration of `handoff run`. NewRun gives the defaults.
 type Run struct {
-	Workers      string
-	ReadyWhen    string
-	ReadyTimeout time.Duration
-	DrainTimeout time.Duration
-	KillGrace    time.Duration
-	QuietTimeout time.Duration
-	Respawn      time.Duration
-	Backoff      time.Duration
-	MaxFailures  int
-	Strategy     string
-	Surge        int
-	Canary       time.Duration
-	Balance      string
-	Contract     string
-	DrainSignal  string
-	HoldOnly     []string
-	NoHold       []string
-	Listen       []string
-	Watchdog     time.Duration
-	DrainSpread  time.Duration
-	Linger       time.Duration
-	NoPreload    bool
-	NoSteering   bool
-	PIDFile      string
-	Name         string
-	Dir          string
-	Env          []string
-	EnvFile      string
-	Log          string
-	LogLevel     string
-	LogFile      string
+	Workers        string
+	ReadyWhen      string
+	ReadyTimeout   time.Duration
+	DrainTimeout   time.Duration
+	KillGrace      time.Duration
+	QuietTimeout   time.Duration
+	Respawn        time.Duration
+	Backoff        time.Duration
+	MaxFailures    int
+	Strategy       string
+	Surge          int
+	Canary         time.Duration
+	Balance        string
+	Contract       string
+	DrainSignal    string
+	HoldOnly       []string
+	NoHold         []string
+	Listen         []string
+	Watchdog       time.Duration
+	DrainSpread    time.Duration
+	UpgradeTimeout time.Duration
+	Linger         time.Duration
+	NoPreload      bool
+	NoSteering     bool
+	PIDFile        string
+	Name           string
+	Dir            string
+	Env            []string
+	EnvFile        string
+	Log            string
+	LogLevel       string
+	LogFile        string
 }
 
 // Defaults of a stop: below what a container's runtime gives it (Docker: 10 s).
@@ -68,7 +69,7 @@ func NewRun() *Run {
 		Workers: "max", ReadyWhen: "listening", ReadyTimeout: time.Minute,
 		DrainTimeout: drainTimeout, KillGrace: killGrace, QuietTimeout: 3 * time.Second,
 		Respawn: time.Second, Backoff: 30 * time.Second, MaxFailures: 3,
-		Strategy: "all", Balance: "even", Contract: "auto", DrainSignal: "TERM", Linger: 6 * time.Second,
+		Strategy: "all", Balance: "even", Contract: "auto", DrainSignal: "TERM", Linger: 6 * time.Second, UpgradeTimeout: 15 * time.Second,
 		Log: "auto", LogLevel: "info",
 	}
 	if InContainer() {
@@ -112,6 +113,7 @@ func (r *Run) Flags(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&r.Listen, "listen", nil, "listen on `[NAME=]ADDR` and give it to each worker as systemd does (LISTEN_FDS): 8000, 127.0.0.1:8000, tcp6:8000, unix:/path,mode=660,owner=USER:GROUP (may be repeated)")
 	duration(fs, &r.Watchdog, "watchdog", "replace a worker that has not said WATCHDOG=1 on its NOTIFY_SOCKET for so long; 0: never")
 	duration(fs, &r.DrainSpread, "drain-spread", "spread the drains of a reload over so long, for programs with long-lived connections")
+	duration(fs, &r.UpgradeTimeout, "upgrade-timeout", "how long a new binary of handoff may take to take over, before the old one goes on")
 	duration(fs, &r.Linger, "keepalive-linger", "in a drain, how long idle keep-alive connections may still send a request")
 	fs.BoolVar(&r.NoPreload, "no-preload", r.NoPreload, "do not load the drain preload into Node programs")
 	fs.StringVar(&r.PIDFile, "pid-file", r.PIDFile, "write the pid to `file`, and remove it at the end")
@@ -192,7 +194,7 @@ func (r *Run) Check() error {
 	if _, err := r.Slots(); err != nil {
 		return err
 	}
-	for name, d := range map[string]time.Duration{"ready-timeout": r.ReadyTimeout, "respawn": r.Respawn, "backoff": r.Backoff} {
+	for name, d := range map[string]time.Duration{"ready-timeout": r.ReadyTimeout, "respawn": r.Respawn, "backoff": r.Backoff, "upgrade-timeout": r.UpgradeTimeout} {
 		if d <= 0 {
 			return fmt.Errorf("--%s must be more than 0", name)
 		}

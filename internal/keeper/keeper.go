@@ -11,7 +11,9 @@
 //	                  FDSTOREREMOVE=1 FDNAME=n    close it
 //	                  X_CANDIDATE=1               I may become the master (an upgrade)
 //	                  STOPPING=1                  my exit is meant: exit with my code
-//	                  X_TOOK=SIGUSR2              I have taken note of the signal
+//	                  X_LEAVING=1                 I make room for the candidate
+//	                  X_GIVE=1 + socket           the store, please: I am the candidate
+//	                  X_TOOK=SIGUSR2 I have taken note of the signal
 //	                  X_UP=1 and more the rest is for the service manager above
 //
 // Only the master, and a candidate that is its child, are believed, by the
@@ -64,11 +66,13 @@ const (
 )
 
 const (
-	storeMost    = 1 << 16 // descriptors
-	pendingMost  = 16
-	backoffMost  = 2 * time.Second
-	backoffFirst = 50 * time.Millisecond
-	calm         = time.Second // of life, after which a death is the first again
+	storeMost     = 1 << 16 // descriptors
+	pendingMost   = 16
+	candidateMost = 30 * time.Second
+	givePatience  = 2 * time.Second
+	backoffMost   = 2 * time.Second
+	backoffFirst  = 50 * time.Millisecond
+	calm          = time.Second // of life, after which a death is the first again
 )
 
 // Keeper is the state, which belongs to Run's goroutine.
@@ -82,7 +86,8 @@ type keeper struct {
 	pidfd    int
 	exe      *os.File // the binary of the last master that was ready
 	ready    bool
-	others   map[int]bool // candidates
+	others   map[int]time.Time // candidates, and until when one may become the master
+	leaving  bool              // the master makes room for a candidate
 	stopping bool
 	restarts int
 	reason   string
@@ -96,7 +101,7 @@ type keeper struct {
 // Run supervises the master until it ends as it means to, and returns its exit
 // code. It takes over the process's signals and children.
 func Run(cfg Config) int {
-	k := &keeper{cfg: cfg, pidfd: -1, others: map[int]bool{}, instance: random(), again: time.NewTimer(time.Hour)}
+	k := &keeper{cfg: cfg, pidfd: -1, others: map[int]time.Time{}, instance: random(), again: time.NewTimer(time.Hour)}
 	k.again.Stop()
 	for i, p := range cfg.Passed {
 		p.Name = PassedPrefix + strconv.Itoa(i) + "-" + strings.Map(printable, p.Name)
@@ -244,10 +249,10 @@ func (k *keeper) notice(pid int, text string, fds []int) {
 		}
 	}
 	if said["X_CANDIDATE"] == "1" && parent(pid) == k.master && k.master > 0 {
-		k.others[pid] = true
+		k.others[pid] = time.Now().Add(candidateMost)
 		return
 	}
-	if pid != k.master && !k.others[pid] {
+	if _, candidate := k.others[pid]; pid != k.master && !candidate {
 		closeAll(fds)
 		return
 	}
@@ -262,9 +267,14 @@ func (k *keeper) notice(pid int, text string, fds []int) {
 		k.keep(handoff.Named{Name: strings.Map(printable, name), FD: fds[0]})
 		fds = nil
 	}
+	if said["X_GIVE"] == "1" && len(fds) == 1 {
+		k.give(fds[0])
+		fds = nil
+	}
 	closeAll(fds)
-	if said["STOPPING"] == "1" && pid == k.master {
-		k.stopping = true
+	if pid == k.master {
+		k.stopping = k.stopping || said["STOPPING"] == "1"
+		k.leaving = k.leaving || said["X_LEAVING"] == "1"
 	}
 	if name := said["X_TOOK"]; name != "" {
 		k.sent = slices.DeleteFunc(k.sent, func(s os.Signal) bool { return unix.SignalName(s.(unix.Signal)) == name })
@@ -272,6 +282,24 @@ func (k *keeper) notice(pid int, text string, fds []int) {
 	if said["READY"] == "1" {
 		k.becomes(pid)
 	}
+}
+
+// give writes the store to a socket, which it takes over: a name and a newline
+// for each, with the descriptor.
+func (k *keeper) give(fd int) {
+	c, err := handoff.OpenConn(fd)
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	c.SetWriteDeadline(time.Now().Add(givePatience))
+	for _, n := range k.store {
+		if err := c.Write([]byte(n.Name+"\n"), n.FD); err != nil {
+			k.say("cannot give the new master what is kept: %v", err)
+			return
+		}
+	}
+	c.Write([]byte("\n"))
 }
 
 // keep adds to the store, in the place of what has the name.
@@ -312,7 +340,7 @@ func (k *keeper) becomes(pid int) {
 		if k.pidfd >= 0 {
 			unix.Close(k.pidfd)
 		}
-		k.master, k.pidfd, k.began, k.stopping = pid, fd, time.Now(), false
+		k.master, k.pidfd, k.began, k.stopping, k.leaving = pid, fd, time.Now(), false, false
 		k.again.Stop()
 	}
 	delete(k.others, pid)
@@ -420,8 +448,11 @@ func (k *keeper) reap() (code int, ended bool) {
 
 // died starts the next master, soon, unless a candidate is about to be it.
 func (k *keeper) died(status unix.WaitStatus) {
-	k.restarts++
-	k.reason = how(status)
+	if !k.leaving {
+		k.restarts++
+		k.reason = how(status)
+	}
+	k.leaving = false
 	// What it was told and may not have done, the next one is told.
 	k.pending = append(k.sent, k.pending...)
 	k.sent = nil
@@ -436,9 +467,13 @@ func (k *keeper) restart() {
 	if k.master != 0 {
 		return
 	}
-	if len(k.others) > 0 { // it says READY=1 soon, or dies, which is a SIGCHLD
-		k.again.Reset(backoffFirst)
-		return
+	for pid, until := range k.others {
+		// It says READY=1 soon, or dies. It is our child by now.
+		if parent(pid) == os.Getpid() && time.Now().Before(until) {
+			k.again.Reset(backoffFirst)
+			return
+		}
+		delete(k.others, pid)
 	}
 	if err := k.start(); err != nil {
 		k.say("cannot start the master again: %v; the workers serve on", err)

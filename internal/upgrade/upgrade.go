@@ -1,0 +1,146 @@
+// Package upgrade replaces a master by the binary that is on disk now, by
+// tableflip. What it meets of tableflip's traps:
+//
+//   - It starts os.Args[0]: the keeper makes that absolute, through the symlinks
+//     that the user called, so that a switched one is followed.
+//   - A failed Upgrade keeps the descriptors that were added to it for ever, and
+//     there is one Upgrader a process. So only the state goes through it, for the
+//     new binary to see whether it understands; listening sockets and the rest
+//     come from the keeper, to which they are known already.
+//   - "parent hasn't exited": the old master exits as soon as the new one is ready.
+//   - Its variable and its descriptors 3 and 4 leak to processes that an upgraded
+//     one starts: both are made close-on-exec, and the variable is taken out of
+//     the environment of workers (master/launch.go).
+package upgrade
+
+import (
+	"context"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/cloudflare/tableflip"
+	"golang.org/x/sys/unix"
+)
+
+// Upgrader is this process's part in upgrades.
+type Upgrader struct {
+	tf *tableflip.Upgrader
+}
+
+const stateName = "state"
+
+// New is to be called once, before anything is opened. timeout is how long a new
+// binary may take to be ready.
+func New(timeout time.Duration) (*Upgrader, error) {
+	tf, err := tableflip.New(tableflip.Options{UpgradeTimeout: timeout})
+	if err != nil {
+		return nil, fmt.Errorf("cannot prepare for upgrades: %w", err)
+	}
+	if tf.HasParent() {
+		unix.CloseOnExec(3)
+		unix.CloseOnExec(4)
+	}
+	return &Upgrader{tf}, nil
+}
+
+// Candidate tells whether this process was started to take over from a master,
+// which goes on if this one does not call Take.
+func (u *Upgrader) Candidate() bool { return u.tf.HasParent() }
+
+// State returns the state of the master that started this candidate.
+func (u *Upgrader) State() ([]byte, error) {
+	f, err := u.tf.Fds.File(stateName)
+	if err == nil && f == nil {
+		err = errors.New("there is none")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the state of the master before: %w", err)
+	}
+	defer f.Close()
+	return io.ReadAll(io.NewSectionReader(f, 0, 1<<30))
+}
+
+// Take says that this candidate can take over, and waits until the master before
+// has exited.
+func (u *Upgrader) Take(patience time.Duration) error {
+	if err := u.tf.Ready(); err != nil {
+		return fmt.Errorf("cannot take over: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := u.tf.WaitForParent(ctx); err != nil {
+		return fmt.Errorf("the master before does not exit: %w", err)
+	}
+	return nil
+}
+
+// Settle is for a master that is no candidate: it may upgrade from now on.
+func (u *Upgrader) Settle() error { return u.tf.Ready() }
+
+// Start starts the binary that is on disk now with the state, and waits until it
+// can take over. After that the caller must exit at once. On an error nothing has
+// changed.
+func (u *Upgrader) Start(state []byte) error {
+	if _, err := exec.LookPath(os.Args[0]); err != nil {
+		var e *exec.Error
+		if errors.As(err, &e) {
+			err = e.Err
+		}
+		return fmt.Errorf("cannot run %s: %w", os.Args[0], err)
+	}
+	fd, err := unix.MemfdCreate("handoff-state", unix.MFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("cannot write the state: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), stateName)
+	defer f.Close()
+	if _, err := f.Write(state); err != nil {
+		return fmt.Errorf("cannot write the state: %w", err)
+	}
+	if err := u.tf.Fds.AddFile(stateName, f); err != nil {
+		return fmt.Errorf("cannot pass the state: %w", err)
+	}
+	if err := u.tf.Upgrade(); err != nil {
+		return fmt.Errorf("the new binary %s does not take over: %w", os.Args[0], err)
+	}
+	return nil
+}
+
+// Changed tells whether the binary on disk is another one than this process
+// runs: by inode and size, then by build id. One that is not there, or cannot be
+// read, is no other one.
+func Changed() bool {
+	running, err := os.Stat("/proc/self/exe")
+	if err != nil {
+		return false
+	}
+	disk, err := os.Stat(os.Args[0])
+	if err != nil || os.SameFile(running, disk) {
+		return false
+	}
+	return running.Size() != disk.Size() || buildID("/proc/self/exe") != buildID(os.Args[0])
+}
+
+// buildID returns Go's build id of a binary, or "" if it has none.
+func buildID(path string) string {
+	f, err := elf.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	s := f.Section(".note.go.buildid")
+	if s == nil {
+		return ""
+	}
+	b, err := s.Data()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimRight(string(b), "\x00")
+}
