@@ -45,6 +45,7 @@ func (m *Master) do(a fleet.Action) {
 			m.resteer()
 		}
 	case fleet.Unlisten:
+		m.upStopping()
 		m.quiet = nil
 		m.giveUpStranded()
 		m.addrs.closeAll()
@@ -56,6 +57,7 @@ func (m *Master) do(a fleet.Action) {
 		}
 		m.log.Info(what, "event", event, "generation", int(a.Gen), "workers", m.fleet.Slots(),
 			"after", a.Took.Round(time.Millisecond), "addresses", m.names())
+		m.upServes()
 	case fleet.Failed:
 		m.failed(a)
 	case fleet.Done:
@@ -95,6 +97,7 @@ func (m *Master) names() string {
 func (m *Master) prepare(gen fleet.Gen) {
 	if gen > 1 {
 		m.log.Info("Reload", "event", "cluster.reloading", "generation", int(gen), "workers", m.fleet.Slots())
+		m.upReloading(int(gen))
 	}
 	g := &generation{}
 	g.launch, g.err = m.cfg.Command.pin()
@@ -113,6 +116,7 @@ func (m *Master) failed(a fleet.Failed) {
 		return
 	}
 	m.log.Error("Reload failed: the new generation is given up, the old one serves on", append(attrs, "serving", int(a.Back))...)
+	m.up("READY=1\nSTATUS=" + clean(fmt.Sprintf("Generation %d serves; generation %d was given up: %s", a.Back, a.Gen, a.Reason)))
 }
 
 // wordsAttr puts the last words of a worker into a log line, if it had any.

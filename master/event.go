@@ -49,6 +49,8 @@ type (
 	died struct{ id fleet.ID }
 	// ended: they have been; it is not reaped yet.
 	ended struct{ id fleet.ID }
+	// keeperDied: the process that everybody knows is gone.
+	keeperDied struct{}
 	// upgraded: a new binary can take over, or could not; done is closed or told.
 	upgraded struct{ err error }
 	// upgradeAsked: somebody wants one; to has room for the answer, which comes
@@ -69,6 +71,7 @@ func (called) event()       {}
 func (notified) event()     {}
 func (died) event()         {}
 func (ended) event()        {}
+func (keeperDied) event()   {}
 func (upgraded) event()     {}
 func (upgradeAsked) event() {}
 func (statusAsked) event()  {}

@@ -73,9 +73,12 @@ type Config struct {
 	// Upgrade starts the binary that is on disk now with the state, and returns
 	// nil when that can take over: this master ends then. Changed tells whether it
 	// is another one. Upgraded tells that this master has taken over so.
-	Upgrade    func(state []byte) error
-	Changed    func() bool
-	Upgraded   bool
+	Upgrade  func(state []byte) error
+	Changed  func() bool
+	Upgraded bool
+	// UpWatchdog is how often a service manager above wants a sign of life; 0:
+	// never.
+	UpWatchdog time.Duration
 	ReadyWhen  ReadyWhen
 	Balance    handoff.Balance
 	QuietGrace time.Duration // in which a worker may take note of what it has accepted; part of quiet
@@ -101,6 +104,7 @@ type Master struct {
 	saved      []byte        // the record that the keeper has
 	dirty      bool          // the record may have changed
 	took       []unix.Signal // since the record was saved
+	aliveAt    time.Time     // when the service manager is told next
 	upgrading  bool
 	askers     []chan<- error // of the upgrade that is under way
 	reloadNext bool           // a reload is to follow the upgrade
@@ -177,7 +181,7 @@ func Run(cfg Config) int {
 		workers: map[fleet.ID]*worker{}, gens: map[fleet.Gen]*generation{},
 		addrs:  addresses{watch: watch, balance: cfg.Balance, noProgram: cfg.NoSteering, grace: max(unheldGrace, cfg.Fleet.ReadyTimeout)},
 		events: make(chan event, 64), quit: make(chan struct{}), strays: map[string]bool{},
-		began: time.Now(), restarts: map[int]int{},
+		began: time.Now(), aliveAt: time.Now(), restarts: map[int]int{},
 	}
 	var kerr error
 	if m.keep, kerr = dialKeeper(cfg.Keeper, cfg.Log); kerr != nil {
@@ -201,7 +205,8 @@ func Run(cfg Config) int {
 	}
 	stop := watchSignals(m.post)
 	m.keep.say("READY=1")
-	go func() { // ends when the watch is closed
+	go watchKeeper(cfg.PID, m.post) // ends with the keeper, or this process
+	go func() {                     // ends when the watch is closed
 		for watch.Wait() == nil {
 			m.post(stirred{})
 		}
@@ -282,6 +287,9 @@ func (m *Master) loop() {
 
 func (m *Master) deadline() time.Time {
 	next := earlier(m.wake, m.addrs.deadline())
+	if m.cfg.UpWatchdog > 0 {
+		next = earlier(next, m.aliveAt)
+	}
 	for _, q := range m.quiet {
 		next = earlier(next, q.next)
 	}
@@ -298,6 +306,7 @@ func (m *Master) tick(now time.Time) {
 	for _, a := range given {
 		m.log.Info("Address given up, nobody listens on it any more", "event", "address.closed", "address", a.name)
 	}
+	m.upAlive(now)
 	m.lookQuiet(now)
 	m.dropOverdue(now)
 	if !m.wake.IsZero() && !now.Before(m.wake) {
@@ -377,6 +386,10 @@ func (m *Master) handle(e event) {
 		if w := m.workers[e.id]; w != nil {
 			m.notified(w, e.notice)
 		}
+	case keeperDied:
+		m.log.Error("The keeper has died: this master serves on, but nobody holds what it has if it dies, and it is this process's pid that takes signals now. Restart handoff when it suits you",
+			"event", "keeper.died", "keeper", m.cfg.PID, "pid", os.Getpid())
+		m.lastError = "the keeper has died"
 	case upgradeAsked:
 		m.askers = append(m.askers, e.to)
 		m.upgrade()

@@ -101,13 +101,15 @@ func start(l *launch, extra []string, contract Contract, listen []int) (s *start
 		errRead.Close()
 		return nil, fmt.Errorf("cannot run %s: %w", l.path, err)
 	}
-	s.pidfd = os.NewFile(uintptr(pidfd), "pidfd")
+	s.pidfd = newPidfd(pidfd)
 	return s, nil
 }
 
 // channelFD is the descriptor of the channel in a worker that is given these:
 // the first after them.
 func channelFD(listen []int) int { return 3 + len(listen) }
+
+func newPidfd(fd int) *os.File { return os.NewFile(uintptr(fd), "pidfd") }
 
 // awaitEnd blocks until the process is dead. It is not reaped: until then its
 // pid, and its group's, cannot be used again.

@@ -171,6 +171,7 @@ func supervise(cfg *config.Run, args []string, asMaster bool) (code int, err err
 		Instance:    os.Getenv(keeper.EnvInstance),
 		Restarts:    restarts,
 		Reason:      os.Getenv(keeper.EnvReason),
+		UpWatchdog:  upWatchdog(pid),
 		Upgrade:     up.Start,
 		Changed:     upgrade.Changed,
 		Upgraded:    up.Candidate(),
@@ -221,6 +222,16 @@ func keep(cfg *config.Run, passed []handoff.Named) (code int, err error) {
 	lean()
 	return keeper.Run(keeper.Config{Path: path, Args: append([]string{masterWord}, os.Args[1:]...),
 		Passed: passed, Upstream: os.Getenv("NOTIFY_SOCKET"), Stderr: os.Stderr}), nil
+}
+
+// upWatchdog is how often a service manager wants a sign of life of the keeper,
+// which is the process that it knows.
+func upWatchdog(keeper int) time.Duration {
+	usec, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64)
+	if pid := os.Getenv("WATCHDOG_PID"); err != nil || usec <= 0 || pid != "" && pid != strconv.Itoa(keeper) {
+		return 0
+	}
+	return time.Duration(usec) * time.Microsecond
 }
 
 // takeOver is what a new binary does: it looks whether it understands the state,

@@ -1,0 +1,128 @@
+package master
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// Every released version's record is read, whole: what it has is found again in
+// what this version would write. A record-N.json is never changed.
+func TestRecordsOfEveryVersion(t *testing.T) {
+	files, _ := filepath.Glob("testdata/record-*.json")
+	if len(files) < recordVersion {
+		t.Fatalf("%v: there must be one for each version up to %d", files, recordVersion)
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := parseRecord(b)
+		if err != nil {
+			t.Errorf("%s: %v", file, err)
+			continue
+		}
+		var was, is any
+		json.Unmarshal(b, &was)
+		again, _ := json.Marshal(r)
+		json.Unmarshal(again, &is)
+		if missing := lost("", was, is); len(missing) > 0 {
+			t.Errorf("%s: not read: %v", file, missing)
+		}
+		if hole := empty(reflect.ValueOf(r), "record"); hole != "" && strings.HasSuffix(file, "-1.json") {
+			t.Errorf("%s has nothing in %s: it shows less than it should", file, hole)
+		}
+	}
+}
+
+// lost lists what is in was and not in is.
+func lost(at string, was, is any) []string {
+	switch was := was.(type) {
+	case map[string]any:
+		m, ok := is.(map[string]any)
+		if !ok {
+			return []string{at}
+		}
+		var all []string
+		for k, v := range was {
+			all = append(all, lost(at+"."+k, v, m[k])...)
+		}
+		return all
+	case []any:
+		l, ok := is.([]any)
+		if !ok || len(l) != len(was) {
+			return []string{at}
+		}
+		var all []string
+		for i, v := range was {
+			all = append(all, lost(at, v, l[i])...)
+		}
+		return all
+	}
+	if !reflect.DeepEqual(was, is) {
+		return []string{at}
+	}
+	return nil
+}
+
+// empty finds a field that is zero in every element.
+func empty(v reflect.Value, at string) string {
+	switch v.Kind() {
+	case reflect.Struct:
+		if v.Type().PkgPath() == "time" || v.Type().PkgPath() == "net/netip" {
+			return ""
+		}
+		for i := range v.NumField() {
+			if v.Field(i).IsZero() {
+				return at + "." + v.Type().Field(i).Name
+			}
+			if hole := empty(v.Field(i), at+"."+v.Type().Field(i).Name); hole != "" {
+				return hole
+			}
+		}
+	case reflect.Slice:
+		if v.Len() > 0 && v.Index(0).Kind() == reflect.Struct {
+			return empty(v.Index(0), at)
+		}
+	case reflect.Pointer:
+		return empty(v.Elem(), at)
+	}
+	return ""
+}
+
+func TestRecordOfALaterVersion(t *testing.T) {
+	for _, b := range []string{`{"version":2}`, `{"version":0}`, `{}`, `[]`, ``, `{"version":`} {
+		if _, err := parseRecord([]byte(b)); err == nil {
+			t.Errorf("%q is taken for a record", b)
+		}
+	}
+	// What a later master of the same version has added is no harm.
+	if _, err := parseRecord([]byte(`{"version":1,"novelty":{"a":[1]}}`)); err != nil {
+		t.Error(err)
+	}
+}
+
+func FuzzRecord(f *testing.F) {
+	b, _ := os.ReadFile("testdata/record-1.json")
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := parseRecord(b)
+		if err != nil {
+			return
+		}
+		one, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := parseRecord(one)
+		two, _ := json.Marshal(again)
+		if err != nil || !bytes.Equal(one, two) {
+			t.Errorf("%v\n%s\n%s", err, one, two)
+		}
+	})
+}
