@@ -25,7 +25,7 @@ check: ## seconds: format, vet, staticcheck, unit and architecture tests
 test: check $(MODULES) ## minutes: everything, with the race detector where it matters
 	go test -race -short ./handoff/... ./internal/... ./master/... ./worker/...
 	go test -timeout 20m ./integration
-	go test -timeout 10m -race ./integration -race-binary -run 'TestReloadsNewConnections|TestCrashes|TestOverlapping|TestBrokenDeploy|TestReplaceMe|TestHostile|TestRogue|TestScale'
+	go test -timeout 10m -race ./integration -race-binary -run 'TestReloadsNewConnections|TestCrashes|TestOverlapping|TestBrokenDeploy|TestReplaceMe|TestHostile|TestRogue|TestScale|TestMasterIs|TestUpgrade'
 
 long: $(MODULES) ## an hour: full numbers, every Node
 	go test -timeout 20m ./handoff
@@ -39,6 +39,7 @@ fuzz: ## a minute for each parser of what others send
 	go test -fuzz FuzzAddress -fuzztime 1m ./internal/seat
 	go test -fuzz FuzzListen -fuzztime 1m ./internal/config
 	go test -fuzz FuzzNotice -fuzztime 1m ./master
+	go test -fuzz FuzzRecord -fuzztime 1m ./master
 
 bench: ## handoff beside Node's cluster and a plain node
 	go run ./bench

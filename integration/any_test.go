@@ -29,11 +29,11 @@ var programs = []program{
 	{name: "gunicorn sync", needs: "gunicorn", args: []string{"gunicorn", "-b", "127.0.0.1:%PORT%", "app:app"}},
 	{name: "gunicorn gthread", needs: "gunicorn", args: []string{"gunicorn", "-k", "gthread", "--threads", "4", "-b", "127.0.0.1:%PORT%", "app:app"}},
 	{name: "uvicorn", needs: "uvicorn", args: []string{"uvicorn", "--log-level", "warning", "--port", "%PORT%", "app:asgi"}},
-	{name: "waitress", needs: "waitress-serve", args: []string{"waitress-serve", "--listen=127.0.0.1:%PORT%", "app:app"}},
+	{name: "waitress", needs: "waitress-serve", args: []string{"waitress-serve", "--listen=127.0.0.1:%PORT%", "app:app"}, flags: []string{"--drain-signal", "INT"}},
 	{name: "hypercorn", needs: "hypercorn", args: []string{"hypercorn", "-b", "127.0.0.1:%PORT%", "app:asgi"}},
 	{name: "puma", needs: "puma", args: []string{"puma", "-q", "-b", "tcp://127.0.0.1:%PORT%", "config.ru"}},
 	{name: "webrick", needs: "ruby", args: []string{"ruby", "-run", "-e", "httpd", ".", "-p", "%PORT%", "-b", "127.0.0.1"},
-		atFault: "it calls shutdown(2) on its listener when it drains, which moves the sockets of the group at once"},
+		atFault: "it closes connections that it has accepted around the signal unread, and shuts its listener down, which moves the sockets of the group"},
 	{name: "php -S", needs: "php", args: []string{"php", "-S", "127.0.0.1:%PORT%", "index.php"}},
 	{name: "nginx", needs: "nginx", args: []string{"nginx", "-p", ".", "-c", "nginx.conf"}, flags: []string{"--drain-signal", "QUIT"},
 		files: map[string]string{"nginx.conf": "daemon off; worker_processes 1; pid nginx-%PORT%.pid; error_log stderr warn; events {}\n" +
