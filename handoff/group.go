@@ -77,7 +77,9 @@ func Listen(cfg Config) (*Group, error) {
 }
 
 // Adopt makes a group of a socket that a program has bound, to port 0, and does
-// not listen on yet. The group owns fd.
+// not listen on yet. The group owns fd. Of an MPTCP socket, to which the kernel
+// attaches no program, it takes the port only: the group's first socket is then
+// a TCP one of its own, with another inode, to be put in the place of fd.
 func Adopt(cfg Config, fd int) (*Group, error) {
 	at, err := bound(fd)
 	if err == nil {
@@ -86,6 +88,14 @@ func Adopt(cfg Config, fd int) (*Group, error) {
 	if err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("cannot adopt a socket: %w", err)
+	}
+	if protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); err == nil && protocol == unix.IPPROTO_MPTCP {
+		// Both have SO_REUSEPORT, so that they can be bound side by side. A
+		// program of another user's is adopted as it is.
+		if tcp, err := bind(at, cfg.V6Only, false); err == nil {
+			unix.Close(fd)
+			fd = tcp
+		}
 	}
 	cfg.Addr = at
 	return begin(cfg, fd)

@@ -314,3 +314,14 @@ func TestMPTCPOfTheServiceManager(t *testing.T) {
 	w.nothingLostMixed(run)
 	w.stop()
 }
+
+// Go binds with MPTCP, to which the kernel attaches no program: a port 0 of its
+// choice is taken over as TCP, and steered.
+func TestPortOfItsOwnChoiceInGo(t *testing.T) {
+	w := start(t, options{flags: []string{"-n", "2"}, app: []string{goProgram(t, "goserver")}, env: []string{"PORT=0"}})
+	reloadsOf(t, w, 2, times(20, 3))
+	if e := w.all("address.hash"); len(e) > 0 {
+		t.Errorf("not steered: %+v", e)
+	}
+	w.stop()
+}

@@ -418,6 +418,12 @@ func ownSocket(p *process, fd int) (int, error) {
 		unix.Close(got)
 		return -1, unix.EINVAL
 	}
+	// Node up to 18 takes a handle from its primary as non-blocking already,
+	// and would stand in accept(2) for ever.
+	if err := unix.SetNonblock(got, true); err != nil {
+		unix.Close(got)
+		return -1, err
+	}
 	return got, nil
 }
 

@@ -246,7 +246,14 @@ func (m *Master) chosen(w *worker, c *seat.Call, want ask) (*hold, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.take(w.id, w.slot)
+	if !a.group.Steerable() && a.group.Balance() != handoff.Shared {
+		m.sayHash(a)
+	}
+	h, err := a.take(w.id, w.slot)
+	if err == nil && h.socket.Inode() != c.Inode {
+		err = c.Give(h.socket.FD()) // was MPTCP
+	}
+	return h, err
 }
 
 // accepts: a worker listens on one address more.

@@ -72,6 +72,7 @@ func (w *Worker) serve(srv *http.Server, l net.Listener, run func(net.Listener) 
 		return err
 	case <-w.draining:
 	}
+	t.empty()
 	l.Close()
 	<-served
 	t.drain()
@@ -106,6 +107,36 @@ func (t *tracker) Accept() (net.Conn, error) {
 		c.look(t.linger)
 	}
 	return c, nil
+}
+
+// emptyMost bounds the wait for an accept queue that never empties.
+const emptyMost = time.Second
+
+// empty waits until what is in the accept queue has been accepted, which the
+// server still does: closing would reset it. Under handoff nothing is there any
+// more; alone, what comes after this is refused or reset, as with every server.
+func (t *tracker) empty() {
+	s, ok := t.Listener.(syscall.Conn)
+	if !ok {
+		return
+	}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return
+	}
+	for patience := time.Now().Add(emptyMost); time.Now().Before(patience); {
+		queued := 0
+		raw.Control(func(fd uintptr) {
+			// tcpi_unacked of a listening socket is the length of its queue.
+			if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+				queued = int(info.Unacked)
+			}
+		})
+		if queued == 0 {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // drain waits until no connection is left but hijacked ones.

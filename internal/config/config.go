@@ -364,11 +364,17 @@ func (d *durationValue) String() string {
 
 // ParseDuration reads "1m30s", "250ms" or "90", which is seconds.
 func ParseDuration(s string) (time.Duration, error) {
+	const most = 1 << 53
 	d, err := time.ParseDuration(s)
 	if n, nerr := strconv.ParseFloat(s, 64); nerr == nil {
-		d, err = time.Duration(n*float64(time.Second)), nil
+		// What converting NaN, or too much, gives is the processor's choice:
+		// NaN is 0 on arm64.
+		if n *= float64(time.Second); !(n >= 0 && n <= most) {
+			n = -1
+		}
+		d, err = time.Duration(n), nil
 	}
-	if err != nil || d < 0 || d > 1<<53 {
+	if err != nil || d < 0 || d > most {
 		return 0, errors.New("want a duration like 500ms, 30s or 2m, or a number of seconds")
 	}
 	return d, nil

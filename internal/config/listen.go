@@ -121,25 +121,35 @@ func (l *Listen) unix(v, dir string) error {
 func (l *Listen) owner(value string) error {
 	name, group, _ := strings.Cut(value, ":")
 	if name != "" {
-		u, err := user.Lookup(name)
-		if err != nil {
-			if u, err = user.LookupId(name); err != nil {
+		id, ok := number(name)
+		if !ok {
+			u, err := user.Lookup(name)
+			if err != nil {
 				return fmt.Errorf("there is no user %q", name)
 			}
+			id, _ = number(u.Uid)
 		}
-		l.UID, _ = strconv.Atoi(u.Uid)
+		l.UID = id
 	}
 	if group != "" {
-		g, err := user.LookupGroup(group)
-		if err != nil {
-			if g, err = user.LookupGroupId(group); err != nil {
+		id, ok := number(group)
+		if !ok {
+			g, err := user.LookupGroup(group)
+			if err != nil {
 				return fmt.Errorf("there is no group %q", group)
 			}
+			id, _ = number(g.Gid)
 		}
-		l.GID, _ = strconv.Atoi(g.Gid)
+		l.GID = id
 	}
 	if l.UID < 0 && l.GID < 0 {
 		return errListen
 	}
 	return nil
+}
+
+// number reads a numeric user or group id, which need not have a name.
+func number(s string) (int, bool) {
+	n, err := strconv.ParseUint(s, 10, 31)
+	return int(n), err == nil
 }
