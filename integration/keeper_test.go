@@ -96,6 +96,25 @@ func TestMasterIsKilledInAReload(t *testing.T) {
 	}
 }
 
+// The master dies about when it steers: no client sees the generation before
+// again. (The load counts that as order.)
+func TestMasterIsKilledAsItSteers(t *testing.T) {
+	port := freePort(t)
+	w := start(t, options{flags: []string{"-n", "1"}, app: []string{goProgram(t, "gosdk")}, env: []string{"PORT=" + port}})
+	run := w.load(load.Config{Clients: 8})
+	generation := 1
+	for range times(200, 12) {
+		run.Await(20, patience)
+		w.signal(syscall.SIGUSR2)
+		w.awaitWhere("worker.ready", func(e event) bool { return e.Generation > generation })
+		w.killMaster()
+		generation = w.reloaded(generation + 1)
+		w.settled(1)
+	}
+	w.nothingLost(run)
+	w.stop()
+}
+
 // reloaded waits until a generation serves, or a later one: a reload that a
 // master has begun, and had not told the keeper of, is begun again by the next.
 func (w *world) reloaded(generation int) int {

@@ -261,6 +261,9 @@ func (m *Master) steer(ids []fleet.ID) {
 		seats[w.slot] = id
 	}
 	m.addrs.seats = seats
+	// Before the kernel knows it: a master that comes after this one would steer
+	// back, and clients would see the generation before again.
+	m.save()
 	m.resteer()
 }
 
