@@ -98,13 +98,16 @@ type world struct {
 	addr string // host:port of the first address
 	out  *lockedBuffer
 
-	mu     sync.Mutex // guards events, ended
-	events []event
-	other  []string // lines that are not handoff's
-	more   chan struct{}
-	ended  bool
-	cursor int // of await
-	gone   int // of retired
+	mu       sync.Mutex // guards events, ended
+	events   []event
+	other    []string // lines that are not handoff's
+	more     chan struct{}
+	ended    bool
+	cursor   int      // of await
+	keeper   int      // pid of the one after the first
+	instance string   // of its workers
+	errors   *os.File // write end of its stderr, for another start; nil: closed
+	gone     int      // of retired
 }
 
 type lockedBuffer struct {
@@ -134,6 +137,7 @@ type options struct {
 	passed []*os.File
 	behind []string // a command that runs handoff
 	binary string   // the handoff to run, if it is not the one under test
+	again  bool     // it is started more than once
 }
 
 // launch starts handoff without waiting for anything.
@@ -164,21 +168,28 @@ func launch(t *testing.T, o options) *world {
 	w.cmd.Stdout = w.out
 	w.cmd.WaitDelay = 5 * time.Second // for workers that have outlived it
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	pipe, err := w.cmd.StderrPipe()
+	pipe, end, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.cmd.Stderr = end
 	if err := w.cmd.Start(); err != nil {
 		t.Fatal(err)
+	}
+	if o.again {
+		w.errors = end
+	} else {
+		end.Close()
 	}
 	go w.read(bufio.NewReaderSize(pipe, 1<<20)) // ends with handoff's stderr
 	t.Cleanup(func() {
 		if !w.over() {
-			w.cmd.Process.Signal(syscall.SIGQUIT)
-			w.cmd.Process.Signal(syscall.SIGTERM) // at once
+			syscall.Kill(w.pid(), syscall.SIGQUIT)
+			syscall.Kill(w.pid(), syscall.SIGTERM) // at once
+			w.errors.Close()
 			if !w.awaitEnd(10 * time.Second) {
 				master := w.master()
-				w.cmd.Process.Kill()
+				syscall.Kill(w.pid(), syscall.SIGKILL)
 				if master > 0 {
 					syscall.Kill(master, syscall.SIGKILL)
 				}
@@ -258,7 +269,13 @@ func (w *world) killWorkers() {
 
 func (w *world) over() bool { return w.cmd.ProcessState != nil }
 
-func (w *world) pid() int { return w.cmd.Process.Pid }
+// pid is the keeper's.
+func (w *world) pid() int {
+	if w.keeper != 0 {
+		return w.keeper
+	}
+	return w.cmd.Process.Pid
+}
 
 // await returns the next event of that name after the last one awaited.
 func (w *world) await(name string) event {
@@ -316,7 +333,7 @@ func (w *world) stderr() string {
 
 func (w *world) signal(s syscall.Signal) {
 	w.t.Helper()
-	if err := w.cmd.Process.Signal(s); err != nil {
+	if err := syscall.Kill(w.pid(), s); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -355,12 +372,13 @@ func (w *world) stop() {
 // exits waits for the end of handoff.
 func (w *world) exits(code int) {
 	w.t.Helper()
+	w.errors.Close()
 	if !w.awaitEnd(patience) {
 		w.stacks()
 		w.t.Fatalf("handoff does not end within %v", patience)
 	}
 	err := w.cmd.Wait()
-	if got := w.cmd.ProcessState.ExitCode(); got != code {
+	if got := w.cmd.ProcessState.ExitCode(); got != code && w.keeper == 0 {
 		w.t.Errorf("handoff ended with %v, want exit code %d", err, code)
 	}
 }
@@ -426,8 +444,30 @@ func (w *world) workers() []int {
 			pids = append(pids, pid)
 		}
 	}
+	if w.instance == "" {
+		w.instance = environ(master, "HANDOFF_INSTANCE")
+	}
+	if w.keeper != 0 { // those whose keeper has died as well are the system's
+		entries, _ := os.ReadDir("/proc")
+		for _, e := range entries {
+			if pid, err := strconv.Atoi(e.Name()); err == nil && !slices.Contains(pids, pid) && environ(pid, "HANDOFF_INSTANCE") == w.instance && environ(pid, "HANDOFF_WORKER") != "" {
+				pids = append(pids, pid)
+			}
+		}
+	}
 	slices.Sort(pids)
 	return pids
+}
+
+// environ is a variable of another process.
+func environ(pid int, name string) string {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	for kv := range strings.SplitSeq(string(b), "\x00") {
+		if v, ok := strings.CutPrefix(kv, name+"="); ok {
+			return v
+		}
+	}
+	return ""
 }
 
 func children(pid int) []int {

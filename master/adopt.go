@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -62,14 +63,14 @@ func (m *Master) inherit(s stored) (first []fleet.Action, adopted bool) {
 	fd := s.take(stateName)
 	if fd < 0 {
 		m.discard(s)
-		m.killStrangers()
+		m.killStrangers(fleet.State{})
 		return nil, false
 	}
 	r, err := readRecord(fd)
 	if err != nil {
 		m.log.Error(err.Error()+"; everything is started anew", "event", "cluster.failed")
 		m.discard(s)
-		m.killStrangers()
+		m.killStrangers(fleet.State{})
 		return nil, false
 	}
 	return m.takeOver(r, s), true
@@ -79,6 +80,9 @@ func (m *Master) inherit(s stored) (first []fleet.Action, adopted bool) {
 func (m *Master) takeOver(r record, s stored) []fleet.Action {
 	now := time.Now()
 	m.addrs.last, m.addrs.seats, m.seq, m.began = r.LastKey, r.Seats, r.Seq, r.Began
+	if m.keeperBefore = r.Keeper; r.Instance != "" {
+		m.cfg.Instance = r.Instance
+	}
 	if m.lastError = r.LastError; r.Restarts != nil {
 		m.restarts = r.Restarts
 	}
@@ -124,7 +128,7 @@ func (m *Master) takeOver(r record, s stored) []fleet.Action {
 	}
 	m.trouble(m.addrs.steer())
 	m.discard(s)
-	m.killStrangers()
+	m.killStrangers(r.Fleet)
 	m.reloadNext = r.Reload
 	if m.cfg.Upgraded {
 		m.log.Info("Upgraded: this master goes on with the workers", "event", "master.upgraded", "version", m.cfg.Version,
@@ -235,9 +239,10 @@ func adoptWorker(r workerRecord, s stored, contract Contract) (w *worker, err er
 }
 
 // killStrangers ends processes of a master before that its record does not know:
-// it died between their start and the record. They are the keeper's children by
-// now, and have its instance in their environment.
-func (m *Master) killStrangers() {
+// it died between their start and the record. They have the instance in their
+// environment, and a number that is in no worker's place. (What a worker has
+// started, and left behind, is not touched.)
+func (m *Master) killStrangers(r fleet.State) {
 	if m.cfg.Instance == "" || m.cfg.PID == 0 {
 		return
 	}
@@ -245,10 +250,8 @@ func (m *Master) killStrangers() {
 	for _, w := range m.workers {
 		known[w.pid] = true
 	}
-	tasks, _ := filepath.Glob("/proc/" + strconv.Itoa(m.cfg.PID) + "/task/*/children")
-	for _, task := range tasks {
-		b, _ := os.ReadFile(task)
-		for _, f := range strings.Fields(string(b)) {
+	for _, list := range m.candidates() {
+		for _, f := range strings.Fields(list) {
 			pid, err := strconv.Atoi(f)
 			if err != nil || known[pid] {
 				continue
@@ -257,8 +260,10 @@ func (m *Master) killStrangers() {
 			if err != nil {
 				continue
 			}
-			env, _ := os.ReadFile("/proc/" + f + "/environ")
-			if hasVariable(env, "HANDOFF_INSTANCE="+m.cfg.Instance) && hasVariable(env, "HANDOFF_WORKER=") {
+			b, _ := os.ReadFile("/proc/" + f + "/environ")
+			env := strings.Split(string(b), "\x00")
+			id, err := strconv.Atoi(lookup(env, "HANDOFF_WORKER"))
+			if err == nil && lookup(env, "HANDOFF_INSTANCE") == m.cfg.Instance && m.workers[fleet.ID(id)] == nil && (fleet.ID(id) > r.LastID || slices.ContainsFunc(r.Workers, func(w fleet.WorkerState) bool { return int(w.ID) == id })) {
 				m.log.Warn("A process that the master before had just started is killed", "event", "worker.killed", "pid", pid)
 				p := process{pid: pid, pidfd: os.NewFile(uintptr(pidfd), "pidfd"), adopted: true}
 				m.trouble(p.killGroup())
@@ -270,11 +275,21 @@ func (m *Master) killStrangers() {
 	}
 }
 
-func hasVariable(environ []byte, prefix string) bool {
-	for kv := range strings.SplitSeq(string(environ), "\x00") {
-		if strings.HasPrefix(kv, prefix) {
-			return true
+// candidates lists the pids of processes that a master before may have started,
+// in lists: the keeper's children; under a new keeper all, since it is not the one
+// that they have fallen to.
+func (m *Master) candidates() (lists []string) {
+	if m.keeperBefore != 0 && m.keeperBefore != m.cfg.PID {
+		entries, _ := os.ReadDir("/proc")
+		for _, e := range entries {
+			lists = append(lists, e.Name())
 		}
+		return lists
 	}
-	return false
+	tasks, _ := filepath.Glob("/proc/" + strconv.Itoa(m.cfg.PID) + "/task/*/children")
+	for _, task := range tasks {
+		b, _ := os.ReadFile(task)
+		lists = append(lists, string(b))
+	}
+	return lists
 }

@@ -30,9 +30,11 @@ type (
 	}
 	// hungUp: a worker closed its channel.
 	hungUp struct{ id fleet.ID }
-	// seated: a worker's trampoline has installed the filter, or could not.
+	// seated: a worker's trampoline has installed the filter, or could not. fd is
+	// not the loop's.
 	seated struct {
 		id    fleet.ID
+		fd    int
 		errno unix.Errno
 	}
 	// called: a worker wants to bind or listen, and waits for the answer.

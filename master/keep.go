@@ -37,6 +37,13 @@ func dialKeeper(name string, log *slog.Logger) (keep, error) {
 // so that a longer wait means that it is stopped.
 const keeperPatience = time.Second
 
+// mute closes the way to a keeper that has died.
+func (k keep) mute() {
+	if k.conn != nil {
+		k.conn.Close()
+	}
+}
+
 func (k keep) say(text string, fds ...int) {
 	if k.conn == nil {
 		return

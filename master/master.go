@@ -70,6 +70,11 @@ type Config struct {
 	Store    []handoff.Named
 	Restarts int
 	Reason   string
+	// Rekeep starts a new keeper with what the one before had, which ends this
+	// process when it takes over, and returns if it does not. KeptAbove: a service
+	// manager keeps it all, and starts a new keeper itself.
+	Rekeep    func([]handoff.Named) error
+	KeptAbove bool
 	// Upgrade starts the binary that is on disk now with the state, and returns
 	// nil when that can take over: this master ends then. Changed tells whether it
 	// is another one. Upgraded tells that this master has taken over so.
@@ -92,35 +97,37 @@ type Config struct {
 
 // Master is the loop and what it owns.
 type Master struct {
-	cfg        Config
-	log        *slog.Logger
-	fleet      *fleet.Fleet
-	wake       time.Time // the fleet's
-	workers    map[fleet.ID]*worker
-	gens       map[fleet.Gen]*generation
-	addrs      addresses
-	given      []*address // of cfg.Listen, in its order
-	keep       keep
-	saved      []byte        // the record that the keeper has
-	dirty      bool          // the record may have changed
-	took       []unix.Signal // since the record was saved
-	aliveAt    time.Time     // when the service manager is told next
-	upgrading  bool
-	askers     []chan<- error // of the upgrade that is under way
-	reloadNext bool           // a reload is to follow the upgrade
-	replaced   bool           // a new master takes over: this one ends, and nothing with it
-	quiet      []*quieting
-	waiting    []passed        // connections for which there is no worker yet
-	events     chan event      // never closed; posting ends with quit
-	quit       chan struct{}   // closed by Run when it returns
-	later      []fleet.Event   // what actions have led to, for the next steps
-	seq        int             // of the messages to workers
-	hurried    os.Signal       // the second signal to stop
-	done       *fleet.Done     // set at the end
-	strays     map[string]bool // things said once
-	began      time.Time
-	restarts   map[int]int // of slots, by crashes
-	lastError  string
+	cfg          Config
+	log          *slog.Logger
+	fleet        *fleet.Fleet
+	wake         time.Time // the fleet's
+	workers      map[fleet.ID]*worker
+	gens         map[fleet.Gen]*generation
+	addrs        addresses
+	given        []*address // of cfg.Listen, in its order
+	keep         keep
+	saved        []byte        // the record that the keeper has
+	dirty        bool          // the record may have changed
+	took         []unix.Signal // since the record was saved
+	aliveAt      time.Time     // when the service manager is told next
+	upgrading    bool
+	askers       []chan<- error // of the upgrade that is under way
+	reloadNext   bool           // a reload is to follow the upgrade
+	orphan       bool           // a new keeper is to follow the upgrade
+	replaced     bool           // a new master takes over: this one ends, and nothing with it
+	quiet        []*quieting
+	waiting      []passed        // connections for which there is no worker yet
+	events       chan event      // never closed; posting ends with quit
+	quit         chan struct{}   // closed by Run when it returns
+	later        []fleet.Event   // what actions have led to, for the next steps
+	seq          int             // of the messages to workers
+	hurried      os.Signal       // the second signal to stop
+	done         *fleet.Done     // set at the end
+	strays       map[string]bool // things said once
+	began        time.Time
+	keeperBefore int         // pid of the keeper of the master before
+	restarts     map[int]int // of slots, by crashes
+	lastError    string
 }
 
 // worker is a live process, as the loop knows it.
@@ -131,7 +138,7 @@ type worker struct {
 	gen     fleet.Gen
 	channel *channel // nil under the bind contract
 	notify  *net.UnixConn
-	seat    int      // notification descriptor of an adopted worker, for attend; -1: none
+	seat    int      // notification descriptor, which the one that attends to it closes; -1: none
 	state   state    // what it says about itself
 	binder  *process // has bound its address, where that is not the leader; see severalBind
 	// severalBind: more than one process has, or the leader.
@@ -374,7 +381,7 @@ func (m *Master) handle(e event) {
 		}
 	case seated:
 		if w := m.workers[e.id]; w != nil {
-			m.seated(w, e.errno)
+			m.seated(w, e.fd, e.errno)
 		}
 	case called:
 		if w := m.workers[e.id]; w != nil {
@@ -387,9 +394,7 @@ func (m *Master) handle(e event) {
 			m.notified(w, e.notice)
 		}
 	case keeperDied:
-		m.log.Error("The keeper has died: this master serves on, but nobody holds what it has if it dies, and it is this process's pid that takes signals now. Restart handoff when it suits you",
-			"event", "keeper.died", "keeper", m.cfg.PID, "pid", os.Getpid())
-		m.lastError = "the keeper has died"
+		m.keeperDied()
 	case upgradeAsked:
 		m.askers = append(m.askers, e.to)
 		m.upgrade()

@@ -39,6 +39,8 @@ type record struct {
 	Restarts  map[int]int     `json:"restarts,omitempty"`
 	LastError string          `json:"last_error,omitempty"`
 	Reload    bool            `json:"reload,omitempty"` // is wanted, once the next master is there
+	Instance  string          `json:"instance,omitempty"`
+	Keeper    int             `json:"keeper,omitempty"` // its pid
 }
 
 type genRecord struct {
@@ -109,7 +111,8 @@ type holdRecord struct {
 // record returns what the next master must know.
 func (m *Master) record() record {
 	r := record{Version: recordVersion, Fleet: m.fleet.State(), LastKey: m.addrs.last, Seats: m.addrs.seats, Seq: m.seq,
-		Began: m.began, Restarts: m.restarts, LastError: m.lastError, Reload: m.reloadNext}
+		Began: m.began, Restarts: m.restarts, LastError: m.lastError, Reload: m.reloadNext,
+		Instance: m.cfg.Instance, Keeper: m.cfg.PID}
 	for _, gen := range r.Fleet.Known {
 		g := m.gens[gen]
 		if g == nil {
@@ -182,19 +185,36 @@ func (m *Master) save() {
 	if bytes.Equal(b, m.saved) {
 		return
 	}
+	f, err := memfd(b)
+	if err != nil {
+		m.trouble(err)
+		return
+	}
+	defer f.Close()
+	m.keep.storeFile(stateName, f)
+	m.saved = b
+}
+
+// stateFile is the record in a file, which the caller closes.
+func (m *Master) stateFile() (*os.File, error) {
+	b, err := json.Marshal(m.record())
+	if err != nil {
+		return nil, fmt.Errorf("cannot write the state: %w", err)
+	}
+	return memfd(b)
+}
+
+func memfd(b []byte) (*os.File, error) {
 	fd, err := unix.MemfdCreate("handoff-state", unix.MFD_CLOEXEC)
 	if err != nil {
-		m.trouble(fmt.Errorf("cannot write the state: %w", err))
-		return
+		return nil, fmt.Errorf("cannot write the state: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), stateName)
-	defer f.Close()
 	if _, err := f.Write(b); err != nil {
-		m.trouble(fmt.Errorf("cannot write the state: %w", err))
-		return
+		f.Close()
+		return nil, fmt.Errorf("cannot write the state: %w", err)
 	}
-	m.keep.store(stateName, fd)
-	m.saved = b
+	return f, nil
 }
 
 // acknowledge tells the keeper which signals need not be sent again.

@@ -22,12 +22,12 @@ func attendSeat(id fleet.ID, pair *handoff.Conn, keep func(fd int), post func(ev
 		return // it died before
 	}
 	if len(fds) == 0 {
-		post(seated{id, unix.Errno(binary.NativeEndian.Uint32(word))})
+		post(seated{id, -1, unix.Errno(binary.NativeEndian.Uint32(word))})
 		return
 	}
 	closeAll(fds[1:])
 	keep(fds[0])
-	post(seated{id, 0})
+	post(seated{id, fds[0], 0})
 	attendCalls(id, fds[0], post)
 }
 
@@ -35,7 +35,7 @@ func attendSeat(id fleet.ID, pair *handoff.Conn, keep func(fd int), post func(ev
 func attendCalls(id fleet.ID, fd int, post func(event)) {
 	l, err := seat.NewListener(fd)
 	if err != nil {
-		post(seated{id, unix.EBADF})
+		post(seated{id, -1, unix.EBADF})
 		return
 	}
 	defer l.Close()
@@ -54,7 +54,8 @@ func attendCalls(id fleet.ID, fd int, post func(event)) {
 }
 
 // seated: the worker has its filter, or runs without.
-func (m *Master) seated(w *worker, errno unix.Errno) {
+func (m *Master) seated(w *worker, fd int, errno unix.Errno) {
+	w.seat = fd
 	if errno != 0 {
 		m.once("seat", "The kernel refuses a seccomp notification filter ("+errno.Error()+
 			"): the program's own sockets are not held. Give it sockets with --listen ADDR, if it takes them as systemd passes them (LISTEN_FDS)", w.attrs("worker.unseated")...)

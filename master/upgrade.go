@@ -49,6 +49,9 @@ func (m *Master) upgraded(err error) {
 		to <- err
 	}
 	m.askers = nil
+	if m.orphan {
+		m.rekeep()
+	}
 }
 
 // drainEvents handles what workers have said already: nobody would hear it again.

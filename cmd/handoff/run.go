@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,6 +23,7 @@ import (
 	"handoff/internal/keeper"
 	"handoff/internal/logging"
 	"handoff/internal/pidfile"
+	"handoff/internal/seat"
 	"handoff/internal/upgrade"
 	"handoff/master"
 	"handoff/master/fleet"
@@ -112,7 +114,8 @@ func supervise(cfg *config.Run, args []string, asMaster bool) (code int, err err
 		return 0, failed{err}
 	}
 	if !asMaster {
-		return keep(cfg, passed)
+		kept, passed := split(keeper.KeptPrefix, passed)
+		return keep(cfg, kept, passed)
 	}
 	log, err := logging.New(cfg.Log, cfg.Level(), cfg.LogFile, name)
 	if err != nil {
@@ -123,7 +126,7 @@ func supervise(cfg *config.Run, args []string, asMaster bool) (code int, err err
 	}
 	pid, _ := strconv.Atoi(os.Getenv(keeper.EnvKeeper))
 	restarts, _ := strconv.Atoi(os.Getenv(keeper.EnvRestarts))
-	passed, store := split(passed)
+	store, passed := sift(passed)
 	up, err := upgrade.New(cfg.UpgradeTimeout)
 	if err != nil {
 		return 0, failed{err}
@@ -132,7 +135,7 @@ func supervise(cfg *config.Run, args []string, asMaster bool) (code int, err err
 		if store, err = takeOver(up); err != nil {
 			return 0, failed{err}
 		}
-		passed, store = split(store)
+		store, passed = sift(store)
 	} else if err := up.Settle(); err != nil {
 		return 0, failed{err}
 	}
@@ -145,7 +148,7 @@ func supervise(cfg *config.Run, args []string, asMaster bool) (code int, err err
 		return 0, err
 	}
 	lean()
-	if restarts == 0 && !up.Candidate() {
+	if restarts == 0 && len(store) == 0 && !up.Candidate() {
 		log.Info("handoff runs "+strings.Join(args, " "), "event", "cluster.starting", "pid", pid,
 			"workers", slots, "version", version)
 	}
@@ -171,6 +174,8 @@ func supervise(cfg *config.Run, args []string, asMaster bool) (code int, err err
 		Instance:    os.Getenv(keeper.EnvInstance),
 		Restarts:    restarts,
 		Reason:      os.Getenv(keeper.EnvReason),
+		Rekeep:      rekeep,
+		KeptAbove:   keptAbove(),
 		UpWatchdog:  upWatchdog(pid),
 		Upgrade:     up.Start,
 		Changed:     upgrade.Changed,
@@ -207,7 +212,7 @@ func environ(cfg *config.Run, command []string, log *slog.Logger) func([]string)
 }
 
 // keep becomes the keeper, until the master ends as it means to.
-func keep(cfg *config.Run, passed []handoff.Named) (code int, err error) {
+func keep(cfg *config.Run, kept, passed []handoff.Named) (code int, err error) {
 	if cfg.PIDFile != "" {
 		remove, err := pidfile.Write(cfg.PIDFile)
 		if err != nil {
@@ -221,7 +226,7 @@ func keep(cfg *config.Run, passed []handoff.Named) (code int, err error) {
 	}
 	lean()
 	return keeper.Run(keeper.Config{Path: path, Args: append([]string{masterWord}, os.Args[1:]...),
-		Passed: passed, Upstream: os.Getenv("NOTIFY_SOCKET"), Stderr: os.Stderr}), nil
+		Kept: kept, Passed: passed, Upstream: os.Getenv("NOTIFY_SOCKET"), Stores: keptAbove(), Stderr: os.Stderr}), nil
 }
 
 // upWatchdog is how often a service manager wants a sign of life of the keeper,
@@ -273,18 +278,69 @@ func binary() (string, error) {
 	return path, nil
 }
 
-// split tells the sockets of a service manager from what the keeper has kept.
-func split(all []handoff.Named) (passed, store []handoff.Named) {
+// sift tells what the keeper has kept from the sockets of a service manager.
+func sift(all []handoff.Named) (store, passed []handoff.Named) {
+	passed, store = split(keeper.PassedPrefix, all)
+	for i := range passed {
+		_, passed[i].Name, _ = strings.Cut(passed[i].Name, "-") // after its number
+	}
+	return store, passed
+}
+
+// split takes those with a prefix in their names, which it takes off.
+func split(prefix string, all []handoff.Named) (with, without []handoff.Named) {
 	for _, n := range all {
-		if rest, ok := strings.CutPrefix(n.Name, keeper.PassedPrefix); ok {
-			_, n.Name, _ = strings.Cut(rest, "-")
-			passed = append(passed, n)
+		if rest, ok := strings.CutPrefix(n.Name, prefix); ok {
+			n.Name = rest
+			with = append(with, n)
 		} else {
-			store = append(store, n)
+			without = append(without, n)
 		}
 	}
-	return passed, store
+	return with, without
 }
+
+// keptAbove tells whether a service manager keeps descriptors for this service
+// (FDSTORE of systemd 254; for older ones the unit says so).
+func keptAbove() bool {
+	n, err := strconv.Atoi(os.Getenv("FDSTORE"))
+	return err == nil && n > 0
+}
+
+// rekeep starts a new keeper with what the one before had. That one ends this
+// process when it takes over; if it does not, rekeep returns why, and this one may
+// go on.
+func rekeep(named []handoff.Named) error {
+	self, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(self)
+	files, names := []uintptr{0, 1, 2}, []string{}
+	for _, n := range append(named, handoff.Named{Name: keeper.MasterName, FD: self}) {
+		files, names = append(files, uintptr(n.FD)), append(names, keeper.KeptPrefix+n.Name)
+	}
+	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		return strings.HasPrefix(kv, "NOTIFY_SOCKET=") || strings.HasPrefix(kv, "LISTEN_")
+	})
+	env = append(env, "NOTIFY_SOCKET="+os.Getenv(keeper.EnvUpstream), "LISTEN_FDS="+strconv.Itoa(len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
+	pidfd := -1
+	pid, err := syscall.ForkExec("/proc/self/exe", seat.Args(-1, len(names), "/proc/self/exe", append(os.Args[:1:1], os.Args[2:]...)), &syscall.ProcAttr{
+		Env: env, Files: files, Sys: &syscall.SysProcAttr{PidFD: &pidfd, Setpgid: true},
+	})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(pidfd)
+	unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(keeperPatience.Milliseconds()))
+	unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+	var status unix.WaitStatus
+	unix.Wait4(pid, &status, 0, nil)
+	return fmt.Errorf("process %d ended: code %d", pid, status.ExitStatus())
+}
+
+// keeperPatience is how long a new keeper may take to take over.
+const keeperPatience = 10 * time.Second
 
 // control opens the control socket. A service without one still serves.
 func control(name string, log *slog.Logger) func(master.Control) func() {

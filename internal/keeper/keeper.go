@@ -45,7 +45,9 @@ type Config struct {
 	Path     string          // of the binary as it was called, absolute: what an upgrade starts
 	Args     []string        // of the master, after the program's name
 	Passed   []handoff.Named // by a service manager; they are in the store from the start
+	Kept     []handoff.Named // what a keeper before had, as the service manager or that one's master gives it
 	Upstream string          // NOTIFY_SOCKET of a service manager; "" is none
+	Stores   bool            // it keeps descriptors for this service
 	Stderr   io.Writer       // for the little that it has to say
 }
 
@@ -61,6 +63,9 @@ const (
 	// last one did.
 	EnvRestarts = "HANDOFF_RESTARTS"
 	EnvReason   = "HANDOFF_REASON"
+	// EnvUpstream is where the service manager above listens, for a master whose
+	// keeper has died.
+	EnvUpstream = "HANDOFF_UPSTREAM"
 	// EnvBinary is the descriptor that the binary was executed by, to close.
 	EnvBinary = "HANDOFF_BINARY_FD"
 )
@@ -86,6 +91,7 @@ type keeper struct {
 	pidfd    int
 	exe      *os.File // the binary of the last master that was ready
 	ready    bool
+	above    above
 	others   map[int]time.Time // candidates, and until when one may become the master
 	leaving  bool              // the master makes room for a candidate
 	stopping bool
@@ -101,8 +107,21 @@ type keeper struct {
 // Run supervises the master until it ends as it means to, and returns its exit
 // code. It takes over the process's signals and children.
 func Run(cfg Config) int {
-	k := &keeper{cfg: cfg, pidfd: -1, others: map[int]time.Time{}, instance: random(), again: time.NewTimer(time.Hour)}
+	k := &keeper{cfg: cfg, pidfd: -1, others: map[int]time.Time{}, instance: random(), again: time.NewTimer(time.Hour),
+		above: above{cfg.Upstream, cfg.Stores, map[string]int{}}}
 	k.again.Stop()
+	k.store = k.above.split(cfg.Kept)
+	if len(cfg.Kept) > 0 {
+		k.exe, k.reason = openSelf(), "its keeper had died"
+		k.above.say("MAINPID=" + strconv.Itoa(os.Getpid()))
+	}
+	for i, n := range k.store {
+		if n.Name == MasterName {
+			end(n.FD)
+			k.store = slices.Delete(k.store, i, i+1)
+			break
+		}
+	}
 	for i, p := range cfg.Passed {
 		p.Name = PassedPrefix + strconv.Itoa(i) + "-" + strings.Map(printable, p.Name)
 		k.store = append(k.store, p)
@@ -132,6 +151,7 @@ func Run(cfg Config) int {
 			}
 			k.read()
 			if code, ended := k.reap(); ended {
+				k.above.dropAll()
 				return code
 			}
 		case <-heard:
@@ -257,7 +277,7 @@ func (k *keeper) notice(pid int, text string, fds []int) {
 		return
 	}
 	if rest, ok := strings.CutPrefix(text, "X_UP=1\n"); ok {
-		k.up(rest)
+		k.above.say(rest)
 	}
 	name := said["FDNAME"]
 	if said["FDSTOREREMOVE"] == "1" {
@@ -304,6 +324,7 @@ func (k *keeper) give(fd int) {
 
 // keep adds to the store, in the place of what has the name.
 func (k *keeper) keep(n handoff.Named) {
+	k.above.store(n.Name, n.FD)
 	for i := range k.store {
 		if k.store[i].Name == n.Name {
 			unix.Close(k.store[i].FD)
@@ -315,6 +336,7 @@ func (k *keeper) keep(n handoff.Named) {
 }
 
 func (k *keeper) drop(name string) {
+	k.above.drop(name)
 	for i := range k.store {
 		if k.store[i].Name == name {
 			unix.Close(k.store[i].FD)
@@ -345,6 +367,7 @@ func (k *keeper) becomes(pid int) {
 	}
 	delete(k.others, pid)
 	k.ready = true
+	k.above.store(MasterName, k.pidfd)
 	// What runs now is what is started again, whatever is on disk then.
 	if f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/exe"); err == nil {
 		if k.exe != nil {
@@ -395,7 +418,7 @@ func (k *keeper) start() error {
 		files = append(files, k.exe.Fd())
 	}
 	env := environ("NOTIFY_SOCKET="+k.name, EnvKeeper+"="+strconv.Itoa(os.Getpid()), EnvInstance+"="+k.instance,
-		EnvRestarts+"="+strconv.Itoa(k.restarts), EnvReason+"="+k.reason, EnvBinary+"="+extra,
+		EnvRestarts+"="+strconv.Itoa(k.restarts), EnvReason+"="+k.reason, EnvBinary+"="+extra, EnvUpstream+"="+k.above.socket,
 		"LISTEN_PID=", "LISTEN_FDS="+strconv.Itoa(len(k.store)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
 	args := append([]string{k.cfg.Path}, k.cfg.Args...)
 	pidfd := -1
@@ -479,20 +502,6 @@ func (k *keeper) restart() {
 		k.say("cannot start the master again: %v; the workers serve on", err)
 		k.again.Reset(backoffMost)
 	}
-}
-
-// up tells the service manager above.
-func (k *keeper) up(text string) {
-	if k.cfg.Upstream == "" {
-		return
-	}
-	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: k.cfg.Upstream, Net: "unixgram"})
-	if err != nil {
-		return
-	}
-	defer c.Close()
-	c.SetWriteDeadline(time.Now().Add(time.Second))
-	c.Write([]byte(text))
 }
 
 func exitCode(s unix.WaitStatus) int {
