@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -146,6 +147,52 @@ func TestReplaceFromGo(t *testing.T) {
 }
 
 // Programs that know systemd's protocol and nothing of handoff's.
+// SIGTERM of somebody else is a wish to be replaced: connections still come to the
+// worker, and it takes them until its replacement does.
+func TestTermOfAStranger(t *testing.T) {
+	w := start(t, options{flags: []string{"-n", "1", "--keepalive-linger", "500ms"}, app: []string{goProgram(t, "gosdk")}, env: []string{"PORT=" + freePort(t)}})
+	fresh := w.load(load.Config{Clients: 8})
+	kept := w.load(load.Config{Mode: load.KeepAlive, Clients: 8, Pause: 1_000_000})
+	for range times(20, 3) {
+		fresh.Await(200, patience)
+		syscall.Kill(w.serving()[0], syscall.SIGTERM)
+		w.await("worker.leaving")
+		w.await("worker.ready")
+		w.settled(1)
+	}
+	w.nothingLost(fresh)
+	w.nothingLost(kept)
+	w.stop()
+}
+
+// A shared socket is as its users have it: a worker that starts does not make it
+// block the others, who would hang in accept(2) and not drain.
+func TestSharedSocketStaysNonBlocking(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.sock")
+	w := start(t, options{flags: []string{"-n", "2", "--listen", "unix:" + path, "--keepalive-linger", "100ms"}, app: []string{goProgram(t, "gosdk")},
+		env: []string{"NETWORK=unix", "PORT=" + path}})
+	before := w.workers()
+	w.signal(syscall.SIGTTIN)
+	w.awaitWhere("worker.ready", func(e event) bool { return e.Slot == 2 })
+	for range 8 { // each of the old ones has been in accept(2) again
+		c, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+		if b, err := io.ReadAll(c); err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 200") {
+			t.Errorf("%q, %v", b, err)
+		}
+		c.Close()
+	}
+	w.reload()
+	w.settled(3)
+	if n := len(w.all("worker.terminated")); n > 0 {
+		t.Errorf("%d workers had to be told by SIGTERM, of %v", n, before)
+	}
+	w.stop()
+}
+
 func TestActivation(t *testing.T) {
 	t.Run("gunicorn", func(t *testing.T) {
 		if _, err := exec.LookPath("gunicorn"); err != nil {

@@ -51,6 +51,31 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 	w.exits(128 + int(syscall.SIGINT))
 }
 
+// A service manager with KillMode=control-group signals everybody: master and
+// keeper mean one signal, and the master's own copy is not a second one.
+func TestStopOfTheWholeGroup(t *testing.T) {
+	w := start(t, options{flags: []string{"-n", "2", "--keepalive-linger", "100ms"}, app: []string{goProgram(t, "gosdk")}, env: []string{"PORT=" + freePort(t)}})
+	answered := make(chan error, 1)
+	go func() {
+		resp, err := http.Get("http://" + w.addr + "/?ms=1500")
+		if err == nil {
+			resp.Body.Close()
+		}
+		answered <- err
+	}()
+	run := w.load(load.Config{Clients: 4})
+	run.Await(200, patience)
+	run.Stop()
+	pids := append(w.workers(), w.master(), w.pid())
+	for _, pid := range pids {
+		syscall.Kill(pid, syscall.SIGTERM)
+	}
+	if err := <-answered; err != nil {
+		t.Errorf("the request under way: %v", err)
+	}
+	w.exits(0)
+}
+
 func TestScaleBySignal(t *testing.T) {
 	w := start(t, options{flags: []string{"-n", "2"}})
 	run := w.load(load.Config{Clients: 16})

@@ -24,6 +24,7 @@ type Listen struct {
 	Name string         // in LISTEN_FDNAMES; "" for none
 	Addr netip.AddrPort // zero for a path
 	Only bool           // IPv6 alone, where Addr is IPv6
+	Any  bool           // no host was said: IPv4 alone will do where there is no IPv6
 	Path string         // of a unix socket, absolute
 	Mode fs.FileMode    // of the path; 0: as the umask has it
 	UID  int            // its owner and group; -1: as it is
@@ -36,6 +37,7 @@ func (m *Master) openListens() error {
 		want := ask{kind: nodeipc.Pipe, addr: l.Path}
 		if l.Path == "" {
 			want = askOfCall(l.Addr, l.Only)
+			want.any = l.Any
 			want.index = -1 // a port 0 of ours is none of a program's
 			if l.Addr.Port() != 0 {
 				want.index = 0
@@ -90,12 +92,15 @@ func (l Listen) own() error {
 
 // activate takes the worker's share of what it is given, and returns the
 // descriptors, which stay the register's, and the environment that speaks of
-// them. They are blocking, as systemd's are.
+// them. They are blocking, as systemd's are, but for those that another worker has
+// as well: O_NONBLOCK is of the open file, and that one's event loop would hang in
+// accept(2).
 func (m *Master) activate(id fleet.ID, slot int) (fds []int, env []string, err error) {
 	if len(m.given) == 0 {
 		return nil, nil, nil
 	}
 	names := make([]string, len(m.given))
+	var own []int // of this worker alone, for now
 	for i, a := range m.given {
 		names[i] = "unknown" // as systemd has it for what has no name
 		if m.cfg.Listen[i].Name != "" {
@@ -108,12 +113,18 @@ func (m *Master) activate(id fleet.ID, slot int) (fds []int, env []string, err e
 		h.given, h.listening = true, true
 		if h.socket == nil {
 			fds = append(fds, a.shared.fd)
+			if len(a.holds) == 1 {
+				own = append(own, a.shared.fd)
+			}
 			continue
 		}
 		h.socket.Own()
 		fds = append(fds, h.socket.FD())
+		if h.socket.Holders() == 1 {
+			own = append(own, h.socket.FD())
+		}
 	}
-	for _, fd := range fds {
+	for _, fd := range own {
 		if err := unix.SetNonblock(fd, false); err != nil {
 			return nil, nil, err
 		}

@@ -15,7 +15,10 @@ type event interface{ event() }
 
 type (
 	// signalled: handoff itself got a signal.
-	signalled struct{ signal os.Signal }
+	signalled struct {
+		signal os.Signal
+		kept   bool // by way of the keeper
+	}
 	// said: a worker sent a message. The descriptors that came with it are
 	// the loop's to close.
 	said struct {
@@ -47,6 +50,12 @@ type (
 		id     fleet.ID
 		notice notice
 	}
+	// drainAsked: a worker wants to know whether it is to drain. The descriptor is
+	// the loop's to close.
+	drainAsked struct {
+		id fleet.ID
+		fd int
+	}
 	// died: a worker's process is dead. Its last words are still read.
 	died struct{ id fleet.ID }
 	// ended: they have been; it is not reaped yet.
@@ -71,6 +80,7 @@ func (hungUp) event()       {}
 func (seated) event()       {}
 func (called) event()       {}
 func (notified) event()     {}
+func (drainAsked) event()   {}
 func (died) event()         {}
 func (ended) event()        {}
 func (keeperDied) event()   {}

@@ -67,9 +67,12 @@ type Config struct {
 	// before, which has died for Reason, as Restarts others have; Run owns it.
 	Keeper   string
 	Instance string
-	Store    []handoff.Named
-	Restarts int
-	Reason   string
+	// SignalBase is what the keeper adds to the numbers of signals that it passes
+	// on. Others are left alone while there is a keeper.
+	SignalBase int
+	Store      []handoff.Named
+	Restarts   int
+	Reason     string
 	// Rekeep starts a new keeper with what the one before had, which ends this
 	// process when it takes over, and returns if it does not. KeptAbove: a service
 	// manager keeps it all, and starts a new keeper itself.
@@ -210,7 +213,7 @@ func Run(cfg Config) int {
 			return 1
 		}
 	}
-	stop := watchSignals(m.post)
+	stop := watchSignals(cfg.SignalBase, m.post)
 	m.keep.say("READY=1")
 	go watchKeeper(cfg.PID, m.post) // ends with the keeper, or this process
 	go func() {                     // ends when the watch is closed
@@ -264,8 +267,11 @@ func (m *Master) post(e event) {
 	select {
 	case m.events <- e:
 	case <-m.quit:
-		if s, ok := e.(said); ok {
-			closeAll(s.fds)
+		switch e := e.(type) {
+		case said:
+			closeAll(e.fds)
+		case drainAsked:
+			unix.Close(e.fd)
 		}
 	}
 }
@@ -361,6 +367,11 @@ func (m *Master) handle(e event) {
 	}
 	switch e := e.(type) {
 	case signalled:
+		if m.keep.conn != nil && !e.kept {
+			m.log.Warn("A signal for the keeper has come to its master, which leaves it alone", "event", "signal.stray",
+				"signal", unix.SignalName(e.signal.(unix.Signal)), "keeper", m.cfg.PID, "pid", os.Getpid())
+			break
+		}
 		m.signalled(e.signal)
 	case stirred:
 		m.stirred(time.Now())
@@ -393,6 +404,8 @@ func (m *Master) handle(e event) {
 		if w := m.workers[e.id]; w != nil {
 			m.notified(w, e.notice)
 		}
+	case drainAsked:
+		m.answerDrain(e.id, e.fd)
 	case keeperDied:
 		m.keeperDied()
 	case upgradeAsked:
@@ -521,6 +534,16 @@ func (m *Master) notified(w *worker, n notice) {
 	}
 	if n.stopping && m.fleet.Stays(w.id) {
 		m.leaving(w) // one that drains says nothing new
+	}
+}
+
+// answerDrain tells a worker whether it is to drain.
+func (m *Master) answerDrain(id fleet.ID, fd int) {
+	defer unix.Close(fd)
+	for _, w := range m.fleet.Workers() {
+		if w.ID == id && w.Phase == fleet.Draining && unix.SetNonblock(fd, true) == nil {
+			unix.Write(fd, []byte{1}) // to a pipe; who gives something else has no answer
+		}
 	}
 }
 

@@ -18,7 +18,9 @@ import (
 )
 
 // A worker may speak systemd's notify protocol (sd_notify(3)) on a socket of its
-// own, which never leads anywhere but here. The sender's credentials are
+// own, which never leads anywhere but here. One word is handoff's own: with
+// X_DRAINING=1 and the write end of a pipe it asks whether the signal that it has
+// got is the order to drain; a byte is the yes. The sender's credentials are
 // checked: only the worker's own processes are believed. A sender that is gone
 // before it could be looked at is not (systemd-notify waits for its barrier, so
 // it is there).
@@ -72,7 +74,9 @@ type hearing struct {
 	ready, stopping, stores, hung bool
 	aliveEvery                    time.Duration // between two pings that are posted; 0: none are
 	aliveAt                       time.Time
-	extended                      time.Time // up to when more time was asked for
+	extendedAt                    time.Time     // when more time was asked for last
+	extend                        time.Duration // is to be posted
+	askedAt                       time.Time     // when it asked last whether it is to drain
 	said, posted                  state
 	postedAt                      time.Time
 }
@@ -93,24 +97,37 @@ func (h *hearing) hear(now time.Time, n notice) (news notice, again time.Time) {
 	if n.alive && h.aliveEvery > 0 && now.Sub(h.aliveAt) >= h.aliveEvery {
 		news.alive, h.aliveAt = true, now
 	}
-	if n.extend > 0 && now.Add(n.extend).Sub(h.extended) >= extendStep {
-		h.extended = now.Add(n.extend)
+	if n.extend > 0 && now.Sub(h.extendedAt) >= extendEvery {
+		h.extendedAt, h.extend = now, 0
 		news.extend = n.extend
+	} else if n.extend > 0 {
+		h.extend = n.extend // the last one is posted, too
+	}
+	if h.extend > 0 {
+		if again = h.extendedAt.Add(extendEvery); !now.Before(again) {
+			news.extend, h.extendedAt, h.extend, again = h.extend, now, 0, time.Time{}
+		}
 	}
 	if n.state != nil {
 		h.said = *n.state
 	}
 	if h.said != h.posted {
-		if again = h.postedAt.Add(stateEvery); !now.Before(again) {
-			h.posted, h.postedAt, again = h.said, now, time.Time{}
+		if at := h.postedAt.Add(stateEvery); now.Before(at) {
+			again = earlier(again, at)
+		} else {
+			h.posted, h.postedAt = h.said, now
 			news.state = &h.posted
 		}
 	}
 	return news, again
 }
 
-// extendStep is the least by which asking for more time must move the end.
-const extendStep = 100 * time.Millisecond
+// extendEvery is how often asking for more time is posted, at most. The last one
+// always is: it counts from then on.
+const extendEvery = 100 * time.Millisecond
+
+// askEvery is how often a worker is answered whether it is to drain, at most.
+const askEvery = 10 * time.Millisecond
 
 // attendNotify reads a worker's notify socket until it is closed. It posts each
 // notice once, so that a worker that floods it keeps nobody but this goroutine
@@ -130,7 +147,7 @@ func attendNotify(id fleet.ID, pid int, watchdog time.Duration, c *net.UnixConn,
 		}
 	}
 	for {
-		n, oobn, _, _, err := c.ReadMsgUnix(buf, oob)
+		n, oobn, flags, _, err := c.ReadMsgUnix(buf, oob)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			hear(notice{})
 			continue
@@ -139,11 +156,18 @@ func attendNotify(id fleet.ID, pid int, watchdog time.Duration, c *net.UnixConn,
 			return
 		}
 		sender, fds := control(oob[:oobn])
-		closeAll(fds) // FDSTORE and barriers: there is no store for workers; closing ends the sender's wait
-		if !descends(sender, pid) {
+		if flags&unix.MSG_TRUNC != 0 || !descends(sender, pid) {
+			closeAll(fds)
 			continue
 		}
-		hear(parseNotice(string(buf[:n]), h.said))
+		text := strings.TrimSuffix(string(buf[:n]), "\x00") // which sd_notify(3) allows
+		if now := time.Now(); text == "X_DRAINING=1" && len(fds) == 1 && now.Sub(h.askedAt) >= askEvery {
+			h.askedAt = now
+			post(drainAsked{id, fds[0]})
+			continue
+		}
+		closeAll(fds) // FDSTORE and barriers: there is no store for workers; closing ends the sender's wait
+		hear(parseNotice(text, h.said))
 	}
 }
 

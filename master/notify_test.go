@@ -64,6 +64,23 @@ func TestFloodOfNotices(t *testing.T) {
 	}
 }
 
+// More time at the start does not swallow what is asked for in the drain, though
+// that ends sooner.
+func TestExtendTwice(t *testing.T) {
+	now := time.Unix(0, 0)
+	h := hearing{}
+	if news, _ := h.hear(now, notice{extend: time.Hour}); news.extend != time.Hour {
+		t.Fatalf("%+v", news)
+	}
+	news, again := h.hear(now.Add(time.Millisecond), notice{extend: 20 * time.Second})
+	if news.extend != 0 || again.IsZero() {
+		t.Fatalf("%+v, again %v: too often", news, again)
+	}
+	if news, _ = h.hear(again, notice{}); news.extend != 20*time.Second {
+		t.Fatalf("%+v", news)
+	}
+}
+
 func TestDescends(t *testing.T) {
 	if !descends(os.Getpid(), os.Getppid()) || !descends(os.Getpid(), os.Getpid()) {
 		t.Error("a child does not descend from its parent")

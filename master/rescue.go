@@ -33,6 +33,10 @@ const (
 // for. The rest waits there: for their answers, or for the worker that takes
 // the socket.
 func (m *Master) rescue(a *address, s *handoff.Socket) {
+	if m.cfg.Contract != NodeContract {
+		m.relieve(a, s)
+		return
+	}
 	n := 0
 	for m.rescuer(a, 0) != nil {
 		fd, err := s.Accept()
@@ -49,6 +53,24 @@ func (m *Master) rescue(a *address, s *handoff.Socket) {
 	}
 	if n > 0 {
 		m.log.Info("Connections at a parked socket handed to live workers", "event", "address.rescued", "address", a.name, "connections", n)
+	}
+}
+
+// relieve has a worker replaced, so that the next one takes a parked socket with
+// connections in its queue: nobody but who holds the socket can accept them. It
+// happens where a program has closed its listener of its own accord, and was
+// replaced, while connections still came to it.
+func (m *Master) relieve(a *address, s *handoff.Socket) {
+	if !m.complete() || m.fleet.Stopping() || a.group == nil || !a.group.Steerable() {
+		return // who starts next takes it
+	}
+	for _, id := range m.addrs.seats {
+		if w := m.workers[id]; w != nil && w.slot == s.Slot() && !w.dead {
+			m.log.Warn("Connections wait where nobody accepts any more: the worker of the slot is replaced, the next one takes them",
+				w.attrs("address.stranded", "address", a.name)...)
+			m.step(fleet.Leave{ID: id})
+			return
+		}
 	}
 }
 

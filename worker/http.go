@@ -1,12 +1,14 @@
 package worker
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"reflect"
 	"sync"
 	"syscall"
 	"time"
@@ -34,6 +36,9 @@ import (
 // Nobody is cut off: --drain-timeout is handoff's to enforce; alone, a second
 // signal ends the process.
 func (w *Worker) ServeHTTP(srv *http.Server, l net.Listener) error {
+	if reflect.TypeOf(l) == reflect.TypeOf(tls.NewListener(nil, nil)) {
+		return errors.New("worker: ServeHTTP takes the listener below TLS: set srv.TLSConfig and call ServeHTTPS(srv, l, \"\", \"\")")
+	}
 	return w.serve(srv, l, srv.Serve)
 }
 
@@ -182,6 +187,8 @@ type conn struct {
 	read    time.Time // when something was read last
 	http2   bool
 	looking bool // a look is due
+	quiet   bool // there was nothing at the last look
+	began   bool // something was read
 }
 
 // ofServer finds the tracked connection in what http.Server knows it by.
@@ -198,6 +205,15 @@ func overHTTP2(c net.Conn) bool {
 	return ok && t.ConnectionState().NegotiatedProtocol == "h2"
 }
 
+// SyscallConn is that of the connection that was accepted, for who asks about its
+// peer.
+func (c *conn) SyscallConn() (syscall.RawConn, error) {
+	if s, ok := c.Conn.(syscall.Conn); ok {
+		return s.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
+}
+
 // NetConn returns the connection that was accepted.
 func (c *conn) NetConn() net.Conn { return c.Conn }
 
@@ -205,7 +221,12 @@ func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if n > 0 {
 		c.of.mu.Lock()
-		c.read = time.Now()
+		c.read, c.quiet = time.Now(), false
+		if !c.began {
+			// HTTP/2 without TLS, by prior knowledge (RFC 9113, section 3.4).
+			c.began = true
+			c.http2 = c.http2 || bytes.HasPrefix(b[:n], []byte("PRI "))
+		}
 		c.of.mu.Unlock()
 	}
 	return n, err
@@ -236,7 +257,7 @@ func (c *conn) Close() error {
 func (c *conn) enter(s http.ConnState, http2 bool) {
 	c.of.mu.Lock()
 	defer c.of.mu.Unlock()
-	c.state, c.entered, c.http2 = s, time.Now(), http2
+	c.state, c.entered, c.http2, c.quiet = s, time.Now(), c.http2 || http2, false
 	switch s {
 	case http.StateHijacked:
 		c.of.tell()
@@ -274,8 +295,12 @@ func (c *conn) closeIdle() {
 		last = c.read
 	}
 	rest := time.Until(last.Add(c.of.linger))
-	if rest <= 0 && c.unread() {
-		rest = time.Millisecond // it is about to be read
+	if rest <= 0 {
+		// Two looks: what has just been read may not be noted yet.
+		was := c.quiet
+		if c.quiet = !c.unread(); !c.quiet || !was {
+			rest = time.Millisecond
+		}
 	}
 	if rest > 0 {
 		c.look(rest)

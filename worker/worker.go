@@ -35,9 +35,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -68,10 +70,12 @@ type Worker struct {
 const lingerAlone = 6 * time.Second
 
 // New reads what handoff, or systemd, has told the process, and takes the drain
-// signal over: SIGTERM and SIGINT, and what --drain-signal names. From its second
-// coming on each has its default effect, which ends the process. Call it once,
+// signal over: SIGTERM and SIGINT, and what --drain-signal names. Under handoff one
+// that did not come from it (kill PID) is a request to be replaced, see
+// [Worker.Replace]: connections are still steered here. In the drain each has its
+// default effect, which ends the process. Call it once,
 // early: until then the signal ends the process at once. Its goroutine ends with
-// the first signal.
+// the drain.
 func New() *Worker {
 	w := &Worker{
 		slot: number("WORKER_ID"), generation: number("HANDOFF_GENERATION"),
@@ -86,19 +90,54 @@ func New() *Worker {
 	}
 	w.passed, w.err = handoff.Passed(os.Getenv)
 	signals := []os.Signal{syscall.SIGTERM, syscall.SIGINT}
-	if s := unix.SignalNum("SIG" + strings.TrimPrefix(os.Getenv("HANDOFF_DRAIN_SIGNAL"), "SIG")); s != 0 {
+	if s := unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(os.Getenv("HANDOFF_DRAIN_SIGNAL")), "SIG")); s != 0 {
 		signals = append(signals, s)
 	}
 	came := make(chan os.Signal, 1)
 	signal.Notify(came, signals...)
 	go func() {
-		<-came
+		for range came {
+			if w.told() {
+				break
+			}
+			w.Replace() // somebody else's signal: connections still come
+		}
 		signal.Stop(came)
 		close(w.draining)
 		w.say("STOPPING=1")
 	}()
 	return w
 }
+
+// told asks handoff whether the signal is its order to drain: with X_DRAINING=1
+// and a pipe, in which a byte is the yes. Where nobody answers, the signal is what
+// it is.
+func (w *Worker) told() bool {
+	if !w.managed || w.notify == "" {
+		return true
+	}
+	r, end, err := os.Pipe()
+	if err != nil {
+		return true
+	}
+	defer r.Close()
+	c, err := handoff.DialNotify(w.notify)
+	if err == nil {
+		err = c.Write([]byte("X_DRAINING=1"), int(end.Fd()))
+		c.Close()
+	}
+	end.Close()
+	if err != nil {
+		return true
+	}
+	r.SetReadDeadline(time.Now().Add(toldPatience))
+	_, err = r.Read(make([]byte, 1))
+	return err != io.EOF
+}
+
+// toldPatience is how long handoff may take to answer: between two masters there
+// is none for a moment.
+const toldPatience = 3 * time.Second
 
 // number reads a variable that is a whole number, 0 if it is none.
 func number(name string) int {
@@ -198,7 +237,8 @@ func means(fd int, network, address string) bool {
 	}
 	if network == "unix" {
 		u, ok := sa.(*unix.SockaddrUnix)
-		return ok && u.Name == address
+		abs, err := filepath.Abs(address)
+		return ok && err == nil && (u.Name == address || u.Name == abs)
 	}
 	want, err := net.ResolveTCPAddr(network, address)
 	if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
@@ -76,6 +77,8 @@ func notify(to, what string) error {
 		return err
 	}
 	r.SetReadDeadline(time.Now().Add(notifyPatience))
-	r.Read(make([]byte, 1)) // its end
+	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, io.EOF) { // its end
+		return fmt.Errorf("nobody has looked at it within %v", notifyPatience)
+	}
 	return nil
 }

@@ -172,6 +172,7 @@ func supervise(cfg *config.Run, args []string, asMaster bool) (code int, err err
 		Store:       store,
 		Keeper:      os.Getenv("NOTIFY_SOCKET"),
 		Instance:    os.Getenv(keeper.EnvInstance),
+		SignalBase:  keeper.SignalBase,
 		Restarts:    restarts,
 		Reason:      os.Getenv(keeper.EnvReason),
 		Rekeep:      rekeep,
@@ -203,12 +204,27 @@ const (
 func environ(cfg *config.Run, command []string, log *slog.Logger) func([]string) []string {
 	load := preload(cfg, command, log)
 	return func(env []string) []string {
-		env = append(slices.Clone(env), "HANDOFF_DRAIN_SIGNAL="+cfg.DrainSignal, "HANDOFF_KEEPALIVE_LINGER="+cfg.Linger.String())
+		env = append(slices.Clone(env), "HANDOFF_DRAIN_SIGNAL="+drainSignal(cfg), "HANDOFF_KEEPALIVE_LINGER="+linger(cfg).String())
 		if load != nil {
 			env = load(env)
 		}
 		return env
 	}
+}
+
+// drainSignal is the name of the drain signal, as kill(1) has it.
+func drainSignal(cfg *config.Run) string {
+	s, _ := cfg.Signal() // it was checked
+	return strings.TrimPrefix(unix.SignalName(s), "SIG")
+}
+
+// linger is how long idle connections may stay in a drain. At the drain timeout
+// they would be cut, so that it is at most three quarters of that.
+func linger(cfg *config.Run) time.Duration {
+	if cfg.DrainTimeout <= 0 {
+		return cfg.Linger
+	}
+	return min(cfg.Linger, cfg.DrainTimeout*3/4)
 }
 
 // keep becomes the keeper, until the master ends as it means to.
@@ -371,13 +387,13 @@ func preload(cfg *config.Run, command []string, log *slog.Logger) func([]string)
 			return env
 		}
 		if cfg.ContractOf(command) != "node" {
-			env = node.EnvironBehind(env, path, cfg.DrainSignal, cfg.Linger)
+			env = node.EnvironBehind(env, path, drainSignal(cfg), linger(cfg))
 			if self, err := os.Executable(); err == nil && cfg.ReadyWhen == "ready" {
 				env = append(env, node.NotifyVariable+"="+self)
 			}
 			return env
 		}
-		return node.Environ(env, command, path, cfg.Linger)
+		return node.Environ(env, command, path, linger(cfg))
 	}
 }
 

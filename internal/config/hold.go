@@ -41,8 +41,10 @@ func parseAddresses(s string) (a addresses, err error) {
 	ports := s
 	if i := strings.LastIndexByte(s, ':'); i >= 0 {
 		ports = s[i+1:]
-		if a.addr, err = netip.ParseAddr(strings.Trim(s[:i], "[]")); err != nil {
-			return a, fmt.Errorf("invalid address %q: want 8000, 8000-8010, 127.0.0.1:8000 or [::1]:8000", s)
+		if host := strings.Trim(s[:i], "[]"); host != "" {
+			if a.addr, err = netip.ParseAddr(host); err != nil {
+				return a, err
+			}
 		}
 	}
 	from, to, isRange := strings.Cut(ports, "-")
@@ -52,33 +54,33 @@ func parseAddresses(s string) (a addresses, err error) {
 	f, err1 := strconv.ParseUint(from, 10, 16)
 	t, err2 := strconv.ParseUint(to, 10, 16)
 	if err1 != nil || err2 != nil || f > t {
-		return a, fmt.Errorf("invalid address %q: want 8000, 8000-8010, 127.0.0.1:8000 or [::1]:8000", s)
+		return a, fmt.Errorf("%q is no port, and no range of ports", ports)
 	}
 	a.from, a.to = uint16(f), uint16(t)
 	return a, nil
 }
 
 func (a addresses) has(b netip.AddrPort) bool {
-	return (!a.addr.IsValid() || a.addr == b.Addr()) && a.from <= b.Port() && b.Port() <= a.to
+	return (!a.addr.IsValid() || a.addr.Unmap() == b.Addr().Unmap()) && a.from <= b.Port() && b.Port() <= a.to
 }
 
 // Holds returns which addresses are held.
 func (r *Run) Holds() (func(netip.AddrPort) bool, error) {
-	parse := func(values []string) (list []addresses, err error) {
+	parse := func(flag string, values []string) (list []addresses, err error) {
 		for _, v := range values {
 			a, err := parseAddresses(v)
 			if err != nil {
-				return nil, err
+				return nil, fmt.Errorf("invalid %s %q: want 8000, 8000-8010, 127.0.0.1:8000 or [::1]:8000", flag, v)
 			}
 			list = append(list, a)
 		}
 		return list, nil
 	}
-	only, err := parse(r.HoldOnly)
+	only, err := parse("--hold", r.HoldOnly)
 	if err != nil {
 		return nil, err
 	}
-	not, err := parse(r.NoHold)
+	not, err := parse("--no-hold", r.NoHold)
 	if err != nil {
 		return nil, err
 	}

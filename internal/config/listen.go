@@ -16,6 +16,7 @@ type Listen struct {
 	Name string         // in LISTEN_FDNAMES; "" for none
 	Addr netip.AddrPort // zero for a path
 	Only bool           // IPv6 alone, where Addr is IPv6
+	Any  bool           // no host was said: IPv4 alone will do where there is no IPv6
 	Path string         // of a unix socket, absolute
 	Mode fs.FileMode    // of the path; 0: as the umask has it
 	UID  int            // its owner and group; -1: as it is
@@ -42,8 +43,8 @@ func parseListen(v, dir string) (l Listen, err error) {
 	l.UID, l.GID = -1, -1
 	// A name has no colon or slash, so that the options of a path are no name.
 	if name, rest, ok := strings.Cut(v, "="); ok && !strings.ContainsAny(name, ":/") {
-		if name == "" || len(name) > 255 || strings.ContainsFunc(name, func(c rune) bool { return c < ' ' || c > '~' }) {
-			return l, errors.New("a name has 1 to 255 printable characters, no colon and no slash")
+		if name == "" || len(name) > 255 || strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c > '~' || c == ',' }) {
+			return l, errors.New("a name has 1 to 255 printable characters, no colon, no slash and no comma (mode and owner are for unix:PATH)")
 		}
 		l.Name, v = name, rest
 	}
@@ -83,6 +84,7 @@ func (l *Listen) tcp(network, v string) error {
 		return fmt.Errorf("%v is not of %s", addr, network)
 	}
 	l.Addr, l.Only = netip.AddrPortFrom(addr, uint16(n)), network == "tcp6"
+	l.Any = network == "tcp" && host == ""
 	return nil
 }
 
@@ -91,6 +93,9 @@ func (l *Listen) unix(v, dir string) error {
 	parts := strings.Split(v, ",")
 	if l.Path = parts[0]; l.Path == "" {
 		return errListen
+	}
+	if l.Path[0] == '@' {
+		return errors.New("abstract sockets are not passed: anybody on the machine could take the name")
 	}
 	if !filepath.IsAbs(l.Path) {
 		l.Path = filepath.Join(dir, l.Path)

@@ -9,9 +9,9 @@ import (
 func TestListens(t *testing.T) {
 	addr := netip.MustParseAddrPort
 	for v, want := range map[string]Listen{
-		"8000":                      {Addr: addr("[::]:8000")},
-		":8000":                     {Addr: addr("[::]:8000")},
-		"tcp:8000":                  {Addr: addr("[::]:8000")},
+		"8000":                      {Addr: addr("[::]:8000"), Any: true},
+		":8000":                     {Addr: addr("[::]:8000"), Any: true},
+		"tcp:8000":                  {Addr: addr("[::]:8000"), Any: true},
 		"tcp4:8000":                 {Addr: addr("0.0.0.0:8000")},
 		"tcp6:8000":                 {Addr: addr("[::]:8000"), Only: true},
 		"tcp6:[::1]:0":              {Addr: addr("[::1]:0"), Only: true},
@@ -41,7 +41,7 @@ func TestListens(t *testing.T) {
 	}
 	for _, v := range []string{"", "web", "=80", "65536", "tcp4:[::1]:80", "tcp6:127.0.0.1:80", "localhost:80", "unix:", "unix:/a,mode=9",
 		"unix:/a,mode=1777", "unix:/a,owner=no-such-user", "unix:/a,owner=:no-such-group", "unix:/a,owner=", "unix:/a,color=red",
-		"unix:/" + strings.Repeat("x", 107), "a\nb=80", strings.Repeat("n", 256) + "=80"} {
+		"unix:/" + strings.Repeat("x", 107), "a\nb=80", "8000,mode=660", "app.sock,mode=660", "unix:@a", strings.Repeat("n", 256) + "=80"} {
 		if got, err := parseListen(v, "/srv"); err == nil {
 			t.Errorf("%q is taken for %+v", v, got)
 		}

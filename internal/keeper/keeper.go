@@ -66,6 +66,12 @@ const (
 	// EnvUpstream is where the service manager above listens, for a master whose
 	// keeper has died.
 	EnvUpstream = "HANDOFF_UPSTREAM"
+	// SignalBase is what is added to a signal's number on its way to the master, as
+	// a real-time signal: so the master knows what comes from the keeper. A
+	// service manager that signals a whole control group, or killall, means the
+	// keeper, which passes it on; the master's own copy would be a second one.
+	SignalBase = 34 // SIGRTMIN: 32 and 33 are the C library's
+
 	// EnvBinary is the descriptor that the binary was executed by, to close.
 	EnvBinary = "HANDOFF_BINARY_FD"
 )
@@ -387,10 +393,9 @@ func (k *keeper) forward(s os.Signal) {
 	stop := s == unix.SIGTERM || s == unix.SIGINT || s == unix.SIGQUIT
 	if stop && k.exe == nil && k.pidfd >= 0 { // nothing serves yet
 		k.stopping = true
-		unix.PidfdSendSignal(k.pidfd, s.(unix.Signal), nil, 0)
-		return
+		unix.PidfdSendSignal(k.pidfd, s.(unix.Signal), nil, 0) // it dies, or is about to be ready
 	}
-	if !k.ready || unix.PidfdSendSignal(k.pidfd, s.(unix.Signal), nil, 0) != nil {
+	if !k.ready || unix.PidfdSendSignal(k.pidfd, SignalBase+s.(unix.Signal), nil, 0) != nil {
 		if len(k.pending) < pendingMost {
 			k.pending = append(k.pending, s)
 		}

@@ -14,13 +14,20 @@ import (
 
 func main() {
 	w := worker.New()
-	l, err := w.Listen("tcp", "127.0.0.1:"+os.Getenv("PORT"))
+	network, address := "tcp", "127.0.0.1:"+os.Getenv("PORT")
+	if os.Getenv("NETWORK") == "unix" {
+		network, address = "unix", os.Getenv("PORT")
+	}
+	l, err := w.Listen(network, address)
 	if err != nil {
 		log.Fatal(err)
 	}
 	hung := make(chan struct{})
 	http.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("X-Generation", fmt.Sprint(w.Generation()))
+		if d, err := time.ParseDuration(r.FormValue("ms") + "ms"); err == nil {
+			<-time.After(d)
+		}
 		fmt.Fprintln(rw, "ok")
 	})
 	http.HandleFunc("/hang", func(http.ResponseWriter, *http.Request) { close(hung) })
