@@ -170,11 +170,11 @@ func TestTermOfAStranger(t *testing.T) {
 func TestSharedSocketStaysNonBlocking(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.sock")
 	w := start(t, options{flags: []string{"-n", "2", "--listen", "unix:" + path, "--keepalive-linger", "100ms"}, app: []string{goProgram(t, "gosdk")},
-		env: []string{"NETWORK=unix", "PORT=" + path}})
+		env: []string{"NETWORK=unix", "PORT=" + path, "BOOT=1s"}})
 	before := w.workers()
 	w.signal(syscall.SIGTTIN)
-	w.awaitWhere("worker.ready", func(e event) bool { return e.Slot == 2 })
-	for range 8 { // each of the old ones has been in accept(2) again
+	w.awaitWhere("worker.started", func(e event) bool { return e.Slot == 2 }) // and boots
+	for range 8 { // each of the old ones is in accept(2) again
 		c, err := net.Dial("unix", path)
 		if err != nil {
 			t.Fatal(err)
@@ -185,6 +185,7 @@ func TestSharedSocketStaysNonBlocking(t *testing.T) {
 		}
 		c.Close()
 	}
+	w.awaitWhere("worker.ready", func(e event) bool { return e.Slot == 2 })
 	w.reload()
 	w.settled(3)
 	if n := len(w.all("worker.terminated")); n > 0 {
