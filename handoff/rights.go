@@ -150,5 +150,8 @@ func DialNotify(name string) (*Conn, error) {
 	return OpenConn(fd)
 }
 
+// SetReadDeadline bounds the Reads from now on.
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.file.SetReadDeadline(t) }
+
 // SetWriteDeadline bounds the Writes from now on.
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.file.SetWriteDeadline(t) }

@@ -174,7 +174,7 @@ func TestSharedSocketStaysNonBlocking(t *testing.T) {
 	before := w.workers()
 	w.signal(syscall.SIGTTIN)
 	w.awaitWhere("worker.started", func(e event) bool { return e.Slot == 2 }) // and boots
-	for range 8 { // each of the old ones is in accept(2) again
+	for range 8 {                                                             // each of the old ones is in accept(2) again
 		c, err := net.Dial("unix", path)
 		if err != nil {
 			t.Fatal(err)

@@ -2,8 +2,13 @@ package integration
 
 import (
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net/http"
 	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -257,4 +262,107 @@ func processState(pid int) string {
 		}
 	}
 	return ""
+}
+
+// The directory that handoff was started in goes, and the script: a master that
+// comes after needs neither, and a reload says so.
+func TestMasterIsKilledWhereNothingIsLeft(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "release")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	put(t, filepath.Join(dir, "app.js"), "require('http').createServer((q, r) => r.end('ok')).listen(process.env.PORT)", 0o644)
+	w := start(t, options{flags: []string{"-n", "2"}, app: []string{"app.js"}, dir: dir})
+	run := w.load(load.Config{Clients: 4})
+	run.Await(100, patience)
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	w.killMaster()
+	w.signal(syscall.SIGUSR2)
+	if e := w.await("cluster.failed"); !strings.Contains(e.Reason+e.Msg, "release") {
+		t.Errorf("%+v", e)
+	}
+	run.Await(100, patience)
+	w.nothingLost(run)
+	w.stop()
+}
+
+// A keeper that is stopped (Ctrl-Z) keeps nobody waiting, and when it goes on it
+// holds what has come meanwhile.
+func TestKeeperIsStopped(t *testing.T) {
+	w := start(t, options{flags: []string{"-n", "2", "--respawn", "10ms"}})
+	syscall.Kill(w.pid(), syscall.SIGSTOP)
+	for _, pid := range w.workers() {
+		syscall.Kill(pid, syscall.SIGKILL)
+	}
+	w.await("keeper.mute")
+	run := w.load(load.Config{Clients: 4})
+	w.await("worker.ready")
+	w.await("worker.ready")
+	workers := w.workers()
+	run.Await(100, patience)
+	syscall.Kill(w.pid(), syscall.SIGCONT)
+	w.await("keeper.answers")
+	w.killMaster()
+	if now := w.workers(); fmt.Sprint(now) != fmt.Sprint(workers) {
+		t.Errorf("workers %v, before %v", now, workers)
+	}
+	run.Await(100, patience)
+	w.nothingLost(run)
+	w.stop()
+}
+
+// A bind or listen that a master has been told of and has not answered is
+// answered by the next one; so is what it has left behind of a worker spared.
+func TestMasterIsKilledWhileAProgramBinds(t *testing.T) {
+	w := start(t, options{flags: []string{"-n", "1"}, app: []string{"python3", data("any/binder.py")}, env: []string{"PORT=" + freePort(t)}})
+	helper := w.answer("/helper")
+	for range times(100, 6) {
+		before := w.answer("/binds")
+		w.killMaster()
+		// Some of its threads bind again and again; each has gone on.
+		for deadline := time.Now().Add(patience); ; {
+			if after := w.answer("/binds"); allMore(before, after) {
+				break
+			} else if time.Now().After(deadline) {
+				t.Fatalf("binds of its threads: %s, before %s: one hangs", after, before)
+			}
+		}
+	}
+	pid, _ := strconv.Atoi(helper)
+	if s := processState(pid); s == "" || s == "Z" {
+		t.Errorf("what the worker has left in the background (%d) is gone", pid)
+	}
+	syscall.Kill(pid, syscall.SIGKILL)
+	w.stop()
+}
+
+// allMore compares lists of numbers.
+func allMore(before, after string) bool {
+	a, b := strings.Fields(before), strings.Fields(after)
+	for i := range a {
+		x, _ := strconv.Atoi(a[i])
+		y, _ := strconv.Atoi(b[i])
+		if y <= x {
+			return false
+		}
+	}
+	return len(a) > 0 && len(a) == len(b)
+}
+
+// answer is the body of an answer.
+func (w *world) answer(path string) string {
+	w.t.Helper()
+	c := http.Client{Timeout: patience}
+	resp, err := c.Get("http://" + w.addr + path)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return strings.TrimSpace(string(b))
 }

@@ -2,6 +2,7 @@ package master
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -57,6 +58,7 @@ func (m *Master) do(a fleet.Action) {
 		}
 		m.log.Info(what, "event", event, "generation", int(a.Gen), "workers", m.fleet.Slots(),
 			"after", a.Took.Round(time.Millisecond), "addresses", m.names())
+		m.told = a.Gen
 		m.upServes()
 	case fleet.Failed:
 		m.failed(a)
@@ -173,7 +175,7 @@ func (m *Master) spawn(a fleet.Spawn) {
 		return
 	}
 	w := &worker{started: s, id: a.ID, slot: a.Slot, gen: a.Gen, notify: notify,
-		last: tail.New(tailMost), began: time.Now(), passed: map[int]passed{}, seat: -1}
+		last: tail.New(tailMost), began: time.Now(), passed: map[int]passed{}, seat: -1, board: -1}
 	if m.cfg.Contract == NodeContract {
 		w.channel = newChannel(s.pair)
 	}
@@ -211,10 +213,12 @@ func (m *Master) attend(w *worker) {
 		switch {
 		case w.channel != nil:
 			listen(w.id, w.pair, m.post)
-		case w.seat >= 0:
-			attendCalls(w.id, w.seat, m.post)
+		case w.seat >= 0 && w.board >= 0:
+			attendCalls(w.id, w.seat, w.board, m.post)
 		case w.pair != nil && !w.adopted:
-			attendSeat(w.id, w.pair, func(fd int) { m.keep.store(workerName(w.id, keptSeat), fd) }, m.post)
+			attendSeat(w.id, w.pair, func(fd, board int) error {
+				return errors.Join(m.keep.store(workerName(w.id, keptSeat), fd), m.keep.store(workerName(w.id, keptBoard), board))
+			}, m.post)
 		}
 	}()
 	go func() {

@@ -34,31 +34,39 @@ type Listen struct {
 // openListens opens what the workers are given, and holds it to the end.
 func (m *Master) openListens() error {
 	for _, l := range m.cfg.Listen {
-		want := ask{kind: nodeipc.Pipe, addr: l.Path}
-		if l.Path == "" {
-			want = askOfCall(l.Addr, l.Only)
-			want.any = l.Any
-			want.index = -1 // a port 0 of ours is none of a program's
-			if l.Addr.Port() != 0 {
-				want.index = 0
-			}
-		}
-		if m.addrs.find(want) != nil {
-			return fmt.Errorf("cannot listen on %s twice", l)
-		}
-		var own func() error
-		if l.Path != "" {
-			own = l.own
-		}
-		a, err := m.addrs.open(want, own)
+		a, err := m.openListen(l)
 		if err != nil {
-			return fmt.Errorf("cannot listen on %s: %w", l, cause(err))
+			return err
 		}
-		a.given = true
 		m.given = append(m.given, a)
-		m.log.Debug("Listens for the workers", "event", "address.opened", "address", a.name, "name", l.Name)
 	}
 	return nil
+}
+
+func (m *Master) openListen(l Listen) (*address, error) {
+	want := ask{kind: nodeipc.Pipe, addr: l.Path}
+	if l.Path == "" {
+		want = askOfCall(l.Addr, l.Only)
+		want.any = l.Any
+		want.index = -1 // a port 0 of ours is none of a program's
+		if l.Addr.Port() != 0 {
+			want.index = 0
+		}
+	}
+	if m.addrs.find(want) != nil {
+		return nil, fmt.Errorf("cannot listen on %s twice", l)
+	}
+	var own func() error
+	if l.Path != "" {
+		own = l.own
+	}
+	a, err := m.addrs.open(want, own)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s: %w", l, cause(err))
+	}
+	a.given = true
+	m.log.Debug("Listens for the workers", "event", "address.opened", "address", a.name, "name", l.Name)
+	return a, nil
 }
 
 // cause is what the kernel said.
@@ -105,6 +113,9 @@ func (m *Master) activate(id fleet.ID, slot int) (fds []int, env []string, err e
 		names[i] = "unknown" // as systemd has it for what has no name
 		if m.cfg.Listen[i].Name != "" {
 			names[i] = m.cfg.Listen[i].Name
+		}
+		if a == nil {
+			return nil, nil, fmt.Errorf("%s was lost with the master before, and cannot be opened", m.cfg.Listen[i])
 		}
 		h, err := a.take(id, slot)
 		if err != nil {

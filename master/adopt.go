@@ -63,6 +63,7 @@ func (m *Master) inherit(s stored) (first []fleet.Action, adopted bool) {
 	fd := s.take(stateName)
 	if fd < 0 {
 		m.discard(s)
+		m.keep.flush() // or the addresses are still taken
 		m.killStrangers(fleet.State{})
 		return nil, false
 	}
@@ -70,6 +71,7 @@ func (m *Master) inherit(s stored) (first []fleet.Action, adopted bool) {
 	if err != nil {
 		m.log.Error(err.Error()+"; everything is started anew", "event", "cluster.failed")
 		m.discard(s)
+		m.keep.flush() // or the addresses are still taken
 		m.killStrangers(fleet.State{})
 		return nil, false
 	}
@@ -78,7 +80,8 @@ func (m *Master) inherit(s stored) (first []fleet.Action, adopted bool) {
 
 // takeOver makes this the master of what the one before has left.
 func (m *Master) takeOver(r record, s stored) []fleet.Action {
-	now := time.Now()
+	now, whole := time.Now(), true
+	m.told = r.Told
 	m.addrs.last, m.addrs.seats, m.seq, m.began = r.LastKey, r.Seats, r.Seq, r.Began
 	if m.keeperBefore = r.Keeper; r.Instance != "" {
 		m.cfg.Instance = r.Instance
@@ -91,7 +94,7 @@ func (m *Master) takeOver(r record, s stored) []fleet.Action {
 		if gr.Error != "" {
 			g.err = errors.New(gr.Error)
 		} else {
-			g.launch = &launch{path: gr.Path, args: gr.Args, dir: gr.Dir, env: gr.Env}
+			g.launch = &launch{path: string(gr.Path), args: plainStrings(gr.Args), dir: string(gr.Dir), env: plainStrings(gr.Env)}
 		}
 		m.gens[gr.Gen] = g
 	}
@@ -103,16 +106,23 @@ func (m *Master) takeOver(r record, s stored) []fleet.Action {
 	for _, ar := range r.Addresses {
 		if err := m.addrs.adoptAddress(ar, s); err != nil {
 			m.log.Error(err.Error(), "event", "address.lost", "address", ar.Name)
+			whole = false
 		}
 	}
-	for _, key := range r.Given {
-		if a := m.addrs.byKey(key); a != nil {
-			m.given = append(m.given, a)
+	for i, key := range r.Given {
+		a := m.addrs.byKey(key)
+		if a == nil && i < len(m.cfg.Listen) {
+			var err error
+			if a, err = m.openListen(m.cfg.Listen[i]); err != nil {
+				m.log.Error(err.Error(), "event", "address.lost", "address", m.cfg.Listen[i].String())
+			}
 		}
+		m.given = append(m.given, a)
 	}
 	for _, wr := range r.Workers {
 		w, err := adoptWorker(wr, s, m.cfg.Contract)
 		if err != nil {
+			whole = false
 			m.log.Error("Cannot take over a worker: "+err.Error(), "event", "worker.lost", "slot", wr.Slot, "pid", wr.PID, "generation", int(wr.Gen), "worker", int(wr.ID))
 			continue
 		}
@@ -128,6 +138,9 @@ func (m *Master) takeOver(r record, s stored) []fleet.Action {
 	}
 	m.trouble(m.addrs.steer())
 	m.discard(s)
+	if !whole { // the keeper has what this one could not use, and closed
+		m.retell()
+	}
 	m.killStrangers(r.Fleet)
 	m.reloadNext = r.Reload
 	if m.cfg.Upgraded {
@@ -136,6 +149,9 @@ func (m *Master) takeOver(r record, s stored) []fleet.Action {
 	} else {
 		m.log.Warn("The master has died; this one goes on with its workers", "event", "master.adopted", "reason", m.cfg.Reason,
 			"restarts", m.cfg.Restarts, "workers", len(m.workers), "addresses", m.names())
+	}
+	if live := m.fleet.Live(); live > m.told { // it steered, and did not come to say so
+		m.do(fleet.Live{Gen: live, Took: now.Sub(r.Fleet.Began)})
 	}
 	for _, w := range m.workers {
 		m.attend(w)
@@ -169,10 +185,13 @@ func (as *addresses) adoptAddress(r addressRecord, s stored) error {
 	}
 	var members []handoff.Member
 	var inodes []uint64
+	var gone []int // members that are not there any more
 	for _, sr := range r.Sockets {
 		fd := s.take(socketName(sr.Inode))
 		if fd < 0 {
-			continue // the keeper had not taken it yet; it is closed, and so out of the kernel's order
+			// It was not kept, and is closed: the kernel has put the last of
+			// the group in its place (reuseport_detach_sock).
+			gone = append(gone, len(members))
 		}
 		member := handoff.Member{FD: fd, Slot: sr.Slot, Own: sr.Own}
 		for _, h := range r.Holds {
@@ -181,6 +200,11 @@ func (as *addresses) adoptAddress(r addressRecord, s stored) error {
 			}
 		}
 		members, inodes = append(members, member), append(inodes, sr.Inode)
+	}
+	for _, i := range slices.Backward(gone) {
+		last := len(members) - 1
+		members[i], inodes[i] = members[last], inodes[last]
+		members, inodes = members[:last], inodes[:last]
 	}
 	cfg := as.config(r.V6Only)
 	cfg.Addr, cfg.Balance = r.Bound, balanceOf(r.Balance)
@@ -208,7 +232,7 @@ func adoptWorker(r workerRecord, s stored, contract Contract) (w *worker, err er
 	}
 	w = &worker{started: &started{process: process{pid: r.PID, pidfd: pidfd, adopted: true}}, id: r.ID, slot: r.Slot, gen: r.Gen,
 		severalBind: r.Several, ports: r.Ports, last: tail.New(tailMost), began: r.Began, passed: map[int]passed{},
-		state: state{r.Status, r.Reloading}, seat: s.take(workerName(r.ID, keptSeat))}
+		state: state{r.Status, r.Reloading}, seat: s.take(workerName(r.ID, keptSeat)), board: s.take(workerName(r.ID, keptBoard))}
 	if w.stderr = s.file(workerName(r.ID, keptStderr)); w.stderr == nil {
 		if w.stderr, err = os.Open(os.DevNull); err != nil {
 			return nil, err

@@ -33,11 +33,13 @@ type (
 	}
 	// hungUp: a worker closed its channel.
 	hungUp struct{ id fleet.ID }
-	// seated: a worker's trampoline has installed the filter, or could not. fd is
-	// not the loop's.
+	// seated: a worker's trampoline has installed the filter, or could not. fd and
+	// board are not the loop's. kept: the keeper has them.
 	seated struct {
 		id    fleet.ID
 		fd    int
+		board int
+		kept  bool
 		errno unix.Errno
 	}
 	// called: a worker wants to bind or listen, and waits for the answer.

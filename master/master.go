@@ -110,6 +110,7 @@ type Master struct {
 	given        []*address // of cfg.Listen, in its order
 	keep         keep
 	saved        []byte        // the record that the keeper has
+	probeAt      time.Time     // when a keeper that does not answer is tried next
 	dirty        bool          // the record may have changed
 	took         []unix.Signal // since the record was saved
 	aliveAt      time.Time     // when the service manager is told next
@@ -129,6 +130,7 @@ type Master struct {
 	strays       map[string]bool // things said once
 	began        time.Time
 	keeperBefore int         // pid of the keeper of the master before
+	told         fleet.Gen   // the last generation of which it was said that it serves
 	restarts     map[int]int // of slots, by crashes
 	lastError    string
 }
@@ -142,6 +144,7 @@ type worker struct {
 	channel *channel // nil under the bind contract
 	notify  *net.UnixConn
 	seat    int      // notification descriptor, which the one that attends to it closes; -1: none
+	board   int      // of its calls, likewise
 	state   state    // what it says about itself
 	binder  *process // has bound its address, where that is not the leader; see severalBind
 	// severalBind: more than one process has, or the leader.
@@ -238,17 +241,19 @@ func Run(cfg Config) int {
 		m.step(fleet.Reload{})
 	}
 	m.loop()
-	stop()
-	close(m.quit)
-	control()
+	defer stop() // at the very end: a signal to who ends would change its code
 	if m.replaced {
 		m.keep.say("X_LEAVING=1")
 		m.keep.flush()
+		close(m.quit)
+		control()
 		return 0
 	}
+	m.keep.say("STOPPING=1")
+	close(m.quit)
+	control()
 	m.addrs.closeAll()
 	watch.Close()
-	m.keep.say("STOPPING=1")
 	return m.exitCode()
 }
 
@@ -303,6 +308,9 @@ func (m *Master) deadline() time.Time {
 	if m.cfg.UpWatchdog > 0 {
 		next = earlier(next, m.aliveAt)
 	}
+	if m.keep.conn != nil && m.keep.mute.Load() {
+		next = earlier(next, m.probeAt)
+	}
 	for _, q := range m.quiet {
 		next = earlier(next, q.next)
 	}
@@ -320,6 +328,7 @@ func (m *Master) tick(now time.Time) {
 		m.log.Info("Address given up, nobody listens on it any more", "event", "address.closed", "address", a.name)
 	}
 	m.upAlive(now)
+	m.probeKeeper(now)
 	m.lookQuiet(now)
 	m.dropOverdue(now)
 	if !m.wake.IsZero() && !now.Before(m.wake) {
@@ -392,7 +401,7 @@ func (m *Master) handle(e event) {
 		}
 	case seated:
 		if w := m.workers[e.id]; w != nil {
-			m.seated(w, e.fd, e.errno)
+			m.seated(w, e)
 		}
 	case called:
 		if w := m.workers[e.id]; w != nil {

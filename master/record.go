@@ -7,7 +7,9 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -40,17 +42,59 @@ type record struct {
 	LastError string          `json:"last_error,omitempty"`
 	Reload    bool            `json:"reload,omitempty"` // is wanted, once the next master is there
 	Instance  string          `json:"instance,omitempty"`
+	Told      fleet.Gen       `json:"told,omitempty"`   // the last generation of which it was said that it serves
 	Keeper    int             `json:"keeper,omitempty"` // its pid
 }
 
 type genRecord struct {
 	Gen   fleet.Gen `json:"gen"`
-	Path  string    `json:"path"`
-	Args  []string  `json:"args"`
-	Dir   string    `json:"dir"`
-	Env   []string  `json:"env"`
+	Path  text      `json:"path"`
+	Args  []text    `json:"args"`
+	Dir   text      `json:"dir"`
+	Env   []text    `json:"env"`
 	Error string    `json:"error,omitempty"`
 	Words []string  `json:"words,omitempty"`
+}
+
+// text is a string of any bytes: what is not UTF-8 is written as {"base64": "…"},
+// since JSON would change it.
+type text string
+
+type binaryText struct {
+	Base64 []byte `json:"base64"`
+}
+
+func (t text) MarshalJSON() ([]byte, error) {
+	if utf8.ValidString(string(t)) {
+		return json.Marshal(string(t))
+	}
+	return json.Marshal(binaryText{[]byte(t)})
+}
+
+func (t *text) UnmarshalJSON(b []byte) error {
+	if len(b) > 0 && b[0] == '{' {
+		var raw binaryText
+		err := json.Unmarshal(b, &raw)
+		*t = text(raw.Base64)
+		return err
+	}
+	return json.Unmarshal(b, (*string)(t))
+}
+
+func texts(list []string) []text {
+	all := make([]text, len(list))
+	for i, s := range list {
+		all[i] = text(s)
+	}
+	return all
+}
+
+func plainStrings(list []text) []string {
+	all := make([]string, len(list))
+	for i, t := range list {
+		all[i] = string(t)
+	}
+	return all
 }
 
 type workerRecord struct {
@@ -112,7 +156,7 @@ type holdRecord struct {
 func (m *Master) record() record {
 	r := record{Version: recordVersion, Fleet: m.fleet.State(), LastKey: m.addrs.last, Seats: m.addrs.seats, Seq: m.seq,
 		Began: m.began, Restarts: m.restarts, LastError: m.lastError, Reload: m.reloadNext,
-		Instance: m.cfg.Instance, Keeper: m.cfg.PID}
+		Instance: m.cfg.Instance, Keeper: m.cfg.PID, Told: m.told}
 	for _, gen := range r.Fleet.Known {
 		g := m.gens[gen]
 		if g == nil {
@@ -122,7 +166,7 @@ func (m *Master) record() record {
 		if g.err != nil {
 			gr.Error = g.err.Error()
 		} else {
-			gr.Path, gr.Args, gr.Dir, gr.Env = g.launch.path, g.launch.args, g.launch.dir, g.launch.env
+			gr.Path, gr.Args, gr.Dir, gr.Env = text(g.launch.path), texts(g.launch.args), text(g.launch.dir), texts(g.launch.env)
 		}
 		r.Gens = append(r.Gens, gr)
 	}
@@ -181,8 +225,7 @@ func (m *Master) save() {
 		m.trouble(fmt.Errorf("cannot write the state: %w", err))
 		return
 	}
-	defer m.acknowledge()
-	if bytes.Equal(b, m.saved) {
+	if bytes.Equal(b, m.saved) && len(m.took) == 0 {
 		return
 	}
 	f, err := memfd(b)
@@ -191,8 +234,18 @@ func (m *Master) save() {
 		return
 	}
 	defer f.Close()
-	m.keep.storeFile(stateName, f)
-	m.saved = b
+	// In one message, so that a signal is never both in the record and told again.
+	text := "FDSTORE=1\nFDPOLL=0\nFDNAME=" + stateName
+	var names []string
+	for _, s := range m.took {
+		names = append(names, unix.SignalName(s))
+	}
+	if len(names) > 0 {
+		text += "\nX_TOOK=" + strings.Join(names, ",")
+	}
+	if m.keep.say(text, int(f.Fd())) == nil {
+		m.saved, m.took = b, nil
+	}
 }
 
 // stateFile is the record in a file, which the caller closes.
@@ -215,14 +268,6 @@ func memfd(b []byte) (*os.File, error) {
 		return nil, fmt.Errorf("cannot write the state: %w", err)
 	}
 	return f, nil
-}
-
-// acknowledge tells the keeper which signals need not be sent again.
-func (m *Master) acknowledge() {
-	for _, s := range m.took {
-		m.keep.say("X_TOOK=" + unix.SignalName(s))
-	}
-	m.took = nil
 }
 
 // recordMost bounds a record, in bytes.

@@ -107,6 +107,19 @@ func TestRecordOfALaterVersion(t *testing.T) {
 	}
 }
 
+// What a generation is started from may be of any bytes.
+func TestRecordOfBytes(t *testing.T) {
+	was := genRecord{Gen: 1, Path: "/p\xff", Args: []text{"a", "b\x80c", ""}, Env: []text{"X=a\xff\xe9z", "Y={\"base64\":1}"}}
+	b, err := json.Marshal(was)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var is genRecord
+	if err := json.Unmarshal(b, &is); err != nil || !reflect.DeepEqual(was, is) {
+		t.Errorf("%+v, %v; want %+v", is, err, was)
+	}
+}
+
 func FuzzRecord(f *testing.F) {
 	b, _ := os.ReadFile("testdata/record-1.json")
 	f.Add(b)

@@ -20,8 +20,8 @@ import (
 func (m *Master) keeperDied() {
 	m.log.Error("The keeper has died: workers serve on", "event", "keeper.died", "keeper", m.cfg.PID, "pid", os.Getpid())
 	m.lastError = "the keeper has died"
-	m.keep.mute()
-	m.keep = keep{log: m.log}
+	m.keep.end()
+	m.keep = keep{log: m.log, mute: m.keep.mute}
 	m.addrs.keep = m.keep
 	if m.upgrading { // it fails, since its candidate has no keeper either; then
 		m.orphan = true
@@ -92,8 +92,9 @@ func (m *Master) kept() (named []handoff.Named, err error) {
 		if w.notify != nil {
 			file(workerName(w.id, keptNotify), w.notify)
 		}
-		if isSeat(w.seat) {
+		if is(w.seat, "anon_inode:seccomp") && is(w.board, "/memfd:handoff-calls") {
 			add(workerName(w.id, keptSeat), w.seat)
+			add(workerName(w.id, keptBoard), w.board)
 		}
 		if w.binder != nil {
 			file(workerName(w.id, keptBinder), w.binder.pidfd)
@@ -112,12 +113,12 @@ func (m *Master) kept() (named []handoff.Named, err error) {
 	return named, err
 }
 
-// isSeat tells whether a descriptor is one of seccomp's notifications: the number
-// of one whose worker has just gone may be another's.
-func isSeat(fd int) bool {
+// is tells whether a descriptor is of a kind: the number of one whose worker has
+// just gone may be another's.
+func is(fd int, kind string) bool {
 	if fd < 0 {
 		return false
 	}
 	to, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
-	return err == nil && strings.HasPrefix(to, "anon_inode:seccomp")
+	return err == nil && strings.HasPrefix(to, kind)
 }

@@ -15,27 +15,34 @@ import (
 
 // attendSeat takes the notification descriptor from a worker's trampoline and
 // posts the calls that stop at it, until no process of the worker is left.
-func attendSeat(id fleet.ID, pair *handoff.Conn, keep func(fd int), post func(event)) {
+func attendSeat(id fleet.ID, pair *handoff.Conn, keep func(fd, board int) error, post func(event)) {
 	word := make([]byte, 4)
 	n, fds, err := pair.Read(word)
 	if err != nil || n < len(word) {
 		return // it died before
 	}
 	if len(fds) == 0 {
-		post(seated{id, -1, unix.Errno(binary.NativeEndian.Uint32(word))})
+		post(seated{id: id, fd: -1, board: -1, kept: true, errno: unix.Errno(binary.NativeEndian.Uint32(word))})
 		return
 	}
 	closeAll(fds[1:])
-	keep(fds[0])
-	post(seated{id, fds[0], 0})
-	attendCalls(id, fds[0], post)
+	board, err := seat.NewBoard()
+	if err != nil {
+		unix.Close(fds[0])
+		post(seated{id: id, fd: -1, board: -1, kept: true, errno: unix.ENOMEM})
+		return
+	}
+	kerr := keep(fds[0], board)
+	post(seated{id: id, fd: fds[0], board: board, kept: kerr == nil})
+	attendCalls(id, fds[0], board, post)
 }
 
-// attendCalls takes a notification descriptor over, and posts the calls.
-func attendCalls(id fleet.ID, fd int, post func(event)) {
-	l, err := seat.NewListener(fd)
+// attendCalls takes a notification descriptor and its board over, and posts the
+// calls.
+func attendCalls(id fleet.ID, fd, board int, post func(event)) {
+	l, err := seat.NewListener(fd, board)
 	if err != nil {
-		post(seated{id, -1, unix.EBADF})
+		post(seated{id: id, fd: -1, board: -1, kept: true, errno: unix.EBADF})
 		return
 	}
 	defer l.Close()
@@ -54,8 +61,13 @@ func attendCalls(id fleet.ID, fd int, post func(event)) {
 }
 
 // seated: the worker has its filter, or runs without.
-func (m *Master) seated(w *worker, fd int, errno unix.Errno) {
-	w.seat = fd
+func (m *Master) seated(w *worker, e seated) {
+	errno := e.errno
+	w.seat, w.board = e.fd, e.board
+	if !e.kept {
+		m.keep.store(workerName(w.id, keptSeat), w.seat)
+		m.keep.store(workerName(w.id, keptBoard), w.board)
+	}
 	if errno != 0 {
 		m.once("seat", "The kernel refuses a seccomp notification filter ("+errno.Error()+
 			"): the program's own sockets are not held. Give it sockets with --listen ADDR, if it takes them as systemd passes them (LISTEN_FDS)", w.attrs("worker.unseated")...)
@@ -91,6 +103,13 @@ func askOfCall(addr netip.AddrPort, v6only bool) ask {
 // port, and listen makes it a held address; from the next worker on the
 // address is known, and given at once.
 func (m *Master) binds(w *worker, c *seat.Call) {
+	if a, h := m.addrs.given(w.id, c.Inode); h != nil { // by the master before, which did not come to the answer
+		m.binder(w, c)
+		h.socket.Own()
+		m.log.Debug("A bind that the master before had not answered", w.attrs("worker.seated", "address", a.name)...)
+		c.Answer(0)
+		return
+	}
 	want := askOfCall(c.Addr, c.V6Only)
 	if want.port == 0 {
 		want.index = w.ports
@@ -161,6 +180,18 @@ func (m *Master) refuse(w *worker, c *seat.Call, err error) {
 	c.Answer(unix.Errno(errno(err)))
 }
 
+// given finds what a worker holds by the socket that it has.
+func (as *addresses) given(id fleet.ID, inode uint64) (*address, *hold) {
+	for _, a := range as.list {
+		for _, h := range a.holds {
+			if h.worker == id && h.socket != nil && h.socket.Inode() == inode {
+				return a, h
+			}
+		}
+	}
+	return nil, nil
+}
+
 // share returns the worker's hold of an address for one more socket of its
 // own. One that it has closed is given again; a second open one is for those
 // that have asked for SO_REUSEPORT, as the kernel has it.
@@ -189,15 +220,11 @@ func (m *Master) share(w *worker, a *address, reusePort bool) (*hold, error) {
 // listens is the notice that a program accepts. A held socket listens already,
 // with the largest backlog, so there is nothing to execute.
 func (m *Master) listens(w *worker, c *seat.Call) {
-	for _, a := range m.addrs.list {
-		for _, h := range a.holds {
-			if h.worker == w.id && h.socket != nil && h.socket.Inode() == c.Inode {
-				h.listening = true
-				c.Answer(0)
-				m.accepts(w)
-				return
-			}
-		}
+	if _, h := m.addrs.given(w.id, c.Inode); h != nil {
+		h.listening = true
+		c.Answer(0)
+		m.accepts(w)
+		return
 	}
 	if c.Addr.Port() == 0 || !m.cfg.Hold(c.Addr) {
 		c.Continue()

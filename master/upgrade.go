@@ -18,6 +18,8 @@ func (m *Master) upgrade() {
 	switch {
 	case m.cfg.Upgrade == nil || m.keep.conn == nil:
 		err = errors.New("cannot upgrade: there is no keeper")
+	case m.keep.mute.Load():
+		err = errors.New("cannot upgrade: the keeper does not answer (is it stopped?)")
 	case m.fleet.Stopping():
 		err = errors.New("cannot upgrade: everything stops")
 	}

@@ -84,14 +84,13 @@ A duration is 500ms, 30s or 2m; a bare number is seconds.`,
 // supervise checks everything that can be checked, and becomes the keeper, or
 // the master.
 func supervise(cfg *config.Run, args []string, asMaster bool) (code int, err error) {
-	dir, err := cfg.Workdir()
-	if err != nil {
-		return 0, failed{err}
+	what, ok := inheritedProgram()
+	if !ok || !asMaster {
+		if what, err = resolve(cfg, args); err != nil {
+			return 0, failed{err}
+		}
 	}
-	command, script, err := config.Command(args, dir)
-	if err != nil {
-		return 0, failed{err}
-	}
+	dir, command, script := string(what.Dir), what.command(), what.Script
 	name := cfg.Name
 	if name == "" {
 		name = admin.Clean(strings.TrimSuffix(filepath.Base(command[script]), filepath.Ext(command[script])))
@@ -115,30 +114,41 @@ func supervise(cfg *config.Run, args []string, asMaster bool) (code int, err err
 	}
 	if !asMaster {
 		kept, passed := split(keeper.KeptPrefix, passed)
-		return keep(cfg, kept, passed)
+		return keep(cfg, what, kept, passed)
+	}
+	if cfg.LogFile != "" && !filepath.IsAbs(cfg.LogFile) {
+		cfg.LogFile = filepath.Join(string(what.Here), cfg.LogFile)
 	}
 	log, err := logging.New(cfg.Log, cfg.Level(), cfg.LogFile, name)
 	if err != nil {
 		return 0, failed{fmt.Errorf("cannot open the log file: %w", err)}
 	}
+	pid, _ := strconv.Atoi(os.Getenv(keeper.EnvKeeper))
+	restarts, _ := strconv.Atoi(os.Getenv(keeper.EnvRestarts))
+	reason := os.Getenv(keeper.EnvReason)
 	if fd, err := strconv.Atoi(os.Getenv(keeper.EnvBinary)); err == nil && fd > 2 {
 		unix.Close(fd)
 	}
-	pid, _ := strconv.Atoi(os.Getenv(keeper.EnvKeeper))
-	restarts, _ := strconv.Atoi(os.Getenv(keeper.EnvRestarts))
-	store, passed := sift(passed)
+	for _, name := range []string{keeper.EnvBinary, keeper.EnvRestarts, keeper.EnvReason} {
+		os.Unsetenv(name) // a candidate of this one's would take them for its own
+	}
 	up, err := upgrade.New(cfg.UpgradeTimeout)
 	if err != nil {
 		return 0, failed{err}
 	}
 	if up.Candidate() {
-		if store, err = takeOver(up); err != nil {
-			return 0, failed{err}
-		}
-		store, passed = sift(store)
-	} else if err := up.Settle(); err != nil {
+		err = stepUp(up)
+	} else {
+		err = up.Settle()
+	}
+	if err != nil {
 		return 0, failed{err}
 	}
+	all, err := master.Give(os.Getenv("NOTIFY_SOCKET"))
+	if err != nil {
+		return 0, failed{err}
+	}
+	store, passed := sift(all)
 	signal, err := cfg.Signal()
 	if err != nil {
 		return 0, err
@@ -174,7 +184,7 @@ func supervise(cfg *config.Run, args []string, asMaster bool) (code int, err err
 		Instance:    os.Getenv(keeper.EnvInstance),
 		SignalBase:  keeper.SignalBase,
 		Restarts:    restarts,
-		Reason:      os.Getenv(keeper.EnvReason),
+		Reason:      reason,
 		Rekeep:      rekeep,
 		KeptAbove:   keptAbove(),
 		UpWatchdog:  upWatchdog(pid),
@@ -228,7 +238,10 @@ func linger(cfg *config.Run) time.Duration {
 }
 
 // keep becomes the keeper, until the master ends as it means to.
-func keep(cfg *config.Run, kept, passed []handoff.Named) (code int, err error) {
+func keep(cfg *config.Run, what program, kept, passed []handoff.Named) (code int, err error) {
+	if cfg.PIDFile != "" && !filepath.IsAbs(cfg.PIDFile) {
+		cfg.PIDFile = filepath.Join(string(what.Here), cfg.PIDFile)
+	}
 	if cfg.PIDFile != "" {
 		remove, err := pidfile.Write(cfg.PIDFile)
 		if err != nil {
@@ -238,6 +251,13 @@ func keep(cfg *config.Run, kept, passed []handoff.Named) (code int, err error) {
 	}
 	path, err := binary()
 	if err != nil {
+		return 0, failed{err}
+	}
+	// Masters start where there is always something, and know where this was.
+	if err := what.pass(); err != nil {
+		return 0, failed{err}
+	}
+	if err := os.Chdir("/"); err != nil {
 		return 0, failed{err}
 	}
 	lean()
@@ -255,24 +275,20 @@ func upWatchdog(keeper int) time.Duration {
 	return time.Duration(usec) * time.Microsecond
 }
 
-// takeOver is what a new binary does: it looks whether it understands the state,
-// lets the master before go, and takes from the keeper what that one had.
-func takeOver(up *upgrade.Upgrader) ([]handoff.Named, error) {
-	notify := os.Getenv("NOTIFY_SOCKET")
-	if err := master.SayCandidate(notify); err != nil {
-		return nil, err
+// stepUp is what a new binary does: it looks whether it understands the state, and
+// lets the master before go.
+func stepUp(up *upgrade.Upgrader) error {
+	if err := master.SayCandidate(os.Getenv("NOTIFY_SOCKET")); err != nil {
+		return err
 	}
 	state, err := up.State()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := master.CheckRecord(state); err != nil {
-		return nil, err
+		return err
 	}
-	if err := up.Take(takePatience); err != nil {
-		return nil, err
-	}
-	return master.Give(notify)
+	return up.Take(takePatience)
 }
 
 // takePatience is how long the master before may take to exit.

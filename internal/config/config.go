@@ -229,13 +229,9 @@ func (r *Run) Check() error {
 	return nil
 }
 
-// Workdir returns the working directory as the user named it, absolute: by its
-// symlinks, so that a reload follows them.
-func (r *Run) Workdir() (string, error) {
-	here, err := os.Getwd() // $PWD where that is right
-	if err != nil {
-		return "", fmt.Errorf("cannot find the working directory: %w", err)
-	}
+// Workdir returns the workers' working directory as the user named it, absolute:
+// by its symlinks, so that a reload follows them. here is handoff's own.
+func (r *Run) Workdir(here string) (string, error) {
 	dir := r.Dir
 	if !filepath.IsAbs(dir) {
 		dir = filepath.Join(here, dir)

@@ -5,16 +5,17 @@
 // It speaks the service manager's side of systemd's notify protocol
 // (sd_notify(3)) with the master:
 //
-//	keeper → master   NOTIFY_SOCKET; LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES: the store
-//	master → keeper   READY=1                     it heeds signals from now on
+//	keeper → master   NOTIFY_SOCKET, and signals as real-time ones (SignalBase)
+//	master → keeper   X_GIVE=1 + socket           the store, please: each name with its descriptor
+//	                  READY=1                     it heeds signals from now on
 //	                  FDSTORE=1 FDNAME=n + fd     keep this; what had the name is closed
 //	                  FDSTOREREMOVE=1 FDNAME=n    close it
 //	                  X_CANDIDATE=1               I may become the master (an upgrade)
 //	                  STOPPING=1                  my exit is meant: exit with my code
 //	                  X_LEAVING=1                 I make room for the candidate
-//	                  X_GIVE=1 + socket           the store, please: I am the candidate
-//	                  X_TOOK=SIGUSR2 I have taken note of the signal
-//	                  X_UP=1 and more the rest is for the service manager above
+//	                  X_TOOK=SIGUSR2,SIGHUP       I have taken note of these signals
+//	                  X_BEGIN=1 … X_END=1         what is not stored again between the two is dropped
+//	                  X_UP=1 and more             the rest is for the service manager above
 //
 // Only the master, and a candidate that is its child, are believed, by the
 // credentials that the kernel attaches.
@@ -28,6 +29,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,7 +39,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/handoff"
-	"handoff/internal/seat"
 )
 
 // Config is what a keeper needs to know.
@@ -78,8 +79,9 @@ const (
 
 const (
 	storeMost     = 1 << 16 // descriptors
-	pendingMost   = 16
+	readMost      = 256     // notices at once
 	candidateMost = 30 * time.Second
+	helpless      = 10 * time.Second // without a master that can stop
 	givePatience  = 2 * time.Second
 	backoffMost   = 2 * time.Second
 	backoffFirst  = 50 * time.Millisecond
@@ -98,24 +100,35 @@ type keeper struct {
 	exe      *os.File // the binary of the last master that was ready
 	ready    bool
 	above    above
-	others   map[int]time.Time // candidates, and until when one may become the master
-	leaving  bool              // the master makes room for a candidate
+	others   []candidate
+	leaving  bool // the master makes room for a candidate
 	stopping bool
 	restarts int
 	reason   string
 	began    time.Time
 	again    *time.Timer
 	wait     time.Duration
-	pending  []os.Signal // came while no master could take them
-	sent     []os.Signal // were sent to the master, which has not said that it took them
+	pending  []os.Signal     // came while no master could take them
+	sent     []os.Signal     // were sent to the master, which has not said that it took them
+	stale    map[string]bool // names that X_BEGIN found and nobody has stored since; nil: no X_BEGIN
+	alone    *time.Timer     // a stop that no master heeds
+	killing  bool            // the next time it is SIGKILL
+}
+
+// candidate is a process that may become the master, until then.
+type candidate struct {
+	pid   int
+	pidfd int
+	until time.Time
 }
 
 // Run supervises the master until it ends as it means to, and returns its exit
 // code. It takes over the process's signals and children.
 func Run(cfg Config) int {
-	k := &keeper{cfg: cfg, pidfd: -1, others: map[int]time.Time{}, instance: random(), again: time.NewTimer(time.Hour),
+	k := &keeper{cfg: cfg, pidfd: -1, instance: random(), again: time.NewTimer(time.Hour), alone: time.NewTimer(time.Hour),
 		above: above{cfg.Upstream, cfg.Stores, map[string]int{}}}
 	k.again.Stop()
+	k.alone.Stop()
 	k.store = k.above.split(cfg.Kept)
 	if len(cfg.Kept) > 0 {
 		k.exe, k.reason = openSelf(), "its keeper had died"
@@ -142,6 +155,7 @@ func Run(cfg Config) int {
 	}
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals, unix.SIGCHLD, unix.SIGUSR2, unix.SIGHUP, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGTTIN, unix.SIGTTOU, unix.SIGUSR1)
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE) // dropped: a closed stderr ends nothing
 	heard := make(chan struct{}, 1)
 	go k.hear(heard) // ends with the process
 	if err := k.start(); err != nil {
@@ -164,6 +178,11 @@ func Run(cfg Config) int {
 			k.read()
 		case <-k.again.C:
 			k.restart()
+		case <-k.alone.C:
+			if k.stopAlone() {
+				k.above.dropAll()
+				return 1
+			}
 		}
 	}
 }
@@ -233,7 +252,7 @@ func (k *keeper) hear(heard chan<- struct{}) {
 func (k *keeper) read() {
 	buf := make([]byte, 4096)
 	oob := make([]byte, 4096)
-	for {
+	for range readMost {
 		n, oobn, err := 0, 0, error(nil)
 		k.control(func(fd int) error {
 			n, oobn, _, _, err = unix.Recvmsg(fd, buf, oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
@@ -256,7 +275,9 @@ func unpack(oob []byte) (pid int, fds []int) {
 		return 0, nil
 	}
 	for i := range messages {
-		if cred, err := unix.ParseUnixCredentials(&messages[i]); err == nil {
+		// Somebody outside of this pid namespace has pid 0; another user is no
+		// master of ours.
+		if cred, err := unix.ParseUnixCredentials(&messages[i]); err == nil && int(cred.Uid) == os.Geteuid() {
 			pid = int(cred.Pid)
 		}
 		if got, err := unix.ParseUnixRights(&messages[i]); err == nil {
@@ -274,16 +295,24 @@ func (k *keeper) notice(pid int, text string, fds []int) {
 			said[key] = value
 		}
 	}
-	if said["X_CANDIDATE"] == "1" && parent(pid) == k.master && k.master > 0 {
-		k.others[pid] = time.Now().Add(candidateMost)
-		return
+	k.sift()
+	if said["X_CANDIDATE"] == "1" && pid > 0 && parent(pid) == k.master {
+		if fd, err := unix.PidfdOpen(pid, 0); err == nil {
+			k.others = append(k.others, candidate{pid, fd, time.Now().Add(candidateMost)})
+		}
 	}
-	if _, candidate := k.others[pid]; pid != k.master && !candidate {
+	if pid <= 0 || pid != k.master && !slices.ContainsFunc(k.others, func(c candidate) bool { return c.pid == pid }) {
 		closeAll(fds)
 		return
 	}
 	if rest, ok := strings.CutPrefix(text, "X_UP=1\n"); ok {
 		k.above.say(rest)
+	}
+	if said["X_BEGIN"] == "1" {
+		k.stale = map[string]bool{}
+		for _, n := range k.store {
+			k.stale[n.Name] = !strings.HasPrefix(n.Name, PassedPrefix)
+		}
 	}
 	name := said["FDNAME"]
 	if said["FDSTOREREMOVE"] == "1" {
@@ -291,7 +320,16 @@ func (k *keeper) notice(pid int, text string, fds []int) {
 	}
 	if said["FDSTORE"] == "1" && len(fds) == 1 && name != "" && len(name) < 256 && len(k.store) < storeMost {
 		k.keep(handoff.Named{Name: strings.Map(printable, name), FD: fds[0]})
+		delete(k.stale, name)
 		fds = nil
+	}
+	if said["X_END"] == "1" {
+		for name, stale := range k.stale {
+			if stale {
+				k.drop(name)
+			}
+		}
+		k.stale = nil
 	}
 	if said["X_GIVE"] == "1" && len(fds) == 1 {
 		k.give(fds[0])
@@ -302,12 +340,22 @@ func (k *keeper) notice(pid int, text string, fds []int) {
 		k.stopping = k.stopping || said["STOPPING"] == "1"
 		k.leaving = k.leaving || said["X_LEAVING"] == "1"
 	}
-	if name := said["X_TOOK"]; name != "" {
-		k.sent = slices.DeleteFunc(k.sent, func(s os.Signal) bool { return unix.SignalName(s.(unix.Signal)) == name })
-	}
+	took := strings.Split(said["X_TOOK"], ",")
+	k.sent = slices.DeleteFunc(k.sent, func(s os.Signal) bool { return slices.Contains(took, unix.SignalName(s.(unix.Signal))) })
 	if said["READY"] == "1" {
 		k.becomes(pid)
 	}
+}
+
+// sift forgets candidates that are dead.
+func (k *keeper) sift() {
+	k.others = slices.DeleteFunc(k.others, func(c candidate) bool {
+		n, _ := unix.Poll([]unix.PollFd{{Fd: int32(c.pidfd), Events: unix.POLLIN}}, 0)
+		if n > 0 {
+			unix.Close(c.pidfd)
+		}
+		return n > 0
+	})
 }
 
 // give writes the store to a socket, which it takes over: a name and a newline
@@ -370,9 +418,18 @@ func (k *keeper) becomes(pid int) {
 		}
 		k.master, k.pidfd, k.began, k.stopping, k.leaving = pid, fd, time.Now(), false, false
 		k.again.Stop()
+		k.others = slices.DeleteFunc(k.others, func(c candidate) bool {
+			if c.pid == pid {
+				unix.Close(c.pidfd)
+			}
+			return c.pid == pid
+		})
+		// The one before has left them to this one.
+		k.pending = append(k.sent, k.pending...)
+		k.sent = nil
 	}
-	delete(k.others, pid)
 	k.ready = true
+	k.alone.Stop()
 	k.above.store(MasterName, k.pidfd)
 	// What runs now is what is started again, whatever is on disk then.
 	if f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/exe"); err == nil {
@@ -396,8 +453,14 @@ func (k *keeper) forward(s os.Signal) {
 		unix.PidfdSendSignal(k.pidfd, s.(unix.Signal), nil, 0) // it dies, or is about to be ready
 	}
 	if !k.ready || unix.PidfdSendSignal(k.pidfd, SignalBase+s.(unix.Signal), nil, 0) != nil {
-		if len(k.pending) < pendingMost {
+		if again := slices.Contains(k.pending, s); !again {
 			k.pending = append(k.pending, s)
+		} else if stop {
+			k.alone.Reset(0)
+			return
+		}
+		if stop && k.exe != nil {
+			k.alone.Reset(helpless)
 		}
 		return
 	}
@@ -406,29 +469,45 @@ func (k *keeper) forward(s os.Signal) {
 	}
 }
 
-// start starts a master with the store.
-func (k *keeper) start() error {
-	path := "/proc/self/exe"
-	// Descriptors from 3 on are the store, and the last is the binary.
-	files := []uintptr{0, 1, 2}
-	names := make([]string, len(k.store))
-	for i, n := range k.store {
-		files = append(files, uintptr(n.FD))
-		names[i] = n.Name
+// stopAlone stops the workers where no master can be had that would: children,
+// by now, of this process. First they get SIGTERM, then SIGKILL. It tells whether
+// that was it.
+func (k *keeper) stopAlone() (done bool) {
+	k.say("no master starts that could stop the workers: they are signalled")
+	s := unix.SIGTERM
+	if k.killing {
+		s = unix.SIGKILL
 	}
-	program, extra := path, ""
+	tasks, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, task := range tasks {
+		b, _ := os.ReadFile(task)
+		for _, f := range strings.Fields(string(b)) {
+			if pid, err := strconv.Atoi(f); err == nil && pid > 1 { // not reaped before it is read here
+				unix.Kill(-pid, s)
+				unix.Kill(pid, s)
+			}
+		}
+	}
+	done, k.killing = k.killing, true
+	k.alone.Reset(helpless)
+	return done
+}
+
+// start starts a master.
+func (k *keeper) start() error {
+	path, extra := "/proc/self/exe", ""
+	files := []uintptr{0, 1, 2}
 	if k.exe != nil {
-		extra = strconv.Itoa(len(files))
-		program = "/proc/self/fd/" + extra
+		extra = "3"
+		path = "/proc/self/fd/" + extra
 		files = append(files, k.exe.Fd())
 	}
 	env := environ("NOTIFY_SOCKET="+k.name, EnvKeeper+"="+strconv.Itoa(os.Getpid()), EnvInstance+"="+k.instance,
 		EnvRestarts+"="+strconv.Itoa(k.restarts), EnvReason+"="+k.reason, EnvBinary+"="+extra, EnvUpstream+"="+k.above.socket,
-		"LISTEN_PID=", "LISTEN_FDS="+strconv.Itoa(len(k.store)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
+		"LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES=")
 	args := append([]string{k.cfg.Path}, k.cfg.Args...)
 	pidfd := -1
-	// Through the trampoline, which alone can know LISTEN_PID.
-	pid, err := syscall.ForkExec(path, seat.Args(-1, len(k.store), program, args), &syscall.ProcAttr{
+	pid, err := syscall.ForkExec(path, args, &syscall.ProcAttr{
 		Env: env, Files: files, Sys: &syscall.SysProcAttr{PidFD: &pidfd, Setpgid: true},
 	})
 	if err != nil {
@@ -458,7 +537,6 @@ func (k *keeper) reap() (code int, ended bool) {
 		if pid <= 0 {
 			return code, ended
 		}
-		delete(k.others, pid)
 		if pid != k.master {
 			continue // a stranger, a worker whose master has gone, the master of before
 		}
@@ -476,7 +554,9 @@ func (k *keeper) reap() (code int, ended bool) {
 
 // died starts the next master, soon, unless a candidate is about to be it.
 func (k *keeper) died(status unix.WaitStatus) {
-	if !k.leaving {
+	if k.leaving {
+		k.wait = 0
+	} else {
 		k.restarts++
 		k.reason = how(status)
 	}
@@ -495,13 +575,13 @@ func (k *keeper) restart() {
 	if k.master != 0 {
 		return
 	}
-	for pid, until := range k.others {
-		// It says READY=1 soon, or dies. It is our child by now.
-		if parent(pid) == os.Getpid() && time.Now().Before(until) {
-			k.again.Reset(backoffFirst)
-			return
+	k.sift()
+	for _, c := range k.others { // it says READY=1 soon, or dies
+		if time.Now().After(c.until) {
+			unix.PidfdSendSignal(c.pidfd, unix.SIGKILL, nil, 0)
 		}
-		delete(k.others, pid)
+		k.again.Reset(backoffFirst)
+		return
 	}
 	if err := k.start(); err != nil {
 		k.say("cannot start the master again: %v; the workers serve on", err)

@@ -17,20 +17,30 @@ import (
 // Listener receives the stopped calls of one worker and its descendants. One
 // goroutine may Receive; calls may be answered from any.
 type Listener struct {
-	file *os.File
-	raw  syscall.RawConn
+	file    *os.File
+	raw     syscall.RawConn
+	board   *board
+	boardFD int
+	left    []int // slots of calls that a master before has received
 }
 
-// NewListener takes a notification descriptor over.
-func NewListener(fd int) (*Listener, error) {
+// NewListener takes a notification descriptor over, and the file of [NewBoard]
+// that belongs to it: calls that a master before has received and not answered
+// are received again. They are left to Close also when it returns an error.
+func NewListener(fd, board int) (*Listener, error) {
 	if err := unix.SetNonblock(fd, true); err != nil { // into Go's poller
 		unix.Close(fd)
+		unix.Close(board)
 		return nil, err
 	}
-	l := &Listener{file: os.NewFile(uintptr(fd), "seat")}
+	l := &Listener{file: os.NewFile(uintptr(fd), "seat"), boardFD: board}
 	var err error
-	if l.raw, err = l.file.SyscallConn(); err != nil {
+	if l.raw, err = l.file.SyscallConn(); err == nil {
+		l.board, l.left, err = openBoard(board)
+	}
+	if err != nil {
 		l.file.Close()
+		unix.Close(board)
 		return nil, err
 	}
 	return l, nil
@@ -38,13 +48,19 @@ func NewListener(fd int) (*Listener, error) {
 
 // Close ends a Receive. Calls that are stopped then fail with ENOSYS in the
 // program.
-func (l *Listener) Close() error { return l.file.Close() }
+func (l *Listener) Close() error {
+	err := l.file.Close()
+	l.board.close()
+	unix.Close(l.boardFD)
+	return err
+}
 
 // Call is one stopped bind or listen. Exactly one of Continue, Answer and Give
 // ends it; a program that has died meanwhile is no error.
 type Call struct {
 	l      *Listener
 	id     uint64
+	slot   int // of the board
 	PID    int // the thread that called
 	Listen bool
 	FD     int // the program's descriptor
@@ -92,11 +108,11 @@ type addFD struct {
 // the listener is closed. blind is called for a call that may not be looked at.
 func (l *Listener) Receive(blind func(pid int, err error)) (*Call, error) {
 	for {
-		var n notification
-		if err := l.next(&n); err != nil {
+		n, slot, err := l.next()
+		if err != nil {
 			return nil, err
 		}
-		c := &Call{l: l, id: n.id, PID: int(n.pid), Listen: n.nr == unix.SYS_LISTEN, FD: int(int32(n.args[0])), Process: -1, Socket: -1}
+		c := &Call{l: l, id: n.id, slot: slot, PID: int(n.pid), Listen: n.nr == unix.SYS_LISTEN, FD: int(int32(n.args[0])), Process: -1, Socket: -1}
 		ok, err := c.look(n.args[1], n.args[2])
 		if err != nil && l.valid(n.id) {
 			blind(c.PID, err)
@@ -108,7 +124,15 @@ func (l *Listener) Receive(blind func(pid int, err error)) (*Call, error) {
 	}
 }
 
-func (l *Listener) next(n *notification) error {
+func (l *Listener) next() (n notification, slot int, err error) {
+	for len(l.left) > 0 {
+		slot, l.left = l.left[0], l.left[1:]
+		if n = l.board.calls[slot]; l.valid(n.id) {
+			return n, slot, nil
+		}
+		l.board.clear(slot)
+	}
+	slot = <-l.board.free // each call is answered, by a loop that lives as long as this
 	for {
 		done := false
 		err := l.raw.Read(func(fd uintptr) bool {
@@ -121,17 +145,17 @@ func (l *Listener) next(n *notification) error {
 			return true
 		})
 		if err != nil || done {
-			return io.EOF
+			return n, slot, io.EOF
 		}
-		*n = notification{}
+		l.board.calls[slot] = notification{}
 		// The call may have been taken back between poll and here, by a KILL:
 		// this then waits for the next one, or for the end.
-		switch errno := l.ioctl(ioctlRecv, unsafe.Pointer(n)); errno {
+		switch errno := l.ioctl(ioctlRecv, unsafe.Pointer(&l.board.calls[slot])); errno {
 		case 0:
-			return nil
+			return l.board.calls[slot], slot, nil
 		case unix.ENOENT, unix.EINTR:
 		default:
-			return io.EOF
+			return n, slot, io.EOF
 		}
 	}
 }
@@ -287,12 +311,14 @@ func (c *Call) release() {
 func (c *Call) Continue() {
 	c.release()
 	c.l.ioctl(ioctlSend, unsafe.Pointer(&response{id: c.id, flags: responseContinue}))
+	c.l.board.clear(c.slot)
 }
 
 // Answer ends the call without executing it: errno 0 is success.
 func (c *Call) Answer(errno unix.Errno) {
 	c.release()
 	c.l.ioctl(ioctlSend, unsafe.Pointer(&response{id: c.id, errno: -int32(errno)}))
+	c.l.board.clear(c.slot)
 }
 
 // Give puts a duplicate of held under the program's own descriptor, in the
