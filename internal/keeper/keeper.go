@@ -580,6 +580,8 @@ func (k *keeper) restart() {
 		if time.Now().After(c.until) {
 			unix.PidfdSendSignal(c.pidfd, unix.SIGKILL, nil, 0)
 		}
+	}
+	if len(k.others) > 0 {
 		k.again.Reset(backoffFirst)
 		return
 	}
