@@ -160,7 +160,7 @@ func measure(t target, mode load.Mode) (figures, error) {
 // idle counts what a manager costs when nothing happens.
 func idle(targets []target) error {
 	const span = 10 * time.Second
-	fmt.Printf("%-32s %14s %12s\n", "idle for "+span.String(), "resident kB", "wake-ups")
+	fmt.Printf("%-32s %14s %12s %14s %12s\n", "idle for "+span.String(), "RSS kB", "PSS kB", "RSS reloaded", "wake-ups")
 	for _, t := range targets {
 		if t.name == "plain node" || t.name == "handoff shared" || strings.HasSuffix(t.name, "NONE") {
 			continue
@@ -172,7 +172,20 @@ func idle(targets []target) error {
 		time.Sleep(2 * time.Second)
 		before := p.switches()
 		time.Sleep(span)
-		fmt.Printf("%-32s %14d %12d\n", t.name, p.status("VmRSS"), p.switches()-before)
+		wakeups := p.switches() - before
+		rss, pss := p.resident()
+		reloaded := "-"
+		if strings.HasPrefix(t.name, "handoff") {
+			for range 3 {
+				if _, err := p.reload(); err != nil {
+					return err
+				}
+			}
+			time.Sleep(8 * time.Second) // the drain
+			n, _ := p.resident()
+			reloaded = strconv.Itoa(n)
+		}
+		fmt.Printf("%-32s %14d %12d %14s %12d\n", t.name, rss, pss, reloaded, wakeups)
 		p.stop()
 	}
 	fmt.Println()
@@ -315,9 +328,27 @@ func (p *running) stop() {
 	os.Remove(p.log)
 }
 
+// managers are the processes that serve nothing: of handoff keeper and master.
+func (p *running) managers() []int {
+	first := p.cmd.Process.Pid
+	for _, pid := range childrenOf(first) {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if strings.Contains(string(b), "\x00__master\x00") {
+			return []int{first, pid}
+		}
+	}
+	return []int{first}
+}
+
+// children are the workers.
 func (p *running) children() []int {
+	managers := p.managers()
+	return childrenOf(managers[len(managers)-1])
+}
+
+func childrenOf(pid int) []int {
 	var pids []int
-	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", p.cmd.Process.Pid))
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	for _, f := range tasks {
 		b, _ := os.ReadFile(f)
 		for _, s := range strings.Fields(string(b)) {
@@ -335,7 +366,9 @@ func (p *running) cpu() (manager, workers float64) {
 	for _, pid := range kids {
 		workers += cpuOf(pid)
 	}
-	manager = cpuOf(p.cmd.Process.Pid)
+	for _, pid := range p.managers() {
+		manager += cpuOf(pid)
+	}
 	if len(kids) == 0 {
 		return 0, manager
 	}
@@ -355,9 +388,15 @@ func cpuOf(pid int) float64 {
 	return sum
 }
 
-func (p *running) status(key string) int {
-	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	return field(string(b), key)
+// resident is what the managers have in memory, in kB: RSS, and PSS, which counts
+// what both have of the binary once.
+func (p *running) resident() (rss, pss int) {
+	for _, pid := range p.managers() {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+		rss += field(string(b), "Rss")
+		pss += field(string(b), "Pss")
+	}
+	return rss, pss
 }
 
 func field(status, key string) int {
@@ -373,10 +412,12 @@ func field(status, key string) int {
 // switches counts how often any thread has been woken.
 func (p *running) switches() int {
 	n := 0
-	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", p.cmd.Process.Pid))
-	for _, f := range files {
-		b, _ := os.ReadFile(f)
-		n += field(string(b), "voluntary_ctxt_switches")
+	for _, pid := range p.managers() {
+		files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+		for _, f := range files {
+			b, _ := os.ReadFile(f)
+			n += field(string(b), "voluntary_ctxt_switches")
+		}
 	}
 	return n
 }

@@ -59,6 +59,9 @@ func (m *Master) do(a fleet.Action) {
 		m.log.Info(what, "event", event, "generation", int(a.Gen), "workers", m.fleet.Slots(),
 			"after", a.Took.Round(time.Millisecond), "addresses", m.names())
 		m.told = a.Gen
+		if m.cfg.Calm != nil {
+			m.cfg.Calm()
+		}
 		m.upServes()
 	case fleet.Failed:
 		m.failed(a)

@@ -93,9 +93,11 @@ type Config struct {
 	NoSteering bool          // as if the kernel refused the steering program
 	// Environ adds to the environment of each worker; nil adds nothing.
 	Environ func(env []string) []string
-	Log     *slog.Logger
-	Reopen  func() error // SIGUSR1
-	Stderr  io.Writer    // where the workers' stderr goes
+	// Calm is called when a generation serves and little is to do; may be nil.
+	Calm   func()
+	Log    *slog.Logger
+	Reopen func() error // SIGUSR1
+	Stderr io.Writer    // where the workers' stderr goes
 }
 
 // Master is the loop and what it owns.
@@ -731,6 +733,9 @@ func (m *Master) ended(id fleet.ID) {
 	}
 	m.step(fleet.Exited{ID: id, Reason: reason})
 	m.passAgain(w)
+	if m.cfg.Calm != nil && len(m.workers) == m.fleet.Slots() {
+		m.cfg.Calm()
+	}
 }
 
 const wordsMost = 20 // lines of stderr in a report: the message of a Node error stands above its stack

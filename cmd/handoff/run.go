@@ -198,6 +198,7 @@ func supervise(cfg *config.Run, args []string, asMaster bool) (code int, err err
 		QuietGrace:  min(quietGrace, cfg.QuietTimeout),
 		NoSteering:  cfg.NoSteering,
 		Environ:     environ(cfg, command, log.Logger),
+		Calm:        dropText,
 		Log:         log.Logger,
 		Reopen:      log.Reopen,
 		Stderr:      os.Stderr,
@@ -262,7 +263,7 @@ func keep(cfg *config.Run, what program, kept, passed []handoff.Named) (code int
 	}
 	lean()
 	return keeper.Run(keeper.Config{Path: path, Args: append([]string{masterWord}, os.Args[1:]...),
-		Kept: kept, Passed: passed, Upstream: os.Getenv("NOTIFY_SOCKET"), Stores: keptAbove(), Stderr: os.Stderr}), nil
+		Kept: kept, Passed: passed, Upstream: os.Getenv("NOTIFY_SOCKET"), Stores: keptAbove(), Calm: dropText, Stderr: os.Stderr}), nil
 }
 
 // upWatchdog is how often a service manager wants a sign of life of the keeper,
@@ -418,4 +419,30 @@ func preload(cfg *config.Run, command []string, log *slog.Logger) func([]string)
 func lean() {
 	debug.SetGCPercent(20)
 	debug.FreeOSMemory()
+	dropText()
+	os.WriteFile("/proc/self/comm", []byte("handoff"), 0) // it was executed as /proc/self/exe
+}
+
+// dropText lets go of the pages of the binary that the start has touched, and what
+// follows does not need: code of the command line, of TLS, tables. What is needed
+// comes back from the page cache. Only what cannot have been written to is dropped
+// (madvise(2), MADV_DONTNEED).
+func dropText() {
+	exe, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return
+	}
+	maps, _ := os.ReadFile("/proc/self/maps")
+	for line := range strings.Lines(string(maps)) {
+		f := strings.Fields(line) // 00400000-00869000 r-xp 00000000 fd:01 123 /bin/handoff
+		if len(f) < 6 || f[5] != exe || f[1] != "r-xp" && f[1] != "r--p" {
+			continue
+		}
+		from, to, _ := strings.Cut(f[0], "-")
+		start, err1 := strconv.ParseUint(from, 16, 64)
+		end, err2 := strconv.ParseUint(to, 16, 64)
+		if err1 == nil && err2 == nil && start < end {
+			unix.Syscall(unix.SYS_MADVISE, uintptr(start), uintptr(end-start), unix.MADV_DONTNEED)
+		}
+	}
 }

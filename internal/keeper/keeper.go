@@ -49,6 +49,7 @@ type Config struct {
 	Kept     []handoff.Named // what a keeper before had, as the service manager or that one's master gives it
 	Upstream string          // NOTIFY_SOCKET of a service manager; "" is none
 	Stores   bool            // it keeps descriptors for this service
+	Calm     func()          // is called when there is nothing to do for a while; may be nil
 	Stderr   io.Writer       // for the little that it has to say
 }
 
@@ -429,6 +430,9 @@ func (k *keeper) becomes(pid int) {
 		k.sent = nil
 	}
 	k.ready = true
+	if k.cfg.Calm != nil {
+		defer k.cfg.Calm()
+	}
 	k.alone.Stop()
 	k.above.store(MasterName, k.pidfd)
 	// What runs now is what is started again, whatever is on disk then.
