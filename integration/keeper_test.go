@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -365,4 +367,51 @@ func (w *world) answer(path string) string {
 		w.t.Fatal(err)
 	}
 	return strings.TrimSpace(string(b))
+}
+
+// Keeper and master are killed at once: a program that is no cluster worker of
+// Node's serves on, and the next start takes its sockets over.
+func TestBothAreKilled(t *testing.T) {
+	o := options{flags: []string{"-n", "2"}, app: []string{goProgram(t, "goserver")}, env: []string{"PORT=" + freePort(t)}}
+	w := start(t, o)
+	fresh := w.load(load.Config{Clients: 8})
+	for range times(10, 2) {
+		fresh.Await(100, patience)
+		old := w.workers()
+		keeper, master := w.pid(), w.master()
+		syscall.Kill(keeper, syscall.SIGSTOP) // or it might start another master
+		syscall.Kill(master, syscall.SIGKILL)
+		syscall.Kill(keeper, syscall.SIGKILL)
+		w.exits(-1)
+		addr := w.addr
+		fresh.Await(100, patience)
+		w = launch(t, o)
+		w.addr = addr
+		if e := w.await("master.recovered"); e.Workers != 2 {
+			t.Errorf("%d workers are taken over", e.Workers)
+		}
+		w.await("cluster.reloaded")
+		w.retired(2)
+		for _, e := range w.all("worker.shutdown") {
+			if !slices.Contains(old, e.PID) {
+				t.Errorf("%d is gone, want %v", e.PID, old)
+			}
+		}
+	}
+	w.nothingLost(fresh)
+	w.stop()
+}
+
+// Who has the port is said.
+func TestPortIsTaken(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	w := launch(t, options{flags: []string{"-n", "1", "--listen", l.Addr().String()}})
+	if e := w.await("cluster.failed"); !strings.Contains(e.Msg, fmt.Sprintf("(pid %d) listens there", os.Getpid())) {
+		t.Errorf("%q", e.Msg)
+	}
+	w.exits(1)
 }

@@ -143,6 +143,9 @@ func (m *Master) spawn(a fleet.Spawn) {
 		l.env = m.cfg.Environ(l.env)
 	}
 	env := []string{"WORKER_ID=" + strconv.Itoa(a.Slot), "HANDOFF_GENERATION=" + strconv.Itoa(int(a.Gen)), "HANDOFF_WORKER=" + strconv.Itoa(int(a.ID))}
+	if m.cfg.Name != "" {
+		env = append(env, serviceVariable+"="+m.cfg.Name)
+	}
 	if m.cfg.Instance != "" {
 		env = append(env, "HANDOFF_INSTANCE="+m.cfg.Instance)
 	}

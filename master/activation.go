@@ -62,6 +62,9 @@ func (m *Master) openListen(l Listen) (*address, error) {
 	}
 	a, err := m.addrs.open(want, own)
 	if err != nil {
+		if who := (*inUse)(nil); errors.As(err, &who) {
+			return nil, fmt.Errorf("cannot listen on %s: address already in use: %s listens there", l, strings.Join(who.who, ", "))
+		}
 		return nil, fmt.Errorf("cannot listen on %s: %w", l, cause(err))
 	}
 	a.given = true

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -209,6 +210,30 @@ func (as *addresses) listenTCP(want ask) (*handoff.Group, error) {
 	if want.port < 0 || want.port > 65535 {
 		return nil, unix.EINVAL
 	}
+	g, err := as.listenOrFail(want)
+	if errors.Is(err, unix.EADDRINUSE) {
+		who := handoff.Listeners(netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(want.port)))
+		if len(who) == 0 {
+			who = []string{"a process that may not be seen"}
+		}
+		return nil, &inUse{err, who}
+	}
+	return g, err
+}
+
+// inUse says who has an address.
+type inUse struct {
+	error
+	who []string
+}
+
+func (e *inUse) Unwrap() error { return e.error }
+
+func (e *inUse) Error() string {
+	return e.error.Error() + ": " + strings.Join(e.who, ", ") + " listens there"
+}
+
+func (as *addresses) listenOrFail(want ask) (*handoff.Group, error) {
 	cfg := as.config(want.v6only)
 	if !want.any {
 		addr, err := netip.ParseAddr(want.addr)

@@ -61,6 +61,9 @@ func (s stored) file(name string) *os.File {
 // has left something to adopt, and what the fleet wants done first then.
 func (m *Master) inherit(s stored) (first []fleet.Action, adopted bool) {
 	fd := s.take(stateName)
+	if r, found, ok := m.recoverIf(fd < 0 && len(s) == 0); ok {
+		return m.takeOver(r, found), true
+	}
 	if fd < 0 {
 		m.discard(s)
 		m.keep.flush() // or the addresses are still taken
@@ -78,9 +81,17 @@ func (m *Master) inherit(s stored) (first []fleet.Action, adopted bool) {
 	return m.takeOver(r, s), true
 }
 
+func (m *Master) recoverIf(start bool) (r record, s stored, found bool) {
+	if start {
+		return m.recover()
+	}
+	return r, s, false
+}
+
 // takeOver makes this the master of what the one before has left.
 func (m *Master) takeOver(r record, s stored) []fleet.Action {
-	now, whole := time.Now(), true
+	now := time.Now()
+	whole := r.Keeper != 0 || m.cfg.PID == 0 // else it is recovered, and the keeper knows none of it
 	m.told = r.Told
 	m.addrs.last, m.addrs.seats, m.seq, m.began = r.LastKey, r.Seats, r.Seq, r.Began
 	if m.keeperBefore = r.Keeper; r.Instance != "" {
@@ -138,12 +149,15 @@ func (m *Master) takeOver(r record, s stored) []fleet.Action {
 	}
 	m.trouble(m.addrs.steer())
 	m.discard(s)
-	if !whole { // the keeper has what this one could not use, and closed
+	if !whole { // or the keeper has what this one could not use, and closed
 		m.retell()
 	}
 	m.killStrangers(r.Fleet)
 	m.reloadNext = r.Reload
-	if m.cfg.Upgraded {
+	if r.Keeper == 0 && r.Instance == "" {
+		m.log.Warn("Workers that have outlived their handoff are taken over, and replaced", "event", "master.recovered",
+			"workers", len(m.workers), "addresses", m.names())
+	} else if m.cfg.Upgraded {
 		m.log.Info("Upgraded: this master goes on with the workers", "event", "master.upgraded", "version", m.cfg.Version,
 			"workers", len(m.workers), "addresses", m.names())
 	} else {

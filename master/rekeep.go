@@ -72,7 +72,9 @@ func (m *Master) kept() (named []handoff.Named, err error) {
 		if ferr == nil {
 			ferr = raw.Control(func(fd uintptr) { add(name, int(fd)) })
 		}
-		err = errors.Join(err, ferr)
+		if !errors.Is(ferr, os.ErrClosed) { // a worker may have closed its stderr
+			err = errors.Join(err, ferr)
+		}
 	}
 	state, err := m.stateFile()
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/lmittmann/tint"
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
 
@@ -20,10 +21,11 @@ import (
 // safe for concurrent use.
 type Log struct {
 	*slog.Logger
-	path  string
-	lines chan []byte // never closed
-	flush chan chan struct{}
-	lost  atomic.Int64 // lines that found lines full
+	path    string
+	lines   chan []byte // never closed
+	flush   chan chan struct{}
+	lost    atomic.Int64 // lines that found lines full
+	waiting atomic.Int64 // lines that are not written yet
 
 	mu   sync.Mutex // guards file against a Reopen during a write
 	file *os.File
@@ -64,14 +66,37 @@ func New(format string, level slog.Level, path, name string) (*Log, error) {
 	return l, nil
 }
 
-// Write is for the handlers. It never blocks.
+// Write is for the handlers. It never blocks: a line is written at once where there
+// is room for it, so that a master that is killed has said what it did, and waits
+// for the reader where there is none.
 func (l *Log) Write(p []byte) (int, error) {
+	if l.now(p) {
+		return len(p), nil
+	}
+	l.waiting.Add(1)
 	select {
 	case l.lines <- bytes.Clone(p):
 	default:
+		l.waiting.Add(-1)
 		l.lost.Add(1)
 	}
 	return len(p), nil
+}
+
+// now writes a line if nothing waits and it cannot block: a pipe that poll(2) calls
+// writable has room for PIPE_BUF bytes (pipe(7)).
+func (l *Log) now(p []byte) bool {
+	const pipeBuf = 4096
+	if len(p) > pipeBuf || !l.mu.TryLock() {
+		return false
+	}
+	defer l.mu.Unlock()
+	ready := []unix.PollFd{{Fd: int32(l.file.Fd()), Events: unix.POLLOUT}}
+	if n, err := unix.Poll(ready, 0); l.waiting.Load() > 0 || n != 1 || err != nil || ready[0].Revents != unix.POLLOUT {
+		return false
+	}
+	l.file.Write(p)
+	return true
 }
 
 func (l *Log) write() {
@@ -91,6 +116,7 @@ func (l *Log) write() {
 func (l *Log) out(line []byte) {
 	l.mu.Lock()
 	l.file.Write(line)
+	l.waiting.Add(-1)
 	l.mu.Unlock()
 	if n := l.lost.Swap(0); n > 0 {
 		l.Warn("Lines of this log are lost: its reader was stuck", "event", "log.lost", "lines", n)

@@ -1,0 +1,257 @@
+package master
+
+import (
+	"cmp"
+	"errors"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/handoff"
+	"handoff/internal/nodeipc"
+	"handoff/master/fleet"
+)
+
+// Keeper and master may both be killed. Workers under the bind or the activation
+// contract serve on (Node's cluster workers end with their channel). A later start
+// finds them by their environment, takes their listening sockets by pidfd_getfd(2)
+// where it may (root, or the same user where Yama allows it), and makes of what it
+// sees the record that the master before would have left. Then it reloads: they are
+// drained when new workers serve. What it cannot know is the order in which the
+// kernel has their sockets: until the reload one of them that dies may be steered
+// away wrongly.
+
+// orphan is a worker without keeper and master.
+type orphan struct {
+	pid, pidfd, id, slot, gen int
+	sockets                   []handoff.Named
+}
+
+// serviceVariable says to which service a worker belongs.
+const serviceVariable = "HANDOFF_SERVICE"
+
+// recover returns a record of such workers, and what belongs to it.
+func (m *Master) recover() (r record, s stored, found bool) {
+	if m.cfg.Contract == NodeContract || m.cfg.Name == "" {
+		return r, nil, false
+	}
+	var orphans []*orphan
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		o, err := findOrphan(pid, m.cfg.Name)
+		if err != nil {
+			m.log.Warn("A worker that has outlived its handoff cannot be taken over: "+err.Error(), "event", "worker.lost", "pid", pid)
+		}
+		if o != nil {
+			orphans = append(orphans, o)
+		}
+	}
+	if len(orphans) == 0 {
+		return r, nil, false
+	}
+	s = stored{}
+	r = m.recordOf(orphans, s)
+	return r, s, true
+}
+
+// findOrphan looks whether a process is a worker of the service whose handoff is
+// gone.
+func findOrphan(pid int, service string) (*orphan, error) {
+	var st unix.Stat_t
+	if unix.Stat("/proc/"+strconv.Itoa(pid), &st) != nil || int(st.Uid) != os.Geteuid() {
+		return nil, nil
+	}
+	if pgid, err := unix.Getpgid(pid); err != nil || pgid != pid {
+		return nil, nil // not a leader
+	}
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, nil
+	}
+	env := environOf(pid)
+	o := &orphan{pid: pid, pidfd: pidfd}
+	var errs [3]error
+	o.id, errs[0] = strconv.Atoi(lookup(env, "HANDOFF_WORKER"))
+	o.slot, errs[1] = strconv.Atoi(lookup(env, "WORKER_ID"))
+	o.gen, errs[2] = strconv.Atoi(lookup(env, "HANDOFF_GENERATION"))
+	if errors.Join(errs[:]...) != nil || lookup(env, serviceVariable) != service || o.id < 1 || o.gen < 1 || o.slot < 0 || o.slot > 1<<12 {
+		unix.Close(pidfd)
+		return nil, nil
+	}
+	// Somebody listens there as long as keeper or master live.
+	if c, err := handoff.DialNotify(lookup(env, "NOTIFY_SOCKET")); err == nil {
+		c.Close()
+		unix.Close(pidfd)
+		return nil, nil
+	}
+	if o.sockets, err = listeners(pid, pidfd, 8); err != nil || unix.PidfdSendSignal(pidfd, 0, nil, 0) != nil {
+		for _, n := range o.sockets {
+			unix.Close(n.FD)
+		}
+		unix.Close(pidfd)
+		return nil, err
+	}
+	return o, nil
+}
+
+func environOf(pid int) []string {
+	b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+	return strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
+}
+
+// listeners duplicates the listening TCP sockets of a process and of what it has
+// started, down to some depth.
+func listeners(pid, pidfd, depth int) (found []handoff.Named, err error) {
+	proc := "/proc/" + strconv.Itoa(pid)
+	fds, _ := os.ReadDir(proc + "/fd")
+	for _, e := range fds {
+		to, _ := os.Readlink(proc + "/fd/" + e.Name())
+		n, aerr := strconv.Atoi(e.Name())
+		if aerr != nil || !strings.HasPrefix(to, "socket:") {
+			continue
+		}
+		fd, gerr := unix.PidfdGetfd(pidfd, n, 0)
+		if gerr != nil {
+			err = errors.Join(err, gerr)
+			continue
+		}
+		listens, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+		domain, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+		if listens != 1 || domain != unix.AF_INET && domain != unix.AF_INET6 {
+			unix.Close(fd)
+			continue
+		}
+		found = append(found, handoff.Named{Name: to, FD: fd})
+	}
+	if depth == 0 {
+		return found, err
+	}
+	tasks, _ := os.ReadDir(proc + "/task")
+	for _, t := range tasks {
+		b, _ := os.ReadFile(proc + "/task/" + t.Name() + "/children")
+		for _, f := range strings.Fields(string(b)) {
+			child, _ := strconv.Atoi(f)
+			cfd, cerr := unix.PidfdOpen(child, 0)
+			if cerr != nil {
+				continue
+			}
+			more, merr := listeners(child, cfd, depth-1)
+			unix.Close(cfd)
+			found, err = append(found, more...), errors.Join(err, merr)
+		}
+	}
+	return found, err
+}
+
+// recordOf is the record of workers that nobody has left one of.
+func (m *Master) recordOf(orphans []*orphan, s stored) record {
+	now := time.Now()
+	r := record{Version: recordVersion, Began: now, Reload: true}
+	last := slices.MaxFunc(orphans, func(a, b *orphan) int { return cmp.Or(a.gen-b.gen, a.id-b.id) })
+	live := fleet.Gen(last.gen)
+	r.Told = live
+	r.Fleet = fleet.State{Slots: m.cfg.Fleet.Slots, LastGen: live, Live: live, Wanted: live, Known: []fleet.Gen{live}, Began: now, Proven: true}
+	proc := "/proc/" + strconv.Itoa(last.pid)
+	path, _ := os.Readlink(proc + "/exe")
+	dir, _ := os.Readlink(proc + "/cwd")
+	args, _ := os.ReadFile(proc + "/cmdline")
+	env := slices.DeleteFunc(environOf(last.pid), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return slices.Contains(notForWorkers[:], name)
+	})
+	r.Gens = []genRecord{{Gen: live, Path: text(path), Dir: text(dir), Args: texts(strings.Split(strings.TrimSuffix(string(args), "\x00"), "\x00")), Env: texts(env)}}
+	seats := map[int]fleet.ID{}
+	addresses := map[netip.AddrPort]*addressRecord{}
+	slices.SortFunc(orphans, func(a, b *orphan) int { return b.id - a.id }) // the newest of a slot serves
+	for _, o := range orphans {
+		id := fleet.ID(o.id)
+		r.Fleet.LastID = max(r.Fleet.LastID, id)
+		w := fleet.WorkerState{ID: id, Slot: o.slot, Gen: live, Phase: fleet.Serving, InService: true, Started: now, ReadyAt: now}
+		if seats[o.slot] != 0 || o.gen != last.gen || o.slot >= r.Fleet.Slots {
+			w.Phase, w.InService, w.Deadline = fleet.Draining, false, now // its drain may have been said; SIGTERM is
+		} else {
+			seats[o.slot] = id
+		}
+		r.Fleet.Workers = append(r.Fleet.Workers, w)
+		r.Workers = append(r.Workers, workerRecord{ID: id, Slot: o.slot, Gen: live, PID: o.pid, Began: now})
+		s[workerName(id, keptPID)] = o.pidfd
+		for _, n := range o.sockets {
+			m.recoverSocket(addresses, s, id, o.slot, n.FD)
+		}
+	}
+	for slot := range r.Fleet.Slots {
+		r.Seats = append(r.Seats, seats[slot])
+		if seats[slot] != 0 {
+			r.Fleet.Steered = append(r.Fleet.Steered, seats[slot])
+		}
+	}
+	for i, at := range slices.SortedFunc(maps.Keys(addresses), netip.AddrPort.Compare) {
+		a := addresses[at]
+		a.Key = strconv.Itoa(i + 1)
+		slices.SortFunc(a.Sockets, func(a, b socketRecord) int { return cmp.Compare(a.Inode, b.Inode) })
+		r.Addresses = append(r.Addresses, *a)
+	}
+	r.LastKey = len(r.Addresses)
+	for _, l := range m.cfg.Listen {
+		key := ""
+		for i := range r.Addresses {
+			if a := &r.Addresses[i]; l.Path == "" && a.Bound == l.Addr {
+				key, a.Given, a.Any = a.Key, true, l.Any
+			}
+		}
+		r.Given = append(r.Given, key)
+	}
+	return r
+}
+
+// recoverSocket puts a worker's socket, which it takes over, in the record.
+func (m *Master) recoverSocket(addresses map[netip.AddrPort]*addressRecord, s stored, id fleet.ID, slot, fd int) {
+	sa, err := unix.Getsockname(fd)
+	var st unix.Stat_t
+	if err == nil {
+		err = unix.Fstat(fd, &st)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return
+	}
+	var at netip.AddrPort
+	kind, only := nodeipc.TCP4, false
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		at = netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		kind = nodeipc.TCP6
+		n, _ := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+		at, only = netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port)), n == 1
+	}
+	if !m.cfg.Hold(at) {
+		unix.Close(fd)
+		return
+	}
+	a := addresses[at]
+	if a == nil {
+		a = &addressRecord{Kind: kind, Addr: at.Addr().String(), Port: int(at.Port()), V6Only: only, Name: at.String(), Bound: at,
+			Steerable: true, Balance: m.cfg.Balance.String()}
+		addresses[at] = a
+	}
+	if _, twice := s[socketName(st.Ino)]; twice {
+		unix.Close(fd)
+	} else {
+		s[socketName(st.Ino)] = fd
+		a.Sockets = append(a.Sockets, socketRecord{Inode: st.Ino, Slot: slot, Own: true})
+	}
+	if !slices.ContainsFunc(a.Holds, func(h holdRecord) bool { return h.Worker == id && h.Inode == st.Ino }) {
+		a.Holds = append(a.Holds, holdRecord{Worker: id, Slot: slot, Inode: st.Ino, Listening: true})
+	}
+}
