@@ -26,9 +26,10 @@ type manager struct {
 	conn *net.UnixConn
 	env  []string
 
-	mu   sync.Mutex // guards kept
-	kept map[string][]*os.File
-	mark chan struct{} // the marker was read
+	mu    sync.Mutex // guards kept
+	kept  map[string][]*os.File
+	mark  chan struct{} // the marker was read
+	ready chan int      // the main processes that have said READY=1, as they do
 }
 
 func newManager(t *testing.T) *manager {
@@ -41,7 +42,7 @@ func newManager(t *testing.T) *manager {
 	t.Cleanup(func() { c.Close() })
 	raw, _ := c.SyscallConn()
 	raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
-	return &manager{t: t, conn: c, env: []string{"NOTIFY_SOCKET=" + path}, kept: map[string][]*os.File{}, mark: make(chan struct{}, 1)}
+	return &manager{t: t, conn: c, env: []string{"NOTIFY_SOCKET=" + path}, kept: map[string][]*os.File{}, mark: make(chan struct{}, 1), ready: make(chan int, 1000)}
 }
 
 // await returns the next notice that has a line.
@@ -88,6 +89,7 @@ func TestServiceManager(t *testing.T) {
 		m.await(w, "WATCHDOG=1")
 	}
 	w.killMaster()
+	m.await(w, "READY=1")
 	m.await(w, "WATCHDOG=1")
 	m.await(w, "WATCHDOG=1")
 	w.signal(syscall.SIGTERM)
@@ -224,6 +226,9 @@ func (m *manager) store() {
 				files = append(files, os.NewFile(uintptr(fd), said["FDNAME"]))
 			}
 		}
+		if cred, err := unix.ParseUnixCredentials(&messages[0]); err == nil && said["READY"] == "1" {
+			m.ready <- int(cred.Pid)
+		}
 		m.mu.Lock()
 		switch name := said["FDNAME"]; {
 		case said["FDSTOREREMOVE"] == "1":
@@ -280,4 +285,14 @@ func (w *world) again(m *manager) {
 		w.t.Fatal(err)
 	}
 	w.cmd, w.keeper = next, next.Process.Pid
+	for patience := time.After(patience); ; {
+		select {
+		case pid := <-m.ready:
+			if pid == w.keeper {
+				return
+			}
+		case <-patience:
+			w.t.Fatal("no READY=1 of the new main process: the start would time out")
+		}
+	}
 }

@@ -167,6 +167,12 @@ func (m *Master) takeOver(r record, s stored) []fleet.Action {
 	if live := m.fleet.Live(); live > m.told { // it steered, and did not come to say so
 		m.do(fleet.Live{Gen: live, Took: now.Sub(r.Fleet.Began)})
 	}
+	if live := m.fleet.Live(); live > 0 && !m.fleet.Stopping() { // a service manager that has started the keeper anew waits for it
+		m.upServes()
+		if wanted := r.Fleet.Wanted; wanted != live {
+			m.upReloading(int(wanted))
+		}
+	}
 	for _, w := range m.workers {
 		m.attend(w)
 	}

@@ -93,7 +93,7 @@ func supervise(cfg *config.Run, args []string, asMaster bool) (code int, err err
 	dir, command, script := string(what.Dir), what.command(), what.Script
 	name := cfg.Name
 	if name == "" {
-		name = admin.Clean(strings.TrimSuffix(filepath.Base(command[script]), filepath.Ext(command[script])))
+		name = serviceName(command[script])
 	}
 	slots, err := cfg.Slots()
 	if err != nil {

@@ -42,6 +42,13 @@ func Find(name string) (*Client, error) {
 		return nil, err
 	}
 	path := filepath.Join(Dir(), name+".sock")
+	for _, p := range sockets(name) {
+		if c, err := net.Dial("unix", p); err == nil {
+			c.Close()
+			path = p
+			break
+		}
+	}
 	return &Client{Name: name, http: &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer

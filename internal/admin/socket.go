@@ -152,14 +152,24 @@ func peer(c *net.UnixConn) (uid int, err error) {
 
 // Names lists the masters of this user that answer, by name.
 func Names() []string {
-	paths, _ := filepath.Glob(filepath.Join(Dir(), "*.sock"))
 	var names []string
-	for _, p := range paths {
+	for _, p := range sockets("*") {
 		if c, err := net.Dial("unix", p); err == nil {
 			c.Close()
 			names = append(names, strings.TrimSuffix(filepath.Base(p), ".sock"))
 		}
 	}
 	slices.Sort(names)
-	return names
+	return slices.Compact(names)
+}
+
+// sockets lists the control sockets of a name, or a pattern of names: in [Dir], and
+// where units have theirs (RuntimeDirectory=handoff/NAME).
+func sockets(name string) []string {
+	paths, _ := filepath.Glob(filepath.Join(Dir(), name+".sock"))
+	if os.Getenv("HANDOFF_RUNTIME_DIR") == "" {
+		units, _ := filepath.Glob("/run/handoff/*/" + name + ".sock")
+		paths = append(paths, units...)
+	}
+	return paths
 }
