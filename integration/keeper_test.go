@@ -182,11 +182,13 @@ func TestWorkerAndMasterAreKilled(t *testing.T) {
 }
 
 // chaos is the whole: at a random moment kill -9 the master, or a worker, or
-// reload, or reload and kill the master in the middle, or scale.
+// upgrade, or reload, or reload and kill the master in the middle, or scale.
 func TestChaos(t *testing.T) {
 	for name, o := range survivors(t) {
 		t.Run(name, func(t *testing.T) {
 			o.flags = append(o.flags, "--respawn", "50ms", "--backoff", "200ms")
+			run := t.TempDir()
+			o.env = append(o.env, "HANDOFF_RUNTIME_DIR="+run)
 			w := start(t, o)
 			r := rand.New(rand.NewPCG(uint64(os.Getpid()), 1))
 			fresh := w.load(load.Config{Clients: 8})
@@ -194,7 +196,7 @@ func TestChaos(t *testing.T) {
 			slots, killed := 4, 0
 			for range times(250, 15) { // for each of two programs
 				fresh.Await(20, patience)
-				switch n := r.IntN(6); n {
+				switch n := r.IntN(7); n {
 				case 0:
 					w.killMaster()
 				case 1:
@@ -213,6 +215,10 @@ func TestChaos(t *testing.T) {
 						w.signal(syscall.SIGTTIN)
 					}
 				case 5:
+					if out, errs, code := handoff(t, []string{"HANDOFF_RUNTIME_DIR=" + run}, "upgrade"); code != 0 {
+						t.Fatalf("exit code %d\n%s%s", code, out, errs)
+					}
+				case 6:
 					if slots > 3 {
 						slots--
 						w.signal(syscall.SIGTTOU)

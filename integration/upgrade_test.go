@@ -1,9 +1,11 @@
 package integration
 
 import (
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -187,4 +189,89 @@ func TestBinaryOfTheNextMaster(t *testing.T) {
 	w.killMaster()
 	w.settled(2)
 	w.stop()
+}
+
+// 64 workers with 16 addresses each: more than 1 000 held sockets, and 1 000 new
+// connections a second.
+func TestUpgradeOfMany(t *testing.T) {
+	o := options{flags: []string{"-n", "64"}, app: []string{goProgram(t, "gosdk")}, binary: installed(t)}
+	port := freePort(t)
+	o.env = []string{"PORT=" + port, "GOMAXPROCS=1"}
+	for range 15 {
+		o.flags = append(o.flags, "--listen", "127.0.0.1:"+freePort(t))
+	}
+	run := t.TempDir()
+	o.env = append(o.env, "HANDOFF_RUNTIME_DIR="+run)
+	w := start(t, o)
+	w.addr = "127.0.0.1:" + port
+	fresh := w.load(load.Config{Clients: 8, Rate: 1000})
+	fresh.Await(1000, patience)
+	workers := w.workers()
+	var took []time.Duration
+	var before []string
+	for i := range times(100, 5) {
+		if out, errs, code := handoff(t, []string{"HANDOFF_RUNTIME_DIR=" + run}, "upgrade"); code != 0 {
+			t.Fatalf("exit code %d\n%s%s", code, out, errs)
+		}
+		from := w.await("master.upgrading")
+		took = append(took, w.await("master.upgraded").Time.Sub(from.Time))
+		fresh.Await(100, patience)
+		if i == 0 { // an upgraded master has a pipe that the first one had not
+			before = w.ledger()
+		}
+	}
+	sockets := 0
+	for _, kind := range w.descriptors() {
+		if kind == "socket" {
+			sockets++
+		}
+	}
+	slices.Sort(took)
+	t.Logf("%d sockets in keeper and master; %d upgrades: median %v, worst %v", sockets, len(took), took[len(took)/2], took[len(took)-1])
+	if now := w.workers(); !slices.Equal(now, workers) || len(now) != 64 {
+		t.Errorf("%d workers, before %d", len(now), len(workers))
+	}
+	if now := w.ledger(); len(now) != len(before) {
+		t.Errorf("descriptors %d, before %d", len(now), len(before))
+	}
+	w.nothingLost(fresh)
+	w.stop()
+}
+
+// A signal that comes at the end of an upgrade is the next master's.
+func TestSignalAtTheEndOfAnUpgrade(t *testing.T) {
+	run := t.TempDir()
+	w := start(t, options{flags: []string{"-n", "1"}, env: []string{"HANDOFF_RUNTIME_DIR=" + run}})
+	for range times(100, 5) {
+		if out, errs, code := handoff(t, []string{"HANDOFF_RUNTIME_DIR=" + run}, "upgrade"); code != 0 {
+			t.Fatalf("exit code %d\n%s%s", code, out, errs)
+		}
+		w.signal(syscall.SIGUSR2)
+		w.await("cluster.reloaded")
+		w.retired(1)
+	}
+	w.stop()
+}
+
+// The master is killed while everything stops: the next one goes on stopping.
+func TestMasterIsKilledInAStop(t *testing.T) {
+	w := start(t, options{flags: []string{"-n", "2", "--keepalive-linger", "100ms"}})
+	answered := make(chan error, 1)
+	go func() {
+		resp, err := http.Get("http://" + w.addr + "/?ms=2000")
+		if err == nil {
+			resp.Body.Close()
+		}
+		answered <- err
+	}()
+	run := w.load(load.Config{Clients: 2}) // the request is in before
+	run.Await(50, patience)
+	run.Stop()
+	w.signal(syscall.SIGTERM)
+	w.await("worker.draining")
+	w.killMaster()
+	if err := <-answered; err != nil {
+		t.Errorf("the request under way: %v", err)
+	}
+	w.exits(0)
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -29,6 +30,10 @@ type Client struct {
 func Find(name string) (*Client, error) {
 	if name == "" {
 		names := Names()
+		for patience := time.Now().Add(betweenMasters); len(names) == 0 && len(sockets("*")) > 0 && time.Now().Before(patience); {
+			time.Sleep(20 * time.Millisecond)
+			names = Names()
+		}
 		switch len(names) {
 		case 0:
 			return nil, fmt.Errorf("%w (no control socket in %s answers)", ErrNotRunning, Dir())
@@ -56,6 +61,9 @@ func Find(name string) (*Client, error) {
 		}}}}, nil
 }
 
+// betweenMasters is how long a socket may be without a master.
+const betweenMasters = time.Second
+
 // Get asks for a path of the API and decodes the answer into v.
 func (c *Client) Get(path string, v any) error { return c.ask(http.MethodGet, path, v) }
 
@@ -68,6 +76,11 @@ func (c *Client) ask(method, path string, v any) error {
 		return err
 	}
 	resp, err := c.http.Do(req)
+	// Between two masters there is a socket, and nobody behind it, for a moment.
+	for patience := time.Now().Add(betweenMasters); errors.Is(err, syscall.ECONNREFUSED) && time.Now().Before(patience); {
+		time.Sleep(20 * time.Millisecond)
+		resp, err = c.http.Do(req)
+	}
 	if err != nil {
 		var op *net.OpError
 		if errors.As(err, &op) && op.Op == "dial" {

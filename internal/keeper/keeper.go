@@ -306,9 +306,12 @@ func (k *keeper) notice(pid int, text string, fds []int) {
 		closeAll(fds)
 		return
 	}
-	if rest, ok := strings.CutPrefix(text, "X_UP=1\n"); ok {
+	if rest, ok := strings.CutPrefix(text, "X_UP=1\n"); ok { // none of it is for the keeper
+		closeAll(fds)
 		k.above.say(rest)
+		return
 	}
+
 	if said["X_BEGIN"] == "1" {
 		k.stale = map[string]bool{}
 		for _, n := range k.store {
