@@ -60,7 +60,7 @@ dies, with the sockets and workers that it has stored, and nothing is lost.`,
 			flags := os.Args[2 : len(os.Args)-len(args)]
 			words := append([]string{binary, "run", "--name", name}, without(flags, "--user", "--group", "--systemd-version", "--cwd", "--name")...)
 			words = append(words, args...)
-			return unit.Execute(os.Stdout, map[string]any{
+			return template.Must(template.New("unit").Parse(unitText)).Execute(os.Stdout, map[string]any{
 				"Name": name, "Exec": unitWords(words), "Dir": unitPath(string(what.Dir)), "User": user, "Group": group,
 				"Version": version, "Start": int((cfg.ReadyTimeout + 10*time.Second).Seconds()),
 				"Stop": int((cfg.DrainTimeout + cfg.KillGrace + 10*time.Second).Seconds()),
@@ -126,7 +126,7 @@ func unitWords(words []string) string {
 
 func unitPath(p string) string { return strings.ReplaceAll(p, "%", "%%") }
 
-var unit = template.Must(template.New("unit").Parse(`# Made by handoff systemd. Put it in /etc/systemd/system/{{.Name}}.service, then
+const unitText = `# Made by handoff systemd. Put it in /etc/systemd/system/{{.Name}}.service, then
 #   systemctl daemon-reload && systemctl enable --now {{.Name}}
 # systemctl reload {{.Name}}: new code into service. systemctl stop: drain.
 [Unit]
@@ -174,4 +174,4 @@ LockPersonality=yes
 
 [Install]
 WantedBy=multi-user.target
-`))
+`
