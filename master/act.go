@@ -59,6 +59,7 @@ func (m *Master) do(a fleet.Action) {
 		m.log.Info(what, "event", event, "generation", int(a.Gen), "workers", m.fleet.Slots(),
 			"after", a.Took.Round(time.Millisecond), "addresses", m.names())
 		m.told = a.Gen
+		m.reloadEnds(int(a.Gen), "served", "", nil)
 		if m.cfg.Calm != nil {
 			m.cfg.Calm()
 		}
@@ -103,12 +104,22 @@ func (m *Master) prepare(gen fleet.Gen) {
 	if gen > 1 {
 		m.log.Info("Reload", "event", "cluster.reloading", "generation", int(gen), "workers", m.fleet.Slots())
 		m.upReloading(int(gen))
+		m.reloaded = ReloadStatus{Generation: int(gen), Outcome: "running", Began: time.Now()}
 	}
 	g := &generation{}
 	g.launch, g.err = m.cfg.Command.pin()
 	m.gens[gen] = g
 	if g.err != nil {
 		m.later = append(m.later, fleet.Broken{Gen: gen, Reason: g.err.Error()})
+	}
+}
+
+func (m *Master) reloadEnds(generation int, outcome, reason string, words []string) {
+	if r := &m.reloaded; r.Generation == generation {
+		r.Outcome, r.Reason, r.Stderr, r.Seconds = outcome, clean(reason), nil, time.Since(r.Began).Seconds()
+		for _, w := range words {
+			r.Stderr = append(r.Stderr, clean(w))
+		}
 	}
 }
 
@@ -120,6 +131,7 @@ func (m *Master) failed(a fleet.Failed) {
 		m.log.Error("The program cannot be started; giving up", attrs...)
 		return
 	}
+	m.reloadEnds(int(a.Gen), "failed", a.Reason, words)
 	m.log.Error("Reload failed: the new generation is given up, the old one serves on", append(attrs, "serving", int(a.Back))...)
 	m.up("READY=1\nSTATUS=" + clean(fmt.Sprintf("Generation %d serves; generation %d was given up: %s", a.Back, a.Gen, a.Reason)))
 }

@@ -92,7 +92,9 @@ func (m *Master) recoverIf(start bool) (r record, s stored, found bool) {
 func (m *Master) takeOver(r record, s stored) []fleet.Action {
 	now := time.Now()
 	whole := r.Keeper != 0 || m.cfg.PID == 0 // else it is recovered, and the keeper knows none of it
-	m.told = r.Told
+	if m.told = r.Told; r.Reloaded != nil {
+		m.reloaded = *r.Reloaded
+	}
 	m.addrs.last, m.addrs.seats, m.seq, m.began = r.LastKey, r.Seats, r.Seq, r.Began
 	if m.keeperBefore = r.Keeper; r.Instance != "" {
 		m.cfg.Instance = r.Instance

@@ -69,8 +69,11 @@ type (
 	// upgradeAsked: somebody wants one; to has room for the answer, which comes
 	// only if there is none.
 	upgradeAsked struct{ to chan<- error }
-	// statusAsked: somebody wants to know; to has room for the answer.
-	statusAsked struct{ to chan<- Status }
+	// asked: somebody wants something done; to has room for the answer.
+	asked struct {
+		f  func(*Master) error
+		to chan<- error
+	}
 	// stirred: the watch has something to collect.
 	stirred struct{}
 )
@@ -88,5 +91,5 @@ func (ended) event()        {}
 func (keeperDied) event()   {}
 func (upgraded) event()     {}
 func (upgradeAsked) event() {}
-func (statusAsked) event()  {}
+func (asked) event()        {}
 func (stirred) event()      {}

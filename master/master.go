@@ -47,8 +47,8 @@ type Config struct {
 	Version string // of handoff
 	PID     int    // that people know
 	// Control is called when the master runs, with how to speak to it, and what
-	// it returns when the master ends.
-	Control   func(Control) (stop func())
+	// it returns when the master ends: follows tells that another takes over.
+	Control   func(Control) (stop func(follows bool))
 	Fleet     fleet.Config
 	Command   Command
 	SlotsMost int // for SIGTTIN
@@ -131,7 +131,8 @@ type Master struct {
 	done         *fleet.Done     // set at the end
 	strays       map[string]bool // things said once
 	began        time.Time
-	keeperBefore int         // pid of the keeper of the master before
+	keeperBefore int // pid of the keeper of the master before
+	reloaded     ReloadStatus
 	told         fleet.Gen   // the last generation of which it was said that it serves
 	restarts     map[int]int // of slots, by crashes
 	lastError    string
@@ -226,9 +227,9 @@ func Run(cfg Config) int {
 			m.post(stirred{})
 		}
 	}()
-	control := func() {}
+	control := func(bool) {}
 	if cfg.Control != nil {
-		control = cfg.Control(Control{m.post, m.quit})
+		control = cfg.Control(Control{m.post, m.quit, &m.replaced})
 	}
 	for _, a := range first {
 		m.do(a)
@@ -248,12 +249,12 @@ func Run(cfg Config) int {
 		m.keep.say("X_LEAVING=1")
 		m.keep.flush()
 		close(m.quit)
-		control()
+		control(m.replaced)
 		return 0
 	}
 	m.keep.say("STOPPING=1")
 	close(m.quit)
-	control()
+	control(m.replaced)
 	m.addrs.closeAll()
 	watch.Close()
 	return m.exitCode()
@@ -372,7 +373,7 @@ func (m *Master) step(e fleet.Event) {
 
 func (m *Master) handle(e event) {
 	switch e.(type) {
-	case stirred, statusAsked:
+	case stirred:
 	default:
 		m.dirty = true
 	}
@@ -424,8 +425,8 @@ func (m *Master) handle(e event) {
 		m.upgrade()
 	case upgraded:
 		m.upgraded(e.err)
-	case statusAsked:
-		e.to <- m.status()
+	case asked:
+		e.to <- e.f(m)
 	case died:
 		m.died(e.id)
 	case ended:
@@ -439,12 +440,7 @@ func (m *Master) signalled(s os.Signal) {
 	m.took = append(m.took, s.(unix.Signal))
 	switch s {
 	case unix.SIGUSR2:
-		if m.upgrading || m.cfg.Changed != nil && !m.fleet.Stopping() && m.cfg.Changed() {
-			m.reloadNext = true
-			m.upgrade()
-			return
-		}
-		m.step(fleet.Reload{})
+		m.reload()
 	case unix.SIGHUP:
 		m.step(fleet.Reload{})
 	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT:
@@ -470,12 +466,26 @@ func (m *Master) signalled(s os.Signal) {
 	}
 }
 
+// reload puts the code of now into service; a changed binary of handoff's first.
+func (m *Master) reload() {
+	if m.upgrading || m.cfg.Changed != nil && !m.fleet.Stopping() && m.cfg.Changed() {
+		m.reloadNext = true
+		m.upgrade()
+		return
+	}
+	m.step(fleet.Reload{})
+}
+
 func (m *Master) scale(by int) {
 	n := m.fleet.Slots() + by
 	if n < 1 || n > m.cfg.SlotsMost {
 		m.log.Warn("The number of workers stays as it is", "event", "cluster.scaled", "workers", n-by, "least", 1, "most", m.cfg.SlotsMost)
 		return
 	}
+	m.scaleTo(n)
+}
+
+func (m *Master) scaleTo(n int) {
 	m.log.Info("Number of workers changes", "event", "cluster.scaled", "workers", n)
 	m.step(fleet.SetSlots{N: n})
 }

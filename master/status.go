@@ -1,8 +1,8 @@
 package master
 
 import (
-	"context"
-	"errors"
+	"cmp"
+	"slices"
 	"time"
 
 	"handoff/master/fleet"
@@ -22,6 +22,7 @@ type Status struct {
 	Slots      int             `json:"slots"`
 	Ready      int             `json:"ready"` // slots that are served
 	LastError  string          `json:"last_error,omitempty"`
+	Reload     *ReloadStatus   `json:"reload,omitempty"` // the last one
 	Addresses  []AddressStatus `json:"addresses"`
 	Workers    []WorkerStatus  `json:"workers"`
 }
@@ -52,48 +53,14 @@ type WorkerStatus struct {
 	CPU float64 `json:"cpu_seconds"`
 }
 
-// Control is how others speak to a running master.
-type Control struct {
-	post func(event)
-	quit <-chan struct{}
-}
-
-// ErrGone is that the master has ended.
-var ErrGone = errors.New("the master has ended")
-
-// Status asks the loop.
-func (c Control) Status(ctx context.Context) (Status, error) {
-	to := make(chan Status, 1)
-	go c.post(statusAsked{to}) // ends when the loop has taken it, or with the loop
-	select {
-	case s := <-to:
-		return s, nil
-	case <-c.quit:
-		return Status{}, ErrGone
-	case <-ctx.Done():
-		return Status{}, ctx.Err()
-	}
-}
-
-// Upgrade asks for one. It returns when that has failed, or with ErrGone when
-// this master has made room for the new one.
-func (c Control) Upgrade(ctx context.Context) error {
-	to := make(chan error, 1)
-	go c.post(upgradeAsked{to})
-	select {
-	case err := <-to:
-		return err
-	case <-c.quit:
-		return ErrGone
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 func (m *Master) status() Status {
 	s := Status{Schema: 1, Name: m.cfg.Name, Version: m.cfg.Version, PID: m.cfg.PID, Started: m.began,
 		Generation: int(m.fleet.Live()), Wanted: int(m.fleet.Wanted()), Slots: m.fleet.Slots(), LastError: m.lastError,
 		Addresses: []AddressStatus{}, Workers: []WorkerStatus{}}
+	if m.reloaded.Generation > 0 {
+		last := m.reloaded
+		s.Reload = &last
+	}
 	queues := map[fleet.ID]int{}
 	for _, a := range m.addrs.list {
 		as := AddressStatus{Address: a.name, Balance: "shared"}
@@ -127,6 +94,7 @@ func (m *Master) status() Status {
 		served[fw.Slot] = served[fw.Slot] || ws.Steered && fw.Phase == fleet.Serving
 		s.Workers = append(s.Workers, ws)
 	}
+	slices.SortFunc(s.Workers, func(a, b WorkerStatus) int { return cmp.Or(a.Slot-b.Slot, a.Worker-b.Worker) })
 	for slot := range s.Slots {
 		if served[slot] {
 			s.Ready++

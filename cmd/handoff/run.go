@@ -164,7 +164,7 @@ func supervise(cfg *config.Run, args []string, asMaster bool) (code int, err err
 	}
 	defer log.Flush()
 	return master.Run(master.Config{
-		Name: name, Version: version, PID: pid, Control: control(name, log.Logger),
+		Name: name, Version: version, PID: pid, Control: control(name, log),
 		Fleet: fleet.Config{
 			Slots: slots, ReadyTimeout: cfg.ReadyTimeout, QuietTimeout: cfg.QuietTimeout,
 			DrainTimeout: cfg.DrainTimeout, KillGrace: cfg.KillGrace, DrainedGrace: drainedGrace,
@@ -376,14 +376,14 @@ func rekeep(named []handoff.Named) error {
 const keeperPatience = 10 * time.Second
 
 // control opens the control socket. A service without one still serves.
-func control(name string, log *slog.Logger) func(master.Control) func() {
-	return func(c master.Control) func() {
+func control(name string, log *logging.Log) func(master.Control) func(bool) {
+	return func(c master.Control) func(bool) {
 		l, err := admin.Listen(name)
 		if err != nil {
 			log.Warn(err.Error()+"; `handoff status` will not find this one. Set HANDOFF_RUNTIME_DIR to a folder of this user", "event", "control.missing")
-			return func() {}
+			return func(bool) {}
 		}
-		return admin.Serve(l, c, log)
+		return admin.Serve(l, c, log.Events, log.Logger)
 	}
 }
 

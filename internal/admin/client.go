@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,8 @@ import (
 var (
 	ErrNotRunning = errors.New("handoff is not running")
 	ErrWhich      = errors.New("several are running")
+	// ErrEnded is that the answer did not come to its end.
+	ErrEnded = errors.New("handoff has ended")
 )
 
 // Client speaks to one master.
@@ -54,7 +57,7 @@ func Find(name string) (*Client, error) {
 			break
 		}
 	}
-	return &Client{Name: name, http: &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{
+	return &Client{Name: name, http: &http.Client{Timeout: askPatience, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", path)
@@ -70,23 +73,64 @@ func (c *Client) Get(path string, v any) error { return c.ask(http.MethodGet, pa
 // Post is Get for what changes something.
 func (c *Client) Post(path string, v any) error { return c.ask(http.MethodPost, path, v) }
 
+// Stream calls f for each line of an answer, until its end. That a master ends in
+// the middle is no error.
+func (c *Client) Stream(path string, f func(line []byte)) error {
+	var resp *http.Response
+	endless := http.Client{Transport: c.http.Transport}
+	err := c.between(func() (err error) {
+		resp, err = endless.Get("http://handoff" + path)
+		return err
+	})
+	if err != nil {
+		return c.wrong(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s says: %s", c.Name, resp.Status)
+	}
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		f(lines.Bytes())
+	}
+	return nil
+}
+
+// between calls f again while there is a socket, and nobody behind it: between two
+// masters, for a moment.
+func (c *Client) between(f func() error) error {
+	err := f()
+	for patience := time.Now().Add(betweenMasters); errors.Is(err, syscall.ECONNREFUSED) && time.Now().Before(patience); {
+		time.Sleep(20 * time.Millisecond)
+		err = f()
+	}
+	return err
+}
+
+// wrong puts what was no answer in words.
+func (c *Client) wrong(err error) error {
+	var op *net.OpError
+	switch {
+	case errors.As(err, &op) && op.Op == "dial":
+		return fmt.Errorf("%w by the name of %q (%w)", ErrNotRunning, c.Name, op.Err)
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return fmt.Errorf("cannot ask %s: %w", c.Name, ErrEnded)
+	}
+	return fmt.Errorf("cannot ask %s: %w", c.Name, err)
+}
+
 func (c *Client) ask(method, path string, v any) error {
 	req, err := http.NewRequest(method, "http://handoff"+path, nil)
 	if err != nil {
 		return err
 	}
-	resp, err := c.http.Do(req)
-	// Between two masters there is a socket, and nobody behind it, for a moment.
-	for patience := time.Now().Add(betweenMasters); errors.Is(err, syscall.ECONNREFUSED) && time.Now().Before(patience); {
-		time.Sleep(20 * time.Millisecond)
+	var resp *http.Response
+	if err = c.between(func() (err error) {
 		resp, err = c.http.Do(req)
-	}
-	if err != nil {
-		var op *net.OpError
-		if errors.As(err, &op) && op.Op == "dial" {
-			return fmt.Errorf("%w by the name of %q (%w)", ErrNotRunning, c.Name, op.Err)
-		}
-		return fmt.Errorf("cannot ask %s: %w", c.Name, err)
+		return err
+	}); err != nil {
+		return c.wrong(err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -12,31 +13,108 @@ import (
 	"strings"
 	"time"
 
+	"handoff/internal/logging"
 	"handoff/master"
 )
 
-// Serve answers on l until it is closed, and removes its file then.
-func Serve(l net.Listener, c master.Control, log *slog.Logger) (stop func()) {
+// Serve answers on l until it is closed, and removes its file then, unless another
+// master follows.
+//
+//	GET  /v1/status                  master.Status
+//	GET  /v1/events?last=N&follow=1  JSON lines: the last N (100), and those that come
+//	POST /v1/reload                  {"generation": N}; what becomes of it is in the status
+//	POST /v1/upgrade                 {"upgraded": true}
+//	POST /v1/scale?workers=N         or ?by=+1, ?by=-1; {"workers": N}
+//	POST /v1/stop?now=1              {"stopping": true}
+//	POST /v1/slots/N/restart         {"worker": N}: the one that is replaced
+//
+// What cannot be done is 409, what is asked wrongly 400, with {"error": "…"}.
+func Serve(l net.Listener, c master.Control, events *logging.Events, log *slog.Logger) (stop func(follows bool)) {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", func(rw http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
-		defer cancel()
+	ending := make(chan struct{})
+	handle := func(pattern string, f func(ctx context.Context, r *http.Request) (any, error)) {
+		mux.HandleFunc(pattern, func(rw http.ResponseWriter, r *http.Request) {
+			ctx, cancel := context.WithTimeout(r.Context(), askPatience)
+			defer cancel()
+			body, err := f(ctx, r)
+			switch {
+			case errors.Is(err, errAsked):
+				answer(rw, http.StatusBadRequest, Problem{err.Error()})
+			case errors.Is(err, master.ErrGone), errors.Is(err, context.DeadlineExceeded):
+				answer(rw, http.StatusServiceUnavailable, Problem{err.Error()})
+			case err != nil:
+				answer(rw, http.StatusConflict, Problem{strings.TrimPrefix(err.Error(), master.ErrRefused.Error()+": ")})
+			default:
+				answer(rw, http.StatusOK, body)
+			}
+		})
+	}
+	handle("GET /v1/status", func(ctx context.Context, _ *http.Request) (any, error) {
 		s, err := c.Status(ctx)
-		if err != nil {
-			answer(rw, http.StatusServiceUnavailable, Problem{err.Error()})
-			return
+		if err == nil {
+			usage(s.Workers)
 		}
-		usage(s.Workers)
-		answer(rw, http.StatusOK, s)
+		return s, err
 	})
-	mux.HandleFunc("POST /v1/upgrade", func(rw http.ResponseWriter, r *http.Request) {
-		switch err := c.Upgrade(r.Context()); {
-		case errors.Is(err, master.ErrGone):
-			answer(rw, http.StatusOK, map[string]bool{"upgraded": true})
-		case err != nil:
-			answer(rw, http.StatusConflict, Problem{err.Error()})
-		default:
-			answer(rw, http.StatusOK, map[string]bool{"upgraded": true})
+	handle("POST /v1/upgrade", func(ctx context.Context, _ *http.Request) (any, error) {
+		return map[string]bool{"upgraded": true}, c.Upgrade(ctx)
+	})
+	handle("POST /v1/reload", func(ctx context.Context, _ *http.Request) (any, error) {
+		n, err := c.Reload(ctx)
+		return map[string]int{"generation": n}, err
+	})
+	handle("POST /v1/scale", func(ctx context.Context, r *http.Request) (any, error) {
+		text, relative := r.FormValue("workers"), false
+		if by := r.FormValue("by"); by != "" {
+			text, relative = by, true
+		}
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return nil, fmt.Errorf("%w: want ?workers=4, ?by=+1 or ?by=-1", errAsked)
+		}
+		n, err = c.Scale(ctx, n, relative)
+		return map[string]int{"workers": n}, err
+	})
+	handle("POST /v1/stop", func(ctx context.Context, r *http.Request) (any, error) {
+		return map[string]bool{"stopping": true}, c.Stop(ctx, r.FormValue("now") == "1")
+	})
+	handle("POST /v1/slots/{slot}/restart", func(ctx context.Context, r *http.Request) (any, error) {
+		slot, err := strconv.Atoi(r.PathValue("slot"))
+		if err != nil {
+			return nil, fmt.Errorf("%w: %q is no slot", errAsked, r.PathValue("slot"))
+		}
+		worker, err := c.Restart(ctx, slot)
+		return map[string]int{"worker": worker}, err
+	})
+	mux.HandleFunc("GET /v1/events", func(rw http.ResponseWriter, r *http.Request) {
+		n := 100
+		if text := r.FormValue("last"); text != "" {
+			var err error
+			if n, err = strconv.Atoi(text); err != nil || n < 0 {
+				answer(rw, http.StatusBadRequest, Problem{"last: want a number of lines"})
+				return
+			}
+		}
+		rw.Header().Set("Content-Type", "application/jsonl")
+		out := http.NewResponseController(rw)
+		last, lines, stop := events.Follow(n)
+		defer stop()
+		for _, line := range last {
+			rw.Write(line)
+		}
+		out.Flush()
+		for r.FormValue("follow") == "1" {
+			select {
+			case line, ok := <-lines:
+				out.SetWriteDeadline(time.Now().Add(askPatience))
+				if _, err := rw.Write(line); err != nil || !ok || out.Flush() != nil {
+					return
+				}
+			case <-ending:
+				return
+			case <-r.Context().Done():
+				return
+			}
 		}
 	})
 	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
@@ -49,7 +127,8 @@ func Serve(l net.Listener, c master.Control, log *slog.Logger) (stop func()) {
 		defer close(done)
 		srv.Serve(l)
 	}()
-	return func() {
+	return func(follows bool) {
+		close(ending)
 		path := l.Addr().String()
 		ctx, cancel := context.WithTimeout(context.Background(), lastAnswers)
 		defer cancel()
@@ -57,9 +136,19 @@ func Serve(l net.Listener, c master.Control, log *slog.Logger) (stop func()) {
 			srv.Close()
 		}
 		<-done
+		if follows {
+			return // the next one puts its own in the place: who asks meanwhile waits
+		}
 		os.Remove(strings.TrimSuffix(path, "."+strconv.Itoa(os.Getpid()))) // its name while it was made
 	}
 }
+
+// askPatience is how long the master may take for an answer, an upgrade included,
+// which has a timeout of its own.
+const askPatience = 5 * time.Minute
+
+// errAsked is that a request is wrong by itself.
+var errAsked = errors.New("cannot understand the request")
 
 // lastAnswers is how long a client may take for an answer when the master ends.
 const lastAnswers = 500 * time.Millisecond

@@ -21,6 +21,7 @@ import (
 // safe for concurrent use.
 type Log struct {
 	*slog.Logger
+	Events  *Events
 	path    string
 	lines   chan []byte // never closed
 	flush   chan chan struct{}
@@ -39,7 +40,7 @@ const linesMost = 4096
 // New opens a log. format is "text", "json" or "auto": text on a terminal, else
 // JSON. With path "" it goes to stderr.
 func New(format string, level slog.Level, path, name string) (*Log, error) {
-	l := &Log{path: path, file: os.Stderr, lines: make(chan []byte, linesMost), flush: make(chan chan struct{})}
+	l := &Log{Events: &Events{}, path: path, file: os.Stderr, lines: make(chan []byte, linesMost), flush: make(chan chan struct{})}
 	if path != "" {
 		if err := l.Reopen(); err != nil {
 			return nil, err
@@ -53,16 +54,17 @@ func New(format string, level slog.Level, path, name string) (*Log, error) {
 			format = "text"
 		}
 	}
+	events := slog.NewJSONHandler(l.Events, &slog.HandlerOptions{Level: slog.LevelInfo, ReplaceAttr: forMachines})
 	if format == "json" {
-		l.Logger = slog.New(slog.NewJSONHandler(l, &slog.HandlerOptions{Level: level, ReplaceAttr: forMachines}))
+		l.Logger = slog.New(both{slog.NewJSONHandler(l, &slog.HandlerOptions{Level: level, ReplaceAttr: forMachines}), events})
 		if name != "" {
 			l.Logger = l.With("name", name)
 		}
 		return l, nil
 	}
-	l.Logger = slog.New(tint.NewTextHandler(l, &tint.Options{
+	l.Logger = slog.New(both{tint.NewTextHandler(l, &tint.Options{
 		Level: level, TimeFormat: time.DateTime + ".000", NoColor: !colour(tty), ReplaceAttr: forPeople,
-	}))
+	}), events})
 	return l, nil
 }
 

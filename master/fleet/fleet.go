@@ -147,6 +147,9 @@ func (f *Fleet) Live() Gen { return f.live }
 // reload.
 func (f *Fleet) Wanted() Gen { return f.wanted }
 
+// Last returns the newest generation, whatever became of it.
+func (f *Fleet) Last() Gen { return f.lastGen }
+
 // Slots returns the number of slots.
 func (f *Fleet) Slots() int { return f.cfg.Slots }
 

@@ -1,0 +1,459 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"handoff/internal/admin"
+	"handoff/internal/config"
+	"handoff/master"
+)
+
+// look is how often a command looks whether what it waits for has come.
+const look = 50 * time.Millisecond
+
+// find is the client of a command's NAME, if it has one.
+func find(args []string) (*admin.Client, error) {
+	if len(args) > 0 {
+		return admin.Find(args[0])
+	}
+	return admin.Find("")
+}
+
+// printJSON prints an answer for machines. What has no schema of its own gets one.
+func printJSON(v any) error {
+	enc := json.NewEncoder(os.Stdout)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+func reloadCommand() *cobra.Command {
+	asJSON, noWait, timeout := false, false, time.Duration(0)
+	c := &cobra.Command{
+		Use:   "reload [NAME]",
+		Short: "Put new code into service, and say whether it serves",
+		Long: `Put the code that is on disk now into service, as USR2 does, and wait until it serves.
+
+Exit code: 0 the new generation serves; 1 it was given up, the old one serves on, and the reason
+is printed with the last lines of the worker that failed; 3 handoff is not running.
+A reload during a reload is no error: the newest wins, and both commands wait for it.`,
+		Example: `  handoff reload
+  handoff reload web --timeout 2m
+  handoff reload --no-wait`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			client, err := find(args)
+			if err != nil {
+				return err
+			}
+			var asked struct{ Generation int }
+			if err := client.Post("/v1/reload", &asked); err != nil {
+				return failed{err}
+			}
+			if noWait {
+				if asJSON {
+					return printJSON(map[string]any{"schema": 1, "name": client.Name, "generation": asked.Generation, "outcome": "running"})
+				}
+				fmt.Printf("%s: generation %d starts\n", client.Name, asked.Generation)
+				return nil
+			}
+			told := 0
+			var r *master.ReloadStatus
+			s, err := await(client, timeout, func(s master.Status) bool {
+				if r = s.Reload; !asJSON && told != s.Wanted && s.Wanted >= asked.Generation {
+					told = s.Wanted
+					fmt.Printf("%s: generation %d → %d, %d slots\n", client.Name, s.Generation, s.Wanted, s.Slots)
+				}
+				return r != nil && r.Generation >= asked.Generation && r.Outcome != "running"
+			})
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				printJSON(map[string]any{"schema": 1, "name": client.Name, "generation": r.Generation, "outcome": r.Outcome, "reason": r.Reason, "stderr": r.Stderr, "seconds": r.Seconds, "serving": s.Generation})
+			}
+			if r.Outcome == "served" {
+				if !asJSON {
+					fmt.Printf("%s: generation %d serves, after %v\n", client.Name, r.Generation, seconds(r.Seconds))
+				}
+				return nil
+			}
+			if !asJSON {
+				for _, line := range r.Stderr {
+					fmt.Fprintln(os.Stderr, "  "+line)
+				}
+				fmt.Fprintf(os.Stderr, "handoff: generation %d was given up after %v: %s; generation %d serves on\n", r.Generation, seconds(r.Seconds), r.Reason, s.Generation)
+			}
+			return failed{nil}
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until it serves")
+	durationFlag(c, &timeout, "timeout", "give up waiting after so long; the reload goes on (default: as long as it takes)")
+	return c
+}
+
+func seconds(s float64) time.Duration {
+	return time.Duration(s * float64(time.Second)).Round(time.Millisecond)
+}
+
+func durationFlag(c *cobra.Command, p *time.Duration, name, usage string) {
+	c.Flags().Func(name, usage, func(s string) (err error) {
+		*p, err = config.ParseDuration(s)
+		return err
+	})
+}
+
+// await asks for the status until ok likes it. timeout 0 is none. Between two
+// masters nobody answers for a moment.
+func await(client *admin.Client, timeout time.Duration, ok func(master.Status) bool) (s master.Status, err error) {
+	began := time.Now()
+	for {
+		s = master.Status{}
+		if err := client.Get("/v1/status", &s); err != nil {
+			return s, err
+		}
+		if ok(s) {
+			return s, nil
+		}
+		if timeout > 0 && time.Since(began) > timeout {
+			return s, failed{fmt.Errorf("%s: not done within %v: %s, %d of %d slots ready, generation %d of %d", client.Name, timeout, s.State, s.Ready, s.Slots, s.Generation, s.Wanted)}
+		}
+		time.Sleep(look)
+	}
+}
+
+// notAFlag is put before an argument like -1, which is a number.
+const notAFlag = "by:"
+
+// numbers makes arguments of `handoff scale` such that -1 is no flag.
+func numbers(args []string) []string {
+	args = slices.Clone(args)
+	if len(args) > 0 && args[0] == "scale" {
+		for i, a := range args {
+			if _, err := strconv.Atoi(a); err == nil && a[0] == '-' {
+				args[i] = notAFlag + a
+			}
+		}
+	}
+	return args
+}
+
+func scaleCommand() *cobra.Command {
+	asJSON, noWait := false, false
+	c := &cobra.Command{
+		Use:   "scale N|+N|-N [NAME]",
+		Short: "Change the number of workers",
+		Long: `Change the number of workers, and wait until they serve. Nothing is lost either way: who goes, drains.
+Exit code: 0 done; 1 refused; 3 handoff is not running.`,
+		Example: `  handoff scale 8
+  handoff scale +2 web
+  handoff scale -1`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			args[0] = strings.TrimPrefix(args[0], notAFlag)
+			if _, err := strconv.Atoi(args[0]); err != nil {
+				return fmt.Errorf("cannot scale to %q: want a number of workers, or how many more or fewer: 8, +2, -1", args[0])
+			}
+			client, err := find(args[1:])
+			if err != nil {
+				return err
+			}
+			query := "workers="
+			if args[0][0] == '+' || args[0][0] == '-' {
+				query = "by="
+			}
+			var done struct{ Workers int }
+			if err := client.Post("/v1/scale?"+query+url.QueryEscape(args[0]), &done); err != nil {
+				return failed{err}
+			}
+			if !noWait {
+				if _, err := await(client, 0, func(s master.Status) bool {
+					return s.Slots != done.Workers || s.Ready >= s.Slots || s.State == "stopping"
+				}); err != nil {
+					return err
+				}
+			}
+			if asJSON {
+				return printJSON(map[string]any{"schema": 1, "name": client.Name, "workers": done.Workers})
+			}
+			fmt.Printf("%s: %d workers\n", client.Name, done.Workers)
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until they serve")
+	return c
+}
+
+func stopCommand() *cobra.Command {
+	asJSON, now, noWait, timeout := false, false, false, time.Duration(0)
+	c := &cobra.Command{
+		Use:   "stop [NAME]",
+		Short: "Stop with drain, and wait for the end",
+		Long: `Stop: workers drain, within --drain-timeout of handoff run. Waits until all are gone.
+Exit code: 0 stopped; 1 not within --timeout; 3 handoff is not running.`,
+		Example: `  handoff stop
+  handoff stop web --now`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			client, err := find(args)
+			if err != nil {
+				return err
+			}
+			path := "/v1/stop"
+			if now {
+				path += "?now=1"
+			}
+			var done struct{ Stopping bool }
+			if err := client.Post(path, &done); err != nil {
+				return failed{err}
+			}
+			what := "stops"
+			if !noWait {
+				what = "stopped"
+				if _, err := await(client, timeout, func(master.Status) bool { return false }); !errors.Is(err, admin.ErrNotRunning) && !errors.Is(err, admin.ErrEnded) {
+					return err
+				}
+			}
+			if asJSON {
+				return printJSON(map[string]any{"schema": 1, "name": client.Name, "state": what})
+			}
+			fmt.Printf("%s: %s\n", client.Name, what)
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&now, "now", false, "kill the workers, without drain")
+	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait for the end")
+	durationFlag(c, &timeout, "timeout", "give up waiting after so long (default: as long as it takes)")
+	return c
+}
+
+func restartCommand() *cobra.Command {
+	asJSON, noWait := false, false
+	c := &cobra.Command{
+		Use:   "restart SLOT [NAME]",
+		Short: "Replace the worker of one slot",
+		Long: `Replace the worker of a slot, with the code of its generation; the old one drains when the new one serves.
+(New code is put into service by reload.) Exit code: 0 replaced; 1 refused; 3 handoff is not running.`,
+		Example: `  handoff restart 2
+  handoff restart 0 web`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			slot, err := strconv.Atoi(args[0])
+			if err != nil {
+				return fmt.Errorf("cannot restart %q: want the number of a slot, see `handoff status`", args[0])
+			}
+			client, err := find(args[1:])
+			if err != nil {
+				return err
+			}
+			var old struct{ Worker int }
+			if err := client.Post(fmt.Sprintf("/v1/slots/%d/restart", slot), &old); err != nil {
+				return failed{err}
+			}
+			pid := 0
+			if !noWait {
+				if _, err := await(client, 0, func(s master.Status) bool {
+					for _, w := range s.Workers {
+						if w.Slot == slot && w.Worker > old.Worker && w.Steered {
+							pid = w.PID
+							return true
+						}
+					}
+					return slot >= s.Slots || s.State == "stopping"
+				}); err != nil {
+					return err
+				}
+			}
+			if asJSON {
+				return printJSON(map[string]any{"schema": 1, "name": client.Name, "slot": slot, "pid": pid})
+			}
+			if pid == 0 {
+				fmt.Printf("%s: slot %d is replaced\n", client.Name, slot)
+			} else {
+				fmt.Printf("%s: slot %d serves, pid %d\n", client.Name, slot, pid)
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until the new one serves")
+	return c
+}
+
+func waitCommand() *cobra.Command {
+	ready, timeout := false, time.Duration(0)
+	c := &cobra.Command{
+		Use:   "wait [NAME]",
+		Short: "Wait until every slot is served",
+		Long: `Wait until a service serves every slot, also if it is not running yet.
+Exit code: 0 it serves; 1 not within --timeout.`,
+		Example: `  handoff wait --ready --timeout 30s
+  handoff wait web --timeout 1m && curl -s http://127.0.0.1:3000/`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			began := time.Now()
+			for {
+				client, err := find(args)
+				if err == nil {
+					var s master.Status
+					if err = client.Get("/v1/status", &s); err == nil && s.Ready >= s.Slots && s.Generation > 0 && s.State != "stopping" {
+						fmt.Printf("%s: %d of %d slots ready\n", client.Name, s.Ready, s.Slots)
+						return nil
+					}
+					if err == nil {
+						err = fmt.Errorf("%s: %s, %d of %d slots ready", client.Name, s.State, s.Ready, s.Slots)
+					}
+				}
+				if errors.Is(err, admin.ErrWhich) {
+					return err
+				}
+				if timeout > 0 && time.Since(began) > timeout {
+					return failed{fmt.Errorf("not ready within %v: %w", timeout, plainly(err))}
+				}
+				time.Sleep(look)
+			}
+		},
+	}
+	c.Flags().BoolVar(&ready, "ready", true, "until every slot is served")
+	durationFlag(c, &timeout, "timeout", "give up after so long (default: never)")
+	return c
+}
+
+// plainly keeps an error's words and loses what it is, for the exit code.
+func plainly(err error) error { return errors.New(err.Error()) }
+
+func eventsCommand() *cobra.Command {
+	asJSON, follow, last := false, false, 20
+	c := &cobra.Command{
+		Use:   "events [NAME]",
+		Short: "Show what has happened, and what happens",
+		Long: `Show the last events of a running handoff, and with --follow those that come, also of masters that come after it.
+They are the lines of its log; the names are stable.`,
+		Example: `  handoff events
+  handoff events web --follow --json | jq -r 'select(.event=="worker.crashed") | .msg'`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			client, err := find(args)
+			if err != nil {
+				return err
+			}
+			stop := make(chan os.Signal, 1)
+			signal.Notify(stop, syscall.SIGINT, syscall.SIGTERM)
+			go func() {
+				<-stop
+				os.Exit(0)
+			}()
+			for n := last; ; n = 0 {
+				err := client.Stream(fmt.Sprintf("/v1/events?last=%d&follow=%d", n, btoi(follow)), func(line []byte) {
+					if asJSON {
+						os.Stdout.Write(append(line, '\n'))
+						return
+					}
+					printEvent(os.Stdout, line)
+				})
+				if !follow || err != nil {
+					return err
+				}
+				time.Sleep(look) // the next master
+			}
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, one line an event")
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with those that come")
+	c.Flags().IntVarP(&last, "last", "n", last, "how `many` to begin with")
+	return c
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// printEvent prints an event for people.
+func printEvent(out io.Writer, line []byte) {
+	var e struct {
+		Time             time.Time
+		Level, Msg       string
+		Slot, PID        *int
+		Generation       int
+		Reason, Stderr   string
+		Address, Version string
+	}
+	if json.Unmarshal(line, &e) != nil {
+		return
+	}
+	var about []string
+	add := func(name string, v any) { about = append(about, fmt.Sprintf("%s=%v", name, v)) }
+	if e.Slot != nil {
+		add("slot", *e.Slot)
+	}
+	if e.PID != nil {
+		add("pid", *e.PID)
+	}
+	if e.Generation > 0 {
+		add("generation", e.Generation)
+	}
+	if e.Reason != "" {
+		add("reason", strconv.Quote(e.Reason))
+	}
+	fmt.Fprintf(out, "%s %-5s %s  %s\n", e.Time.Local().Format(time.DateTime), e.Level, e.Msg, strings.Join(about, " "))
+	for l := range strings.Lines(e.Stderr) {
+		fmt.Fprintln(out, "    "+strings.TrimRight(l, "\n"))
+	}
+}
+
+func listCommand() *cobra.Command {
+	asJSON := false
+	c := &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"ps", "list"},
+		Short:   "List what runs of this user",
+		Long:    `List every handoff of this user that runs here. Exit code 0, also if none does.`,
+		Example: `  handoff ls
+  handoff ls --json | jq -r '.services[].name'`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			list := []master.Status{}
+			for _, name := range admin.Names() {
+				client, err := admin.Find(name)
+				var s master.Status
+				if err == nil && client.Get("/v1/status", &s) == nil {
+					list = append(list, s)
+				}
+			}
+			if asJSON {
+				return printJSON(map[string]any{"schema": 1, "services": list})
+			}
+			t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(t, "NAME\tSTATE\tREADY\tGENERATION\tPID\tUP\tLISTENS ON")
+			for _, s := range list {
+				var at []string
+				for _, a := range s.Addresses {
+					at = append(at, a.Address)
+				}
+				fmt.Fprintf(t, "%s\t%s\t%d/%d\t%d\t%d\t%s\t%s\n", s.Name, s.State, s.Ready, s.Slots, s.Generation, s.PID, age(time.Since(s.Started)), strings.Join(at, " "))
+			}
+			return t.Flush()
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}

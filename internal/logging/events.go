@@ -1,0 +1,94 @@
+package logging
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+)
+
+// Events are the last lines of a log as JSON, whatever its own format, for who
+// asks later or wants to follow. It is safe for concurrent use.
+type Events struct {
+	mu    sync.Mutex // guards both
+	last  [][]byte
+	heard map[chan []byte]struct{}
+}
+
+// eventsMost is how many lines are kept; followMost how many one who follows may
+// be behind, before it is let go of.
+const (
+	eventsMost = 500
+	followMost = 1000
+)
+
+// Write takes one line, of a slog.JSONHandler.
+func (e *Events) Write(line []byte) (int, error) {
+	n := len(line)
+	line = bytes.Clone(line)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.last) == eventsMost {
+		e.last = slices.Delete(e.last, 0, 1)
+	}
+	e.last = append(e.last, line)
+	for ch := range e.heard {
+		select {
+		case ch <- line:
+		default:
+			delete(e.heard, ch)
+			close(ch)
+		}
+	}
+	return n, nil
+}
+
+// Last returns the last n lines.
+func (e *Events) Last(n int) [][]byte {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.last[max(0, len(e.last)-n):])
+}
+
+// Follow returns the last n lines and a channel of those that come, which is
+// closed for a reader that is too slow. stop ends it.
+func (e *Events) Follow(n int) (last [][]byte, lines <-chan []byte, stop func()) {
+	ch := make(chan []byte, followMost)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.heard == nil {
+		e.heard = map[chan []byte]struct{}{}
+	}
+	e.heard[ch] = struct{}{}
+	return slices.Clone(e.last[max(0, len(e.last)-n):]), ch, func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.heard, ch)
+	}
+}
+
+// both writes each record twice.
+type both struct{ a, b slog.Handler }
+
+func (h both) Enabled(ctx context.Context, l slog.Level) bool {
+	return h.a.Enabled(ctx, l) || h.b.Enabled(ctx, l)
+}
+
+func (h both) Handle(ctx context.Context, r slog.Record) error {
+	if h.b.Enabled(ctx, r.Level) {
+		h.b.Handle(ctx, r.Clone())
+	}
+	if h.a.Enabled(ctx, r.Level) {
+		return h.a.Handle(ctx, r)
+	}
+	return nil
+}
+
+func (h both) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return both{h.a.WithAttrs(attrs), h.b.WithAttrs(attrs)}
+}
+
+func (h both) WithGroup(name string) slog.Handler {
+	return both{h.a.WithGroup(name), h.b.WithGroup(name)}
+}
