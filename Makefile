@@ -38,6 +38,7 @@ fuzz: ## a minute for each parser of what others send
 	go test -fuzz FuzzDiag -fuzztime 1m ./handoff
 	go test -fuzz FuzzAddress -fuzztime 1m ./internal/seat
 	go test -fuzz FuzzListen -fuzztime 1m ./internal/config
+	go test -fuzz FuzzFile -fuzztime 1m ./internal/config
 	go test -fuzz FuzzNotice -fuzztime 1m ./master
 	go test -fuzz FuzzRecord -fuzztime 1m ./master
 

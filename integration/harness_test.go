@@ -138,6 +138,7 @@ type options struct {
 	behind []string // a command that runs handoff
 	binary string   // the handoff to run, if it is not the one under test
 	again  bool     // it is started more than once
+	bare   bool     // flags are the whole command line
 }
 
 // launch starts handoff without waiting for anything.
@@ -155,6 +156,9 @@ func launch(t *testing.T, o options) *world {
 		o.binary = binary
 	}
 	w.cmd = exec.Command(o.binary, append(append(args, "--"), o.app...)...)
+	if o.bare {
+		w.cmd = exec.Command(o.binary, o.flags...)
+	}
 	if len(o.passed) > 0 {
 		w.cmd = exec.Command("sh", append([]string{"-c", fmt.Sprintf(`LISTEN_PID=$$ LISTEN_FDS=%d exec "$0" "$@"`, len(o.passed)), binary}, w.cmd.Args[1:]...)...)
 		w.cmd.ExtraFiles = o.passed

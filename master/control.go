@@ -76,7 +76,9 @@ func (c Control) Reload(ctx context.Context) (generation int, err error) {
 		if m.fleet.Stopping() {
 			return refuse("everything stops")
 		}
-		m.reload()
+		if err := m.reload(); err != nil {
+			return refuse("%v", err)
+		}
 		generation = int(m.fleet.Wanted())
 		if m.reloadNext { // after the upgrade
 			generation = int(m.fleet.Last()) + 1

@@ -41,6 +41,21 @@ const (
 	ActivationContract Contract = "activation"
 )
 
+// Live is what may change while a master runs: at a reload.
+type Live struct {
+	Fleet   fleet.Config
+	Command Command
+	// DrainSignal is what drain is under the bind contract.
+	DrainSignal unix.Signal
+	// Hold tells whether a TCP address that a worker binds is to be held, under
+	// the bind contract.
+	Hold       func(netip.AddrPort) bool
+	ReadyWhen  ReadyWhen
+	QuietGrace time.Duration // in which a worker may take note of what it has accepted; part of quiet
+	// Environ adds to the environment of each worker; nil adds nothing.
+	Environ func(env []string) []string
+}
+
 // Config is what a master needs to know.
 type Config struct {
 	Name    string // of the service, for people
@@ -48,16 +63,10 @@ type Config struct {
 	PID     int    // that people know
 	// Control is called when the master runs, with how to speak to it, and what
 	// it returns when the master ends: follows tells that another takes over.
-	Control   func(Control) (stop func(follows bool))
-	Fleet     fleet.Config
-	Command   Command
+	Control func(Control) (stop func(follows bool))
+	Live
 	SlotsMost int // for SIGTTIN
 	Contract  Contract
-	// DrainSignal is what drain is under the bind contract.
-	DrainSignal unix.Signal
-	// Hold tells whether a TCP address that a worker binds is to be held, under
-	// the bind contract.
-	Hold func(netip.AddrPort) bool
 	// Listen is given to every worker at its start, under any contract.
 	Listen []Listen
 	// Passed are sockets that a service manager has passed; Run owns them.
@@ -87,12 +96,11 @@ type Config struct {
 	// UpWatchdog is how often a service manager above wants a sign of life; 0:
 	// never.
 	UpWatchdog time.Duration
-	ReadyWhen  ReadyWhen
+	// Reread reads the configuration again. later names what has changed and
+	// needs a new handoff.
+	Reread     func() (live Live, later []string, err error)
 	Balance    handoff.Balance
-	QuietGrace time.Duration // in which a worker may take note of what it has accepted; part of quiet
-	NoSteering bool          // as if the kernel refused the steering program
-	// Environ adds to the environment of each worker; nil adds nothing.
-	Environ func(env []string) []string
+	NoSteering bool // as if the kernel refused the steering program
 	// Calm is called when a generation serves and little is to do; may be nil.
 	Calm   func()
 	Log    *slog.Logger
@@ -442,7 +450,9 @@ func (m *Master) signalled(s os.Signal) {
 	case unix.SIGUSR2:
 		m.reload()
 	case unix.SIGHUP:
-		m.step(fleet.Reload{})
+		if m.reread() == nil {
+			m.step(fleet.Reload{})
+		}
 	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT:
 		if m.fleet.Stopping() {
 			m.hurried = s
@@ -467,13 +477,41 @@ func (m *Master) signalled(s os.Signal) {
 }
 
 // reload puts the code of now into service; a changed binary of handoff's first.
-func (m *Master) reload() {
+func (m *Master) reload() error {
+	if err := m.reread(); err != nil {
+		return err
+	}
 	if m.upgrading || m.cfg.Changed != nil && !m.fleet.Stopping() && m.cfg.Changed() {
 		m.reloadNext = true
 		m.upgrade()
-		return
+		return nil
 	}
 	m.step(fleet.Reload{})
+	return nil
+}
+
+// reread takes over what has changed in the configuration. One that is wrong
+// changes nothing, and what would have followed does not.
+func (m *Master) reread() error {
+	if m.cfg.Reread == nil || m.fleet.Stopping() {
+		return nil
+	}
+	live, later, err := m.cfg.Reread()
+	if err != nil {
+		m.lastError = clean("configuration: " + err.Error())
+		m.log.Error("The configuration is wrong, nothing changes: "+err.Error(), "event", "config.failed", "reason", err.Error())
+		return err
+	}
+	slots := m.cfg.Fleet.Slots
+	m.cfg.Live = live
+	m.step(fleet.Configure{Config: live.Fleet})
+	if live.Fleet.Slots != slots { // who has scaled by hand keeps that, as long as the file does not change
+		m.scaleTo(live.Fleet.Slots)
+	}
+	for _, what := range later {
+		m.log.Warn("A change of "+what+" takes effect when handoff is started anew", "event", "config.later", "key", what)
+	}
+	return nil
 }
 
 func (m *Master) scale(by int) {

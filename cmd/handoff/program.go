@@ -2,8 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+
+	"github.com/spf13/pflag"
 
 	"handoff/internal/config"
 )
@@ -19,13 +23,120 @@ type program struct {
 	Dir    []byte   // of the workers
 	Args   [][]byte // the whole command line of a worker
 	Script int      // which of them is the script; 0: none
+	Config []byte   // path of the configuration file, if there is one
+	Text   []byte   // what it had
 }
 
-func resolve(cfg *config.Run, args []string) (p program, err error) {
-	here, err := os.Getwd() // $PWD where that is right
-	if err != nil {
-		return p, fmt.Errorf("cannot find the working directory: %w", err)
+// configure reads environment and file, and finds out what is meant. A master
+// takes what its keeper has found out; the file it reads again, and where it
+// cannot, it takes what the keeper had read.
+func configure(flags *pflag.FlagSet, cfg *config.Run, args []string, asMaster bool) (p program, command []string, err error) {
+	return configured(flags, cfg, args, asMaster, false)
+}
+
+// reconfigure is configure for a master that runs: what is wrong now is an error.
+func reconfigure(flags *pflag.FlagSet, cfg *config.Run, args []string) (program, error) {
+	p, _, err := configured(flags, cfg, args, true, true)
+	return p, err
+}
+
+func configured(flags *pflag.FlagSet, cfg *config.Run, args []string, asMaster, again bool) (p program, command []string, err error) {
+	if err := config.FromEnviron(flags); err != nil {
+		return p, nil, err
 	}
+	inherited, isMaster := inheritedProgram()
+	isMaster = isMaster && asMaster
+	here, err := os.Getwd() // $PWD where that is right
+	if isMaster {
+		here, err = string(inherited.Here), nil
+	}
+	if err != nil {
+		return p, nil, failed{fmt.Errorf("cannot find the working directory: %w", err)}
+	}
+	dir := ""
+	if len(args) == 1 {
+		path := args[0]
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(here, path)
+		}
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			dir, here, args = path, path, nil
+		}
+	}
+	file, err := findFile(cfg, here, dir)
+	if err == nil && file != nil && isMaster && !again {
+		err = alone(file)
+	}
+	if err != nil && isMaster && !again && len(inherited.Config) > 0 {
+		file, err = config.ParseFile(string(inherited.Config), inherited.Text)
+	}
+	if err != nil {
+		return p, nil, failed{err}
+	}
+	if file != nil {
+		here = filepath.Dir(file.Path) // what is relative in it is so to it
+		if err := file.Apply(flags); err != nil {
+			return p, nil, err
+		}
+		if len(args) == 0 {
+			args = file.Command
+		}
+	}
+	if len(args) == 0 {
+		if file != nil {
+			return p, nil, fmt.Errorf("nothing to run: %s has no key command, and no program was given", file.Path)
+		}
+		return p, nil, errors.New("nothing to run: give a program, for example `handoff run server.js`, or write a handoff.toml (`handoff init`)")
+	}
+	if err := cfg.Check(); err != nil {
+		if file != nil {
+			err = fmt.Errorf("%w (flags, environment and %s together)", err, file.Path)
+		}
+		return p, nil, err
+	}
+	if isMaster && !again {
+		return inherited, args, nil
+	}
+	if p, err = resolve(cfg, here, args); err != nil {
+		return p, nil, failed{err}
+	}
+	if file != nil {
+		p.Config, p.Text = []byte(file.Path), file.Text
+	}
+	return p, args, nil
+}
+
+// alone tells whether a file is right by itself.
+func alone(file *config.File) error {
+	cfg := config.NewRun()
+	flags := pflag.NewFlagSet("run", pflag.ContinueOnError)
+	cfg.Flags(flags)
+	if err := file.Apply(flags); err != nil {
+		return err
+	}
+	return cfg.Check()
+}
+
+// findFile reads the configuration file, if there is one. dir is what was to be
+// run, if that is a directory, which must have one.
+func findFile(cfg *config.Run, here, dir string) (*config.File, error) {
+	path := cfg.Config
+	switch {
+	case path == "":
+		path = filepath.Join(here, config.FileName)
+		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+			if dir != "" {
+				return nil, fmt.Errorf("cannot run %s: there is no %s in it", dir, config.FileName)
+			}
+			return nil, nil
+		}
+	case !filepath.IsAbs(path):
+		path = filepath.Join(here, path)
+	}
+	return config.ReadFile(path)
+}
+
+func resolve(cfg *config.Run, here string, args []string) (p program, err error) {
 	dir, err := cfg.Workdir(here)
 	if err != nil {
 		return p, err

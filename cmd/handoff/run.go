@@ -1,9 +1,9 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"handoff/handoff"
@@ -33,13 +34,16 @@ import (
 func runCommand(code *int, asMaster bool) *cobra.Command {
 	cfg := config.NewRun()
 	c := &cobra.Command{
-		Use:   "run [flags] [--] COMMAND [ARG...] | run [flags] APP.js [ARG...]",
+		Use:   "run [flags] [--] COMMAND [ARG...] | run [flags] APP.js [ARG...] | run [flags] [DIR]",
 		Short: "Run a program and keep it running",
 		Long: `Run N workers of a program, each on a listening socket that handoff holds.
 
 A file ending in .js, .mjs, .cjs, .ts, .mts or .cts is run by node. No program needs a
 change: in Node, server.listen(3000) gets a socket from handoff, as under its cluster module;
 for any other program, bind and listen are answered by handoff (--contract).
+
+Without a program, or with a directory, handoff.toml there says what to run and how: its keys are
+these flags, with _ for -, and command. handoff init writes one, handoff check looks for mistakes.
 
 Signals to handoff:
   USR2, HUP        reload: new workers start, take over when ready, old ones drain
@@ -56,13 +60,8 @@ A duration is 500ms, 30s or 2m; a bare number is seconds.`,
   handoff run -- npm start
   handoff run --cwd /srv/current --env-file .env --pid-file /run/web.pid server.js`,
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := config.FromEnviron(c.Flags()); err != nil {
-				return err
-			}
-			if len(args) == 0 {
-				return errors.New("nothing to run: give a program, for example `handoff run server.js`")
-			}
-			if err := cfg.Check(); err != nil {
+			what, args, err := configure(c.Flags(), cfg, args, asMaster)
+			if err != nil {
 				return err
 			}
 			if cfg.Name != "" {
@@ -70,8 +69,7 @@ A duration is 500ms, 30s or 2m; a bare number is seconds.`,
 					return fmt.Errorf("--name: %w", err)
 				}
 			}
-			var err error
-			*code, err = supervise(cfg, args, asMaster)
+			*code, err = supervise(cfg, what, args, asMaster)
 			return err
 		},
 	}
@@ -83,13 +81,7 @@ A duration is 500ms, 30s or 2m; a bare number is seconds.`,
 
 // supervise checks everything that can be checked, and becomes the keeper, or
 // the master.
-func supervise(cfg *config.Run, args []string, asMaster bool) (code int, err error) {
-	what, ok := inheritedProgram()
-	if !ok || !asMaster {
-		if what, err = resolve(cfg, args); err != nil {
-			return 0, failed{err}
-		}
-	}
+func supervise(cfg *config.Run, what program, args []string, asMaster bool) (code int, err error) {
 	dir, command, script := string(what.Dir), what.command(), what.Script
 	name := cfg.Name
 	if name == "" {
@@ -116,6 +108,7 @@ func supervise(cfg *config.Run, args []string, asMaster bool) (code int, err err
 		kept, passed := split(keeper.KeptPrefix, passed)
 		return keep(cfg, what, kept, passed)
 	}
+	given := *cfg
 	if cfg.LogFile != "" && !filepath.IsAbs(cfg.LogFile) {
 		cfg.LogFile = filepath.Join(string(what.Here), cfg.LogFile)
 	}
@@ -149,11 +142,7 @@ func supervise(cfg *config.Run, args []string, asMaster bool) (code int, err err
 		return 0, failed{err}
 	}
 	store, passed := sift(all)
-	signal, err := cfg.Signal()
-	if err != nil {
-		return 0, err
-	}
-	hold, err := cfg.Holds()
+	live, err := settings(cfg, what, log.Logger)
 	if err != nil {
 		return 0, err
 	}
@@ -165,6 +154,48 @@ func supervise(cfg *config.Run, args []string, asMaster bool) (code int, err err
 	defer log.Flush()
 	return master.Run(master.Config{
 		Name: name, Version: version, PID: pid, Control: control(name, log),
+		Live:       live,
+		Reread:     reread(log, &given, os.Args[2:]),
+		SlotsMost:  cfg.SlotsMost(),
+		Contract:   master.Contract(contract),
+		Listen:     listens,
+		Passed:     passed,
+		Store:      store,
+		Keeper:     os.Getenv("NOTIFY_SOCKET"),
+		Instance:   os.Getenv(keeper.EnvInstance),
+		SignalBase: keeper.SignalBase,
+		Restarts:   restarts,
+		Reason:     reason,
+		Rekeep:     rekeep,
+		KeptAbove:  keptAbove(),
+		UpWatchdog: upWatchdog(pid),
+		Upgrade:    up.Start,
+		Changed:    upgrade.Changed,
+		Upgraded:   up.Candidate(),
+		Balance:    map[string]handoff.Balance{"even": handoff.Even, "sticky": handoff.Sticky, "shared": handoff.Shared}[cfg.Balance],
+		NoSteering: cfg.NoSteering,
+		Calm:       dropText,
+		Log:        log.Logger,
+		Reopen:     log.Reopen,
+		Stderr:     os.Stderr,
+	}), nil
+}
+
+// settings is what of a configuration may change while a master runs.
+func settings(cfg *config.Run, what program, log *slog.Logger) (live master.Live, err error) {
+	slots, err := cfg.Slots()
+	if err != nil {
+		return live, err
+	}
+	signal, err := cfg.Signal()
+	if err != nil {
+		return live, err
+	}
+	hold, err := cfg.Holds()
+	if err != nil {
+		return live, err
+	}
+	return master.Live{
 		Fleet: fleet.Config{
 			Slots: slots, ReadyTimeout: cfg.ReadyTimeout, QuietTimeout: cfg.QuietTimeout,
 			DrainTimeout: cfg.DrainTimeout, KillGrace: cfg.KillGrace, DrainedGrace: drainedGrace,
@@ -173,36 +204,57 @@ func supervise(cfg *config.Run, args []string, asMaster bool) (code int, err err
 			Surge:    cfg.Surge, Canary: cfg.Canary, Watchdog: cfg.Watchdog, DrainSpread: cfg.DrainSpread,
 		},
 		Command: master.Command{
-			Args: command, Script: script, Dir: dir, Env: os.Environ(), EnvFile: cfg.EnvFile, Set: cfg.Env,
+			Args: what.command(), Script: what.Script, Dir: string(what.Dir), Env: os.Environ(), EnvFile: cfg.EnvFile, Set: cfg.Env,
 		},
-		SlotsMost:   cfg.SlotsMost(),
-		Contract:    master.Contract(contract),
-		Listen:      listens,
-		Passed:      passed,
-		Store:       store,
-		Keeper:      os.Getenv("NOTIFY_SOCKET"),
-		Instance:    os.Getenv(keeper.EnvInstance),
-		SignalBase:  keeper.SignalBase,
-		Restarts:    restarts,
-		Reason:      reason,
-		Rekeep:      rekeep,
-		KeptAbove:   keptAbove(),
-		UpWatchdog:  upWatchdog(pid),
-		Upgrade:     up.Start,
-		Changed:     upgrade.Changed,
-		Upgraded:    up.Candidate(),
-		DrainSignal: signal,
-		Hold:        hold,
-		ReadyWhen:   master.ReadyWhen(cfg.ReadyWhen),
-		Balance:     map[string]handoff.Balance{"even": handoff.Even, "sticky": handoff.Sticky, "shared": handoff.Shared}[cfg.Balance],
-		QuietGrace:  min(quietGrace, cfg.QuietTimeout),
-		NoSteering:  cfg.NoSteering,
-		Environ:     environ(cfg, command, log.Logger),
-		Calm:        dropText,
-		Log:         log.Logger,
-		Reopen:      log.Reopen,
-		Stderr:      os.Stderr,
-	}), nil
+		DrainSignal: signal, Hold: hold, ReadyWhen: master.ReadyWhen(cfg.ReadyWhen), QuietGrace: min(quietGrace, cfg.QuietTimeout),
+		Environ: environ(cfg, what.command(), log),
+	}, nil
+}
+
+// fixed are the keys that a running handoff cannot change, as they are.
+func fixed(cfg *config.Run) map[string]string {
+	return map[string]string{
+		"contract": cfg.Contract, "balance": cfg.Balance, "listen": fmt.Sprint(cfg.Listen), "name": cfg.Name, "pid_file": cfg.PIDFile,
+		"log": cfg.Log, "log_file": cfg.LogFile, "upgrade_timeout": cfg.UpgradeTimeout.String(),
+	}
+}
+
+// reread returns what reads arguments, environment and file again. Without a file
+// there is nothing that can have changed.
+func reread(log *logging.Log, before *config.Run, args []string) func() (master.Live, []string, error) {
+	parse := func() (*config.Run, program, error) {
+		cfg := config.NewRun()
+		flags := pflag.NewFlagSet("run", pflag.ContinueOnError)
+		flags.SetInterspersed(false)
+		cfg.Flags(flags)
+		if len(args) > 0 && args[0] == "run" {
+			args = args[1:]
+		}
+		if err := flags.Parse(args); err != nil {
+			return nil, program{}, err
+		}
+		what, err := reconfigure(flags, cfg, flags.Args())
+		return cfg, what, err
+	}
+	said := map[string]string{}
+	old := *before // log_file is made absolute, and the like
+	return func() (live master.Live, later []string, err error) {
+		cfg, what, err := parse()
+		if err != nil {
+			return live, nil, err
+		}
+		was := fixed(&old)
+		for _, key := range slices.Sorted(maps.Keys(was)) {
+			if now := fixed(cfg)[key]; now != was[key] && said[key] != now {
+				said[key] = now
+				later = append(later, key)
+			}
+		}
+		cfg.Contract, cfg.Balance = before.Contract, before.Balance
+		log.SetLevel(cfg.Level())
+		live, err = settings(cfg, what, log.Logger)
+		return live, later, err
+	}
 }
 
 const (

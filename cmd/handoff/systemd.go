@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,18 +31,10 @@ dies, with the sockets and workers that it has stored, and nothing is lost.`,
 		Example: `  handoff systemd --user web -n 4 --cwd /srv/web/current server.js | sudo tee /etc/systemd/system/web.service
   sudo systemctl daemon-reload && sudo systemctl enable --now web`,
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := config.FromEnviron(c.Flags()); err != nil {
-				return err
-			}
-			if len(args) == 0 {
-				return errors.New("nothing to run: give a program, for example `handoff systemd --user web server.js`")
-			}
-			if err := cfg.Check(); err != nil {
-				return err
-			}
-			what, err := resolve(cfg, args)
+			n := len(args)
+			what, args, err := configure(c.Flags(), cfg, args, false)
 			if err != nil {
-				return failed{err}
+				return err
 			}
 			binary, err := binary()
 			if err != nil {
@@ -57,7 +48,10 @@ dies, with the sockets and workers that it has stored, and nothing is lost.`,
 				version = systemdVersion()
 			}
 			// As they stand on the command line; a relative directory is no unit's.
-			flags := os.Args[2 : len(os.Args)-len(args)]
+			flags := os.Args[2 : len(os.Args)-n]
+			if n == 0 || len(what.Config) > 0 { // the file says it
+				flags, args = append([]string{"-c", string(what.Config)}, without(flags, "-c", "--config")...), os.Args[len(os.Args)-n:]
+			}
 			words := append([]string{binary, "run", "--name", name}, without(flags, "--user", "--group", "--systemd-version", "--cwd", "--name")...)
 			words = append(words, args...)
 			return template.Must(template.New("unit").Parse(unitText)).Execute(os.Stdout, map[string]any{

@@ -53,6 +53,7 @@ type Run struct {
 	Log            string
 	LogLevel       string
 	LogFile        string
+	Config         string // the file; "": handoff.toml, if it is there
 }
 
 // Defaults of a stop: below what a container's runtime gives it (Docker: 10 s).
@@ -93,6 +94,7 @@ func InContainer() bool {
 
 // Flags adds the flags to fs.
 func (r *Run) Flags(fs *pflag.FlagSet) {
+	fs.StringVarP(&r.Config, "config", "c", "", "read configuration `file` (default: handoff.toml, if it is there); flags and environment win over it")
 	fs.StringVarP(&r.Workers, "workers", "n", r.Workers, "`number` of workers: 4, max (the CPUs that this process may use), max-1")
 	choice(fs, &r.ReadyWhen, "ready-when", "what counts as ready: listening (on the first address), started (booted), ready (process.send('ready'))", "listening", "started", "ready")
 	duration(fs, &r.ReadyTimeout, "ready-timeout", "from start to ready; a reload fails after it")

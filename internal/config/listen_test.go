@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/spf13/pflag"
 )
 
 func TestListens(t *testing.T) {
@@ -55,6 +57,26 @@ func FuzzListen(f *testing.F) {
 		l, err := parseListen(v, "/srv")
 		if err == nil && (l.Path == "") == !l.Addr.IsValid() {
 			t.Errorf("%q is neither an address nor a path, or both: %+v", v, l)
+		}
+	})
+}
+
+func FuzzFile(f *testing.F) {
+	f.Add([]byte("command = [\"a\", 1]\nworkers = 3\n[env]\nA = \"b\"\n"))
+	f.Add([]byte("env = {A = 1, B = true}\nready_timeout = 1.5\n# x\nlisten = [ \"a\", # y\n ]\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		file, err := ParseFile("handoff.toml", b)
+		if err != nil {
+			if !strings.HasPrefix(err.Error(), "handoff.toml") {
+				t.Errorf("%q: %v", b, err)
+			}
+			return
+		}
+		cfg := NewRun()
+		fs := pflag.NewFlagSet("run", pflag.ContinueOnError)
+		cfg.Flags(fs)
+		if err := file.Apply(fs); err != nil && !strings.HasPrefix(err.Error(), "handoff.toml:") {
+			t.Errorf("%q: %v", b, err)
 		}
 	})
 }

@@ -22,6 +22,7 @@ import (
 type Log struct {
 	*slog.Logger
 	Events  *Events
+	level   *slog.LevelVar
 	path    string
 	lines   chan []byte // never closed
 	flush   chan chan struct{}
@@ -40,7 +41,9 @@ const linesMost = 4096
 // New opens a log. format is "text", "json" or "auto": text on a terminal, else
 // JSON. With path "" it goes to stderr.
 func New(format string, level slog.Level, path, name string) (*Log, error) {
-	l := &Log{Events: &Events{}, path: path, file: os.Stderr, lines: make(chan []byte, linesMost), flush: make(chan chan struct{})}
+	least := &slog.LevelVar{}
+	least.Set(level)
+	l := &Log{Events: &Events{}, level: least, path: path, file: os.Stderr, lines: make(chan []byte, linesMost), flush: make(chan chan struct{})}
 	if path != "" {
 		if err := l.Reopen(); err != nil {
 			return nil, err
@@ -56,17 +59,20 @@ func New(format string, level slog.Level, path, name string) (*Log, error) {
 	}
 	events := slog.NewJSONHandler(l.Events, &slog.HandlerOptions{Level: slog.LevelInfo, ReplaceAttr: forMachines})
 	if format == "json" {
-		l.Logger = slog.New(both{slog.NewJSONHandler(l, &slog.HandlerOptions{Level: level, ReplaceAttr: forMachines}), events})
+		l.Logger = slog.New(both{slog.NewJSONHandler(l, &slog.HandlerOptions{Level: least, ReplaceAttr: forMachines}), events})
 		if name != "" {
 			l.Logger = l.With("name", name)
 		}
 		return l, nil
 	}
 	l.Logger = slog.New(both{tint.NewTextHandler(l, &tint.Options{
-		Level: level, TimeFormat: time.DateTime + ".000", NoColor: !colour(tty), ReplaceAttr: forPeople,
+		Level: least, TimeFormat: time.DateTime + ".000", NoColor: !colour(tty), ReplaceAttr: forPeople,
 	}), events})
 	return l, nil
 }
+
+// SetLevel changes the least level that is logged.
+func (l *Log) SetLevel(level slog.Level) { l.level.Set(level) }
 
 // Write is for the handlers. It never blocks: a line is written at once where there
 // is room for it, so that a master that is killed has said what it did, and waits

@@ -16,6 +16,8 @@ type (
 	}
 	// SetSlots asks for another number of slots, at least 1.
 	SetSlots struct{ N int }
+	// Configure changes everything else of the configuration, from now on.
+	Configure struct{ Config Config }
 	// Stop asks for the end, with drain unless Now.
 	Stop struct{ Now bool }
 	// Ready says that a worker can serve.
@@ -42,18 +44,19 @@ type (
 	}
 )
 
-func (Reload) event()   {}
-func (Broken) event()   {}
-func (SetSlots) event() {}
-func (Stop) event()     {}
-func (Ready) event()    {}
-func (Leave) event()    {}
-func (Quiet) event()    {}
-func (Drained) event()  {}
-func (Ping) event()     {}
-func (Hung) event()     {}
-func (Extend) event()   {}
-func (Exited) event()   {}
+func (Reload) event()    {}
+func (Broken) event()    {}
+func (SetSlots) event()  {}
+func (Configure) event() {}
+func (Stop) event()      {}
+func (Ready) event()     {}
+func (Leave) event()     {}
+func (Quiet) event()     {}
+func (Drained) event()   {}
+func (Ping) event()      {}
+func (Hung) event()      {}
+func (Extend) event()    {}
+func (Exited) event()    {}
 
 // Action is something to do: one of the types below.
 type Action interface{ action() }

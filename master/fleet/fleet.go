@@ -209,6 +209,10 @@ func (f *Fleet) observe(e Event) {
 		}
 	case SetSlots:
 		f.cfg.Slots = max(e.N, 1)
+	case Configure:
+		slots := f.cfg.Slots
+		f.cfg = e.Config
+		f.cfg.Slots = slots
 	case Stop:
 		f.stop(e.Now)
 	case Ready:

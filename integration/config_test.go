@@ -1,0 +1,144 @@
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// configured is a handoff that runs by the file of a folder.
+func configured(t *testing.T, text string, flags, env []string) (w *world, file string, command func(code int, args ...string) (string, string)) {
+	t.Helper()
+	dir := t.TempDir()
+	file = filepath.Join(dir, "handoff.toml")
+	put(t, filepath.Join(dir, "app.js"), "require('http').createServer((q, r) => r.end(process.env.WHO || '')).listen(process.env.PORT)", 0o644)
+	put(t, file, text, 0o644)
+	env = append(env, "HANDOFF_RUNTIME_DIR="+t.TempDir())
+	w = launch(t, options{bare: true, dir: dir, flags: append([]string{"run", "--log", "json"}, flags...), env: append(env, "PORT="+freePort(t))})
+	e := w.await("cluster.started")
+	w.addr = "127.0.0.1:" + e.Addresses[strings.LastIndexByte(e.Addresses, ':')+1:]
+	return w, file, func(code int, args ...string) (string, string) {
+		t.Helper()
+		out, errs, got := handoff(t, env, args...)
+		if got != code {
+			t.Fatalf("handoff %s: exit code %d, want %d\n%s%s", strings.Join(args, " "), got, code, out, errs)
+		}
+		return out, errs
+	}
+}
+
+// What can change while it runs does so at a reload; what is wrong changes nothing.
+func TestConfigurationChanges(t *testing.T) {
+	w, file, command := configured(t, "command = \"app.js\"\nworkers = 1\n[env]\nWHO = \"one\"\n", []string{"--keepalive-linger", "200ms"}, nil)
+	if got := w.answer("/"); got != "one" {
+		t.Errorf("%q", got)
+	}
+	put(t, file, "command = \"app.js\"\nworkers = 2\nname = \"other\"\n[env]\nWHO = \"two\"\n", 0o644)
+	w.signal(syscall.SIGHUP)
+	if e := w.await("config.later"); !strings.Contains(e.Msg, "name") {
+		t.Errorf("%+v", e)
+	}
+	w.await("cluster.reloaded")
+	w.settled(2)
+	if got := w.answer("/"); got != "two" {
+		t.Errorf("%q", got)
+	}
+	put(t, file, "command = \"app.js\"\nworkers = 3\nreddy_when = \"ready\"\n", 0o644)
+	_, errs := command(1, "reload")
+	contains(t, errs, "handoff.toml:3:1: unknown key \"reddy_when\"; did you mean \"ready_when\"?")
+	w.signal(syscall.SIGUSR2)
+	w.await("config.failed")
+	w.signal(syscall.SIGHUP)
+	w.await("config.failed")
+	// A master that comes now has what the file had before, and not less.
+	w.killMaster()
+	if got := w.workers(); len(got) != 2 {
+		t.Errorf("%v", got)
+	}
+	// What is scaled by hand stays, as long as the file says nothing else.
+	put(t, file, "command = \"app.js\"\nworkers = 2\n[env]\nWHO = \"three\"\n", 0o644)
+	command(0, "reload")
+	command(0, "scale", "+1")
+	command(0, "reload")
+	w.settled(3)
+	if got := w.answer("/"); got != "three" {
+		t.Errorf("%q", got)
+	}
+	w.stop()
+}
+
+// Flags win over the environment, and that over the file.
+func TestConfigurationOrder(t *testing.T) {
+	w, _, _ := configured(t, "command = \"app.js\"\nworkers = 1\nname = \"file\"\nkeepalive_linger = 1\n", []string{"-n", "3"}, []string{"HANDOFF_WORKERS=2", "HANDOFF_NAME=environment"})
+	if got := w.workers(); len(got) != 3 {
+		t.Errorf("%d workers, want those of the flag", len(got))
+	}
+	if got := environ(w.workers()[0], "HANDOFF_SERVICE"); got != "environment" {
+		t.Errorf("name %q, want the environment's", got)
+	}
+	if got := environ(w.workers()[0], "HANDOFF_KEEPALIVE_LINGER"); got != "1s" {
+		t.Errorf("linger %q, want the file's", got)
+	}
+	w.stop()
+}
+
+// init, check and schema; no port is touched.
+func TestInitAndCheck(t *testing.T) {
+	dir := t.TempDir()
+	in := func(code int, args ...string) (string, string) {
+		t.Helper()
+		cmd := handoffCommand(nil, args...)
+		cmd.Dir = dir
+		var out, errs strings.Builder
+		cmd.Stdout, cmd.Stderr = &out, &errs
+		cmd.Run()
+		if got := cmd.ProcessState.ExitCode(); got != code {
+			t.Errorf("handoff %v: exit code %d, want %d\n%s%s", args, got, code, &out, &errs)
+		}
+		return out.String(), errs.String()
+	}
+	_, errs := in(2, "check")
+	contains(t, errs, "handoff init")
+	put(t, filepath.Join(dir, "server.js"), "process.exit(9)", 0o644)
+	in(0, "init", "server.js")
+	_, errs = in(1, "init", "server.js")
+	contains(t, errs, "is there already; --force")
+	out, _ := in(0, "check")
+	contains(t, out, "handoff.toml: right", "node server.js", "by the node contract")
+	// Every line of the sample is right once it is no comment.
+	b, err := os.ReadFile(filepath.Join(dir, "handoff.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for line := range strings.Lines(string(b)) {
+		if key, _, ok := strings.Cut(line, " = "); ok && strings.HasPrefix(key, "# ") && !strings.Contains(key[2:], " ") || strings.HasPrefix(line, "# [") {
+			line = line[2:]
+		}
+		lines = append(lines, line)
+	}
+	put(t, filepath.Join(dir, "handoff.toml"), strings.Join(lines, ""), 0o644)
+	in(0, "check")
+	for text, want := range map[string]string{
+		"command = \"server.js\"\nworkers = 0":            "handoff.toml",
+		"command = \"missing.js\"":                        "cannot run missing.js: no such file",
+		"command = \"server.js\"\nready_when = \"up\"":    "handoff.toml:2:1: ready_when: want one of listening, started, ready",
+		"command = \"server.js\"\nno_preload = 1":         "handoff.toml:2:1: no_preload: want true or false",
+		"command = \"server.js\"\nname = [\"a\"]":         "handoff.toml:2:1: name: want one value, not a list",
+		"command = \"server.js\"\nworkers = 1\nworkers=2": "handoff.toml:3:1:",
+		"command = \"server.js\"\n[watch]\nx = 1":         "handoff.toml:2:2: unknown table [watch]",
+		"command = \"server.js\"\nready-when = \"ready\"": "did you mean \"ready_when\"?",
+		"command = ": "handoff.toml:1:",
+	} {
+		put(t, filepath.Join(dir, "handoff.toml"), text, 0o644)
+		cmd := handoffCommand(nil, "check")
+		cmd.Dir = dir
+		b, _ := cmd.CombinedOutput()
+		if code := cmd.ProcessState.ExitCode(); code == 0 || strings.Count(string(b), "\n") != 1 {
+			t.Errorf("%q: exit code %d, %s", text, code, b)
+		}
+		contains(t, string(b), want)
+	}
+}
