@@ -49,6 +49,8 @@ type Config struct {
 // listen() calls, and a socket that leaves has the last one moved into its
 // place.
 type Group struct {
+	queueMost int // of all looks
+
 	cfg     Config
 	addr    netip.AddrPort
 	backlog int       // in force after listen(2) with the most
@@ -400,6 +402,7 @@ func (g *Group) look(now time.Time) error {
 		lengths[i] = -1
 		if s != nil {
 			lengths[i] = s.pending()
+			g.queueMost = max(g.queueMost, lengths[i])
 		}
 	}
 	changed, again := g.balance.look(now, lengths)
@@ -515,6 +518,9 @@ func (g *Group) halfOpen(now time.Time) (map[netip.AddrPort]struct{}, error) {
 // Rearm asks to be told of the next connection at a socket that nobody holds,
 // after the one before has been dealt with.
 func (g *Group) Rearm(s *Socket) { g.arrange(s) }
+
+// QueueMost is the longest accept queue that was seen in looks at the balance.
+func (g *Group) QueueMost() int { return g.queueMost }
 
 // Pending is the number of connections in a socket's accept queue.
 func (g *Group) Pending(s *Socket) int { return s.pending() }

@@ -33,6 +33,7 @@ func (m *Master) do(a fleet.Action) {
 	case fleet.Drain:
 		m.quiet = slices.DeleteFunc(m.quiet, func(q *quieting) bool { return q.id == a.ID })
 		if w := m.workers[a.ID]; w != nil {
+			w.drainedAt = time.Now()
 			m.log.Info("Worker drains", w.attrs("worker.draining")...)
 			m.drain(w)
 		}
@@ -116,6 +117,9 @@ func (m *Master) prepare(gen fleet.Gen) {
 
 func (m *Master) reloadEnds(generation int, outcome, reason string, words []string) {
 	if r := &m.reloaded; r.Generation == generation {
+		if count(&m.counters.Reloads, outcome); outcome == "served" {
+			m.counters.Reload.add(time.Since(r.Began))
+		}
 		r.Outcome, r.Reason, r.Stderr, r.Seconds = outcome, clean(reason), nil, time.Since(r.Began).Seconds()
 		for _, w := range words {
 			r.Stderr = append(r.Stderr, clean(w))
@@ -281,11 +285,13 @@ func (m *Master) steer(ids []fleet.ID) {
 			seats = append(seats, 0)
 		}
 		if !slices.Contains(m.addrs.seats, id) {
+			m.counters.Ready.add(time.Since(w.began))
 			m.log.Info("Worker serves", w.attrs("worker.ready", "after", time.Since(w.began).Round(time.Millisecond))...)
 		}
 		seats[w.slot] = id
 	}
 	m.addrs.seats = seats
+	m.counters.Steerings++
 	// Before the kernel knows it: a master that comes after this one would steer
 	// back, and clients would see the generation before again.
 	m.save()

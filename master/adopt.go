@@ -92,6 +92,7 @@ func (m *Master) recoverIf(start bool) (r record, s stored, found bool) {
 func (m *Master) takeOver(r record, s stored) []fleet.Action {
 	now := time.Now()
 	whole := r.Keeper != 0 || m.cfg.PID == 0 // else it is recovered, and the keeper knows none of it
+	m.counters = r.Counters
 	if m.told = r.Told; r.Reloaded != nil {
 		m.reloaded = *r.Reloaded
 	}
@@ -160,9 +161,11 @@ func (m *Master) takeOver(r record, s stored) []fleet.Action {
 		m.log.Warn("Workers that have outlived their handoff are taken over, and replaced", "event", "master.recovered",
 			"workers", len(m.workers), "addresses", m.names())
 	} else if m.cfg.Upgraded {
+		m.counters.Upgrades++
 		m.log.Info("Upgraded: this master goes on with the workers", "event", "master.upgraded", "version", m.cfg.Version,
 			"workers", len(m.workers), "addresses", m.names())
 	} else {
+		m.counters.Masters++
 		m.log.Warn("The master has died; this one goes on with its workers", "event", "master.adopted", "reason", m.cfg.Reason,
 			"restarts", m.cfg.Restarts, "workers", len(m.workers), "addresses", m.names())
 	}

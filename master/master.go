@@ -141,6 +141,7 @@ type Master struct {
 	began        time.Time
 	keeperBefore int // pid of the keeper of the master before
 	reloaded     ReloadStatus
+	counters     Counters
 	told         fleet.Gen   // the last generation of which it was said that it serves
 	restarts     map[int]int // of slots, by crashes
 	lastError    string
@@ -160,6 +161,7 @@ type worker struct {
 	binder  *process // has bound its address, where that is not the leader; see severalBind
 	// severalBind: more than one process has, or the leader.
 	severalBind bool
+	drainedAt   time.Time  // zero: it was not told to
 	ports       int        // of its own choice that it has got: the next one is the next index
 	last        *tail.Tail // of its stderr
 	began       time.Time
@@ -586,6 +588,7 @@ func (m *Master) notified(w *worker, n notice) {
 		m.step(fleet.Ping{ID: w.id})
 	}
 	if n.hung {
+		count(&m.counters.Restarts, "hung")
 		m.step(fleet.Hung{ID: w.id})
 	}
 	if n.ready && m.cfg.ReadyWhen != Started {
@@ -766,6 +769,7 @@ func (m *Master) ended(id fleet.ID) {
 	for _, fw := range m.fleet.Workers() {
 		if fw.ID == id {
 			phase = fw.Phase
+			m.measureEnd(w, phase, fw.Leaving)
 			if fw.Leaving && status.ExitStatus() == 0 {
 				phase = fleet.Draining
 			}

@@ -42,6 +42,7 @@ type record struct {
 	LastError string          `json:"last_error,omitempty"`
 	Reload    bool            `json:"reload,omitempty"` // is wanted, once the next master is there
 	Instance  string          `json:"instance,omitempty"`
+	Counters  Counters        `json:"counters"`
 	Reloaded  *ReloadStatus   `json:"reloaded,omitempty"` // the last one
 	Told      fleet.Gen       `json:"told,omitempty"`     // the last generation of which it was said that it serves
 	Keeper    int             `json:"keeper,omitempty"`   // its pid
@@ -157,7 +158,7 @@ type holdRecord struct {
 func (m *Master) record() record {
 	r := record{Version: recordVersion, Fleet: m.fleet.State(), LastKey: m.addrs.last, Seats: m.addrs.seats, Seq: m.seq,
 		Began: m.began, Restarts: m.restarts, LastError: m.lastError, Reload: m.reloadNext,
-		Instance: m.cfg.Instance, Keeper: m.cfg.PID, Told: m.told}
+		Instance: m.cfg.Instance, Keeper: m.cfg.PID, Told: m.told, Counters: m.counters}
 	if m.reloaded.Generation > 0 {
 		last := m.reloaded
 		r.Reloaded = &last

@@ -42,18 +42,10 @@ func (m *Master) recover() (r record, s stored, found bool) {
 		return r, nil, false
 	}
 	var orphans []*orphan
-	entries, _ := os.ReadDir("/proc")
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		o, err := findOrphan(pid, m.cfg.Name)
-		if err != nil {
-			m.log.Warn("A worker that has outlived its handoff cannot be taken over: "+err.Error(), "event", "worker.lost", "pid", pid)
-		}
-		if o != nil {
-			orphans = append(orphans, o)
+	for patience := time.Now().Add(endingPatience); ; time.Sleep(endingPatience / 20) {
+		all, attended := m.findOrphans(orphans)
+		if orphans = all; attended == 0 || time.Now().After(patience) {
+			break
 		}
 	}
 	if len(orphans) == 0 {
@@ -63,6 +55,35 @@ func (m *Master) recover() (r record, s stored, found bool) {
 	r = m.recordOf(orphans, s)
 	return r, s, true
 }
+
+// endingPatience is how long somebody who was killed may take to close what he
+// had: a worker that still seems to be looked after is looked at again. (It may
+// be of another handoff of the same name.)
+const endingPatience = 300 * time.Millisecond
+
+// findOrphans adds to those that are known, and counts the workers of the service
+// whose handoff lives.
+func (m *Master) findOrphans(known []*orphan) (all []*orphan, attended int) {
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || slices.ContainsFunc(known, func(o *orphan) bool { return o.pid == pid }) {
+			continue
+		}
+		o, err := findOrphan(pid, m.cfg.Name)
+		switch {
+		case errors.Is(err, errAttended):
+			attended++
+		case err != nil:
+			m.log.Warn("A worker that has outlived its handoff cannot be taken over: "+err.Error(), "event", "worker.lost", "pid", pid)
+		case o != nil:
+			known = append(known, o)
+		}
+	}
+	return known, attended
+}
+
+var errAttended = errors.New("its handoff lives")
 
 // findOrphan looks whether a process is a worker of the service whose handoff is
 // gone.
@@ -92,7 +113,7 @@ func findOrphan(pid int, service string) (*orphan, error) {
 	if c, err := handoff.DialNotify(lookup(env, "NOTIFY_SOCKET")); err == nil {
 		c.Close()
 		unix.Close(pidfd)
-		return nil, nil
+		return nil, errAttended
 	}
 	if o.sockets, err = listeners(pid, pidfd, 8); err != nil || unix.PidfdSendSignal(pidfd, 0, nil, 0) != nil {
 		for _, n := range o.sockets {
@@ -178,7 +199,7 @@ func (m *Master) recordOf(orphans []*orphan, s stored) record {
 		r.Fleet.LastID = max(r.Fleet.LastID, id)
 		w := fleet.WorkerState{ID: id, Slot: o.slot, Gen: live, Phase: fleet.Serving, InService: true, Started: now, ReadyAt: now}
 		if seats[o.slot] != 0 || o.gen != last.gen || o.slot >= r.Fleet.Slots {
-			w.Phase, w.InService, w.Deadline = fleet.Draining, false, now // its drain may have been said; SIGTERM is
+			w.Phase = fleet.Quieting // it may be draining already; it is told once more
 		} else {
 			seats[o.slot] = id
 		}

@@ -51,6 +51,7 @@ func (m *Master) rescue(a *address, s *handoff.Socket) {
 		n++
 		m.pass(passed{address: a, fd: fd, until: time.Now().Add(m.addrs.grace)}, 0)
 	}
+	m.counters.Rescued += n
 	if n > 0 {
 		m.log.Info("Connections at a parked socket handed to live workers", "event", "address.rescued", "address", a.name, "connections", n)
 	}
@@ -61,6 +62,10 @@ func (m *Master) rescue(a *address, s *handoff.Socket) {
 // happens where a program has closed its listener of its own accord, and was
 // replaced, while connections still came to it.
 func (m *Master) relieve(a *address, s *handoff.Socket) {
+	if a.group != nil && a.group.Pending(s) == 0 {
+		a.group.Rearm(s)
+		return
+	}
 	if !m.complete() || m.fleet.Stopping() || a.group == nil || !a.group.Steerable() {
 		return // who starts next takes it
 	}
@@ -114,6 +119,7 @@ func (m *Master) pass(p passed, but fleet.ID) {
 }
 
 func (m *Master) lose(p passed, why string) {
+	m.counters.Stranded++
 	unix.Close(p.fd)
 	m.log.Error("A stranded connection is lost: "+why, "event", "address.stranded", "address", p.address.name)
 }

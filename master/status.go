@@ -69,7 +69,9 @@ func (m *Master) status() Status {
 				as.Balance = "hash"
 			}
 			for _, socket := range a.group.Sockets() {
-				as.Queue += a.group.Pending(socket)
+				n := a.group.Pending(socket)
+				as.Queue += n
+				m.counters.QueueMost = max(m.counters.QueueMost, n, a.group.QueueMost())
 			}
 			for _, h := range a.holds {
 				queues[h.worker] += a.group.Pending(h.socket)
