@@ -101,6 +101,11 @@ type Config struct {
 	Reread     func() (live Live, later []string, err error)
 	Balance    handoff.Balance
 	NoSteering bool // as if the kernel refused the steering program
+	// Admin serves a listener, which it owns, and returns how to stop; nil: there
+	// is none. AdminAddr is where it listens: the keeper has the socket, so that
+	// nobody is refused between two masters.
+	Admin     func(net.Listener, Control) (stop func())
+	AdminAddr string
 	// Calm is called when a generation serves and little is to do; may be nil.
 	Calm   func()
 	Log    *slog.Logger
@@ -142,8 +147,9 @@ type Master struct {
 	keeperBefore int // pid of the keeper of the master before
 	reloaded     ReloadStatus
 	counters     Counters
-	told         fleet.Gen   // the last generation of which it was said that it serves
-	restarts     map[int]int // of slots, by crashes
+	admin        *net.TCPListener // of --admin; nil: none
+	told         fleet.Gen        // the last generation of which it was said that it serves
+	restarts     map[int]int      // of slots, by crashes
 	lastError    string
 }
 
@@ -219,7 +225,9 @@ func Run(cfg Config) int {
 	if m.addrs.inherited, perr = inherit(cfg.Passed); perr != nil {
 		m.log.Warn(perr.Error(), "event", "address.passed")
 	}
-	first, adopted := m.inherit(storedOf(cfg.Store))
+	store := storedOf(cfg.Store)
+	adminFD := store.take(adminName)
+	first, adopted := m.inherit(store)
 	if !adopted {
 		if err := m.openListens(); err != nil {
 			cfg.Log.Error("Cannot start: "+err.Error(), "event", "cluster.failed")
@@ -241,6 +249,7 @@ func Run(cfg Config) int {
 	if cfg.Control != nil {
 		control = cfg.Control(Control{m.post, m.quit, &m.replaced})
 	}
+	admin := m.serveAdmin(adminFD)
 	for _, a := range first {
 		m.do(a)
 	}
@@ -260,11 +269,13 @@ func Run(cfg Config) int {
 		m.keep.flush()
 		close(m.quit)
 		control(m.replaced)
+		admin()
 		return 0
 	}
 	m.keep.say("STOPPING=1")
 	close(m.quit)
 	control(m.replaced)
+	admin()
 	m.addrs.closeAll()
 	watch.Close()
 	return m.exitCode()

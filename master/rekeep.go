@@ -82,6 +82,9 @@ func (m *Master) kept() (named []handoff.Named, err error) {
 	}
 	defer state.Close()
 	file(stateName, state)
+	if m.admin != nil {
+		file(adminName, m.admin)
+	}
 	for _, w := range m.workers {
 		if w.dead {
 			continue // the next one starts another

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -104,6 +105,9 @@ func supervise(cfg *config.Run, what program, args []string, asMaster bool) (cod
 	if err != nil {
 		return 0, failed{err}
 	}
+	if _, err := publicOf(cfg, what, nil); err != nil {
+		return 0, err
+	}
 	if !asMaster {
 		kept, passed := split(keeper.KeptPrefix, passed)
 		return keep(cfg, what, kept, passed)
@@ -146,6 +150,10 @@ func supervise(cfg *config.Run, what program, args []string, asMaster bool) (cod
 	if err != nil {
 		return 0, err
 	}
+	public, err := publicOf(cfg, what, log.Logger)
+	if err != nil {
+		return 0, failed{err}
+	}
 	lean()
 	if restarts == 0 && len(store) == 0 && !up.Candidate() {
 		log.Info("handoff runs "+strings.Join(args, " "), "event", "cluster.starting", "pid", pid,
@@ -174,6 +182,8 @@ func supervise(cfg *config.Run, what program, args []string, asMaster bool) (cod
 		Upgraded:   up.Candidate(),
 		Balance:    map[string]handoff.Balance{"even": handoff.Even, "sticky": handoff.Sticky, "shared": handoff.Shared}[cfg.Balance],
 		NoSteering: cfg.NoSteering,
+		Admin:      public,
+		AdminAddr:  adminAddr(cfg.Admin),
 		Calm:       dropText,
 		Log:        log.Logger,
 		Reopen:     log.Reopen,
@@ -215,8 +225,39 @@ func settings(cfg *config.Run, what program, log *slog.Logger) (live master.Live
 func fixed(cfg *config.Run) map[string]string {
 	return map[string]string{
 		"contract": cfg.Contract, "balance": cfg.Balance, "listen": fmt.Sprint(cfg.Listen), "name": cfg.Name, "pid_file": cfg.PIDFile,
+		"admin": cfg.Admin, "admin_token_file": cfg.AdminToken,
 		"log": cfg.Log, "log_file": cfg.LogFile, "upgrade_timeout": cfg.UpgradeTimeout.String(),
 	}
+}
+
+// publicOf is what serves --admin; nil: nothing does.
+func publicOf(cfg *config.Run, what program, log *slog.Logger) (func(net.Listener, master.Control) func(), error) {
+	if cfg.Admin == "" {
+		return nil, nil
+	}
+	if err := admin.CheckAddr(cfg.Admin, cfg.AdminToken != ""); err != nil {
+		return nil, fmt.Errorf("--admin: %w", err)
+	}
+	p := admin.Public{Addr: cfg.Admin}
+	if path := cfg.AdminToken; path != "" {
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(string(what.Here), path)
+		}
+		var err error
+		if p.Token, err = admin.ReadToken(path); err != nil {
+			return nil, fmt.Errorf("--admin-token-file: %w", err)
+		}
+	}
+	return func(l net.Listener, c master.Control) func() { return p.Serve(l, c, log) }, nil
+}
+
+// adminAddr is an address as a listener has it.
+func adminAddr(addr string) string {
+	a, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		return addr
+	}
+	return a.String()
 }
 
 // reread returns what reads arguments, environment and file again. Without a file

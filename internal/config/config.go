@@ -53,6 +53,8 @@ type Run struct {
 	Log            string
 	LogLevel       string
 	LogFile        string
+	Admin          string
+	AdminToken     string // file
 	Config         string // the file; "": handoff.toml, if it is there
 }
 
@@ -126,6 +128,8 @@ func (r *Run) Flags(fs *pflag.FlagSet) {
 	choice(fs, &r.Log, "log", "format of handoff's own log: text, json, auto (text on a terminal)", "auto", "text", "json")
 	choice(fs, &r.LogLevel, "log-level", "least level that is logged", "debug", "info", "warn", "error")
 	fs.StringVar(&r.LogFile, "log-file", r.LogFile, "log to `file` instead of stderr; SIGUSR1 reopens it")
+	fs.StringVar(&r.Admin, "admin", r.Admin, "serve /livez, /readyz and /metrics on `HOST:PORT`, read only; others than loopback need --admin-token-file")
+	fs.StringVar(&r.AdminToken, "admin-token-file", r.AdminToken, "`file` with the bearer token that --admin asks for")
 	fs.BoolVar(&r.NoSteering, "no-steering", false, "do without the kernel's steering program")
 	fs.MarkHidden("no-steering")
 }

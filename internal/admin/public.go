@@ -1,0 +1,133 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"crypto/subtle"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"handoff/internal/metrics"
+	"handoff/master"
+)
+
+// Public is what a balancer, an orchestrator and Prometheus ask, over TCP: read
+// only, and nothing secret in it.
+//
+//	GET /livez      200: handoff's loop answers. It says nothing of the program
+//	GET /readyz     200: every slot is served; else 503, and what is not
+//	GET /metrics    Prometheus's text format
+type Public struct {
+	Addr  string // host:port; loopback, or Token is needed
+	Token string // a bearer token that is asked for; "": none
+}
+
+// ReadToken reads the token of a file, which nobody else may read.
+func ReadToken(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", fmt.Errorf("cannot read the token: %w", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return "", fmt.Errorf("cannot use the token in %s: others may read it (mode %#o); chmod 600 it", path, info.Mode().Perm())
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("cannot read the token: %w", err)
+	}
+	token := strings.TrimSpace(string(b))
+	if len(token) < 16 {
+		return "", fmt.Errorf("the token in %s is shorter than 16 characters", path)
+	}
+	return token, nil
+}
+
+// CheckAddr looks whether an address may be served without a token.
+func CheckAddr(addr string, token bool) error {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil || port == "" {
+		return fmt.Errorf("invalid address %q: want HOST:PORT, for example 127.0.0.1:9100", addr)
+	}
+	if ip := net.ParseIP(host); token || host == "localhost" || ip != nil && ip.IsLoopback() {
+		return nil
+	}
+	return fmt.Errorf("%q is open to others: give --admin-token-file FILE as well, or a loopback address like 127.0.0.1:%s", addr, port)
+}
+
+// Serve answers on l until stop is called, which closes it.
+func (p Public) Serve(l net.Listener, c master.Control, log *slog.Logger) (stop func()) {
+	mux := http.NewServeMux()
+	handle := func(pattern string, f func(rw http.ResponseWriter, s master.Metrics)) {
+		mux.HandleFunc("GET "+pattern, func(rw http.ResponseWriter, r *http.Request) {
+			if p.Token != "" && subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), []byte("Bearer "+p.Token)) != 1 {
+				rw.Header().Set("WWW-Authenticate", "Bearer")
+				http.Error(rw, "a bearer token is needed", http.StatusUnauthorized)
+				return
+			}
+			ctx, cancel := context.WithTimeout(r.Context(), alivePatience)
+			defer cancel()
+			s, err := c.Metrics(ctx)
+			if err != nil {
+				http.Error(rw, "handoff does not answer: "+err.Error(), http.StatusServiceUnavailable)
+				return
+			}
+			f(rw, s)
+		})
+	}
+	handle("/livez", func(rw http.ResponseWriter, _ master.Metrics) { fmt.Fprintln(rw, "ok") })
+	handle("/readyz", func(rw http.ResponseWriter, m master.Metrics) {
+		s := m.Status
+		if s.Ready >= s.Slots && s.Generation > 0 && s.State != "stopping" {
+			fmt.Fprintf(rw, "ok: %d of %d slots ready\n", s.Ready, s.Slots)
+			return
+		}
+		rw.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintf(rw, "%s: %d of %d slots ready\n", s.State, s.Ready, s.Slots)
+		served := map[int]bool{}
+		for _, w := range s.Workers {
+			served[w.Slot] = served[w.Slot] || w.Steered && w.Phase == "serving"
+		}
+		for slot := range s.Slots {
+			if !served[slot] {
+				fmt.Fprintf(rw, "slot %d is not served\n", slot)
+			}
+		}
+		if s.LastError != "" {
+			fmt.Fprintln(rw, "last error:", s.LastError)
+		}
+	})
+	handle("/metrics", func(rw http.ResponseWriter, m master.Metrics) {
+		usage(m.Status.Workers)
+		fds, _ := os.ReadDir("/proc/self/fd")
+		var b bytes.Buffer
+		metrics.Write(&b, m, len(fds))
+		rw.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		rw.Write(b.Bytes())
+	})
+	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
+		http.Error(rw, "there is /livez, /readyz and /metrics, to GET", http.StatusNotFound)
+	})
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
+	done := make(chan struct{})
+	go func() { // ends with l
+		defer close(done)
+		srv.Serve(l)
+	}()
+	return func() {
+		ctx, cancel := context.WithTimeout(context.Background(), lastAnswers)
+		defer cancel()
+		if srv.Shutdown(ctx) != nil {
+			srv.Close()
+		}
+		<-done
+	}
+}
+
+// alivePatience is how long the loop may take before it counts as hung.
+const alivePatience = 5 * time.Second

@@ -1,0 +1,53 @@
+package master
+
+import (
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// adminName is what the listener of --admin is kept by.
+const adminName = "admin"
+
+// serveAdmin serves what a master before has listened on (fd; -1: there was none,
+// which it takes over), or listens anew. That it cannot is said, and no more: the
+// service matters more.
+func (m *Master) serveAdmin(fd int) (stop func()) {
+	stop = func() {}
+	if m.cfg.Admin == nil {
+		if fd >= 0 {
+			unix.Close(fd)
+			m.keep.drop(adminName)
+		}
+		return stop
+	}
+	l, err := m.adminListener(fd)
+	if err != nil {
+		m.log.Error("Cannot serve --admin: "+err.Error(), "event", "admin.failed", "address", m.cfg.AdminAddr)
+		m.keep.drop(adminName)
+		return stop
+	}
+	m.admin = l
+	m.keep.storeFile(adminName, l)
+	return m.cfg.Admin(l, Control{m.post, m.quit, &m.replaced})
+}
+
+func (m *Master) adminListener(fd int) (*net.TCPListener, error) {
+	if fd >= 0 {
+		f := os.NewFile(uintptr(fd), adminName)
+		l, err := net.FileListener(f)
+		f.Close()
+		if tl, ok := l.(*net.TCPListener); err == nil && ok && tl.Addr().String() == m.cfg.AdminAddr {
+			return tl, nil
+		}
+		if l != nil {
+			l.Close()
+		}
+	}
+	l, err := net.Listen("tcp", m.cfg.AdminAddr)
+	if err != nil {
+		return nil, err
+	}
+	return l.(*net.TCPListener), nil
+}
