@@ -159,6 +159,10 @@ func (m *Master) spawn(a fleet.Spawn) {
 		l.env = m.cfg.Environ(l.env)
 	}
 	env := []string{"WORKER_ID=" + strconv.Itoa(a.Slot), "HANDOFF_GENERATION=" + strconv.Itoa(int(a.Gen)), "HANDOFF_WORKER=" + strconv.Itoa(int(a.ID))}
+	if a.Slot < len(m.cfg.Ports) {
+		port := strconv.Itoa(m.cfg.Ports[a.Slot])
+		l.env = setenv(setenv(l.env, "PORT", port), "port", port)
+	}
 	if m.cfg.Name != "" {
 		env = append(env, serviceVariable+"="+m.cfg.Name)
 	}

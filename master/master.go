@@ -47,6 +47,7 @@ type Live struct {
 	Command Command
 	// DrainSignal is what drain is under the bind contract.
 	DrainSignal unix.Signal
+	Ports       []int // of the slots, for PORT and port; nil: none
 	// Hold tells whether a TCP address that a worker binds is to be held, under
 	// the bind contract.
 	Hold       func(netip.AddrPort) bool

@@ -201,6 +201,10 @@ func settings(cfg *config.Run, what program, log *slog.Logger) (live master.Live
 	if err != nil {
 		return live, err
 	}
+	ports, err := cfg.PortNumbers()
+	if err != nil {
+		return live, err
+	}
 	hold, err := cfg.Holds()
 	if err != nil {
 		return live, err
@@ -216,7 +220,7 @@ func settings(cfg *config.Run, what program, log *slog.Logger) (live master.Live
 		Command: master.Command{
 			Args: what.command(), Script: what.Script, Dir: string(what.Dir), Env: os.Environ(), EnvFile: cfg.EnvFile, Set: cfg.Env,
 		},
-		DrainSignal: signal, Hold: hold, ReadyWhen: master.ReadyWhen(cfg.ReadyWhen), QuietGrace: min(quietGrace, cfg.QuietTimeout),
+		DrainSignal: signal, Ports: ports, Hold: hold, ReadyWhen: master.ReadyWhen(cfg.ReadyWhen), QuietGrace: min(quietGrace, cfg.QuietTimeout),
 		Environ: environ(cfg, what.command(), log),
 	}, nil
 }

@@ -53,6 +53,7 @@ type Run struct {
 	Log            string
 	LogLevel       string
 	LogFile        string
+	Ports          []string
 	Admin          string
 	AdminToken     string // file
 	Config         string // the file; "": handoff.toml, if it is there
@@ -98,6 +99,7 @@ func InContainer() bool {
 func (r *Run) Flags(fs *pflag.FlagSet) {
 	fs.StringVarP(&r.Config, "config", "c", "", "read configuration `file` (default: handoff.toml, if it is there); flags and environment win over it")
 	fs.StringVarP(&r.Workers, "workers", "n", r.Workers, "`number` of workers: 4, max (the CPUs that this process may use), max-1")
+	fs.StringSliceVar(&r.Ports, "ports", nil, "a `port` for each worker: slot 0 gets the first as PORT and port in its environment, and so on; their number is that of the workers")
 	choice(fs, &r.ReadyWhen, "ready-when", "what counts as ready: listening (on the first address), started (booted), ready (process.send('ready'))", "listening", "started", "ready")
 	duration(fs, &r.ReadyTimeout, "ready-timeout", "from start to ready; a reload fails after it")
 	duration(fs, &r.DrainTimeout, "drain-timeout", "from drain to SIGTERM (30s; in a container 8s)")
@@ -156,6 +158,12 @@ func FromEnviron(fs *pflag.FlagSet) error {
 
 // Slots returns the number of workers.
 func (r *Run) Slots() (int, error) {
+	if len(r.Ports) > 0 {
+		if n, err := strconv.Atoi(r.Workers); r.Workers != "max" && (err != nil || n != len(r.Ports)) {
+			return 0, fmt.Errorf("--workers %s and %d --ports: leave --workers out, there is one worker for each port", r.Workers, len(r.Ports))
+		}
+		return len(r.Ports), nil
+	}
 	text := r.Workers
 	n := 0
 	if rest, ok := strings.CutPrefix(text, "max"); ok {
@@ -183,6 +191,9 @@ func (r *Run) Slots() (int, error) {
 // SlotsMost is how many workers the kernel's program can steer to: it has at
 // most 4096 instructions, two for each slot of a random choice, ten of a sticky one.
 func (r *Run) SlotsMost() int {
+	if len(r.Ports) > 0 {
+		return len(r.Ports)
+	}
 	if r.Balance == "sticky" {
 		return 256
 	}
@@ -204,6 +215,9 @@ func (r *Run) Check() error {
 		if d <= 0 {
 			return fmt.Errorf("--%s must be more than 0", name)
 		}
+	}
+	if _, err := r.PortNumbers(); err != nil {
+		return err
 	}
 	if r.Backoff < r.Respawn {
 		return fmt.Errorf("--backoff (%v) must not be less than --respawn (%v)", r.Backoff, r.Respawn)
@@ -233,6 +247,21 @@ func (r *Run) Check() error {
 		}
 	}
 	return nil
+}
+
+// PortNumbers returns the ports of the slots, nil if they have none.
+func (r *Run) PortNumbers() (ports []int, err error) {
+	for _, text := range r.Ports {
+		n, err := strconv.ParseUint(strings.TrimSpace(text), 10, 16)
+		if err != nil || n == 0 {
+			return nil, fmt.Errorf("invalid --ports %q: want numbers from 1 to 65535, like 3000,3001", text)
+		}
+		if slices.Contains(ports, int(n)) {
+			return nil, fmt.Errorf("invalid --ports: %d is there twice", n)
+		}
+		ports = append(ports, int(n))
+	}
+	return ports, nil
 }
 
 // Workdir returns the workers' working directory as the user named it, absolute:

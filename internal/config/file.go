@@ -175,7 +175,7 @@ func (f *File) Apply(fs *pflag.FlagSet) error {
 		if flag == nil || slices.Contains(noKeys, v.flag) {
 			return wrong("unknown key %q%s", v.key, suggest(v.key, Keys(fs)))
 		}
-		if v.list && flag.Value.Type() != "stringArray" {
+		if v.list && !strings.HasPrefix(flag.Value.Type(), "string") || v.list && flag.Value.Type() == "string" {
 			return wrong("%s: want one value, not a list", v.key)
 		}
 		if flag.Value.Type() == "bool" && !slices.Contains([]string{"true", "false"}, v.words[0]) {
@@ -256,7 +256,7 @@ func literal(f *pflag.Flag) string {
 	switch f.Value.Type() {
 	case "bool", "int":
 		return f.DefValue
-	case "stringArray":
+	case "stringArray", "stringSlice":
 		return "[]"
 	}
 	b, _ := json.Marshal(f.DefValue)
@@ -282,8 +282,9 @@ func Schema(fs *pflag.FlagSet) ([]byte, error) {
 			p["type"] = "boolean"
 		case "int":
 			p["type"] = "integer"
-		case "stringArray":
-			p["oneOf"] = []any{map[string]any{"type": "array", "items": map[string]any{"type": "string"}}, map[string]any{"type": "string"}}
+		case "stringArray", "stringSlice":
+			one := map[string]any{"type": []string{"string", "integer"}}
+			p["oneOf"] = []any{map[string]any{"type": "array", "items": one}, one}
 		case "duration":
 			p["type"], p["default"] = []string{"string", "number"}, f.DefValue
 		case "word":
