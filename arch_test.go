@@ -76,6 +76,10 @@ func TestImports(t *testing.T) {
 			reason: "it must not fail: it does nothing but hold, start, forward and reap"},
 		{pkg: "worker", never: []string{"handoff/master", "handoff/internal/config"},
 			reason: "it runs inside other people's programs"},
+		{pkg: "internal/watch", never: []string{"handoff/*", "handoff/internal/*"},
+			reason: "it knows files, and nothing of what their change means"},
+		{pkg: "internal/metrics", never: []string{"net/http", "os", "github.com/prometheus/*"},
+			reason: "it writes what it is given; the client library would double the master's memory"},
 		{pkg: "integration", never: []string{"handoff/master", "handoff/handoff", "handoff/internal/config"},
 			reason: "it speaks to processes, as users do"},
 	} {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // configured is a handoff that runs by the file of a folder.
@@ -141,4 +142,45 @@ func TestInitAndCheck(t *testing.T) {
 		}
 		contains(t, string(b), want)
 	}
+}
+
+// With watch, a change of a file is a reload; one of the configuration acts at once,
+// and a wrong one does not.
+func TestWatch(t *testing.T) {
+	text := "command = \"app.js\"\nworkers = 1\nkeepalive_linger = 0.1\nwatch = [\"**/*.js\", \"!node_modules/**\"]\nwatch_delay = \"100ms\"\n[env]\nWHO = \"%s\"\n"
+	w, file, _ := configured(t, strings.Replace(text, "%s", "one", 1), nil, nil)
+	app := filepath.Join(filepath.Dir(file), "app.js")
+	b, err := os.ReadFile(app)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, app, strings.Replace(string(b), "process.env.WHO", "'edited ' + process.env.WHO", 1), 0o644)
+	w.await("cluster.changed")
+	w.await("cluster.reloaded")
+	if got := w.answer("/"); got != "edited one" {
+		t.Errorf("%q", got)
+	}
+	put(t, file, strings.Replace(text, "%s", "two", 1), 0o644)
+	w.await("cluster.changed")
+	w.await("cluster.reloaded")
+	if got := w.answer("/"); got != "edited two" {
+		t.Errorf("%q", got)
+	}
+	put(t, file, "nonsense", 0o644)
+	w.await("config.failed")
+	put(t, file, strings.Replace(text, "%s", "three", 1), 0o644)
+	w.await("cluster.reloaded")
+	w.killMaster() // the next one watches, too, as soon as it has adopted
+	for before := len(w.all("cluster.changed")); len(w.all("cluster.changed")) == before; {
+		put(t, app, "process.exit(3)", 0o644)
+		select {
+		case <-w.more:
+		case <-time.After(300 * time.Millisecond):
+		}
+	}
+	w.await("cluster.failed")
+	if got := w.answer("/"); got != "edited three" {
+		t.Errorf("%q", got)
+	}
+	w.stop()
 }

@@ -362,7 +362,7 @@ func allMore(before, after string) bool {
 // answer is the body of an answer.
 func (w *world) answer(path string) string {
 	w.t.Helper()
-	c := http.Client{Timeout: patience}
+	c := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := c.Get("http://" + w.addr + path)
 	if err != nil {
 		w.t.Fatal(err)

@@ -154,6 +154,7 @@ func supervise(cfg *config.Run, what program, args []string, asMaster bool) (cod
 	if err != nil {
 		return 0, failed{err}
 	}
+	files := &watcher{log: log.Logger, cfg: watchConfig(cfg, what)}
 	lean()
 	if restarts == 0 && len(store) == 0 && !up.Candidate() {
 		log.Info("handoff runs "+strings.Join(args, " "), "event", "cluster.starting", "pid", pid,
@@ -161,9 +162,9 @@ func supervise(cfg *config.Run, what program, args []string, asMaster bool) (cod
 	}
 	defer log.Flush()
 	return master.Run(master.Config{
-		Name: name, Version: version, PID: pid, Control: control(name, log),
+		Name: name, Version: version, PID: pid, Control: watched(files, control(name, log)),
 		Live:       live,
-		Reread:     reread(log, &given, os.Args[2:]),
+		Reread:     reread(log, files, &given, os.Args[2:]),
 		SlotsMost:  cfg.SlotsMost(),
 		Contract:   master.Contract(contract),
 		Listen:     listens,
@@ -266,7 +267,7 @@ func adminAddr(addr string) string {
 
 // reread returns what reads arguments, environment and file again. Without a file
 // there is nothing that can have changed.
-func reread(log *logging.Log, before *config.Run, args []string) func() (master.Live, []string, error) {
+func reread(log *logging.Log, files *watcher, before *config.Run, args []string) func() (master.Live, []string, error) {
 	parse := func() (*config.Run, program, error) {
 		cfg := config.NewRun()
 		flags := pflag.NewFlagSet("run", pflag.ContinueOnError)
@@ -297,7 +298,9 @@ func reread(log *logging.Log, before *config.Run, args []string) func() (master.
 		}
 		cfg.Contract, cfg.Balance = before.Contract, before.Balance
 		log.SetLevel(cfg.Level())
-		live, err = settings(cfg, what, log.Logger)
+		if live, err = settings(cfg, what, log.Logger); err == nil {
+			files.set(watchConfig(cfg, what))
+		}
 		return live, later, err
 	}
 }
@@ -481,6 +484,19 @@ func control(name string, log *logging.Log) func(master.Control) func(bool) {
 			return func(bool) {}
 		}
 		return admin.Serve(l, c, log.Events, log.Logger)
+	}
+}
+
+// watched watches files while the master runs.
+func watched(files *watcher, control func(master.Control) func(bool)) func(master.Control) func(bool) {
+	return func(c master.Control) func(bool) {
+		files.c = &c
+		files.set(files.cfg)
+		stop := control(c)
+		return func(follows bool) {
+			files.end()
+			stop(follows)
+		}
 	}
 }
 

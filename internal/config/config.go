@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"handoff/internal/cpus"
+	"handoff/internal/watch"
 )
 
 // Run is the configuration of `handoff run`. NewRun gives the defaults.
@@ -54,6 +55,9 @@ type Run struct {
 	LogLevel       string
 	LogFile        string
 	Ports          []string
+	Watch          []string
+	WatchIgnore    []string
+	WatchDelay     time.Duration
 	Admin          string
 	AdminToken     string // file
 	Config         string // the file; "": handoff.toml, if it is there
@@ -73,7 +77,7 @@ func NewRun() *Run {
 		Workers: "max", ReadyWhen: "listening", ReadyTimeout: time.Minute,
 		DrainTimeout: drainTimeout, KillGrace: killGrace, QuietTimeout: 3 * time.Second,
 		Respawn: time.Second, Backoff: 30 * time.Second, MaxFailures: 3,
-		Strategy: "all", Balance: "even", Contract: "auto", DrainSignal: "TERM", Linger: 6 * time.Second, UpgradeTimeout: 15 * time.Second,
+		Strategy: "all", Balance: "even", Contract: "auto", DrainSignal: "TERM", Linger: 6 * time.Second, UpgradeTimeout: 15 * time.Second, WatchDelay: time.Second,
 		Log: "auto", LogLevel: "info",
 	}
 	if InContainer() {
@@ -130,6 +134,9 @@ func (r *Run) Flags(fs *pflag.FlagSet) {
 	choice(fs, &r.Log, "log", "format of handoff's own log: text, json, auto (text on a terminal)", "auto", "text", "json")
 	choice(fs, &r.LogLevel, "log-level", "least level that is logged", "debug", "info", "warn", "error")
 	fs.StringVar(&r.LogFile, "log-file", r.LogFile, "log to `file` instead of stderr; SIGUSR1 reopens it")
+	fs.StringArrayVar(&r.Watch, "watch", nil, "reload when a file changes that this `glob` means, relative to --cwd: '**/*.js', 'lib/**', '!**/*.test.js' (may be repeated); the configuration file is watched then, too")
+	fs.StringArrayVar(&r.WatchIgnore, "watch-ignore", nil, "do not look at what this `glob` means; node_modules and names with a dot before them are not looked at anyway (may be repeated)")
+	duration(fs, &r.WatchDelay, "watch-delay", "how long nothing must have changed before a reload")
 	fs.StringVar(&r.Admin, "admin", r.Admin, "serve /livez, /readyz and /metrics on `HOST:PORT`, read only; others than loopback need --admin-token-file")
 	fs.StringVar(&r.AdminToken, "admin-token-file", r.AdminToken, "`file` with the bearer token that --admin asks for")
 	fs.BoolVar(&r.NoSteering, "no-steering", false, "do without the kernel's steering program")
@@ -218,6 +225,9 @@ func (r *Run) Check() error {
 	}
 	if _, err := r.PortNumbers(); err != nil {
 		return err
+	}
+	if err := watch.Check(append(slices.Clone(r.Watch), r.WatchIgnore...)); err != nil {
+		return fmt.Errorf("--watch: %w", err)
 	}
 	if r.Backoff < r.Respawn {
 		return fmt.Errorf("--backoff (%v) must not be less than --respawn (%v)", r.Backoff, r.Respawn)
