@@ -76,7 +76,7 @@ func TestConfigurationOrder(t *testing.T) {
 	if got := w.workers(); len(got) != 3 {
 		t.Errorf("%d workers, want those of the flag", len(got))
 	}
-	if got := environ(w.workers()[0], "HANDOFF_SERVICE"); got != "environment" {
+	if got := environ(w.workers()[0], "HANDOFF_SERVICE"); !strings.HasPrefix(got, "environment@/") {
 		t.Errorf("name %q, want the environment's", got)
 	}
 	if got := environ(w.workers()[0], "HANDOFF_KEEPALIVE_LINGER"); got != "1s" {

@@ -304,14 +304,21 @@ func TestKeeperIsStopped(t *testing.T) {
 	for _, pid := range w.workers() {
 		syscall.Kill(pid, syscall.SIGKILL)
 	}
-	w.await("keeper.mute")
+	// With a long queue (systemd sets 512) there is room for all of it.
+	b, _ := os.ReadFile("/proc/sys/net/unix/max_dgram_qlen")
+	most, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+	if most <= 10 {
+		w.await("keeper.mute")
+	}
 	run := w.load(load.Config{Clients: 4})
 	w.await("worker.ready")
 	w.await("worker.ready")
 	workers := w.workers()
 	run.Await(100, patience)
 	syscall.Kill(w.pid(), syscall.SIGCONT)
-	w.await("keeper.answers")
+	if most <= 10 {
+		w.await("keeper.answers")
+	}
 	w.killMaster()
 	if now := w.workers(); fmt.Sprint(now) != fmt.Sprint(workers) {
 		t.Errorf("workers %v, before %v", now, workers)
@@ -378,7 +385,7 @@ func (w *world) answer(path string) string {
 // Keeper and master are killed at once: a program that is no cluster worker of
 // Node's serves on, and the next start takes its sockets over.
 func TestBothAreKilled(t *testing.T) {
-	o := options{flags: []string{"-n", "2"}, app: []string{goProgram(t, "goserver")}, env: []string{"PORT=" + freePort(t)}}
+	o := options{flags: []string{"-n", "2"}, app: []string{goProgram(t, "goserver")}, env: []string{"PORT=" + freePort(t)}, dir: t.TempDir()}
 	w := start(t, o)
 	fresh := w.load(load.Config{Clients: 8})
 	for range times(10, 2) {

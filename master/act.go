@@ -84,7 +84,11 @@ func (m *Master) drain(w *worker) {
 		if w.binder != nil {
 			p = w.binder
 		}
-		m.trouble(p.signal(m.cfg.DrainSignal))
+		s := m.cfg.DrainSignal
+		if g := m.gens[w.gen]; g != nil && g.drain != 0 {
+			s = g.drain // one that it does not know would end it
+		}
+		m.trouble(p.signal(s))
 		return
 	}
 	m.seq++
@@ -107,7 +111,7 @@ func (m *Master) prepare(gen fleet.Gen) {
 		m.upReloading(int(gen))
 		m.reloaded = ReloadStatus{Generation: int(gen), Outcome: "running", Began: time.Now()}
 	}
-	g := &generation{}
+	g := &generation{drain: m.cfg.DrainSignal}
 	g.launch, g.err = m.cfg.Command.pin()
 	m.gens[gen] = g
 	if g.err != nil {
@@ -164,7 +168,7 @@ func (m *Master) spawn(a fleet.Spawn) {
 		l.env = setenv(setenv(l.env, "PORT", port), "port", port)
 	}
 	if m.cfg.Name != "" {
-		env = append(env, serviceVariable+"="+m.cfg.Name)
+		env = append(env, serviceVariable+"="+m.service())
 	}
 	if m.cfg.Instance != "" {
 		env = append(env, "HANDOFF_INSTANCE="+m.cfg.Instance)

@@ -60,6 +60,9 @@ func (s stored) file(name string) *os.File {
 // inherit looks at what the keeper has kept, and tells whether a master before
 // has left something to adopt, and what the fleet wants done first then.
 func (m *Master) inherit(s stored) (first []fleet.Action, adopted bool) {
+	if fd := s.take(programName); fd >= 0 {
+		unix.Close(fd) // was read at the start; it is told anew
+	}
 	fd := s.take(stateName)
 	if r, found, ok := m.recoverIf(fd < 0 && len(s) == 0); ok {
 		return m.takeOver(r, found), true
@@ -104,7 +107,7 @@ func (m *Master) takeOver(r record, s stored) []fleet.Action {
 		m.restarts = r.Restarts
 	}
 	for _, gr := range r.Gens {
-		g := &generation{words: gr.Words}
+		g := &generation{words: gr.Words, drain: unix.Signal(gr.Drain)}
 		if gr.Error != "" {
 			g.err = errors.New(gr.Error)
 		} else {

@@ -135,7 +135,24 @@ func (k keep) flush() {
 
 // Give asks the keeper for all that it holds, for a candidate whose master
 // before has gone. The caller owns the descriptors.
-func Give(keeper string) ([]handoff.Named, error) {
+func Give(keeper string) ([]handoff.Named, error) { return give(keeper, "") }
+
+// GiveProgram asks the keeper for what [Live.Program] was last; nil if there was
+// none.
+func GiveProgram(keeper string) ([]byte, error) {
+	named, err := give(keeper, programName)
+	var text []byte
+	for _, n := range named {
+		f := os.NewFile(uintptr(n.FD), n.Name)
+		if err == nil {
+			text, err = io.ReadAll(io.NewSectionReader(f, 0, recordMost))
+		}
+		f.Close()
+	}
+	return text, err
+}
+
+func give(keeper, only string) ([]handoff.Named, error) {
 	k, err := dialKeeper(keeper, nil)
 	if err != nil {
 		return nil, err
@@ -149,7 +166,11 @@ func Give(keeper string) ([]handoff.Named, error) {
 		return nil, err
 	}
 	defer ours.Close()
-	err = k.conn.Write([]byte("X_GIVE=1"), int(theirs.Fd()))
+	text := "X_GIVE=1"
+	if only != "" {
+		text += "\nFDNAME=" + only
+	}
+	err = k.conn.Write([]byte(text), int(theirs.Fd()))
 	theirs.Close()
 	if err != nil {
 		return nil, fmt.Errorf("cannot ask the keeper: %w", err)
@@ -192,7 +213,10 @@ func SayCandidate(keeper string) error {
 }
 
 // The names of what is kept.
-const stateName = "state"
+const (
+	stateName   = "state"
+	programName = "program"
+)
 
 func workerName(id fleet.ID, what string) string { return "w" + strconv.Itoa(int(id)) + "-" + what }
 

@@ -55,6 +55,9 @@ type Live struct {
 	QuietGrace time.Duration // in which a worker may take note of what it has accepted; part of quiet
 	// Environ adds to the environment of each worker; nil adds nothing.
 	Environ func(env []string) []string
+	// Program is what the next master is to know of all this, see GiveProgram: what
+	// it has changed to since is put into effect by a reload, not by a crash.
+	Program []byte
 }
 
 // Config is what a master needs to know.
@@ -86,7 +89,7 @@ type Config struct {
 	// Rekeep starts a new keeper with what the one before had, which ends this
 	// process when it takes over, and returns if it does not. KeptAbove: a service
 	// manager keeps it all, and starts a new keeper itself.
-	Rekeep    func([]handoff.Named) error
+	Rekeep    func(named []handoff.Named, program []byte) error
 	KeptAbove bool
 	// Upgrade starts the binary that is on disk now with the state, and returns
 	// nil when that can take over: this master ends then. Changed tells whether it
@@ -197,8 +200,9 @@ func (w *worker) close() {
 // generation is what the workers of one are started from.
 type generation struct {
 	launch *launch
-	err    error    // why there is no launch
-	words  []string // last lines of the stderr of the worker that failed last
+	err    error       // why there is no launch
+	words  []string    // last lines of the stderr of the worker that failed last
+	drain  unix.Signal // that its programs know; 0: as configured now
 }
 
 // Run supervises until it is told to stop by a signal, or the first generation
@@ -238,6 +242,7 @@ func Run(cfg Config) int {
 			return 1
 		}
 	}
+	m.keepProgram()
 	stop := watchSignals(cfg.SignalBase, m.post)
 	m.keep.say("READY=1")
 	go watchKeeper(cfg.PID, m.post) // ends with the keeper, or this process
@@ -504,6 +509,30 @@ func (m *Master) reload() error {
 	return nil
 }
 
+// notReloaded notes a reload that did not come to a generation of its own, also for
+// a service manager that waits for it.
+func (m *Master) notReloaded(reason string) {
+	generation := int(m.fleet.Last()) + 1
+	m.reloaded = ReloadStatus{Generation: generation, Outcome: "running", Began: time.Now()}
+	m.reloadEnds(generation, "failed", reason, nil)
+	m.upReloading(generation)
+	m.up("READY=1\nSTATUS=" + clean(fmt.Sprintf("Generation %d serves; not reloaded: %s", m.fleet.Live(), reason)))
+}
+
+// keepProgram has the keeper hold what the next master is to know.
+func (m *Master) keepProgram() {
+	if m.cfg.Program == nil {
+		return
+	}
+	f, err := memfd(m.cfg.Program)
+	if err != nil {
+		m.trouble(err)
+		return
+	}
+	defer f.Close()
+	m.keep.storeFile(programName, f)
+}
+
 // reread takes over what has changed in the configuration. One that is wrong
 // changes nothing, and what would have followed does not.
 func (m *Master) reread() error {
@@ -514,10 +543,12 @@ func (m *Master) reread() error {
 	if err != nil {
 		m.lastError = clean("configuration: " + err.Error())
 		m.log.Error("The configuration is wrong, nothing changes: "+err.Error(), "event", "config.failed", "reason", err.Error())
+		m.notReloaded("configuration: " + err.Error())
 		return err
 	}
 	slots := m.cfg.Fleet.Slots
 	m.cfg.Live = live
+	m.keepProgram()
 	m.step(fleet.Configure{Config: live.Fleet})
 	if live.Fleet.Slots != slots { // who has scaled by hand keeps that, as long as the file does not change
 		m.scaleTo(live.Fleet.Slots)

@@ -38,12 +38,19 @@ func (m *Master) adminListener(fd int) (*net.TCPListener, error) {
 		f := os.NewFile(uintptr(fd), adminName)
 		l, err := net.FileListener(f)
 		f.Close()
-		if tl, ok := l.(*net.TCPListener); err == nil && ok && tl.Addr().String() == m.cfg.AdminAddr {
-			return tl, nil
+		want, werr := net.ResolveTCPAddr("tcp", m.cfg.AdminAddr)
+		if tl, ok := l.(*net.TCPListener); err == nil && werr == nil && ok {
+			// 0.0.0.0 listens as [::], where there is IPv6.
+			is := tl.Addr().(*net.TCPAddr)
+			if is.Port == want.Port && (is.IP.Equal(want.IP) || is.IP.IsUnspecified() && (len(want.IP) == 0 || want.IP.IsUnspecified())) {
+				return tl, nil
+			}
 		}
 		if l != nil {
 			l.Close()
 		}
+		m.keep.drop(adminName)
+		m.keep.flush()
 	}
 	l, err := net.Listen("tcp", m.cfg.AdminAddr)
 	if err != nil {

@@ -56,6 +56,7 @@ type genRecord struct {
 	Env   []text    `json:"env"`
 	Error string    `json:"error,omitempty"`
 	Words []string  `json:"words,omitempty"`
+	Drain int       `json:"drain,omitempty"` // signal
 }
 
 // text is a string of any bytes: what is not UTF-8 is written as {"base64": "…"},
@@ -168,7 +169,7 @@ func (m *Master) record() record {
 		if g == nil {
 			continue
 		}
-		gr := genRecord{Gen: gen, Words: g.words}
+		gr := genRecord{Gen: gen, Words: g.words, Drain: int(g.drain)}
 		if g.err != nil {
 			gr.Error = g.err.Error()
 		} else {

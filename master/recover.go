@@ -36,6 +36,10 @@ type orphan struct {
 // serviceVariable says to which service a worker belongs.
 const serviceVariable = "HANDOFF_SERVICE"
 
+// service tells this one from others: programs of the same name may run in several
+// folders.
+func (m *Master) service() string { return m.cfg.Name + "@" + m.cfg.Command.Dir }
+
 // recover returns a record of such workers, and what belongs to it.
 func (m *Master) recover() (r record, s stored, found bool) {
 	if m.cfg.Contract == NodeContract || m.cfg.Name == "" {
@@ -70,7 +74,7 @@ func (m *Master) findOrphans(known []*orphan) (all []*orphan, attended int) {
 		if err != nil || slices.ContainsFunc(known, func(o *orphan) bool { return o.pid == pid }) {
 			continue
 		}
-		o, err := findOrphan(pid, m.cfg.Name)
+		o, err := findOrphan(pid, m.service())
 		switch {
 		case errors.Is(err, errAttended):
 			attended++

@@ -47,7 +47,7 @@ func (m *Master) rekeep() {
 		m.drainEvents()
 		var named []handoff.Named
 		if named, err = m.kept(); err == nil {
-			err = m.cfg.Rekeep(named) // ends this process, if it can
+			err = m.cfg.Rekeep(named, m.cfg.Program) // ends this process, if it can
 		}
 		for _, n := range named {
 			unix.Close(n.FD)
@@ -82,6 +82,14 @@ func (m *Master) kept() (named []handoff.Named, err error) {
 	}
 	defer state.Close()
 	file(stateName, state)
+	if m.cfg.Program != nil {
+		program, err := memfd(m.cfg.Program)
+		if err != nil {
+			return named, err
+		}
+		defer program.Close()
+		file(programName, program)
+	}
 	if m.admin != nil {
 		file(adminName, m.admin)
 	}

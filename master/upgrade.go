@@ -42,7 +42,7 @@ func (m *Master) upgraded(err error) {
 		return
 	}
 	if m.reloadNext {
-		m.reloaded = ReloadStatus{Generation: int(m.fleet.Last()) + 1, Outcome: "failed", Reason: clean("upgrade: " + err.Error()), Began: time.Now()}
+		m.notReloaded("upgrade: " + err.Error())
 		m.log.Error("The workers are not reloaded either", "event", "cluster.failed", "reason", "the upgrade failed")
 	}
 	m.reloadNext = false

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"handoff/internal/admin"
 	"handoff/internal/config"
@@ -118,21 +119,45 @@ func durationFlag(c *cobra.Command, p *time.Duration, name, usage string) {
 }
 
 // await asks for the status until ok likes it. timeout 0 is none. Between two
-// masters nobody answers for a moment.
+// masters nobody answers, for as long as the keeper takes.
 func await(client *admin.Client, timeout time.Duration, ok func(master.Status) bool) (s master.Status, err error) {
-	began := time.Now()
+	began, heard := time.Now(), time.Now()
 	for {
 		s = master.Status{}
-		if err := client.Get("/v1/status", &s); err != nil {
-			return s, err
-		}
-		if ok(s) {
-			return s, nil
+		err := client.Get("/v1/status", &s)
+		if err == nil {
+			if heard = time.Now(); ok(s) {
+				return s, nil
+			}
+		} else if time.Since(heard) > masterless || !errors.Is(err, admin.ErrNotRunning) && !errors.Is(err, admin.ErrEnded) {
+			if errors.Is(err, admin.ErrNotRunning) {
+				return s, err
+			}
+			return s, failed{err}
 		}
 		if timeout > 0 && time.Since(began) > timeout {
 			return s, failed{fmt.Errorf("%s: not done within %v: %s, %d of %d slots ready, generation %d of %d", client.Name, timeout, s.State, s.Ready, s.Slots, s.Generation, s.Wanted)}
 		}
 		time.Sleep(look)
+	}
+}
+
+// masterless is how long there may be no master while a command waits: more than
+// the keeper's longest wait before it starts the next one.
+const masterless = 4 * time.Second
+
+// awaitEnd waits until the process is gone, for as long as timeout says (0: for
+// ever).
+func awaitEnd(pidfd int, timeout time.Duration) bool {
+	patience := -1
+	if timeout > 0 {
+		patience = int(timeout.Milliseconds())
+	}
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, patience)
+		if err != unix.EINTR {
+			return n > 0
+		}
 	}
 }
 
@@ -153,7 +178,7 @@ func numbers(args []string) []string {
 }
 
 func scaleCommand() *cobra.Command {
-	asJSON, noWait := false, false
+	asJSON, noWait, timeout := false, false, time.Duration(0)
 	c := &cobra.Command{
 		Use:   "scale N|+N|-N [NAME]",
 		Short: "Change the number of workers",
@@ -181,10 +206,14 @@ Exit code: 0 done; 1 refused; 3 handoff is not running.`,
 				return failed{err}
 			}
 			if !noWait {
-				if _, err := await(client, 0, func(s master.Status) bool {
+				s, err := await(client, timeout, func(s master.Status) bool {
 					return s.Slots != done.Workers || s.Ready >= s.Slots || s.State == "stopping"
-				}); err != nil {
+				})
+				if err != nil {
 					return err
+				}
+				if s.State == "stopping" || s.Slots != done.Workers {
+					return failed{fmt.Errorf("%s: overtaken: it is %s, with %d workers", client.Name, s.State, s.Slots)}
 				}
 			}
 			if asJSON {
@@ -196,6 +225,7 @@ Exit code: 0 done; 1 refused; 3 handoff is not running.`,
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until they serve")
+	durationFlag(c, &timeout, "timeout", "give up waiting after so long (default: as long as it takes)")
 	return c
 }
 
@@ -214,6 +244,16 @@ Exit code: 0 stopped; 1 not within --timeout; 3 handoff is not running.`,
 			if err != nil {
 				return err
 			}
+			// The keeper is the service: when it is gone, it has stopped.
+			var before master.Status
+			if err := client.Get("/v1/status", &before); err != nil {
+				return err
+			}
+			pidfd, err := unix.PidfdOpen(before.PID, 0)
+			if err != nil {
+				return failed{fmt.Errorf("cannot wait for process %d: %w", before.PID, err)}
+			}
+			defer unix.Close(pidfd)
 			path := "/v1/stop"
 			if now {
 				path += "?now=1"
@@ -225,8 +265,8 @@ Exit code: 0 stopped; 1 not within --timeout; 3 handoff is not running.`,
 			what := "stops"
 			if !noWait {
 				what = "stopped"
-				if _, err := await(client, timeout, func(master.Status) bool { return false }); !errors.Is(err, admin.ErrNotRunning) && !errors.Is(err, admin.ErrEnded) {
-					return err
+				if !awaitEnd(pidfd, timeout) {
+					return failed{fmt.Errorf("%s: not stopped within %v; it goes on stopping", client.Name, timeout)}
 				}
 			}
 			if asJSON {
@@ -244,7 +284,7 @@ Exit code: 0 stopped; 1 not within --timeout; 3 handoff is not running.`,
 }
 
 func restartCommand() *cobra.Command {
-	asJSON, noWait := false, false
+	asJSON, noWait, timeout := false, false, time.Duration(0)
 	c := &cobra.Command{
 		Use:   "restart SLOT [NAME]",
 		Short: "Replace the worker of one slot",
@@ -268,7 +308,7 @@ func restartCommand() *cobra.Command {
 			}
 			pid := 0
 			if !noWait {
-				if _, err := await(client, 0, func(s master.Status) bool {
+				s, err := await(client, timeout, func(s master.Status) bool {
 					for _, w := range s.Workers {
 						if w.Slot == slot && w.Worker > old.Worker && w.Steered {
 							pid = w.PID
@@ -276,8 +316,12 @@ func restartCommand() *cobra.Command {
 						}
 					}
 					return slot >= s.Slots || s.State == "stopping"
-				}); err != nil {
+				})
+				if err != nil {
 					return err
+				}
+				if pid == 0 {
+					return failed{fmt.Errorf("%s: overtaken: it is %s, with %d workers", client.Name, s.State, s.Slots)}
 				}
 			}
 			if asJSON {
@@ -293,6 +337,7 @@ func restartCommand() *cobra.Command {
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until the new one serves")
+	durationFlag(c, &timeout, "timeout", "give up waiting after so long (default: as long as it takes)")
 	return c
 }
 
@@ -308,6 +353,11 @@ Exit code: 0 it serves; 1 not within --timeout.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			began := time.Now()
+			if len(args) > 0 {
+				if err := admin.CheckName(args[0]); err != nil {
+					return err
+				}
+			}
 			for {
 				client, err := find(args)
 				if err == nil {
@@ -359,8 +409,16 @@ They are the lines of its log; the names are stable.`,
 				<-stop
 				os.Exit(0)
 			}()
-			for n := last; ; n = 0 {
+			var seen time.Time
+			for n := last; ; n = 1 << 20 { // of the next master all that is new
 				err := client.Stream(fmt.Sprintf("/v1/events?last=%d&follow=%d", n, btoi(follow)), func(line []byte) {
+					var e struct{ Time time.Time }
+					if json.Unmarshal(line, &e) == nil {
+						if follow && !e.Time.After(seen) {
+							return
+						}
+						seen = e.Time
+					}
 					if asJSON {
 						os.Stdout.Write(append(line, '\n'))
 						return

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"handoff/internal/config"
+	"handoff/master"
 )
 
 // envProgram tells masters what the keeper has found out.
@@ -27,9 +28,8 @@ type program struct {
 	Text   []byte   // what it had
 }
 
-// configure reads environment and file, and finds out what is meant. A master
-// takes what its keeper has found out; the file it reads again, and where it
-// cannot, it takes what the keeper had read.
+// configure reads environment and file, and finds out what is meant. A master, and
+// a keeper that comes after another, take what was found out last.
 func configure(flags *pflag.FlagSet, cfg *config.Run, args []string, asMaster bool) (p program, command []string, err error) {
 	return configured(flags, cfg, args, asMaster, false)
 }
@@ -44,8 +44,13 @@ func configured(flags *pflag.FlagSet, cfg *config.Run, args []string, asMaster, 
 	if err := config.FromEnviron(flags); err != nil {
 		return p, nil, err
 	}
-	inherited, isMaster := inheritedProgram()
-	isMaster = isMaster && asMaster
+	var inherited program
+	isMaster := false
+	if asMaster || os.Getenv(envRekept) != "" {
+		if inherited, isMaster, err = inheritedProgram(asMaster); err != nil {
+			return p, nil, failed{err}
+		}
+	}
 	here, err := os.Getwd() // $PWD where that is right
 	if isMaster {
 		here, err = string(inherited.Here), nil
@@ -63,12 +68,15 @@ func configured(flags *pflag.FlagSet, cfg *config.Run, args []string, asMaster, 
 			dir, here, args = path, path, nil
 		}
 	}
-	file, err := findFile(cfg, here, dir)
-	if err == nil && file != nil && isMaster && !again {
-		err = alone(file)
-	}
-	if err != nil && isMaster && !again && len(inherited.Config) > 0 {
+	var file *config.File
+	switch {
+	case isMaster && !again && len(inherited.Config) == 0:
+	case isMaster && !again: // as it was when it was read last: a crash puts nothing new into effect
 		file, err = config.ParseFile(string(inherited.Config), inherited.Text)
+	case isMaster && len(inherited.Config) > 0:
+		file, err = config.ReadFile(string(inherited.Config))
+	default:
+		file, err = findFile(cfg, here, dir)
 	}
 	if err != nil {
 		return p, nil, failed{err}
@@ -97,24 +105,13 @@ func configured(flags *pflag.FlagSet, cfg *config.Run, args []string, asMaster, 
 	if isMaster && !again {
 		return inherited, args, nil
 	}
-	if p, err = resolve(cfg, here, args); err != nil {
+	if p, err = resolve(cfg, here, args, again); err != nil {
 		return p, nil, failed{err}
 	}
 	if file != nil {
 		p.Config, p.Text = []byte(file.Path), file.Text
 	}
 	return p, args, nil
-}
-
-// alone tells whether a file is right by itself.
-func alone(file *config.File) error {
-	cfg := config.NewRun()
-	flags := pflag.NewFlagSet("run", pflag.ContinueOnError)
-	cfg.Flags(flags)
-	if err := file.Apply(flags); err != nil {
-		return err
-	}
-	return cfg.Check()
 }
 
 // findFile reads the configuration file, if there is one. dir is what was to be
@@ -136,12 +133,15 @@ func findFile(cfg *config.Run, here, dir string) (*config.File, error) {
 	return config.ReadFile(path)
 }
 
-func resolve(cfg *config.Run, here string, args []string) (p program, err error) {
-	dir, err := cfg.Workdir(here)
-	if err != nil {
-		return p, err
+// resolve finds out what runs where. later leaves it to the generation to find that
+// something is not there.
+func resolve(cfg *config.Run, here string, args []string, later bool) (p program, err error) {
+	dir, command, script := cfg.WorkdirPath(here), []string(nil), 0
+	if later {
+		command, script, err = config.CommandLine(args, dir)
+	} else if dir, err = cfg.Workdir(here); err == nil {
+		command, script, err = config.Command(args, dir)
 	}
-	command, script, err := config.Command(args, dir)
 	if err != nil {
 		return p, err
 	}
@@ -152,10 +152,27 @@ func resolve(cfg *config.Run, here string, args []string) (p program, err error)
 	return p, nil
 }
 
-// inheritedProgram is what the keeper has passed.
-func inheritedProgram() (p program, ok bool) {
-	err := json.Unmarshal([]byte(os.Getenv(envProgram)), &p)
-	return p, err == nil && len(p.Args) > p.Script && p.Script >= 0 && len(p.Dir) > 0
+// envRekept marks a keeper that comes after one that was killed.
+const envRekept = "HANDOFF_REKEPT"
+
+// inheritedProgram is what the master before has read last, or what the keeper has
+// passed.
+func inheritedProgram(asMaster bool) (p program, ok bool, err error) {
+	text := []byte(os.Getenv(envProgram))
+	if notify := os.Getenv("NOTIFY_SOCKET"); asMaster && notify != "" {
+		if err := master.SayCandidate(notify); err != nil { // a candidate is not believed before; others need not say it
+			return p, false, err
+		}
+		kept, err := master.GiveProgram(notify)
+		if err != nil {
+			return p, false, err
+		}
+		if kept != nil {
+			text = kept
+		}
+	}
+	err = json.Unmarshal(text, &p)
+	return p, err == nil && len(p.Args) > p.Script && p.Script >= 0 && len(p.Dir) > 0, nil
 }
 
 func (p program) pass() error {

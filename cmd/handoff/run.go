@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -206,6 +207,10 @@ func settings(cfg *config.Run, what program, log *slog.Logger) (live master.Live
 	if err != nil {
 		return live, err
 	}
+	program, err := json.Marshal(what)
+	if err != nil {
+		return live, err
+	}
 	hold, err := cfg.Holds()
 	if err != nil {
 		return live, err
@@ -222,7 +227,7 @@ func settings(cfg *config.Run, what program, log *slog.Logger) (live master.Live
 			Args: what.command(), Script: what.Script, Dir: string(what.Dir), Env: os.Environ(), EnvFile: cfg.EnvFile, Set: cfg.Env,
 		},
 		DrainSignal: signal, Ports: ports, Hold: hold, ReadyWhen: master.ReadyWhen(cfg.ReadyWhen), QuietGrace: min(quietGrace, cfg.QuietTimeout),
-		Environ: environ(cfg, what.command(), log),
+		Environ: environ(cfg, what.command(), log), Program: program,
 	}, nil
 }
 
@@ -361,6 +366,7 @@ func keep(cfg *config.Run, what program, kept, passed []handoff.Named) (code int
 	if err := os.Chdir("/"); err != nil {
 		return 0, failed{err}
 	}
+	os.Unsetenv(envRekept)
 	lean()
 	return keeper.Run(keeper.Config{Path: path, Args: append([]string{masterWord}, os.Args[1:]...),
 		Kept: kept, Passed: passed, Upstream: os.Getenv("NOTIFY_SOCKET"), Stores: keptAbove(), Calm: dropText, Stderr: os.Stderr}), nil
@@ -443,7 +449,7 @@ func keptAbove() bool {
 // rekeep starts a new keeper with what the one before had. That one ends this
 // process when it takes over; if it does not, rekeep returns why, and this one may
 // go on.
-func rekeep(named []handoff.Named) error {
+func rekeep(named []handoff.Named, program []byte) error {
 	self, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
 		return err
@@ -454,9 +460,9 @@ func rekeep(named []handoff.Named) error {
 		files, names = append(files, uintptr(n.FD)), append(names, keeper.KeptPrefix+n.Name)
 	}
 	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
-		return strings.HasPrefix(kv, "NOTIFY_SOCKET=") || strings.HasPrefix(kv, "LISTEN_")
+		return strings.HasPrefix(kv, "NOTIFY_SOCKET=") || strings.HasPrefix(kv, "LISTEN_") || strings.HasPrefix(kv, envProgram+"=")
 	})
-	env = append(env, "NOTIFY_SOCKET="+os.Getenv(keeper.EnvUpstream), "LISTEN_FDS="+strconv.Itoa(len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
+	env = append(env, envProgram+"="+string(program), envRekept+"=1", "NOTIFY_SOCKET="+os.Getenv(keeper.EnvUpstream), "LISTEN_FDS="+strconv.Itoa(len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
 	pidfd := -1
 	pid, err := syscall.ForkExec("/proc/self/exe", seat.Args(-1, len(names), "/proc/self/exe", append(os.Args[:1:1], os.Args[2:]...)), &syscall.ProcAttr{
 		Env: env, Files: files, Sys: &syscall.SysProcAttr{PidFD: &pidfd, Setpgid: true},

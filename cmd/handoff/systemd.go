@@ -32,7 +32,7 @@ dies, with the sockets and workers that it has stored, and nothing is lost.`,
   sudo systemctl daemon-reload && sudo systemctl enable --now web`,
 		RunE: func(c *cobra.Command, args []string) error {
 			n := len(args)
-			what, args, err := configure(c.Flags(), cfg, args, false)
+			what, _, err := configure(c.Flags(), cfg, args, false)
 			if err != nil {
 				return err
 			}
@@ -48,12 +48,18 @@ dies, with the sockets and workers that it has stored, and nothing is lost.`,
 				version = systemdVersion()
 			}
 			// As they stand on the command line; a relative directory is no unit's.
-			flags := os.Args[2 : len(os.Args)-n]
-			if n == 0 || len(what.Config) > 0 { // the file says it
-				flags, args = append([]string{"-c", string(what.Config)}, without(flags, "-c", "--config")...), os.Args[len(os.Args)-n:]
+			flags := without(os.Args[2:len(os.Args)-n], "--user", "--group", "--systemd-version", "--cwd", "--name", "-c", "--config")
+			words := []string{binary, "run", "--name", name}
+			if len(what.Config) > 0 { // absolute, all of it: the unit is read somewhere else
+				words = append(words, "-c", string(what.Config))
 			}
-			words := append([]string{binary, "run", "--name", name}, without(flags, "--user", "--group", "--systemd-version", "--cwd", "--name")...)
-			words = append(words, args...)
+			if len(what.Config) == 0 || c.Flags().Changed("cwd") {
+				words = append(words, "--cwd", string(what.Dir))
+			}
+			words = append(words, flags...)
+			if rest := os.Args[len(os.Args)-n:]; n > 0 && !isDir(rest[0]) {
+				words = append(words, rest...)
+			}
 			return template.Must(template.New("unit").Parse(unitText)).Execute(os.Stdout, map[string]any{
 				"Name": name, "Exec": unitWords(words), "Dir": unitPath(string(what.Dir)), "User": user, "Group": group,
 				"Version": version, "Start": int((cfg.ReadyTimeout + 10*time.Second).Seconds()),
@@ -68,6 +74,11 @@ dies, with the sockets and workers that it has stored, and nothing is lost.`,
 	c.Flags().SortFlags = false
 	c.Flags().SetInterspersed(false)
 	return c
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 // serviceName is what a service is called after its program.
@@ -144,7 +155,8 @@ TimeoutStopSec={{.Stop}}
 
 # If handoff is killed it is started again at once, with its sockets and workers:
 # systemd stores what is needed, and leaves the workers alone.
-Restart=always
+Restart=on-failure
+RestartPreventExitStatus=2
 RestartSec=100ms
 KillMode=process
 FileDescriptorStoreMax=16384

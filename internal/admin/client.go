@@ -137,6 +137,9 @@ func (c *Client) ask(method, path string, v any) error {
 	if err != nil {
 		return fmt.Errorf("cannot ask %s: %w", c.Name, err)
 	}
+	if resp.StatusCode == http.StatusServiceUnavailable {
+		return fmt.Errorf("cannot ask %s: %w", c.Name, ErrEnded) // this master; the next one may answer
+	}
 	if resp.StatusCode != http.StatusOK {
 		var p Problem
 		if json.Unmarshal(body, &p) != nil || p.Error == "" {

@@ -277,14 +277,19 @@ func (r *Run) PortNumbers() (ports []int, err error) {
 // Workdir returns the workers' working directory as the user named it, absolute:
 // by its symlinks, so that a reload follows them. here is handoff's own.
 func (r *Run) Workdir(here string) (string, error) {
-	dir := r.Dir
-	if !filepath.IsAbs(dir) {
-		dir = filepath.Join(here, dir)
-	}
+	dir := r.WorkdirPath(here)
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		return "", fmt.Errorf("cannot use --cwd %s: not a directory", dir)
 	}
 	return dir, nil
+}
+
+// WorkdirPath is Workdir, whether it is there or not.
+func (r *Run) WorkdirPath(here string) string {
+	if filepath.IsAbs(r.Dir) {
+		return r.Dir
+	}
+	return filepath.Join(here, r.Dir)
 }
 
 var (
@@ -295,6 +300,24 @@ var (
 // Command turns the arguments of `handoff run` into a command line, and says at
 // which index the script is, if a runtime was put before it or is there.
 func Command(args []string, dir string) (command []string, script int, err error) {
+	command, script, err = CommandLine(args, dir)
+	if err != nil || script == 0 {
+		return command, script, err
+	}
+	path := command[script]
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(dir, path)
+	}
+	if info, err := os.Stat(path); err != nil {
+		return nil, 0, fmt.Errorf("cannot run %s: no such file in %s", command[script], filepath.Dir(path))
+	} else if info.IsDir() {
+		return nil, 0, fmt.Errorf("cannot run %s: it is a directory", command[script])
+	}
+	return command, script, nil
+}
+
+// CommandLine is Command, whether the script is there or not.
+func CommandLine(args []string, dir string) (command []string, script int, err error) {
 	ext := filepath.Ext(args[0])
 	switch {
 	case slices.Contains(scripts, ext):
@@ -310,15 +333,6 @@ func Command(args []string, dir string) (command []string, script int, err error
 		return args, nodeScript(args, dir), nil
 	default:
 		return args, 0, nil
-	}
-	path := command[script]
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(dir, path)
-	}
-	if info, err := os.Stat(path); err != nil {
-		return nil, 0, fmt.Errorf("cannot run %s: no such file in %s", command[script], filepath.Dir(path))
-	} else if info.IsDir() {
-		return nil, 0, fmt.Errorf("cannot run %s: it is a directory", command[script])
 	}
 	return command, script, nil
 }

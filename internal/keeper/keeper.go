@@ -6,7 +6,8 @@
 // (sd_notify(3)) with the master:
 //
 //	keeper → master   NOTIFY_SOCKET, and signals as real-time ones (SignalBase)
-//	master → keeper   X_GIVE=1 + socket           the store, please: each name with its descriptor
+//	master → keeper   X_GIVE=1 + socket           the store, please: each name with its descriptor;
+//	                                              with FDNAME=n that one alone
 //	                  READY=1                     it heeds signals from now on
 //	                  FDSTORE=1 FDNAME=n + fd     keep this; what had the name is closed
 //	                  FDSTOREREMOVE=1 FDNAME=n    close it
@@ -297,7 +298,8 @@ func (k *keeper) notice(pid int, text string, fds []int) {
 		}
 	}
 	k.sift()
-	if said["X_CANDIDATE"] == "1" && pid > 0 && parent(pid) == k.master {
+	known := slices.ContainsFunc(k.others, func(c candidate) bool { return c.pid == pid })
+	if said["X_CANDIDATE"] == "1" && pid > 0 && !known && parent(pid) == k.master {
 		if fd, err := unix.PidfdOpen(pid, 0); err == nil {
 			k.others = append(k.others, candidate{pid, fd, time.Now().Add(candidateMost)})
 		}
@@ -336,7 +338,7 @@ func (k *keeper) notice(pid int, text string, fds []int) {
 		k.stale = nil
 	}
 	if said["X_GIVE"] == "1" && len(fds) == 1 {
-		k.give(fds[0])
+		k.give(fds[0], name)
 		fds = nil
 	}
 	closeAll(fds)
@@ -363,8 +365,9 @@ func (k *keeper) sift() {
 }
 
 // give writes the store to a socket, which it takes over: a name and a newline
-// for each, with the descriptor.
-func (k *keeper) give(fd int) {
+// for each, with the descriptor. only is the name of the one that is wanted; "" is
+// all.
+func (k *keeper) give(fd int, only string) {
 	c, err := handoff.OpenConn(fd)
 	if err != nil {
 		return
@@ -372,6 +375,9 @@ func (k *keeper) give(fd int) {
 	defer c.Close()
 	c.SetWriteDeadline(time.Now().Add(givePatience))
 	for _, n := range k.store {
+		if only != "" && n.Name != only {
+			continue
+		}
 		if err := c.Write([]byte(n.Name+"\n"), n.FD); err != nil {
 			k.say("cannot give the new master what is kept: %v", err)
 			return

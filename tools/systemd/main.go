@@ -20,6 +20,26 @@ import (
 )
 
 func main() {
+	// systemd sets sysctls of the network namespace: it gets one of its own, and
+	// this program with it.
+	if os.Getenv("HANDOFF_TRY") == "" {
+		self, err := os.Executable()
+		if err == nil {
+			cmd := exec.Command("unshare", append([]string{"-n", "--", self}, os.Args[1:]...)...)
+			cmd.Env = append(os.Environ(), "HANDOFF_TRY=1")
+			cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+			err = cmd.Run()
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "systemd:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "systemd: lo: %v: %s\n", err, out)
+		os.Exit(1)
+	}
 	if err := try(); err != nil {
 		fmt.Fprintln(os.Stderr, "systemd:", err)
 		os.Exit(1)
