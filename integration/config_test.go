@@ -12,12 +12,17 @@ import (
 // configured is a handoff that runs by the file of a folder.
 func configured(t *testing.T, text string, flags, env []string) (w *world, file string, command func(code int, args ...string) (string, string)) {
 	t.Helper()
+	return configuredBy(t, binary, text, flags, env)
+}
+
+func configuredBy(t *testing.T, binary, text string, flags, env []string) (w *world, file string, command func(code int, args ...string) (string, string)) {
+	t.Helper()
 	dir := t.TempDir()
 	file = filepath.Join(dir, "handoff.toml")
 	put(t, filepath.Join(dir, "app.js"), "require('http').createServer((q, r) => r.end(process.env.WHO || '')).listen(process.env.PORT)", 0o644)
 	put(t, file, text, 0o644)
 	env = append(env, "HANDOFF_RUNTIME_DIR="+t.TempDir())
-	w = launch(t, options{bare: true, dir: dir, flags: append([]string{"run", "--log", "json"}, flags...), env: append(env, "PORT="+freePort(t))})
+	w = launch(t, options{bare: true, binary: binary, dir: dir, flags: append([]string{"run", "--log", "json"}, flags...), env: append(env, "PORT="+freePort(t))})
 	e := w.await("cluster.started")
 	w.addr = "127.0.0.1:" + e.Addresses[strings.LastIndexByte(e.Addresses, ':')+1:]
 	return w, file, func(code int, args ...string) (string, string) {
@@ -183,4 +188,55 @@ func TestWatch(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	w.stop()
+}
+
+// What the file says is put into effect by a reload, by none that crashes: not by the
+// next master, nor by the next keeper, also where the file is gone; and an upgrade
+// reloads what the file says then.
+func TestConfigurationOverMasters(t *testing.T) {
+	text := "command = \"app.js\"\nworkers = 2\nkeepalive_linger = 0.1\npid_file = \"pid\"\n[env]\nWHO = \"%s\"\n"
+	own := filepath.Join(t.TempDir(), "handoff")
+	copyFile(t, binary, own)
+	w, file, command := configuredBy(t, own, strings.Replace(text, "%s", "one", 1), nil, nil)
+	put(t, file, strings.Replace(strings.Replace(text, "%s", "two", 1), "workers = 2", "workers = 3", 1), 0o644)
+	w.killMaster()
+	victim := w.workers()[0]
+	syscall.Kill(victim, syscall.SIGKILL)
+	w.await("worker.crashed")
+	w.await("worker.ready")
+	for range 8 {
+		if got := w.answer("/"); got != "one" {
+			t.Errorf("%q before the reload", got)
+		}
+	}
+	command(0, "reload")
+	w.settled(3)
+	if got := w.answer("/"); got != "two" {
+		t.Errorf("%q", got)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	w.killMaster()
+	w.killKeeper(filepath.Join(filepath.Dir(file), "pid"))
+	_, errs := command(1, "reload")
+	contains(t, errs, "handoff.toml")
+	if got := w.answer("/"); got != "two" {
+		t.Errorf("%q", got)
+	}
+	// An upgrade with the reload: the file of now.
+	put(t, filepath.Join(filepath.Dir(file), "other.js"), "require('http').createServer((q, r) => r.end('other')).listen(process.env.PORT)", 0o644)
+	put(t, file, strings.Replace(text, "app.js", "other.js", 1), 0o644)
+	copyFile(t, binary, own+".new")
+	appendTo(t, own+".new", "x")
+	if err := os.Rename(own+".new", own); err != nil {
+		t.Fatal(err)
+	}
+	command(0, "reload")
+	w.await("master.upgraded")
+	if got := w.answer("/"); got != "other" {
+		t.Errorf("%q", got)
+	}
+	w.signal(syscall.SIGTERM)
+	w.await("cluster.stopped")
 }

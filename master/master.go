@@ -502,6 +502,7 @@ func (m *Master) reload() error {
 	}
 	if m.upgrading || m.cfg.Changed != nil && !m.fleet.Stopping() && m.cfg.Changed() {
 		m.reloadNext = true
+		m.reloaded = ReloadStatus{Generation: int(m.fleet.Last()) + 1, Outcome: "running", Began: time.Now()}
 		m.upgrade()
 		return nil
 	}

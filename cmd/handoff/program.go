@@ -24,6 +24,7 @@ type program struct {
 	Dir    []byte   // of the workers
 	Args   [][]byte // the whole command line of a worker
 	Script int      // which of them is the script; 0: none
+	Name   []byte   // of the service
 	Config []byte   // path of the configuration file, if there is one
 	Text   []byte   // what it had
 }
@@ -110,6 +111,12 @@ func configured(flags *pflag.FlagSet, cfg *config.Run, args []string, asMaster, 
 	}
 	if file != nil {
 		p.Config, p.Text = []byte(file.Path), file.Text
+	}
+	switch p.Name = []byte(cfg.Name); {
+	case again: // who runs keeps its name, also with another program
+		p.Name = inherited.Name
+	case cfg.Name == "":
+		p.Name = []byte(serviceName(p.command()[p.Script]))
 	}
 	return p, args, nil
 }

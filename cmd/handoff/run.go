@@ -84,11 +84,8 @@ A duration is 500ms, 30s or 2m; a bare number is seconds.`,
 // supervise checks everything that can be checked, and becomes the keeper, or
 // the master.
 func supervise(cfg *config.Run, what program, args []string, asMaster bool) (code int, err error) {
-	dir, command, script := string(what.Dir), what.command(), what.Script
-	name := cfg.Name
-	if name == "" {
-		name = serviceName(command[script])
-	}
+	dir, command := string(what.Dir), what.command()
+	name := string(what.Name)
 	slots, err := cfg.Slots()
 	if err != nil {
 		return 0, err

@@ -40,10 +40,7 @@ dies, with the sockets and workers that it has stored, and nothing is lost.`,
 			if err != nil {
 				return failed{err}
 			}
-			name := cfg.Name
-			if name == "" {
-				name = serviceName(what.command()[what.Script])
-			}
+			name := string(what.Name)
 			if version == 0 {
 				version = systemdVersion()
 			}
