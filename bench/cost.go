@@ -63,7 +63,7 @@ func starts(bin string) error {
 			return err
 		}
 		cmd := exec.Command(bin)
-		cmd.Args = seat.Args(3, 0, "/bin/true", []string{"true"})
+		cmd.Args = seat.Args(3, 0, seat.Conditions{}, "/bin/true", []string{"true"})
 		cmd.ExtraFiles = []*os.File{theirs}
 		began = time.Now()
 		err = cmd.Run()

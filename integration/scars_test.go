@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -217,16 +219,28 @@ func TestStuckLogReader(t *testing.T) {
 	}
 }
 
+// freePort returns a port that nobody listens on, below those that the kernel
+// chooses (net.ipv4.ip_local_port_range), and another one each time: or a client's
+// connection, or another test, would have it before it is used.
 func freePort(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := strconv.Itoa(20000 + int(nextPort.Add(1))%12000)
+		ln, err := net.Listen("tcp", "127.0.0.1:"+port)
+		if err == nil {
+			ln.Close()
+			return port
+		}
 	}
-	defer ln.Close()
-	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	return port
+	t.Fatal("no port is free")
+	return ""
 }
+
+var nextPort = func() *atomic.Int64 {
+	n := new(atomic.Int64)
+	n.Store(int64(os.Getpid() * 101))
+	return n
+}()
 
 func awaitPort(t *testing.T, port string) {
 	t.Helper()

@@ -39,8 +39,20 @@ func (m *Master) do(a fleet.Action) {
 		}
 	case fleet.Signal:
 		m.signal(a)
+	case fleet.Renew:
+		m.reload(true)
+	case fleet.Recycle:
+		if w := m.workers[a.ID]; w != nil {
+			count(&m.counters.Restarts, "recycled")
+			m.log.Info("Worker is replaced: "+a.Reason, w.attrs("worker.recycled", "reason", a.Reason)...)
+		}
 	case fleet.Abandon:
 		if w := m.workers[a.ID]; w != nil {
+			why := "hung"
+			if strings.HasPrefix(a.Reason, stalledReason) {
+				why = "stalled"
+			}
+			count(&m.counters.Restarts, why)
 			m.log.Error("Worker is given up: "+a.Reason, w.attrs("worker.hung")...)
 			// What waits at its socket goes to others, or to its replacement.
 			m.addrs.releaseAll(a.ID, time.Now())
@@ -163,8 +175,8 @@ func (m *Master) spawn(a fleet.Spawn) {
 		l.env = m.cfg.Environ(l.env)
 	}
 	env := []string{"WORKER_ID=" + strconv.Itoa(a.Slot), "HANDOFF_GENERATION=" + strconv.Itoa(int(a.Gen)), "HANDOFF_WORKER=" + strconv.Itoa(int(a.ID))}
-	if a.Slot < len(m.cfg.Ports) {
-		port := strconv.Itoa(m.cfg.Ports[a.Slot])
+	if n := portOf(m.cfg.Ports, a.Slot); n > 0 {
+		port := strconv.Itoa(n)
 		l.env = setenv(setenv(l.env, "PORT", port), "port", port)
 	}
 	if m.cfg.Name != "" {
@@ -172,6 +184,9 @@ func (m *Master) spawn(a fleet.Spawn) {
 	}
 	if m.cfg.Instance != "" {
 		env = append(env, "HANDOFF_INSTANCE="+m.cfg.Instance)
+	}
+	if m.cfg.MaxRequests > 0 {
+		env = append(env, "HANDOFF_MAX_REQUESTS="+strconv.Itoa(m.requestsMost(a.ID)))
 	}
 	listen, about, err := m.activate(a.ID, a.Slot)
 	if err != nil {
@@ -194,7 +209,7 @@ func (m *Master) spawn(a fleet.Spawn) {
 	} else {
 		env = append(env, "NOTIFY_SOCKET="+name)
 	}
-	s, err := start(&l, env, m.cfg.Contract, listen)
+	s, err := start(&l, env, m.cfg.Contract, m.conditions(a.Slot), m.cfg.Output != nil, listen)
 	if err != nil {
 		m.addrs.releaseAll(a.ID, time.Now())
 		m.log.Error("Cannot start a worker: "+err.Error(), "event", "worker.crashed", "slot", a.Slot, "generation", int(a.Gen), "worker", int(a.ID))
@@ -205,7 +220,7 @@ func (m *Master) spawn(a fleet.Spawn) {
 		return
 	}
 	w := &worker{started: s, id: a.ID, slot: a.Slot, gen: a.Gen, notify: notify,
-		last: tail.New(tailMost), began: time.Now(), passed: map[int]passed{}, seat: -1, board: -1}
+		port: portOf(m.cfg.Ports, a.Slot), last: tail.New(tailMost), began: time.Now(), passed: map[int]passed{}, seat: -1, board: -1}
 	if m.cfg.Contract == NodeContract {
 		w.channel = newChannel(s.pair)
 	}
@@ -214,8 +229,16 @@ func (m *Master) spawn(a fleet.Spawn) {
 	m.log.Info("Worker starts", w.attrs("worker.started")...)
 	m.attend(w)
 	if m.cfg.Contract == ActivationContract && m.cfg.ReadyWhen == Started {
-		m.later = append(m.later, fleet.Ready{ID: w.id})
+		m.ready(w)
 	}
+}
+
+// portOf is the port of a slot, 0 if it has none.
+func portOf(ports []int, slot int) int {
+	if slot < len(ports) {
+		return ports[slot]
+	}
+	return 0
 }
 
 // keepWorker has the keeper hold what a worker is known by.
@@ -226,6 +249,9 @@ func (m *Master) keepWorker(w *worker) {
 	m.keep.storeFile(workerName(w.id, keptPID), w.pidfd)
 	m.keep.store(workerName(w.id, keptPair), w.pair.FD())
 	m.keep.storeFile(workerName(w.id, keptStderr), w.stderr)
+	if w.stdout != nil {
+		m.keep.storeFile(workerName(w.id, keptStdout), w.stdout)
+	}
 	if w.notify != nil {
 		m.keep.storeFile(workerName(w.id, keptNotify), w.notify)
 	}
@@ -234,7 +260,8 @@ func (m *Master) keepWorker(w *worker) {
 // attend starts the goroutines that wait for what a worker does.
 func (m *Master) attend(w *worker) {
 	heard := make(chan struct{})  // closed when its channel has ended
-	copied := make(chan struct{}) // closed when its stderr has ended
+	copied := make(chan struct{}) // closed when its output has ended
+	w.copied = copied
 	if w.notify != nil {
 		go attendNotify(w.id, w.pid, m.cfg.Fleet.Watchdog, w.notify, m.post) // ends with the socket
 	}
@@ -251,11 +278,8 @@ func (m *Master) attend(w *worker) {
 			}, m.post)
 		}
 	}()
-	go func() {
-		defer close(copied)
-		passThrough(w.stderr, m.cfg.Stderr, w.last)
-	}()
-	go func() { // ends with the process
+	go m.copyOutput(w, copied) // ends with the pipes
+	go func() {                // ends with the process
 		if err := w.awaitEnd(); err != nil {
 			m.log.Error("Cannot watch a worker: "+err.Error(), w.attrs("trouble")...)
 			return

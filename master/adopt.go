@@ -159,7 +159,7 @@ func (m *Master) takeOver(r record, s stored) []fleet.Action {
 		m.retell()
 	}
 	m.killStrangers(r.Fleet)
-	m.reloadNext = r.Reload
+	m.reloadNext, m.asking, m.askedUpgrade = r.Reload, r.Asking, r.Upgrade
 	if r.Keeper == 0 && r.Instance == "" {
 		m.log.Warn("Workers that have outlived their handoff are taken over, and replaced", "event", "master.recovered",
 			"workers", len(m.workers), "addresses", m.names())
@@ -260,12 +260,13 @@ func adoptWorker(r workerRecord, s stored, contract Contract) (w *worker, err er
 	}
 	w = &worker{started: &started{process: process{pid: r.PID, pidfd: pidfd, adopted: true}}, id: r.ID, slot: r.Slot, gen: r.Gen,
 		severalBind: r.Several, ports: r.Ports, last: tail.New(tailMost), began: r.Began, passed: map[int]passed{},
-		state: state{r.Status, r.Reloading}, seat: s.take(workerName(r.ID, keptSeat)), board: s.take(workerName(r.ID, keptBoard))}
+		state: state{r.Status, r.Reloading}, port: r.Port, requests: r.Requests, seat: s.take(workerName(r.ID, keptSeat)), board: s.take(workerName(r.ID, keptBoard))}
 	if w.stderr = s.file(workerName(r.ID, keptStderr)); w.stderr == nil {
 		if w.stderr, err = os.Open(os.DevNull); err != nil {
 			return nil, err
 		}
 	}
+	w.stdout = s.file(workerName(r.ID, keptStdout))
 	if fd := s.take(workerName(r.ID, keptPair)); fd >= 0 {
 		if w.pair, err = handoff.OpenConn(fd); err != nil {
 			return nil, err

@@ -76,11 +76,11 @@ func (c Control) Reload(ctx context.Context) (generation int, err error) {
 		if m.fleet.Stopping() {
 			return refuse("everything stops")
 		}
-		if err := m.reload(); err != nil {
+		if err := m.reload(true); err != nil {
 			return refuse("%v", err)
 		}
 		generation = int(m.fleet.Wanted())
-		if m.reloadNext { // after the upgrade
+		if m.reloadNext || m.asking { // after the upgrade, or the answer
 			generation = int(m.fleet.Last()) + 1
 		} else if m.reloaded.Generation > generation {
 			generation = m.reloaded.Generation // it has failed already

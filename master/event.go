@@ -52,6 +52,14 @@ type (
 		id     fleet.ID
 		notice notice
 	}
+	// weighed: what the workers' process groups have of memory, in bytes.
+	weighed struct{ bytes map[fleet.ID]int64 }
+	// reloadJudged, readyJudged: the answer of who may refuse; nil is a yes.
+	reloadJudged struct{ err error }
+	readyJudged  struct {
+		id  fleet.ID
+		err error
+	}
 	// drainAsked: a worker wants to know whether it is to drain. The descriptor is
 	// the loop's to close.
 	drainAsked struct {
@@ -86,6 +94,9 @@ func (seated) event()       {}
 func (called) event()       {}
 func (notified) event()     {}
 func (drainAsked) event()   {}
+func (weighed) event()      {}
+func (reloadJudged) event() {}
+func (readyJudged) event()  {}
 func (died) event()         {}
 func (ended) event()        {}
 func (keeperDied) event()   {}

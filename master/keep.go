@@ -225,13 +225,14 @@ const (
 	keptPID    = "pid"
 	keptPair   = "pair"
 	keptStderr = "stderr"
+	keptStdout = "stdout"
 	keptNotify = "notify"
 	keptSeat   = "seat"
 	keptBoard  = "calls"
 	keptBinder = "binder"
 )
 
-var keptOfWorker = [...]string{keptPID, keptPair, keptStderr, keptNotify, keptSeat, keptBoard, keptBinder}
+var keptOfWorker = [...]string{keptPID, keptPair, keptStderr, keptStdout, keptNotify, keptSeat, keptBoard, keptBinder}
 
 func socketName(inode uint64) string { return "s" + strconv.FormatUint(inode, 10) }
 

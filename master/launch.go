@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/joho/godotenv"
+
+	"handoff/internal/seat"
 )
 
 // Command says what the workers are. It is resolved anew for each generation,
@@ -116,10 +118,7 @@ func lookPath(name, dir string, env []string) (string, error) {
 }
 
 func (c *Command) environ(dir string) ([]string, error) {
-	env := slices.DeleteFunc(slices.Clone(c.Env), func(kv string) bool {
-		name, _, _ := strings.Cut(kv, "=")
-		return slices.Contains(notForWorkers[:], name)
-	})
+	env := WorkerEnviron(c.Env)
 	if c.EnvFile != "" {
 		path := c.EnvFile
 		if !filepath.IsAbs(path) {
@@ -156,4 +155,25 @@ func lookup(env []string, k string) string {
 		}
 	}
 	return ""
+}
+
+// conditions are what the worker of a slot starts under.
+func (m *Master) conditions(slot int) seat.Conditions {
+	c := m.cfg.Conditions
+	if len(c.CPUs) > 0 {
+		c.CPUs = []int{c.CPUs[slot%len(c.CPUs)]}
+	}
+	if c.Death != 0 {
+		c.Parent = os.Getpid()
+	}
+	return c
+}
+
+// WorkerEnviron returns an environment without what speaks to handoff, and not to
+// what it runs.
+func WorkerEnviron(env []string) []string {
+	return slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return slices.Contains(notForWorkers[:], name)
+	})
 }

@@ -16,6 +16,7 @@ import (
 
 	"handoff/handoff"
 	"handoff/internal/nodeipc"
+	"handoff/internal/seat"
 	"handoff/internal/tail"
 	"handoff/master/fleet"
 )
@@ -53,6 +54,16 @@ type Live struct {
 	Hold       func(netip.AddrPort) bool
 	ReadyWhen  ReadyWhen
 	QuietGrace time.Duration // in which a worker may take note of what it has accepted; part of quiet
+	// Conditions are what each worker starts under; of CPUs, slot i has the i-th,
+	// over and over.
+	Conditions  seat.Conditions
+	MemoryMost  int64         // of a worker's process group, resident, in bytes; 0: any
+	MaxRequests int           // that a worker serves, where it says so; 0: any number
+	StallKill   time.Duration // after which a worker that stalls is replaced; 0: never
+	// BeforeReload and BeforeReady may refuse a reload, or a worker that is ready;
+	// nil: nobody does.
+	BeforeReload Veto
+	BeforeReady  Veto
 	// Environ adds to the environment of each worker; nil adds nothing.
 	Environ func(env []string) []string
 	// Program is what the next master is to know of all this, see GiveProgram: what
@@ -110,11 +121,16 @@ type Config struct {
 	// nobody is refused between two masters.
 	Admin     func(net.Listener, Control) (stop func())
 	AdminAddr string
+	// Finish is called at the end of everything, when all has been logged; may be nil.
+	Finish func()
 	// Calm is called when a generation serves and little is to do; may be nil.
 	Calm   func()
 	Log    *slog.Logger
 	Reopen func() error // SIGUSR1
 	Stderr io.Writer    // where the workers' stderr goes
+	// Output returns where the output of a worker goes, each from one goroutine; nil:
+	// it has handoff's own stdout.
+	Output func(slot, pid, generation int) (stdout, stderr io.Writer)
 }
 
 // Master is the loop and what it owns.
@@ -136,6 +152,10 @@ type Master struct {
 	upgrading    bool
 	askers       []chan<- error // of the upgrade that is under way
 	reloadNext   bool           // a reload is to follow the upgrade
+	asking       bool           // whether a reload may be, of somebody outside
+	askedUpgrade bool           // and an upgrade before it
+	weighing     bool           // the workers' memory is looked at
+	weighAt      time.Time      // when it is, next
 	orphan       bool           // a new keeper is to follow the upgrade
 	replaced     bool           // a new master takes over: this one ends, and nothing with it
 	quiet        []*quieting
@@ -171,13 +191,19 @@ type worker struct {
 	binder  *process // has bound its address, where that is not the leader; see severalBind
 	// severalBind: more than one process has, or the leader.
 	severalBind bool
-	drainedAt   time.Time  // zero: it was not told to
-	ports       int        // of its own choice that it has got: the next one is the next index
-	last        *tail.Tail // of its stderr
+	drainedAt   time.Time       // zero: it was not told to
+	ports       int             // of its own choice that it has got: the next one is the next index
+	last        *tail.Tail      // of its stderr
+	copied      <-chan struct{} // closed when its output has ended
 	began       time.Time
 	dead        bool           // its process is; the rest of it may not be
 	refused     int            // queries
 	passed      map[int]passed // connections handed over, by seq, until it answers
+	port        int            // of its slot; 0: it has none
+	requests    int            // that it says it has served
+	judging     bool           // somebody outside is asked whether it may serve
+	stalledAt   time.Time      // since when it accepts nothing, while others do; zero: it does
+	stallSaid   bool
 }
 
 // close ends the talk with a worker.
@@ -263,6 +289,9 @@ func Run(cfg Config) int {
 	case adopted && m.reloadNext:
 		m.reloadNext = false
 		m.step(fleet.Reload{})
+	case adopted && m.asking: // the master before did not hear the answer
+		m.asking = false
+		m.reload(m.askedUpgrade)
 	case adopted:
 		m.step(nil)
 	default:
@@ -271,6 +300,7 @@ func Run(cfg Config) int {
 	m.loop()
 	defer stop() // at the very end: a signal to who ends would change its code
 	if m.replaced {
+		m.hush()
 		m.keep.say("X_LEAVING=1")
 		m.keep.flush()
 		close(m.quit)
@@ -284,6 +314,9 @@ func Run(cfg Config) int {
 	admin()
 	m.addrs.closeAll()
 	watch.Close()
+	if cfg.Finish != nil {
+		cfg.Finish()
+	}
 	return m.exitCode()
 }
 
@@ -334,7 +367,10 @@ func (m *Master) loop() {
 }
 
 func (m *Master) deadline() time.Time {
-	next := earlier(m.wake, m.addrs.deadline())
+	next := earlier(earlier(m.wake, m.addrs.deadline()), m.stallDeadline())
+	if m.cfg.MemoryMost > 0 && !m.weighing {
+		next = earlier(next, m.weighAt)
+	}
 	if m.cfg.UpWatchdog > 0 {
 		next = earlier(next, m.aliveAt)
 	}
@@ -358,6 +394,8 @@ func (m *Master) tick(now time.Time) {
 		m.log.Info("Address given up, nobody listens on it any more", "event", "address.closed", "address", a.name)
 	}
 	m.upAlive(now)
+	m.weigh(now)
+	m.lookStalls(now)
 	m.probeKeeper(now)
 	m.lookQuiet(now)
 	m.dropOverdue(now)
@@ -445,6 +483,14 @@ func (m *Master) handle(e event) {
 		}
 	case drainAsked:
 		m.answerDrain(e.id, e.fd)
+	case weighed:
+		m.weighed(e.bytes)
+	case reloadJudged:
+		m.reloadJudged(e.err)
+	case readyJudged:
+		if w := m.workers[e.id]; w != nil {
+			m.readyJudged(w, e.err)
+		}
 	case keeperDied:
 		m.keeperDied()
 	case upgradeAsked:
@@ -467,11 +513,9 @@ func (m *Master) signalled(s os.Signal) {
 	m.took = append(m.took, s.(unix.Signal))
 	switch s {
 	case unix.SIGUSR2:
-		m.reload()
+		m.reload(true)
 	case unix.SIGHUP:
-		if m.reread() == nil {
-			m.step(fleet.Reload{})
-		}
+		m.reload(false)
 	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT:
 		if m.fleet.Stopping() {
 			m.hurried = s
@@ -493,21 +537,6 @@ func (m *Master) signalled(s os.Signal) {
 		}
 		m.log.Info("Log file reopened", "event", "log.reopened")
 	}
-}
-
-// reload puts the code of now into service; a changed binary of handoff's first.
-func (m *Master) reload() error {
-	if err := m.reread(); err != nil {
-		return err
-	}
-	if m.upgrading || m.cfg.Changed != nil && !m.fleet.Stopping() && m.cfg.Changed() {
-		m.reloadNext = true
-		m.reloaded = ReloadStatus{Generation: int(m.fleet.Last()) + 1, Outcome: "running", Began: time.Now()}
-		m.upgrade()
-		return nil
-	}
-	m.step(fleet.Reload{})
-	return nil
 }
 
 // notReloaded notes a reload that did not come to a generation of its own, also for
@@ -579,19 +608,21 @@ func (m *Master) said(w *worker, s said) {
 	switch msg := s.message.(type) {
 	case nodeipc.Online:
 		if m.cfg.ReadyWhen == Started {
-			m.step(fleet.Ready{ID: w.id})
+			m.ready(w)
 		}
 	case nodeipc.Query:
 		m.provide(w, msg)
 	case nodeipc.Listening:
 		m.listening(w, msg)
 		if m.cfg.ReadyWhen == Listening {
-			m.step(fleet.Ready{ID: w.id})
+			m.ready(w)
 		}
 	case nodeipc.Ready:
 		if m.cfg.ReadyWhen == Ready {
-			m.step(fleet.Ready{ID: w.id})
+			m.ready(w)
 		}
+	case nodeipc.Requests:
+		m.served(w, msg.N)
 	case nodeipc.ReplaceMe:
 		m.leaving(w)
 	case nodeipc.Closed:
@@ -631,12 +662,14 @@ func (m *Master) notified(w *worker, n notice) {
 	if n.alive {
 		m.step(fleet.Ping{ID: w.id})
 	}
+	if n.requests > 0 {
+		m.served(w, n.requests)
+	}
 	if n.hung {
-		count(&m.counters.Restarts, "hung")
-		m.step(fleet.Hung{ID: w.id})
+		m.step(fleet.Hung{ID: w.id, Reason: "its watchdog says so"})
 	}
 	if n.ready && m.cfg.ReadyWhen != Started {
-		m.step(fleet.Ready{ID: w.id}) // also where listening is waited for: it knows best
+		m.ready(w) // also where listening is waited for: it knows best
 	}
 	if n.stopping && m.fleet.Stays(w.id) {
 		m.leaving(w) // one that drains says nothing new
@@ -654,6 +687,7 @@ func (m *Master) answerDrain(id fleet.ID, fd int) {
 }
 
 func (m *Master) leaving(w *worker) {
+	count(&m.counters.Restarts, "asked")
 	m.log.Info("Worker asks to be replaced", w.attrs("worker.leaving")...)
 	m.step(fleet.Leave{ID: w.id})
 }
@@ -871,5 +905,9 @@ func (m *Master) flooded(w *worker, err error) {
 
 // attrs names a worker in a log line.
 func (w *worker) attrs(event string, more ...any) []any {
-	return append([]any{"event", event, "slot", w.slot, "pid", w.pid, "generation", int(w.gen), "worker", int(w.id)}, more...)
+	about := []any{"event", event, "slot", w.slot, "pid", w.pid, "generation", int(w.gen), "worker", int(w.id)}
+	if w.port > 0 {
+		about = append(about, "port", w.port)
+	}
+	return append(about, more...)
 }

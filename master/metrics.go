@@ -11,12 +11,13 @@ import (
 // they are in the record. Fields are added, never changed.
 type Counters struct {
 	Reloads   map[string]int `json:"reloads,omitempty"`  // by outcome: served, failed
-	Restarts  map[string]int `json:"restarts,omitempty"` // of workers, by reason: crashed, asked, hung
+	Restarts  map[string]int `json:"restarts,omitempty"` // of workers, by reason: crashed, asked, hung, stalled, recycled
 	Steerings int            `json:"steerings,omitempty"`
 	Rescued   int            `json:"rescued,omitempty"`  // connections handed from a parked socket to a live worker
 	Stranded  int            `json:"stranded,omitempty"` // connections that were given up
 	Masters   int            `json:"masters,omitempty"`  // that have died
 	Upgrades  int            `json:"upgrades,omitempty"`
+	Stalls    int            `json:"stalls,omitempty"`
 	QueueMost int            `json:"queue_most,omitempty"` // the longest accept queue that was seen
 	Ready     Histogram      `json:"ready"`                // seconds from start to ready
 	Drain     Histogram      `json:"drain"`                // seconds from drain to the end
@@ -69,10 +70,7 @@ func (c Control) Metrics(ctx context.Context) (s Metrics, err error) {
 
 // measureEnd counts the end of a worker.
 func (m *Master) measureEnd(w *worker, phase fleet.Phase, leaving bool) {
-	switch {
-	case leaving:
-		count(&m.counters.Restarts, "asked")
-	case phase < fleet.Quieting:
+	if !leaving && phase < fleet.Quieting {
 		count(&m.counters.Restarts, "crashed")
 	}
 	if !w.drainedAt.IsZero() {

@@ -57,6 +57,7 @@ type notice struct {
 	alive           bool          // WATCHDOG=1
 	hung            bool          // WATCHDOG=trigger
 	extend          time.Duration // EXTEND_TIMEOUT_USEC
+	requests        int           // X_REQUESTS, served since its start
 	stores          bool          // FDSTORE=1: there is no store for workers
 	state           *state        // if it has changed
 }
@@ -76,7 +77,10 @@ type hearing struct {
 	aliveAt                       time.Time
 	extendedAt                    time.Time     // when more time was asked for last
 	extend                        time.Duration // is to be posted
-	askedAt                       time.Time     // when it asked last whether it is to drain
+	asked                         int           // how often it has asked whether it is to drain, since askedAt
+	askedAt                       time.Time
+	requests                      int
+	requestsAt                    time.Time
 	said, posted                  state
 	postedAt                      time.Time
 }
@@ -108,6 +112,9 @@ func (h *hearing) hear(now time.Time, n notice) (news notice, again time.Time) {
 			news.extend, h.extendedAt, h.extend, again = h.extend, now, 0, time.Time{}
 		}
 	}
+	if n.requests > h.requests && now.Sub(h.requestsAt) >= stateEvery { // a count only grows
+		news.requests, h.requests, h.requestsAt = n.requests, n.requests, now
+	}
 	if n.state != nil {
 		h.said = *n.state
 	}
@@ -126,8 +133,18 @@ func (h *hearing) hear(now time.Time, n notice) (news notice, again time.Time) {
 // always is: it counts from then on.
 const extendEvery = 100 * time.Millisecond
 
-// askEvery is how often a worker is answered whether it is to drain, at most.
-const askEvery = 10 * time.Millisecond
+// asksMost is how often in a second a worker is answered whether it is to drain. It
+// asks for each signal that it gets; no answer means no.
+const asksMost = 100
+
+// mayAsk counts a question.
+func (h *hearing) mayAsk(now time.Time) bool {
+	if now.Sub(h.askedAt) >= time.Second {
+		h.asked, h.askedAt = 0, now
+	}
+	h.asked++
+	return h.asked <= asksMost
+}
 
 // attendNotify reads a worker's notify socket until it is closed. It posts each
 // notice once, so that a worker that floods it keeps nobody but this goroutine
@@ -161,8 +178,7 @@ func attendNotify(id fleet.ID, pid int, watchdog time.Duration, c *net.UnixConn,
 			continue
 		}
 		text := strings.TrimSuffix(string(buf[:n]), "\x00") // which sd_notify(3) allows
-		if now := time.Now(); text == "X_DRAINING=1" && len(fds) == 1 && now.Sub(h.askedAt) >= askEvery {
-			h.askedAt = now
+		if text == "X_DRAINING=1" && len(fds) == 1 && h.mayAsk(time.Now()) {
 			post(drainAsked{id, fds[0]})
 			continue
 		}
@@ -194,6 +210,10 @@ func parseNotice(text string, before state) notice {
 		case "EXTEND_TIMEOUT_USEC":
 			if usec, err := strconv.ParseUint(value, 10, 63); err == nil {
 				n.extend = time.Duration(min(usec, uint64(time.Hour/time.Microsecond))) * time.Microsecond
+			}
+		case "X_REQUESTS":
+			if requests, err := strconv.ParseInt(value, 10, 63); err == nil && requests > 0 {
+				n.requests = int(requests)
 			}
 		case "FDSTORE":
 			n.stores = n.stores || value == "1"

@@ -3,7 +3,6 @@ package master
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"syscall"
 	"time"
@@ -13,7 +12,6 @@ import (
 
 	"handoff/handoff"
 	"handoff/internal/seat"
-	"handoff/internal/tail"
 )
 
 // process is a worker's process, as its parent sees it. It is identified by a
@@ -33,15 +31,17 @@ type started struct {
 	process
 	pair   *handoff.Conn // Node's channel, or what the trampoline sends its filter over
 	stderr *os.File
+	stdout *os.File // nil: it is not captured
 }
 
 // start executes l with extra environment. The child is the leader of a process
 // group of its own, so that Ctrl-C at a terminal does not reach it; stdin is
-// /dev/null; stdout is ours; stderr is a pipe, so that its last lines can be
-// remembered. (A master that dies leaves the pipe's read end to its keeper.)
+// /dev/null; stdout is ours, or a pipe where it is captured; stderr is a pipe, so
+// that its last lines can be remembered. (A master that dies leaves the pipes' read
+// ends to its keeper.)
 // listen are the descriptors that it is given from 3 on; they stay the
 // caller's. Then comes its end of the pair, see channelFD.
-func start(l *launch, extra []string, contract Contract, listen []int) (s *started, err error) {
+func start(l *launch, extra []string, contract Contract, conditions seat.Conditions, captured bool, listen []int) (s *started, err error) {
 	var toClose []*os.File
 	defer func() {
 		for _, f := range toClose {
@@ -53,31 +53,45 @@ func start(l *launch, extra []string, contract Contract, listen []int) (s *start
 		return nil, err
 	}
 	toClose = append(toClose, null)
-	errRead, errWrite, err := os.Pipe()
-	if err != nil {
+	s = &started{}
+	defer func() {
+		if err != nil {
+			s.closeEnds()
+		}
+	}()
+	var errWrite *os.File
+	if s.stderr, errWrite, err = openOutput(); err != nil {
 		return nil, err
 	}
 	toClose = append(toClose, errWrite)
+	stdout := uintptr(1)
+	if captured {
+		var outWrite *os.File
+		if s.stdout, outWrite, err = openOutput(); err != nil {
+			return nil, err
+		}
+		toClose = append(toClose, outWrite)
+		stdout = outWrite.Fd()
+	}
 	ours, theirs, err := handoff.Pair()
 	if err != nil {
-		errRead.Close()
 		return nil, err
 	}
+	s.pair = ours
 	toClose = append(toClose, theirs)
-	s = &started{pair: ours, stderr: errRead}
 	pidfd := -1
 	path, args := l.path, l.args
-	files := []uintptr{null.Fd(), 1, errWrite.Fd()}
+	files := []uintptr{null.Fd(), stdout, errWrite.Fd()}
 	for _, fd := range listen {
 		files = append(files, uintptr(fd))
 	}
+	// The child's /proc/self/exe is this very program, until it executes another:
+	// also when the file has been replaced on disk.
 	switch {
 	case contract == BindContract:
-		// The child's /proc/self/exe is this very program, until it executes
-		// another: also when the file has been replaced on disk.
-		path, args = "/proc/self/exe", seat.Args(channelFD(listen), len(listen), l.path, l.args)
-	case len(listen) > 0:
-		path, args = "/proc/self/exe", seat.Args(-1, len(listen), l.path, l.args) // for LISTEN_PID
+		path, args = "/proc/self/exe", seat.Args(channelFD(listen), len(listen), conditions, l.path, l.args)
+	case len(listen) > 0 || !conditions.None(): // for LISTEN_PID; for them
+		path, args = "/proc/self/exe", seat.Args(-1, len(listen), conditions, l.path, l.args)
 	}
 	if contract != ActivationContract {
 		files = append(files, theirs.Fd())
@@ -97,12 +111,22 @@ func start(l *launch, extra []string, contract Contract, listen []int) (s *start
 		err = unix.SetNonblock(pidfd, true) // into Go's poller
 	}
 	if err != nil {
-		ours.Close()
-		errRead.Close()
 		return nil, fmt.Errorf("cannot run %s: %w", l.path, err)
 	}
 	s.pidfd = newPidfd(pidfd)
 	return s, nil
+}
+
+// closeEnds closes what there is of a start that has failed.
+func (s *started) closeEnds() {
+	if s.pair != nil {
+		s.pair.Close()
+	}
+	for _, f := range []*os.File{s.stderr, s.stdout} {
+		if f != nil {
+			f.Close()
+		}
+	}
 }
 
 // channelFD is the descriptor of the channel in a worker that is given these:
@@ -236,20 +260,5 @@ func how(status unix.WaitStatus) string {
 		return s
 	default:
 		return fmt.Sprintf("exited with code %d", status.ExitStatus())
-	}
-}
-
-// passThrough copies a worker's stderr to out, as it comes, until nobody has the
-// other end any more, and remembers the end of it in last.
-func passThrough(in *os.File, out io.Writer, last *tail.Tail) {
-	defer in.Close()
-	buf := make([]byte, 8<<10)
-	for {
-		n, err := in.Read(buf)
-		out.Write(buf[:n]) // a reader of ours that is gone is no reason to stop a worker
-		last.Write(buf[:n])
-		if err != nil {
-			return
-		}
 	}
 }

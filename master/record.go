@@ -41,6 +41,8 @@ type record struct {
 	Restarts  map[int]int     `json:"restarts,omitempty"`
 	LastError string          `json:"last_error,omitempty"`
 	Reload    bool            `json:"reload,omitempty"` // is wanted, once the next master is there
+	Asking    bool            `json:"asking,omitempty"` // whether a reload may be; with Upgrade before it
+	Upgrade   bool            `json:"upgrade,omitempty"`
 	Instance  string          `json:"instance,omitempty"`
 	Counters  Counters        `json:"counters"`
 	Reloaded  *ReloadStatus   `json:"reloaded,omitempty"` // the last one
@@ -111,6 +113,8 @@ type workerRecord struct {
 	Began     time.Time `json:"began"`
 	Status    string    `json:"status,omitempty"`
 	Reloading bool      `json:"reloading,omitempty"`
+	Port      int       `json:"port,omitempty"`
+	Requests  int       `json:"requests,omitempty"`
 	Flying    bool      `json:"flying,omitempty"` // a descriptor is under way to it, not acknowledged
 }
 
@@ -158,7 +162,7 @@ type holdRecord struct {
 // record returns what the next master must know.
 func (m *Master) record() record {
 	r := record{Version: recordVersion, Fleet: m.fleet.State(), LastKey: m.addrs.last, Seats: m.addrs.seats, Seq: m.seq,
-		Began: m.began, Restarts: m.restarts, LastError: m.lastError, Reload: m.reloadNext,
+		Began: m.began, Restarts: m.restarts, LastError: m.lastError, Reload: m.reloadNext, Asking: m.asking, Upgrade: m.asking && m.askedUpgrade,
 		Instance: m.cfg.Instance, Keeper: m.cfg.PID, Told: m.told, Counters: m.counters}
 	if m.reloaded.Generation > 0 {
 		last := m.reloaded
@@ -183,7 +187,7 @@ func (m *Master) record() record {
 			continue
 		}
 		wr := workerRecord{ID: w.id, Slot: w.slot, Gen: w.gen, PID: w.pid, Several: w.severalBind, Ports: w.ports, Began: w.began,
-			Status: w.state.status, Reloading: w.state.reloading, Flying: w.channel != nil && w.channel.flying != nil}
+			Status: w.state.status, Reloading: w.state.reloading, Port: w.port, Requests: w.requests, Flying: w.channel != nil && w.channel.flying != nil}
 		if w.binder != nil {
 			wr.Binder = w.binder.pid
 		}

@@ -99,6 +99,9 @@ func (m *Master) kept() (named []handoff.Named, err error) {
 		}
 		file(workerName(w.id, keptPID), w.pidfd)
 		file(workerName(w.id, keptStderr), w.stderr)
+		if w.stdout != nil {
+			file(workerName(w.id, keptStdout), w.stdout)
+		}
 		if w.pair != nil {
 			add(workerName(w.id, keptPair), w.pair.FD())
 		}

@@ -48,6 +48,9 @@ type WorkerStatus struct {
 	Restarts   int        `json:"restarts"`         // of its slot, by crashes
 	Status     string     `json:"status,omitempty"` // what it says about itself
 	Reloading  bool       `json:"reloading,omitempty"`
+	Port       int        `json:"port,omitempty"`     // of its slot
+	Requests   int        `json:"requests,omitempty"` // served, where it says so
+	Stalled    bool       `json:"stalled,omitempty"`  // accepts nothing, while others do
 	// Of its process group; filled in by who asks.
 	RSS int64   `json:"rss_bytes"`
 	CPU float64 `json:"cpu_seconds"`
@@ -86,7 +89,8 @@ func (m *Master) status() Status {
 			continue
 		}
 		ws := WorkerStatus{Slot: fw.Slot, PID: w.pid, Worker: int(fw.ID), Generation: int(fw.Gen), Phase: fw.Phase.String(),
-			Started: w.began, Queue: queues[fw.ID], Restarts: m.restarts[fw.Slot], Status: w.state.status, Reloading: w.state.reloading}
+			Started: w.began, Queue: queues[fw.ID], Restarts: m.restarts[fw.Slot], Status: w.state.status, Reloading: w.state.reloading,
+			Port: w.port, Requests: w.requests, Stalled: !w.stalledAt.IsZero()}
 		for _, id := range m.addrs.seats {
 			ws.Steered = ws.Steered || id == fw.ID
 		}

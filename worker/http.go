@@ -33,6 +33,8 @@ import (
 //     go when [Worker.Draining] is closed; what srv.RegisterOnShutdown has is
 //     called when only hijacked ones are left.
 //
+// Requests are counted for --max-requests, see [Worker.Served].
+//
 // Nobody is cut off: --drain-timeout is handoff's to enforce; alone, a second
 // signal ends the process.
 func (w *Worker) ServeHTTP(srv *http.Server, l net.Listener) error {
@@ -59,6 +61,7 @@ func (w *Worker) serve(srv *http.Server, l net.Listener, run func(net.Listener) 
 			rw.Header().Set("Connection", "close")
 		default:
 		}
+		w.Served(1)
 		handler.ServeHTTP(rw, r)
 	})
 	before := srv.ConnState

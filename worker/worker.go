@@ -43,6 +43,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -59,6 +60,8 @@ type Worker struct {
 	watchdog         time.Duration // 0: nobody waits for a sign of life
 	linger           time.Duration
 	draining         chan struct{} // closed once, by the drain
+	requestsMost     int64         // after which the worker is replaced; 0: any number
+	requests         atomic.Int64
 
 	mu     sync.Mutex      // guards passed
 	passed []handoff.Named // sockets that nobody has asked for
@@ -72,15 +75,16 @@ const lingerAlone = 6 * time.Second
 // New reads what handoff, or systemd, has told the process, and takes the drain
 // signal over: SIGTERM and SIGINT, and what --drain-signal names. Under handoff one
 // that did not come from it (kill PID) is a request to be replaced, see
-// [Worker.Replace]: connections are still steered here. In the drain each has its
-// default effect, which ends the process. Call it once,
-// early: until then the signal ends the process at once. Its goroutine ends with
-// the drain.
+// [Worker.Replace]: connections are still steered here. In the drain, a second
+// after its beginning, each has its default effect, which ends the process. Call it
+// once, early: until then the signal ends the process at once. Its goroutine ends
+// with that.
 func New() *Worker {
 	w := &Worker{
 		slot: number("WORKER_ID"), generation: number("HANDOFF_GENERATION"),
 		notify: os.Getenv("NOTIFY_SOCKET"), linger: lingerAlone, draining: make(chan struct{}),
 	}
+	w.requestsMost = int64(number("HANDOFF_MAX_REQUESTS"))
 	_, w.managed = os.LookupEnv("HANDOFF_GENERATION")
 	if d, err := time.ParseDuration(os.Getenv("HANDOFF_KEEPALIVE_LINGER")); err == nil && d >= 0 {
 		w.linger = d
@@ -102,12 +106,26 @@ func New() *Worker {
 			}
 			w.Replace() // somebody else's signal: connections still come
 		}
-		signal.Stop(came)
 		close(w.draining)
 		w.say("STOPPING=1")
+		if w.managed { // the order itself may be still on its way, after somebody else's signal
+			for once := time.After(sameOrder); ; {
+				select {
+				case <-came:
+					continue
+				case <-once:
+				}
+				break
+			}
+		}
+		signal.Stop(came)
 	}()
 	return w
 }
+
+// sameOrder is for how long after an order to drain a signal is taken for the same
+// order: kill(1) at a whole control group, and handoff that stops for it.
+const sameOrder = time.Second
 
 // told asks handoff whether the signal is its order to drain: with X_DRAINING=1
 // and a pipe, in which a byte is the yes. Where nobody answers, the signal is what
@@ -283,6 +301,17 @@ func (w *Worker) Replace() error {
 		return nil
 	}
 	return w.say("STOPPING=1")
+}
+
+// Served counts n requests that the program has served, towards --max-requests,
+// after which the worker is replaced. [Worker.ServeHTTP] calls it by itself.
+func (w *Worker) Served(n int) {
+	if w.requestsMost == 0 || n <= 0 {
+		return
+	}
+	if all := w.requests.Add(int64(n)); all >= w.requestsMost && all-int64(n) < w.requestsMost {
+		w.say("X_REQUESTS=" + strconv.FormatInt(all, 10))
+	}
 }
 
 // Watchdog says that the worker is alive as often as it must be (--watchdog;

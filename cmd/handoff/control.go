@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"os"
 	"os/signal"
@@ -19,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/internal/admin"
+	"handoff/internal/capture"
 	"handoff/internal/config"
 	"handoff/master"
 )
@@ -342,7 +345,7 @@ func restartCommand() *cobra.Command {
 }
 
 func waitCommand() *cobra.Command {
-	ready, timeout := false, time.Duration(0)
+	asJSON, ready, timeout := false, false, time.Duration(0)
 	c := &cobra.Command{
 		Use:   "wait [NAME]",
 		Short: "Wait until every slot is served",
@@ -363,6 +366,9 @@ Exit code: 0 it serves; 1 not within --timeout.`,
 				if err == nil {
 					var s master.Status
 					if err = client.Get("/v1/status", &s); err == nil && s.Ready >= s.Slots && s.Generation > 0 && s.State != "stopping" {
+						if asJSON {
+							return printJSON(s)
+						}
 						fmt.Printf("%s: %d of %d slots ready\n", client.Name, s.Ready, s.Slots)
 						return nil
 					}
@@ -380,6 +386,7 @@ Exit code: 0 it serves; 1 not within --timeout.`,
 			}
 		},
 	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print the status as JSON, when it serves")
 	c.Flags().BoolVar(&ready, "ready", true, "until every slot is served")
 	durationFlag(c, &timeout, "timeout", "give up after so long (default: never)")
 	return c
@@ -399,42 +406,138 @@ They are the lines of its log; the names are stable.`,
   handoff events web --follow --json | jq -r 'select(.event=="worker.crashed") | .msg'`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			client, err := find(args)
-			if err != nil {
-				return err
-			}
-			stop := make(chan os.Signal, 1)
-			signal.Notify(stop, syscall.SIGINT, syscall.SIGTERM)
-			go func() {
-				<-stop
-				os.Exit(0)
-			}()
-			var seen time.Time
-			for n := last; ; n = 1 << 20 { // of the next master all that is new
-				err := client.Stream(fmt.Sprintf("/v1/events?last=%d&follow=%d", n, btoi(follow)), func(line []byte) {
-					var e struct{ Time time.Time }
-					if json.Unmarshal(line, &e) == nil {
-						if follow && !e.Time.After(seen) {
-							return
-						}
-						seen = e.Time
-					}
-					if asJSON {
-						os.Stdout.Write(append(line, '\n'))
-						return
-					}
-					printEvent(os.Stdout, line)
-				})
-				if !follow || err != nil {
-					return err
+			return follows(args, "/v1/events", last, follow, func(line []byte) {
+				if asJSON {
+					os.Stdout.Write(append(line, '\n'))
+					return
 				}
-				time.Sleep(look) // the next master
-			}
+				printEvent(os.Stdout, line)
+			})
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, one line an event")
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with those that come")
 	c.Flags().IntVarP(&last, "last", "n", last, "how `many` to begin with")
+	return c
+}
+
+func logsCommand() *cobra.Command {
+	asJSON, follow, last, slot := false, false, 100, -1
+	c := &cobra.Command{
+		Use:   "logs [NAME]",
+		Short: "Show what workers write, where it is captured",
+		Long: `Show the last lines that the workers of a running handoff have written, and with --follow those that come.
+It needs handoff run --capture prefix, json or files (or --log-prefix); without, they go where handoff's own output goes.`,
+		Example: `  handoff logs -f
+  handoff logs web --slot 0 --last 20`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			n := last
+			if slot >= 0 {
+				n = 1 << 20 // of which the last are chosen here
+			}
+			var kept [][]byte
+			show := func(line []byte) {
+				if asJSON {
+					os.Stdout.Write(append(line, '\n'))
+					return
+				}
+				var l capture.Line
+				if json.Unmarshal(line, &l) == nil {
+					fmt.Printf("%s.%d | %s\n", l.Name, l.Slot, l.Line)
+				}
+			}
+			return follows(args, "/v1/logs", n, follow, func(line []byte) {
+				var l capture.Line
+				if json.Unmarshal(line, &l) != nil || slot >= 0 && l.Slot != slot {
+					return
+				}
+				if slot < 0 || follow {
+					show(line)
+					return
+				}
+				if kept = append(kept, bytes.Clone(line)); len(kept) > last {
+					kept = kept[1:]
+				}
+			}, func() {
+				for _, line := range kept {
+					show(line)
+				}
+			})
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, one line each")
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with those that come")
+	c.Flags().IntVarP(&last, "last", "n", last, "how `many` lines to begin with")
+	c.Flags().IntVar(&slot, "slot", slot, "of this `slot` alone")
+	return c
+}
+
+// follows streams lines to f, and with follow goes on with those of the next master.
+func follows(args []string, path string, last int, follow bool, f func(line []byte), end ...func()) error {
+	client, err := find(args)
+	if err != nil {
+		return err
+	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		<-stop
+		os.Exit(0)
+	}()
+	var seen time.Time
+	for n := last; ; n = 1 << 20 { // of the next master all that is new
+		err := client.Stream(fmt.Sprintf("%s?last=%d&follow=%d", path, n, btoi(follow)), func(line []byte) {
+			var e struct{ Time time.Time }
+			if json.Unmarshal(line, &e) == nil {
+				if follow && !e.Time.After(seen) {
+					return
+				}
+				seen = e.Time
+			}
+			f(line)
+		})
+		if !follow || err != nil {
+			for _, f := range end {
+				f()
+			}
+			return err
+		}
+		time.Sleep(look) // the next master
+	}
+}
+
+func configCommand() *cobra.Command {
+	asJSON := false
+	c := &cobra.Command{
+		Use:   "config [NAME]",
+		Short: "Show what a running service runs by",
+		Long: `Show every key of handoff.toml with the value that is in effect: of flags, environment and file together.
+Of the workers' environment the names are shown, not the values.`,
+		Example: `  handoff config
+  handoff config web --json | jq -r .drain_timeout`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			client, err := find(args)
+			if err != nil {
+				return err
+			}
+			var all map[string]any
+			if err := client.Get("/v1/config", &all); err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(all)
+			}
+			delete(all, "schema")
+			for _, key := range slices.Sorted(maps.Keys(all)) {
+				b, _ := json.Marshal(all[key])
+				fmt.Printf("%s = %s\n", key, b)
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
 

@@ -66,7 +66,7 @@ A reload overlaps old and new: not one connection is refused, reset or left hang
 		return fmt.Errorf("%w; `%s --help` lists the options", err, c.CommandPath())
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(runCommand(&code, asMaster), statusCommand(), reloadCommand(), scaleCommand(), restartCommand(), stopCommand(), waitCommand(), eventsCommand(), listCommand(), upgradeCommand(), notifyCommand(), initCommand(), checkCommand(), systemdCommand(), versionCommand())
+	root.AddCommand(runCommand(&code, asMaster), statusCommand(), reloadCommand(), scaleCommand(), restartCommand(), stopCommand(), waitCommand(), eventsCommand(), logsCommand(), configCommand(), listCommand(), upgradeCommand(), notifyCommand(), initCommand(), checkCommand(), systemdCommand(), versionCommand())
 	root.SetArgs(numbers(args))
 	if err := root.Execute(); err != nil {
 		var f failed

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -25,6 +26,7 @@ type program struct {
 	Args   [][]byte // the whole command line of a worker
 	Script int      // which of them is the script; 0: none
 	Name   []byte   // of the service
+	Rack   []byte   // RackMan's folder, if it is one
 	Config []byte   // path of the configuration file, if there is one
 	Text   []byte   // what it had
 }
@@ -111,10 +113,15 @@ func configured(flags *pflag.FlagSet, cfg *config.Run, args []string, asMaster, 
 	}
 	if file != nil {
 		p.Config, p.Text = []byte(file.Path), file.Text
+		if filepath.Base(file.Path) != config.FileName && strings.HasPrefix(filepath.Base(file.Path), ".rack") {
+			p.Rack = []byte(filepath.Dir(file.Path))
+		}
 	}
 	switch p.Name = []byte(cfg.Name); {
 	case again: // who runs keeps its name, also with another program
 		p.Name = inherited.Name
+	case cfg.Name == "" && len(p.Rack) > 0:
+		p.Name = []byte(serviceName(string(p.Rack)))
 	case cfg.Name == "":
 		p.Name = []byte(serviceName(p.command()[p.Script]))
 	}
@@ -129,15 +136,27 @@ func findFile(cfg *config.Run, here, dir string) (*config.File, error) {
 	case path == "":
 		path = filepath.Join(here, config.FileName)
 		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-			if dir != "" {
-				return nil, fmt.Errorf("cannot run %s: there is no %s in it", dir, config.FileName)
+			if dir == "" {
+				return nil, nil
 			}
-			return nil, nil
+			if path = rackPath(dir); path == "" {
+				return nil, fmt.Errorf("cannot run %s: there is no %s in it, and no %s or %s", dir, config.FileName, config.RackFile, config.RackmanFile)
+			}
 		}
 	case !filepath.IsAbs(path):
 		path = filepath.Join(here, path)
 	}
 	return config.ReadFile(path)
+}
+
+// rackPath is what makes a folder RackMan's; "": it is not.
+func rackPath(dir string) string {
+	for _, name := range []string{config.RackFile, config.RackmanFile} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			return filepath.Join(dir, name)
+		}
+	}
+	return ""
 }
 
 // resolve finds out what runs where. later leaves it to the generation to find that
@@ -180,6 +199,14 @@ func inheritedProgram(asMaster bool) (p program, ok bool, err error) {
 	}
 	err = json.Unmarshal(text, &p)
 	return p, err == nil && len(p.Args) > p.Script && p.Script >= 0 && len(p.Dir) > 0, nil
+}
+
+// hookScript is RackMan's .rackhooks.js, in a folder that RackMan would run.
+func (p program) hookScript() string {
+	if len(p.Rack) == 0 {
+		return ""
+	}
+	return filepath.Join(string(p.Rack), ".rackhooks.js")
 }
 
 func (p program) pass() error {

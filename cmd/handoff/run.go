@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -23,6 +24,7 @@ import (
 	"handoff/handoff"
 	"handoff/internal/admin"
 	"handoff/internal/config"
+	"handoff/internal/hooks"
 	"handoff/internal/keeper"
 	"handoff/internal/logging"
 	"handoff/internal/pidfile"
@@ -146,7 +148,16 @@ func supervise(cfg *config.Run, what program, args []string, asMaster bool) (cod
 	store, passed := sift(all)
 	live, err := settings(cfg, what, log.Logger)
 	if err != nil {
-		return 0, err
+		return 0, failed{err}
+	}
+	effective := &effective{}
+	effective.set(cfg, what)
+	hooking := hooks.New(hooksOf(cfg, what), log.Logger)
+	log.Events.Heard = hooking.Event
+	live.BeforeReload, live.BeforeReady = vetoes(cfg, hooking)
+	output, err := captureOf(cfg, what, log)
+	if err != nil {
+		return 0, failed{err}
 	}
 	public, err := publicOf(cfg, what, log.Logger)
 	if err != nil {
@@ -159,10 +170,11 @@ func supervise(cfg *config.Run, what program, args []string, asMaster bool) (cod
 			"workers", slots, "version", version)
 	}
 	defer log.Flush()
-	return master.Run(master.Config{
-		Name: name, Version: version, PID: pid, Control: watched(files, control(name, log)),
+	reopen := log.Reopen
+	conf := master.Config{
+		Name: name, Version: version, PID: pid, Control: watched(files, control(name, log, effective)),
 		Live:       live,
-		Reread:     reread(log, files, &given, os.Args[2:]),
+		Reread:     reread(log, files, hooking, effective, &given, os.Args[2:]),
 		SlotsMost:  cfg.SlotsMost(),
 		Contract:   master.Contract(contract),
 		Listen:     listens,
@@ -185,9 +197,20 @@ func supervise(cfg *config.Run, what program, args []string, asMaster bool) (cod
 		AdminAddr:  adminAddr(cfg.Admin),
 		Calm:       dropText,
 		Log:        log.Logger,
-		Reopen:     log.Reopen,
 		Stderr:     os.Stderr,
-	}), nil
+	}
+	if output != nil {
+		conf.Output = output.worker
+		reopen = func() error { return errors.Join(log.Reopen(), output.Reopen()) }
+	}
+	if conf.Reopen = reopen; cfg.Death != "" {
+		conf.Changed = nil // workers would not outlive it
+		conf.Upgrade = func([]byte) error {
+			return errors.New("cannot upgrade: with --pdeathsig workers end with their master")
+		}
+	}
+	conf.Finish = func() { hooking.Close(cfg.HookTimeout) }
+	return master.Run(conf), nil
 }
 
 // settings is what of a configuration may change while a master runs.
@@ -208,6 +231,17 @@ func settings(cfg *config.Run, what program, log *slog.Logger) (live master.Live
 	if err != nil {
 		return live, err
 	}
+	conditions, err := cfg.Conditions()
+	if err != nil {
+		return live, err
+	}
+	if err := cfg.MakeCgroup(); err != nil {
+		return live, err
+	}
+	memory, err := cfg.MemoryMost()
+	if err != nil {
+		return live, err
+	}
 	hold, err := cfg.Holds()
 	if err != nil {
 		return live, err
@@ -219,13 +253,26 @@ func settings(cfg *config.Run, what program, log *slog.Logger) (live master.Live
 			Respawn: cfg.Respawn, Backoff: cfg.Backoff, Stable: cfg.Backoff, MaxFailures: cfg.MaxFailures,
 			Strategy: map[string]fleet.Strategy{"all": fleet.All, "slot": fleet.Slot}[cfg.Strategy],
 			Surge:    cfg.Surge, Canary: cfg.Canary, Watchdog: cfg.Watchdog, DrainSpread: cfg.DrainSpread,
+			MaxAge: cfg.MaxAge, ReloadEvery: cfg.ReloadEvery,
 		},
 		Command: master.Command{
-			Args: what.command(), Script: what.Script, Dir: string(what.Dir), Env: os.Environ(), EnvFile: cfg.EnvFile, Set: cfg.Env,
+			Args: what.command(), Script: what.Script, Dir: string(what.Dir), Env: workerEnviron(cfg), EnvFile: cfg.EnvFile, Set: cfg.Env,
 		},
 		DrainSignal: signal, Ports: ports, Hold: hold, ReadyWhen: master.ReadyWhen(cfg.ReadyWhen), QuietGrace: min(quietGrace, cfg.QuietTimeout),
 		Environ: environ(cfg, what.command(), log), Program: program,
+		Conditions: conditions, MemoryMost: memory, MaxRequests: cfg.MaxRequests, StallKill: cfg.StallKill,
 	}, nil
+}
+
+// workerEnviron is handoff's own environment, and what a login gives the user of
+// --user.
+func workerEnviron(cfg *config.Run) []string {
+	env := os.Environ()
+	for _, kv := range cfg.Start.Environ() {
+		name, _, _ := strings.Cut(kv, "=")
+		env = append(slices.DeleteFunc(env, func(old string) bool { return strings.HasPrefix(old, name+"=") }), kv)
+	}
+	return env
 }
 
 // fixed are the keys that a running handoff cannot change, as they are.
@@ -233,6 +280,7 @@ func fixed(cfg *config.Run) map[string]string {
 	return map[string]string{
 		"contract": cfg.Contract, "balance": cfg.Balance, "listen": fmt.Sprint(cfg.Listen), "name": cfg.Name, "pid_file": cfg.PIDFile,
 		"admin": cfg.Admin, "admin_token_file": cfg.AdminToken,
+		"capture": fmt.Sprint(cfg.LogPrefix, cfg.Capture, cfg.CaptureDir), "pdeathsig": cfg.Death,
 		"log": cfg.Log, "log_file": cfg.LogFile, "upgrade_timeout": cfg.UpgradeTimeout.String(),
 	}
 }
@@ -269,7 +317,7 @@ func adminAddr(addr string) string {
 
 // reread returns what reads arguments, environment and file again. Without a file
 // there is nothing that can have changed.
-func reread(log *logging.Log, files *watcher, before *config.Run, args []string) func() (master.Live, []string, error) {
+func reread(log *logging.Log, files *watcher, hooking *hooks.Runner, effective *effective, before *config.Run, args []string) func() (master.Live, []string, error) {
 	parse := func() (*config.Run, program, error) {
 		cfg := config.NewRun()
 		flags := pflag.NewFlagSet("run", pflag.ContinueOnError)
@@ -298,12 +346,16 @@ func reread(log *logging.Log, files *watcher, before *config.Run, args []string)
 				later = append(later, key)
 			}
 		}
-		cfg.Contract, cfg.Balance = before.Contract, before.Balance
-		log.SetLevel(cfg.Level())
-		if live, err = settings(cfg, what, log.Logger); err == nil {
-			files.set(watchConfig(cfg, what))
+		cfg.Contract, cfg.Balance, cfg.Death = before.Contract, before.Balance, before.Death
+		if live, err = settings(cfg, what, log.Logger); err != nil {
+			return live, nil, err
 		}
-		return live, later, err
+		log.SetLevel(cfg.Level())
+		files.set(watchConfig(cfg, what))
+		hooking.Set(hooksOf(cfg, what))
+		effective.set(cfg, what)
+		live.BeforeReload, live.BeforeReady = vetoes(cfg, hooking)
+		return live, later, nil
 	}
 }
 
@@ -461,7 +513,7 @@ func rekeep(named []handoff.Named, program []byte) error {
 	})
 	env = append(env, envProgram+"="+string(program), envRekept+"=1", "NOTIFY_SOCKET="+os.Getenv(keeper.EnvUpstream), "LISTEN_FDS="+strconv.Itoa(len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
 	pidfd := -1
-	pid, err := syscall.ForkExec("/proc/self/exe", seat.Args(-1, len(names), "/proc/self/exe", append(os.Args[:1:1], os.Args[2:]...)), &syscall.ProcAttr{
+	pid, err := syscall.ForkExec("/proc/self/exe", seat.Args(-1, len(names), seat.Conditions{}, "/proc/self/exe", append(os.Args[:1:1], os.Args[2:]...)), &syscall.ProcAttr{
 		Env: env, Files: files, Sys: &syscall.SysProcAttr{PidFD: &pidfd, Setpgid: true},
 	})
 	if err != nil {
@@ -479,14 +531,14 @@ func rekeep(named []handoff.Named, program []byte) error {
 const keeperPatience = 10 * time.Second
 
 // control opens the control socket. A service without one still serves.
-func control(name string, log *logging.Log) func(master.Control) func(bool) {
+func control(name string, log *logging.Log, effective *effective) func(master.Control) func(bool) {
 	return func(c master.Control) func(bool) {
 		l, err := admin.Listen(name)
 		if err != nil {
 			log.Warn(err.Error()+"; `handoff status` will not find this one. Set HANDOFF_RUNTIME_DIR to a folder of this user", "event", "control.missing")
 			return func(bool) {}
 		}
-		return admin.Serve(l, c, log.Events, log.Logger)
+		return admin.Serve(l, c, admin.About{Events: log.Events, Output: log.Output, Config: effective.get, Log: log.Logger})
 	}
 }
 

@@ -1,22 +1,26 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"handoff/internal/admin"
 	"handoff/master"
 )
 
 func statusCommand() *cobra.Command {
-	asJSON := false
+	asJSON, watch := false, false
 	c := &cobra.Command{
 		Use:   "status [NAME]",
 		Short: "Show what runs",
@@ -37,13 +41,14 @@ Exit code: 0 it serves every slot; 1 it does not; 3 it is not running.`,
 				return err
 			}
 			var s master.Status
+			if watch {
+				return watchStatus(client, asJSON)
+			}
 			if err := client.Get("/v1/status", &s); err != nil {
 				return err
 			}
 			if asJSON {
-				enc := json.NewEncoder(os.Stdout)
-				enc.SetIndent("", "  ")
-				enc.Encode(s)
+				printJSON(s)
 			} else {
 				printStatus(os.Stdout, s, time.Now())
 			}
@@ -54,11 +59,46 @@ Exit code: 0 it serves every slot; 1 it does not; 3 it is not running.`,
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVarP(&watch, "watch", "w", false, "show it again each second, until Ctrl-C")
 	return c
 }
 
+// watchStatus shows the status again and again, in place on a terminal.
+func watchStatus(client *admin.Client, asJSON bool) error {
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGINT, syscall.SIGTERM)
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	tty := term.IsTerminal(int(os.Stdout.Fd()))
+	for {
+		var s master.Status
+		err := client.Get("/v1/status", &s)
+		var b bytes.Buffer
+		switch {
+		case err != nil:
+			fmt.Fprintln(&b, err)
+		case asJSON:
+			json.NewEncoder(&b).Encode(s) // a line each
+		default:
+			printStatus(&b, s, time.Now())
+		}
+		if tty && !asJSON {
+			os.Stdout.WriteString("\x1b[H\x1b[2J") // home, clear
+		}
+		if _, err := b.WriteTo(os.Stdout); err != nil {
+			return nil // nobody reads any more
+		}
+		select {
+		case <-stop:
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
 func upgradeCommand() *cobra.Command {
-	return &cobra.Command{
+	asJSON := false
+	c := &cobra.Command{
 		Use:   "upgrade [NAME]",
 		Short: "Replace handoff itself by the binary that is on disk now",
 		Long: `Replace a running handoff by the binary that is on disk now, at the path that it was started by.
@@ -82,10 +122,15 @@ USR2 does the same by itself when the binary has changed, and reloads the worker
 			if err := client.Post("/v1/upgrade", &done); err != nil {
 				return failed{err}
 			}
+			if asJSON {
+				return printJSON(map[string]any{"schema": 1, "name": client.Name, "upgraded": true})
+			}
 			fmt.Printf("%s: upgraded\n", client.Name)
 			return nil
 		},
 	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
 }
 
 func printStatus(out io.Writer, s master.Status, now time.Time) {

@@ -18,13 +18,12 @@ import (
 // systemdCommand prints a unit for a command line of `handoff run`.
 func systemdCommand() *cobra.Command {
 	cfg := config.NewRun()
-	var user, group string
 	version := 0
 	c := &cobra.Command{
 		Use:   "systemd [flags] [--] COMMAND [ARG...]",
 		Short: "Print a systemd unit for a command line of `handoff run`",
 		Long: `Print a hardened unit that runs the command line: the flags are those of
-` + "`handoff run`" + `, and --user, --group.
+` + "`handoff run`" + `. --user and --group are the unit's: handoff itself runs as that user.
 
 With it, systemctl reload is the reload, and waits for it; systemd restarts handoff if it
 dies, with the sockets and workers that it has stored, and nothing is lost.`,
@@ -32,6 +31,12 @@ dies, with the sockets and workers that it has stored, and nothing is lost.`,
   sudo systemctl daemon-reload && sudo systemctl enable --now web`,
 		RunE: func(c *cobra.Command, args []string) error {
 			n := len(args)
+			// They are the unit's, and not for each worker.
+			user, group, both := strings.Cut(cfg.User, ":")
+			if !both {
+				group = cfg.Group
+			}
+			cfg.User, cfg.Group = "", ""
 			what, _, err := configure(c.Flags(), cfg, args, false)
 			if err != nil {
 				return err
@@ -65,8 +70,6 @@ dies, with the sockets and workers that it has stored, and nothing is lost.`,
 		},
 	}
 	cfg.Flags(c.Flags())
-	c.Flags().StringVar(&user, "user", "", "`user` that it runs as (default: root)")
-	c.Flags().StringVar(&group, "group", "", "`group` that it runs as (default: the user's)")
 	c.Flags().IntVar(&version, "systemd-version", 0, "`version` of systemd that the unit is for (default: this machine's)")
 	c.Flags().SortFlags = false
 	c.Flags().SetInterspersed(false)

@@ -22,12 +22,15 @@ type watcher struct {
 
 // watchConfig is what a configuration wants watched.
 func watchConfig(cfg *config.Run, what program) watch.Config {
-	if len(cfg.Watch) == 0 {
+	if len(cfg.Watch) == 0 && len(what.Rack) == 0 {
 		return watch.Config{}
 	}
 	w := watch.Config{Dir: filepath.Clean(string(what.Dir)), Patterns: cfg.Watch, Ignore: cfg.WatchIgnore, Delay: cfg.WatchDelay}
 	if len(what.Config) > 0 {
 		w.Files = []string{filepath.Clean(string(what.Config))}
+	}
+	if len(what.Rack) > 0 && filepath.Base(string(what.Config)) == config.RackFile {
+		w.Files = append(w.Files, filepath.Join(w.Dir, config.RackmanFile))
 	}
 	return w
 }
@@ -40,7 +43,7 @@ func (w *watcher) set(cfg watch.Config) {
 		return
 	}
 	w.end()
-	if len(cfg.Patterns) == 0 {
+	if len(cfg.Patterns) == 0 && len(cfg.Files) == 0 {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())

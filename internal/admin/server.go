@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"handoff/internal/logging"
+	"handoff/internal/procs"
 	"handoff/master"
 )
 
@@ -29,7 +30,8 @@ import (
 //	POST /v1/slots/N/restart         {"worker": N}: the one that is replaced
 //
 // What cannot be done is 409, what is asked wrongly 400, with {"error": "…"}.
-func Serve(l net.Listener, c master.Control, events *logging.Events, log *slog.Logger) (stop func(follows bool)) {
+func Serve(l net.Listener, c master.Control, about About) (stop func(follows bool)) {
+	log := about.Log
 	mux := http.NewServeMux()
 	ending := make(chan struct{})
 	handle := func(pattern string, f func(ctx context.Context, r *http.Request) (any, error)) {
@@ -86,36 +88,14 @@ func Serve(l net.Listener, c master.Control, events *logging.Events, log *slog.L
 		worker, err := c.Restart(ctx, slot)
 		return map[string]int{"worker": worker}, err
 	})
-	mux.HandleFunc("GET /v1/events", func(rw http.ResponseWriter, r *http.Request) {
-		n := 100
-		if text := r.FormValue("last"); text != "" {
-			var err error
-			if n, err = strconv.Atoi(text); err != nil || n < 0 {
-				answer(rw, http.StatusBadRequest, Problem{"last: want a number of lines"})
-				return
-			}
+	handle("GET /v1/config", func(context.Context, *http.Request) (any, error) { return about.Config(), nil })
+	mux.HandleFunc("GET /v1/events", func(rw http.ResponseWriter, r *http.Request) { stream(rw, r, about.Events, ending) })
+	mux.HandleFunc("GET /v1/logs", func(rw http.ResponseWriter, r *http.Request) {
+		if about.Output == nil {
+			answer(rw, http.StatusConflict, Problem{"what workers write is not captured: it goes where handoff's own output goes (handoff run --capture prefix, json or files)"})
+			return
 		}
-		rw.Header().Set("Content-Type", "application/jsonl")
-		out := http.NewResponseController(rw)
-		last, lines, stop := events.Follow(n)
-		defer stop()
-		for _, line := range last {
-			rw.Write(line)
-		}
-		out.Flush()
-		for r.FormValue("follow") == "1" {
-			select {
-			case line, ok := <-lines:
-				out.SetWriteDeadline(time.Now().Add(askPatience))
-				if _, err := rw.Write(line); err != nil || !ok || out.Flush() != nil {
-					return
-				}
-			case <-ending:
-				return
-			case <-r.Context().Done():
-				return
-			}
-		}
+		stream(rw, r, about.Output, ending)
 	})
 	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
 		answer(rw, http.StatusNotFound, Problem{"there is no " + r.Method + " " + r.URL.Path + "; see /v1/status"})
@@ -143,6 +123,47 @@ func Serve(l net.Listener, c master.Control, events *logging.Events, log *slog.L
 	}
 }
 
+// stream writes the last lines, and with ?follow=1 those that come.
+func stream(rw http.ResponseWriter, r *http.Request, lines *logging.Events, ending <-chan struct{}) {
+	n := 100
+	if text := r.FormValue("last"); text != "" {
+		var err error
+		if n, err = strconv.Atoi(text); err != nil || n < 0 {
+			answer(rw, http.StatusBadRequest, Problem{"last: want a number of lines"})
+			return
+		}
+	}
+	rw.Header().Set("Content-Type", "application/jsonl")
+	out := http.NewResponseController(rw)
+	last, more, stop := lines.Follow(n)
+	defer stop()
+	for _, line := range last {
+		rw.Write(line)
+	}
+	out.Flush()
+	for r.FormValue("follow") == "1" {
+		select {
+		case line, ok := <-more:
+			out.SetWriteDeadline(time.Now().Add(askPatience))
+			if _, err := rw.Write(line); err != nil || !ok || out.Flush() != nil {
+				return
+			}
+		case <-ending:
+			return
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// About is what the control socket tells of besides the master.
+type About struct {
+	Events *logging.Events // of the log
+	Output *logging.Events // what workers write; nil: it is not captured
+	Config func() any      // what the service runs by, without secrets
+	Log    *slog.Logger
+}
+
 // askPatience is how long the master may take for an answer, an upgrade included,
 // which has a timeout of its own.
 const askPatience = 5 * time.Minute
@@ -166,35 +187,14 @@ func answer(rw http.ResponseWriter, code int, body any) {
 
 // usage adds what the process groups of the workers use.
 func usage(workers []master.WorkerStatus) {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return
+	at := map[int]*master.WorkerStatus{}
+	for i := range workers {
+		at[workers[i].PID] = &workers[i]
 	}
-	page := int64(os.Getpagesize())
-	for _, e := range entries {
-		if _, err := strconv.Atoi(e.Name()); err != nil {
-			continue
+	procs.Walk(func(p procs.Process) {
+		if w := at[p.Group]; w != nil {
+			w.CPU += p.CPU
+			w.RSS += p.RSS
 		}
-		b, err := os.ReadFile("/proc/" + e.Name() + "/stat")
-		if err != nil {
-			continue
-		}
-		// After the name, which may have anything in it: 3 state, 4 ppid, 5
-		// pgrp … 14 utime, 15 stime … 24 rss (proc(5)).
-		f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-		if len(f) < 22 {
-			continue
-		}
-		group, _ := strconv.Atoi(f[2])
-		for i := range workers {
-			if workers[i].PID != group {
-				continue
-			}
-			utime, _ := strconv.ParseFloat(f[11], 64)
-			stime, _ := strconv.ParseFloat(f[12], 64)
-			rss, _ := strconv.ParseInt(f[21], 10, 64)
-			workers[i].CPU += (utime + stime) / 100 // USER_HZ is 100 on every Linux that Go runs on
-			workers[i].RSS += rss * page
-		}
-	}
+	})
 }

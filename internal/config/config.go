@@ -60,7 +60,14 @@ type Run struct {
 	WatchDelay     time.Duration
 	Admin          string
 	AdminToken     string // file
-	Config         string // the file; "": handoff.toml, if it is there
+	Hooks          []string
+	HookTimeout    time.Duration
+	LogPrefix      bool
+	Capture        string
+	CaptureDir     string
+	Start
+	Recycle
+	Config string // the file; "": handoff.toml, if it is there
 }
 
 // Defaults of a stop: below what a container's runtime gives it (Docker: 10 s).
@@ -78,6 +85,7 @@ func NewRun() *Run {
 		DrainTimeout: drainTimeout, KillGrace: killGrace, QuietTimeout: 3 * time.Second,
 		Respawn: time.Second, Backoff: 30 * time.Second, MaxFailures: 3,
 		Strategy: "all", Balance: "even", Contract: "auto", DrainSignal: "TERM", Linger: 6 * time.Second, UpgradeTimeout: 15 * time.Second, WatchDelay: time.Second,
+		Capture: "none", CaptureDir: "logs", HookTimeout: 30 * time.Second,
 		Log: "auto", LogLevel: "info",
 	}
 	if InContainer() {
@@ -139,6 +147,24 @@ func (r *Run) Flags(fs *pflag.FlagSet) {
 	duration(fs, &r.WatchDelay, "watch-delay", "how long nothing must have changed before a reload")
 	fs.StringVar(&r.Admin, "admin", r.Admin, "serve /livez, /readyz and /metrics on `HOST:PORT`, read only; others than loopback need --admin-token-file")
 	fs.StringVar(&r.AdminToken, "admin-token-file", r.AdminToken, "`file` with the bearer token that --admin asks for")
+	duration(fs, &r.MaxAge, "max-age", "replace a worker that has served for so long, up to a tenth sooner, one at a time; 0: never")
+	fs.StringVar(&r.MaxMemory, "max-memory", r.MaxMemory, "replace a worker whose process group has more than this `size` resident, 512M or 1.5G, one at a time")
+	fs.IntVar(&r.MaxRequests, "max-requests", r.MaxRequests, "replace a worker after so many `requests`, up to a tenth sooner, where it reports them (Node's http with the preload, the Go SDK); 0: never")
+	duration(fs, &r.ReloadEvery, "reload-every", "reload by itself, so long after the last reload; 0: never")
+	duration(fs, &r.StallKill, "stall-kill", "replace a worker that has accepted nothing for so long, with connections waiting for it and none for others; 0: only say so")
+	fs.StringArrayVar(&r.Hooks, "hook", nil, "run a `EVENT=COMMAND` of the shell at an event: worker.crashed='mail -s crash root'; before_reload and before_ready may refuse (may be repeated; see `handoff help hooks`)")
+	duration(fs, &r.HookTimeout, "hook-timeout", "how long a hook may take, before it is killed")
+	fs.BoolVar(&r.LogPrefix, "log-prefix", r.LogPrefix, "put the worker before each line that it writes: web.0 | line (the same as --capture prefix)")
+	choice(fs, &r.Capture, "capture", "what becomes of the lines that workers write: none (they have handoff's stdout and stderr), prefix, json, files (one for each slot, reopened by SIGUSR1)", "none", "prefix", "json", "files")
+	fs.StringVar(&r.CaptureDir, "capture-dir", r.CaptureDir, "`dir` of the files of --capture files, relative to where handoff was started")
+	fs.StringVar(&r.User, "user", r.User, "run workers as `USER[:GROUP]`, with the user's other groups; needs root")
+	fs.StringVar(&r.Group, "group", r.Group, "run workers as `GROUP`")
+	fs.StringVar(&r.Umask, "umask", r.Umask, "`mask` of the permissions of files that workers make: 027")
+	fs.StringVar(&r.Nice, "nice", r.Nice, "priority of workers, a `number` from -20 (first) to 19 (last)")
+	fs.StringArrayVar(&r.Limits, "rlimit", nil, "`NAME=SOFT[:HARD]`, a resource limit of workers: nofile=65536, core=0, as=2147483648 (may be repeated)")
+	fs.StringVar(&r.CPUs, "cpu-affinity", r.CPUs, "`list` of CPUs, 0-3,6 or auto: slot 0 runs on the first of them alone, slot 1 on the second, and so on, over and over")
+	fs.StringVar(&r.Cgroup, "cgroup", r.Cgroup, "put workers into this cgroup, by `name` below handoff's own where that is delegated, or /path from the root (version 2)")
+	fs.StringVar(&r.Death, "pdeathsig", r.Death, "`signal` that workers get when their master ends, however it does; without it they outlive it, and nothing is lost")
 	fs.BoolVar(&r.NoSteering, "no-steering", false, "do without the kernel's steering program")
 	fs.MarkHidden("no-steering")
 }
@@ -249,6 +275,21 @@ func (r *Run) Check() error {
 	}
 	if r.Contract == "activation" && len(r.Listen) == 0 {
 		return errors.New("--contract activation needs at least one --listen ADDR, the sockets to give")
+	}
+	if _, err := r.Conditions(); err != nil {
+		return err
+	}
+	if _, err := r.MemoryMost(); err != nil {
+		return err
+	}
+	if r.MaxRequests < 0 {
+		return errors.New("--max-requests must not be negative")
+	}
+	if r.LogPrefix && r.Capture != "none" && r.Capture != "prefix" {
+		return fmt.Errorf("--log-prefix and --capture %s: give one of them", r.Capture)
+	}
+	if _, err := r.HookCommands(); err != nil {
+		return err
 	}
 	for _, kv := range r.Env {
 		if k, _, ok := strings.Cut(kv, "="); !ok || k == "" {

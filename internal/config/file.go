@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -35,8 +36,16 @@ type value struct {
 	at    unstable.Position
 }
 
-// ReadFile reads a configuration file.
+// ReadFile reads a configuration file: ours, or RackMan's, whose meaning is
+// Text then.
 func ReadFile(path string) (*File, error) {
+	if base := filepath.Base(path); base == RackFile || base == RackmanFile {
+		b, err := readRackman(path)
+		if err != nil {
+			return nil, err
+		}
+		return ParseFile(path, b)
+	}
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the configuration: %w", err)
@@ -72,8 +81,8 @@ func ParseFile(path string, text []byte) (*File, error) {
 		}
 		if e.Kind == unstable.Table || e.Kind == unstable.ArrayTable {
 			table = key
-			if e.Kind == unstable.ArrayTable || len(key) != 1 || key[0] != "env" {
-				return nil, fmt.Errorf("%s:%d:%d: unknown table [%s]; the only one is [env]", path, at.Line, at.Column, strings.Join(key, "."))
+			if e.Kind == unstable.ArrayTable || len(key) != 1 || key[0] != "env" && key[0] != "hooks" {
+				return nil, fmt.Errorf("%s:%d:%d: unknown table [%s]; there are [env] and [hooks]", path, at.Line, at.Column, strings.Join(key, "."))
 			}
 			continue
 		}
@@ -97,8 +106,26 @@ func (f *File) add(p *unstable.Parser, key []string, node *unstable.Node, at uns
 			return fmt.Errorf("env.%s: %w", key[1], err)
 		}
 		v.words = []string{key[1] + "=" + word}
+	case key[0] == "hooks" && len(key) > 1: // worker.crashed = "…", quoted or not
+		v.flag = "hook"
+		words := []*unstable.Node{node}
+		if node.Kind == unstable.Array {
+			words = nil
+			for i := node.Children(); i.Next(); {
+				words = append(words, i.Node())
+			}
+		}
+		for _, n := range words {
+			word, err := scalar(n)
+			if err != nil {
+				return fmt.Errorf("%s: %w", strings.Join(key, "."), err)
+			}
+			v.words = append(v.words, strings.Join(key[1:], ".")+"="+word)
+		}
+	case key[0] == "hook" || key[0] == "hooks":
+		return errors.New("hooks are a table: [hooks], then \"worker.crashed\" = \"COMMAND\"")
 	case len(key) > 1:
-		return fmt.Errorf("unknown key %q; the only table is [env]", strings.Join(key, "."))
+		return fmt.Errorf("unknown key %q; the only tables are [env] and [hooks]", strings.Join(key, "."))
 	case key[0] == "env" && node.Kind == unstable.InlineTable:
 		for i := node.Children(); i.Next(); {
 			pair := i.Node()
@@ -154,9 +181,9 @@ var noKeys = []string{"help", "config", "no-steering"}
 
 // Keys lists the keys of a file.
 func Keys(fs *pflag.FlagSet) []string {
-	keys := []string{"command"}
+	keys := []string{"command", "hooks"}
 	fs.VisitAll(func(f *pflag.Flag) {
-		if !slices.Contains(noKeys, f.Name) {
+		if !slices.Contains(noKeys, f.Name) && f.Name != "hook" {
 			keys = append(keys, strings.ReplaceAll(f.Name, "-", "_"))
 		}
 	})
@@ -200,6 +227,10 @@ func (f *File) Apply(fs *pflag.FlagSet) error {
 
 // suggest names what was meant, if it is near.
 func suggest(key string, known []string) string {
+	return nearest(key, known, "; `handoff init` writes all that there are")
+}
+
+func nearest(key string, known []string, none string) string {
 	best, at := 3, ""
 	for _, k := range known {
 		if d := distance(key, k); d < best {
@@ -207,7 +238,7 @@ func suggest(key string, known []string) string {
 		}
 	}
 	if at == "" {
-		return "; `handoff init` writes all that there are"
+		return none
 	}
 	return fmt.Sprintf("; did you mean %q?", at)
 }
@@ -238,14 +269,14 @@ func Sample(fs *pflag.FlagSet, command string) []byte {
 	fmt.Fprintf(&b, "# handoff reads this file in its working directory (or: handoff run -c FILE).\n# Flags and HANDOFF_ variables win over it. `handoff check` looks for mistakes.\n\n")
 	fmt.Fprintf(&b, "# What runs: a program, or a list of a program and its arguments.\ncommand = %s\n", command)
 	fs.VisitAll(func(f *pflag.Flag) {
-		if slices.Contains(noKeys, f.Name) || f.Name == "env" {
+		if slices.Contains(noKeys, f.Name) || f.Name == "env" || f.Name == "hook" {
 			return
 		}
-		name, usage := pflag.UnquoteUsage(f)
-		_ = name
+		_, usage := pflag.UnquoteUsage(f)
 		fmt.Fprintf(&b, "\n# %s\n# %s = %s\n", upper(usage), strings.ReplaceAll(f.Name, "-", "_"), literal(f))
 	})
 	fmt.Fprintf(&b, "\n# Environment of the workers.\n# [env]\n# NODE_ENV = \"production\"\n")
+	fmt.Fprintf(&b, "\n# Commands of the shell at an event, or lists of them: %s.\n# [hooks]\n# \"worker.crashed\" = \"logger worker $HANDOFF_SLOT crashed\"\n", strings.Join(HookEvents, ", "))
 	return b.Bytes()
 }
 
@@ -263,6 +294,36 @@ func literal(f *pflag.Flag) string {
 	return string(b)
 }
 
+// Effective returns what r says, by the keys of a file; of the environment the names
+// alone, since values may be secrets.
+func (r *Run) Effective() map[string]any {
+	all := map[string]any{}
+	run := *r
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	run.Flags(fs)
+	// Flags has set lists anew, which have no defaults.
+	lists := map[string][]string{"ports": r.Ports, "hold": r.HoldOnly, "no-hold": r.NoHold, "listen": r.Listen, "watch": r.Watch,
+		"watch-ignore": r.WatchIgnore, "hook": r.Hooks, "rlimit": r.Limits}
+	fs.VisitAll(func(f *pflag.Flag) {
+		key := strings.ReplaceAll(f.Name, "-", "_")
+		switch list, isList := lists[f.Name]; {
+		case slices.Contains(noKeys, f.Name):
+		case f.Name == "env":
+			names := []string{}
+			for _, kv := range r.Env {
+				name, _, _ := strings.Cut(kv, "=")
+				names = append(names, name)
+			}
+			all["env"] = names
+		case isList:
+			all[key] = append([]string{}, list...)
+		default:
+			all[key] = f.Value.String()
+		}
+	})
+	return all
+}
+
 // Schema is the JSON Schema of a file, for editors.
 func Schema(fs *pflag.FlagSet) ([]byte, error) {
 	word := map[string]any{"type": []string{"string", "number", "boolean"}}
@@ -271,8 +332,13 @@ func Schema(fs *pflag.FlagSet) ([]byte, error) {
 			"oneOf": []any{map[string]any{"type": "string", "minLength": 1}, map[string]any{"type": "array", "items": word, "minItems": 1}}},
 		"env": map[string]any{"description": "Environment of the workers.", "type": "object", "additionalProperties": word},
 	}
+	hooks := map[string]any{}
+	for _, event := range HookEvents {
+		hooks[event] = map[string]any{"oneOf": []any{map[string]any{"type": "string", "minLength": 1}, map[string]any{"type": "array", "items": map[string]any{"type": "string"}}}}
+	}
+	properties["hooks"] = map[string]any{"description": "Commands of the shell at an event.", "type": "object", "properties": hooks}
 	fs.VisitAll(func(f *pflag.Flag) {
-		if slices.Contains(noKeys, f.Name) || f.Name == "env" {
+		if slices.Contains(noKeys, f.Name) || f.Name == "env" || f.Name == "hook" {
 			return
 		}
 		_, usage := pflag.UnquoteUsage(f)

@@ -87,3 +87,17 @@ func ratio(quota, period string) float64 {
 	}
 	return q / p
 }
+
+// List returns the numbers of the CPUs that this process's affinity allows.
+func List() (list []int) {
+	var set unix.CPUSet
+	if unix.SchedGetaffinity(0, &set) != nil {
+		return nil
+	}
+	for n := range len(set) * 64 {
+		if set.IsSet(n) {
+			list = append(list, n)
+		}
+	}
+	return list
+}

@@ -11,15 +11,21 @@ import (
 // Events are the last lines of a log as JSON, whatever its own format, for who
 // asks later or wants to follow. It is safe for concurrent use.
 type Events struct {
-	mu    sync.Mutex // guards both
+	// Heard is given each line too; it must not block, nor keep it. Set it before
+	// the first.
+	Heard func(line []byte)
+
+	mu    sync.Mutex // guards all below
 	last  [][]byte
+	size  int // of last, in bytes
 	heard map[chan []byte]struct{}
 }
 
-// eventsMost is how many lines are kept; followMost how many one who follows may
+// eventsMost is how many lines are kept, and sizeMost how many bytes; followMost how many one who follows may
 // be behind, before it is let go of.
 const (
 	eventsMost = 500
+	sizeMost   = 512 << 10
 	followMost = 1000
 )
 
@@ -27,12 +33,16 @@ const (
 func (e *Events) Write(line []byte) (int, error) {
 	n := len(line)
 	line = bytes.Clone(line)
+	if e.Heard != nil {
+		e.Heard(line)
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if len(e.last) == eventsMost {
+	e.last, e.size = append(e.last, line), e.size+n
+	for len(e.last) > eventsMost || e.size > sizeMost && len(e.last) > 1 {
+		e.size -= len(e.last[0])
 		e.last = slices.Delete(e.last, 0, 1)
 	}
-	e.last = append(e.last, line)
 	for ch := range e.heard {
 		select {
 		case ch <- line:

@@ -22,6 +22,7 @@ import (
 type Log struct {
 	*slog.Logger
 	Events  *Events
+	Output  *Events // what workers write, where that is captured; nil: it is not
 	level   *slog.LevelVar
 	path    string
 	lines   chan []byte // never closed
@@ -66,7 +67,7 @@ func New(format string, level slog.Level, path, name string) (*Log, error) {
 		return l, nil
 	}
 	l.Logger = slog.New(both{tint.NewTextHandler(l, &tint.Options{
-		Level: least, TimeFormat: time.DateTime + ".000", NoColor: !colour(tty), ReplaceAttr: forPeople,
+		Level: least, TimeFormat: time.DateTime + ".000", NoColor: !Colour(tty), ReplaceAttr: forPeople,
 	}), events})
 	return l, nil
 }
@@ -166,8 +167,8 @@ func (l *Log) Reopen() error {
 	return nil
 }
 
-// colour follows NO_COLOR, FORCE_COLOR, CLICOLOR_FORCE and TERM=dumb.
-func colour(tty bool) bool {
+// Colour follows NO_COLOR, FORCE_COLOR, CLICOLOR_FORCE and TERM=dumb.
+func Colour(tty bool) bool {
 	forced := func(name string) bool { v := os.Getenv(name); return v != "" && v != "0" }
 	switch {
 	case os.Getenv("NO_COLOR") != "":

@@ -64,7 +64,8 @@ func Write(out io.Writer, m master.Metrics, fds int) error {
 	w.sample("handoff_open_fds", float64(fds))
 
 	w.counters("handoff_reloads_total", "Reloads by their outcome.", "outcome", c.Reloads, "served", "failed")
-	w.counters("handoff_worker_restarts_total", "Workers that ended and were not drained for a reload, by the reason.", "reason", c.Restarts, "crashed", "asked", "hung")
+	w.counters("handoff_worker_restarts_total", "Workers that ended and were not drained for a reload, by the reason.", "reason", c.Restarts, "crashed", "asked", "hung", "stalled", "recycled")
+	w.counter("handoff_worker_stalls_total", "Stalls of more than a second: a worker accepted nothing, while others did.", c.Stalls)
 	w.counter("handoff_steering_changes_total", "Times that the sockets to steer to have changed.", c.Steerings)
 	w.counter("handoff_connections_rescued_total", "Connections handed from a socket that nobody accepts from to a live worker.", c.Rescued)
 	w.counter("handoff_connections_stranded_total", "Connections that no worker took.", c.Stranded)

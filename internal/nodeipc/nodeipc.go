@@ -141,6 +141,9 @@ type (
 	// ReplaceMe is the program's {cmd:'disconnect'} or
 	// {event:'request-restart'}: it wants to be replaced, then drained.
 	ReplaceMe struct{}
+	// Requests is {cmd:'handoff:requests', requests:N}: the program has served N
+	// since its start.
+	Requests struct{ N int }
 	// Other is any other message of the program.
 	Other struct{}
 )
@@ -155,6 +158,7 @@ func (HandleTaken) message() {}
 func (HandleSent) message()  {}
 func (Ready) message()       {}
 func (ReplaceMe) message()   {}
+func (Requests) message()    {}
 func (Other) message()       {}
 
 // AddressType is Node's addressType.
@@ -193,8 +197,9 @@ type wire struct {
 // programWire has what is looked at in a message of the program's own: its
 // other fields may have any type.
 type programWire struct {
-	Cmd   any `json:"cmd"`
-	Event any `json:"event"`
+	Requests any `json:"requests"`
+	Cmd      any `json:"cmd"`
+	Event    any `json:"event"`
 }
 
 // Parse reads one line.
@@ -225,6 +230,10 @@ func parse(line []byte, depth int) (Message, error) {
 			return Ready{}, nil
 		case cmd == "disconnect", event == "request-restart":
 			return ReplaceMe{}, nil
+		case cmd == "handoff:requests":
+			if n, ok := p.Requests.(float64); ok && n >= 1 && n <= 1<<53 {
+				return Requests{int(n)}, nil
+			}
 		}
 		return Other{}, nil
 	}

@@ -2,6 +2,7 @@ package seat
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"os"
 	"runtime"
@@ -15,9 +16,10 @@ import (
 const Word = "__seat"
 
 // Args returns the arguments for the trampoline: the master's own executable is
-// started with them, with its end of the socketpair at descriptor fd.
-func Args(fd int, listenFDs int, path string, args []string) []string {
-	return append([]string{"handoff", Word, strconv.Itoa(fd), strconv.Itoa(listenFDs), path}, args...)
+// started with them, with its end of the socketpair at descriptor fd (-1: it has
+// none, and no filter), after listenFDs sockets from 3 on.
+func Args(fd, listenFDs int, c Conditions, path string, args []string) []string {
+	return append([]string{"handoff", Word, strconv.Itoa(fd), strconv.Itoa(listenFDs), c.text(), path}, args...)
 }
 
 // Trampoline becomes the program. args are what follows Word. It returns only
@@ -27,16 +29,21 @@ func Args(fd int, listenFDs int, path string, args []string) []string {
 // notification descriptor, or why there is none; the program runs then all the
 // same, and the master knows.
 func Trampoline(args []string) int {
-	if len(args) < 4 {
+	if len(args) < 5 {
 		fmt.Fprintln(os.Stderr, "handoff: "+Word+" is for handoff's own use")
 		return 2
 	}
 	pair, err1 := strconv.Atoi(args[0])
 	listenFDs, err2 := strconv.Atoi(args[1])
-	if err1 != nil || err2 != nil {
+	var conditions Conditions
+	if err1 != nil || err2 != nil || args[2] != "" && json.Unmarshal([]byte(args[2]), &conditions) != nil {
 		return 2
 	}
-	runtime.LockOSThread() // the filter is the thread's; exec makes it the process's
+	path, args := args[3], args[4:]
+	runtime.LockOSThread() // the filter is the thread's, so are nice and affinity; exec makes them the process's
+	if err := conditions.before(); err != nil {
+		return cannot(path, err)
+	}
 	if pair >= 0 {
 		fd, err := install()
 		var rights []byte
@@ -57,14 +64,24 @@ func Trampoline(args []string) int {
 			unix.Close(fd)
 		}
 	}
+	if err := conditions.drop(); err != nil {
+		return cannot(path, err)
+	}
 	env := os.Environ()
 	if listenFDs > 0 {
 		env = append(env, "LISTEN_PID="+strconv.Itoa(os.Getpid()))
 	}
-	err := syscall.Exec(args[2], args[3:], env)
-	fmt.Fprintf(os.Stderr, "handoff: cannot run %s: %v\n", args[2], err)
+	err := syscall.Exec(path, args, env)
+	cannot(path, err)
 	if err == syscall.ENOENT {
 		return 127
 	}
+	return 126
+}
+
+// cannot says why the program does not run, and returns the exit code for it, as
+// shells have it.
+func cannot(path string, err error) int {
+	fmt.Fprintf(os.Stderr, "handoff: cannot run %s: %v\n", path, err)
 	return 126
 }

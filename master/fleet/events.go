@@ -24,14 +24,28 @@ type (
 	Ready struct{ ID ID }
 	// Leave says that a worker wants to be replaced, then drained.
 	Leave struct{ ID ID }
+	// Tire says that a worker that serves is to be replaced when its turn comes:
+	// one slot at a time, not during a reload.
+	Tire struct {
+		ID     ID
+		Reason string
+	}
+	// Unfit says that a worker that starts must not serve.
+	Unfit struct {
+		ID     ID
+		Reason string
+	}
 	// Quiet says that nothing new can come to a worker any more.
 	Quiet struct{ ID ID }
 	// Drained says that a draining worker has ended its last connection.
 	Drained struct{ ID ID }
 	// Ping says that a worker is alive and well.
 	Ping struct{ ID ID }
-	// Hung says that it is not, by its own watchdog.
-	Hung struct{ ID ID }
+	// Hung says that it is not.
+	Hung struct {
+		ID     ID
+		Reason string
+	}
 	// Extend asks for more time to start or to drain, from now on.
 	Extend struct {
 		ID ID
@@ -51,6 +65,8 @@ func (Configure) event() {}
 func (Stop) event()      {}
 func (Ready) event()     {}
 func (Leave) event()     {}
+func (Tire) event()      {}
+func (Unfit) event()     {}
 func (Quiet) event()     {}
 func (Drained) event()   {}
 func (Ping) event()      {}
@@ -92,6 +108,13 @@ type (
 		ID     ID
 		Reason string
 	}
+	// Renew asks for a Reload: it is time.
+	Renew struct{}
+	// Recycle reports that a worker's turn to be replaced has come.
+	Recycle struct {
+		ID     ID
+		Reason string
+	}
 	// Unlisten gives up the addresses: everything stops.
 	Unlisten struct{}
 	// Live reports that a generation serves every slot.
@@ -119,6 +142,8 @@ func (Quiesce) action()  {}
 func (Drain) action()    {}
 func (Signal) action()   {}
 func (Abandon) action()  {}
+func (Renew) action()    {}
+func (Recycle) action()  {}
 func (Unlisten) action() {}
 func (Live) action()     {}
 func (Failed) action()   {}

@@ -55,6 +55,8 @@ type Config struct {
 	Canary       time.Duration // for which slot 0 alone must serve first in a reload
 	Watchdog     time.Duration // in which a worker that serves must ping; 0: it need not
 	DrainSpread  time.Duration // over which the drains of workers that retire together are spread
+	MaxAge       time.Duration // of serving, after which a worker is replaced; 0: never
+	ReloadEvery  time.Duration // after the last reload, the next one; 0: never
 }
 
 // Phase is where a worker is in its life.
@@ -92,8 +94,9 @@ type Worker struct {
 	InService bool // has been steered to, ever
 	Leaving   bool // wants to be replaced
 
-	extra    bool // was started in a slot that somebody served
-	hung     bool // has stopped pinging
+	extra    bool   // was started in a slot that somebody served
+	hung     bool   // has stopped pinging
+	tired    string // why it is to be replaced when its turn comes; "": it is not
 	asked    asked
 	drained  bool
 	started  time.Time
@@ -226,12 +229,18 @@ func (f *Fleet) observe(e Event) {
 		}
 	case Hung:
 		if w := f.worker(e.ID); w != nil && w.Phase == Serving {
-			f.hang(w)
+			f.hang(w, e.Reason)
 		}
 	case Extend:
 		f.extend(e)
 	case Leave:
 		f.leave(e.ID)
+	case Tire:
+		if w := f.worker(e.ID); w != nil && w.Phase == Serving && w.tired == "" {
+			w.tired = e.Reason
+		}
+	case Unfit:
+		f.unfit(e)
 	case Quiet:
 		if w := f.worker(e.ID); w != nil && w.Phase == Quieting {
 			f.drainInTurn(w)
@@ -258,6 +267,19 @@ func (f *Fleet) reload() {
 	f.wanted, f.began, f.proven = f.lastGen, f.now, false
 	f.known = append(f.known, f.wanted)
 	f.do(Prepare{f.wanted})
+}
+
+// unfit is a start that somebody has found wrong, by looking at what it serves.
+func (f *Fleet) unfit(e Unfit) {
+	w := f.worker(e.ID)
+	if w == nil || w.Phase != Starting {
+		return
+	}
+	s := f.failure(w)
+	f.term(w, e.Reason)
+	if w.Gen == f.wanted && w.Gen != f.live && (f.live != 0 || s.failures >= f.cfg.MaxFailures) {
+		f.giveUp(e.Reason)
+	}
 }
 
 func (f *Fleet) stop(now bool) {
@@ -291,13 +313,13 @@ func (f *Fleet) pinged(w *Worker) {
 
 // hang gives up a worker that serves and shows no life: its connections are
 // given to others at once, it is killed when it is replaced.
-func (f *Fleet) hang(w *Worker) {
+func (f *Fleet) hang(w *Worker, reason string) {
 	w.hung, w.pingBy = true, time.Time{}
 	w.Leaving = true
-	f.do(Abandon{ID: w.ID, Reason: hungReason})
+	f.do(Abandon{ID: w.ID, Reason: reason})
 	s := f.failure(w)
 	if w.Gen == f.wanted && w.Gen != f.live && (f.canaryUnderWay() || s.failures >= f.cfg.MaxFailures) {
-		f.giveUp(hungReason)
+		f.giveUp(reason)
 	}
 }
 

@@ -14,6 +14,8 @@ func (f *Fleet) plan() {
 		return
 	}
 	f.judge()
+	f.renew()
+	f.recycle()
 	set := f.choose()
 	f.steer(set)
 	f.retire(set)
@@ -25,7 +27,7 @@ func (f *Fleet) plan() {
 func (f *Fleet) expire() {
 	for _, w := range slices.Clone(f.workers) {
 		if w.Phase == Serving && !w.pingBy.IsZero() && !f.now.Before(w.pingBy) {
-			f.hang(w)
+			f.hang(w, hungReason)
 		}
 		if w.deadline.IsZero() || f.now.Before(w.deadline) {
 			continue
@@ -88,6 +90,68 @@ func (f *Fleet) judge() {
 	}
 	f.live = f.wanted
 	f.do(Live{Gen: f.live, Took: f.now.Sub(f.began)})
+}
+
+// renew reloads when that is due.
+func (f *Fleet) renew() {
+	if f.cfg.ReloadEvery <= 0 || f.live == 0 || f.wanted != f.live {
+		return
+	}
+	if due := f.began.Add(f.cfg.ReloadEvery); f.now.Before(due) {
+		f.by(due)
+		return
+	}
+	f.began = f.now
+	f.do(Renew{})
+}
+
+// recycle replaces workers that are tired or too old: one, when every slot is served
+// by one that stays and nobody starts. Its own replacement comes first.
+func (f *Fleet) recycle() {
+	if f.live == 0 || f.wanted != f.live {
+		return // a reload replaces everybody
+	}
+	var due *Worker
+	for _, w := range f.workers {
+		if w.Phase != Serving || w.Slot >= f.cfg.Slots || w.Gen != f.live {
+			continue
+		}
+		if w.tired == "" && f.cfg.MaxAge > 0 {
+			if at := w.readyAt.Add(f.age(w)); f.now.Before(at) {
+				f.by(at)
+			} else {
+				w.tired = tooOld
+			}
+		}
+		if w.tired != "" && !w.Leaving && due == nil {
+			due = w
+		}
+	}
+	if due == nil {
+		return
+	}
+	for slot := range f.cfg.Slots {
+		if w := f.serving(slot, f.live); w == nil || w.Leaving {
+			return
+		}
+	}
+	if slices.ContainsFunc(f.workers, func(w *Worker) bool { return w.Phase == Starting }) {
+		return
+	}
+	due.Leaving = true
+	if due.tired != tooOld {
+		f.failure(due) // paces a limit that every worker is beyond from the start
+	}
+	f.do(Recycle{ID: due.ID, Reason: due.tired})
+}
+
+const tooOld = "older than its maximum age"
+
+// age is how old a worker may become: up to a tenth less than configured, so that
+// those that started together do not all go together. It is taken from the ID, so
+// that a step is repeatable.
+func (f *Fleet) age(w *Worker) time.Duration {
+	return f.cfg.MaxAge - f.cfg.MaxAge/10*time.Duration(uint32(w.ID)*2654435761>>24)/256
 }
 
 // canaryUnderWay tells whether only slot 0 may have the wanted generation yet.
@@ -184,7 +248,7 @@ func (f *Fleet) retire(set []*Worker) {
 			continue
 		}
 		if w.hung {
-			f.kill(w, hungReason)
+			f.kill(w, "it shows no life, and is replaced")
 			continue
 		}
 		if w.InService {

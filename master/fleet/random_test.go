@@ -59,6 +59,12 @@ func newWorld(t *testing.T, seed uint64) *world {
 	if r.IntN(4) == 0 {
 		cfg.DrainSpread = 20 * time.Second
 	}
+	if r.IntN(4) == 0 {
+		cfg.MaxAge = 40 * time.Second
+	}
+	if r.IntN(8) == 0 {
+		cfg.ReloadEvery = 60 * time.Second
+	}
 	return &world{t: t, r: r, cfg: cfg, f: New(cfg), now: time.Unix(1000, 0),
 		alive: map[ID]*proc{}, steered: map[int]ID{}, gens: map[Gen]bool{}}
 }
@@ -76,9 +82,12 @@ func (w *world) step(e Event) {
 	}
 	w.log = append(w.log, fmt.Sprintf("%v %T%+v", w.now.Sub(time.Unix(1000, 0)), e, e))
 	actions, wake := w.f.Step(w.now, e)
+	renew := false
 	for _, a := range actions {
 		w.log = append(w.log, "    "+say(a))
 		w.act(a)
+		_, is := a.(Renew)
+		renew = renew || is
 	}
 	w.wake = wake
 	if !wake.IsZero() && wake.Before(w.now) {
@@ -94,6 +103,9 @@ func (w *world) step(e Event) {
 		}
 	}
 	w.count()
+	if renew {
+		w.step(Reload{})
+	}
 }
 
 func (w *world) lit(slot int) bool {
@@ -229,11 +241,11 @@ func (w *world) random() {
 		}
 	case n < 45:
 		if id := w.any(everyone); id != 0 {
-			w.step([]Event{Hung{id}, Extend{id, time.Duration(w.r.IntN(5000)) * time.Millisecond}}[w.r.IntN(2)])
+			w.step([]Event{Hung{ID: id}, Extend{id, time.Duration(w.r.IntN(5000)) * time.Millisecond}}[w.r.IntN(2)])
 		}
 	case n < 47:
 		if id := w.any(everyone); id != 0 {
-			w.step(Leave{id})
+			w.step([]Event{Leave{id}, Tire{id, "tired"}, Unfit{id, "unfit"}}[w.r.IntN(3)])
 		}
 	case n < 60:
 		if id := w.any(func(_ ID, p *proc) bool { return p.quiet }); id != 0 {
@@ -254,7 +266,7 @@ func (w *world) random() {
 			w.step(Quiet{id})
 			w.step(Exited{ID: id})
 			w.step(Ping{id})
-			w.step(Hung{id})
+			w.step(Hung{ID: id})
 		}
 	case n < 80:
 		if id := w.any(func(_ ID, p *proc) bool { return p.ready }); id != 0 {
@@ -278,6 +290,7 @@ func (w *world) random() {
 func (w *world) settle() {
 	// A kind world pings. For it to come to rest it need not.
 	w.f.cfg.Watchdog = 0
+	w.f.cfg.MaxAge, w.f.cfg.ReloadEvery = 0, 0
 	for id := range w.alive {
 		w.step(Ping{id})
 	}

@@ -18,6 +18,7 @@ var update = flag.Bool("update", false, "rewrite testdata/*.txt with what happen
 // rewrites the answers; the diff is the review. Lines:
 //
 //	config slots=2 strategy=slot ready=10s …   (first; the rest have test defaults)
+//	tire ID reason | unfit ID reason
 //	reload | scale N | stop | stop now
 //	ready ID… | leave ID… | quiet ID… | drained ID… | exit ID [reason]
 //	ping ID… | hung ID… | extend ID DURATION
@@ -97,6 +98,13 @@ func replay(t *testing.T, text string) string {
 			step(Stop{Now: rest(1) == "now"})
 		case "ready":
 			ids(func(id ID) Event { return Ready{id} })
+		case "tire", "unfit":
+			n, _ := strconv.Atoi(w[1])
+			if w[0] == "tire" {
+				step(Tire{ID: ID(n), Reason: rest(2)})
+			} else {
+				step(Unfit{ID: ID(n), Reason: rest(2)})
+			}
 		case "leave":
 			ids(func(id ID) Event { return Leave{id} })
 		case "quiet":
@@ -106,7 +114,7 @@ func replay(t *testing.T, text string) string {
 		case "ping":
 			ids(func(id ID) Event { return Ping{id} })
 		case "hung":
-			ids(func(id ID) Event { return Hung{id} })
+			ids(func(id ID) Event { return Hung{ID: id, Reason: "hung"} })
 		case "extend":
 			n, _ := strconv.Atoi(w[1])
 			d, err := time.ParseDuration(w[2])
@@ -154,7 +162,7 @@ func parseConfig(t *testing.T, words []string) Config {
 	c := testConfig()
 	durations := map[string]*time.Duration{"ready": &c.ReadyTimeout, "quiet": &c.QuietTimeout, "drain": &c.DrainTimeout,
 		"respawn": &c.Respawn, "backoff": &c.Backoff, "stable": &c.Stable, "canary": &c.Canary,
-		"watchdog": &c.Watchdog, "spread": &c.DrainSpread}
+		"watchdog": &c.Watchdog, "spread": &c.DrainSpread, "age": &c.MaxAge, "every": &c.ReloadEvery}
 	numbers := map[string]*int{"slots": &c.Slots, "surge": &c.Surge, "failures": &c.MaxFailures}
 	for _, w := range words {
 		k, v, _ := strings.Cut(w, "=")
@@ -194,6 +202,10 @@ func say(a Action) string {
 		return fmt.Sprintf("%s %d: %s", map[bool]string{false: "TERM", true: "KILL"}[a.Kill], a.ID, a.Reason)
 	case Abandon:
 		return fmt.Sprintf("abandon %d: %s", a.ID, a.Reason)
+	case Renew:
+		return "renew"
+	case Recycle:
+		return fmt.Sprintf("recycle %d: %s", a.ID, a.Reason)
 	case Unlisten:
 		return "unlisten"
 	case Live:

@@ -12,7 +12,8 @@
 //      next request still finds an answer.
 //
 // Until the drain begins nothing is changed but process.env, which is put back
-// to what the user had, and cluster.worker.disconnect.
+// to what the user had, and cluster.worker.disconnect; with --max-requests also
+// emit of http.Server and https.Server.
 //
 // Touched: http.ServerResponse.prototype.writeHead, http.Server.prototype and
 // https.Server.prototype.closeIdleConnections (Node >= 18.2; before, Node leaves
@@ -22,6 +23,7 @@ const LINGER = 'HANDOFF_PRELOAD_LINGER_MS'
 const OPTIONS = 'HANDOFF_PRELOAD_NODE_OPTIONS'
 const SIGNAL = 'HANDOFF_PRELOAD_SIGNAL' // behind a launcher: what tells us to drain
 const NOTIFY = 'HANDOFF_PRELOAD_NOTIFY' // behind a launcher, where ready is waited for: the program that says it
+const REQUESTS = 'HANDOFF_MAX_REQUESTS' // that are served, before the worker is replaced
 const RECHECK_MS = 250
 const EXIT_MS = 2000 // for the exit, after the last connection has ended
 
@@ -38,7 +40,10 @@ if (linger !== undefined && process.env[SIGNAL]) {
   else process.env.NODE_OPTIONS = process.env[OPTIONS]
   delete process.env[LINGER]
   delete process.env[OPTIONS]
-  if (process.channel) attach(Number(linger))
+  if (process.channel) {
+    attach(Number(linger))
+    if (Number(process.env[REQUESTS]) > 0) countRequests(Number(process.env[REQUESTS]))
+  }
 }
 
 function attach (lingerMs) {
@@ -52,6 +57,23 @@ function attach (lingerMs) {
     }
   })
   replaceFirst(() => draining)
+}
+
+// countRequests tells the master when as many requests have come.
+function countRequests (most) {
+  let requests = 0
+  const { Server } = require('http')
+  const count = (prototype) => {
+    const emit = prototype.emit
+    prototype.emit = function (event) {
+      if (event === 'request' && ++requests === most && process.connected) {
+        process.send({ cmd: 'handoff:requests', requests }, () => {})
+      }
+      return emit.apply(this, arguments)
+    }
+  }
+  count(Server.prototype)
+  count(require('https').Server.prototype)
 }
 
 // attachBehind waits for a server of this process to listen. From then on the

@@ -1,0 +1,38 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// HookEvents are what hooks can be for, in the order of a life.
+var HookEvents = []string{
+	"cluster.started", "cluster.reloading", "cluster.reloaded", "cluster.failed", "cluster.changed", "cluster.shutdown", "cluster.stopped",
+	"worker.started", "worker.ready", "worker.draining", "worker.shutdown", "worker.crashed",
+	BeforeReload, BeforeReady,
+}
+
+// The hooks that may refuse.
+const (
+	BeforeReload = "before_reload"
+	BeforeReady  = "before_ready"
+)
+
+// HookCommands returns the commands of each event, in the order that they were
+// given in.
+func (r *Run) HookCommands() (map[string][]string, error) {
+	hooks := map[string][]string{}
+	for _, text := range r.Hooks {
+		event, command, ok := strings.Cut(text, "=")
+		event = strings.ReplaceAll(event, "before-", "before_")
+		if !ok || strings.TrimSpace(command) == "" {
+			return nil, fmt.Errorf("invalid --hook %q: want EVENT=COMMAND, like worker.crashed=./notify.sh", event)
+		}
+		if !slices.Contains(HookEvents, event) {
+			return nil, fmt.Errorf("invalid --hook: there is no event %q%s", event, nearest(event, HookEvents, "; there are "+strings.Join(HookEvents, ", ")))
+		}
+		hooks[event] = append(hooks[event], command)
+	}
+	return hooks, nil
+}
