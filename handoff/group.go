@@ -169,8 +169,30 @@ const backlogMost = -1
 // Addr is the address, with the port that the kernel chose if it was 0.
 func (g *Group) Addr() netip.AddrPort { return g.addr }
 
-// Balance is what the group was made with.
+// Balance is how new connections are spread.
 func (g *Group) Balance() Balance { return g.cfg.Balance }
+
+// SetBalance changes it, between Even and Sticky: at once, for new connections.
+// To or from Shared it cannot be changed.
+func (g *Group) SetBalance(b Balance) error {
+	if b == g.cfg.Balance {
+		return nil
+	}
+	if b == Shared || g.cfg.Balance == Shared {
+		return fmt.Errorf("cannot change the balance of %v between %v and %v: its sockets are others", g.addr, g.cfg.Balance, b)
+	}
+	g.cfg.Balance = b
+	g.balance.reset(len(g.seats))
+	g.armed, g.calm, g.next = false, false, time.Time{}
+	err := g.apply()
+	for _, s := range g.seats {
+		if s != nil {
+			g.arrange(s)
+		}
+	}
+	g.rest()
+	return err
+}
 
 // Steerable tells whether connections can be steered. Where they cannot, a
 // slot's socket goes from one worker of the slot to the next, both accept in

@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"handoff/internal/load"
 )
 
 // configured is a handoff that runs by the file of a folder.
@@ -188,6 +190,47 @@ func TestWatch(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	w.stop()
+}
+
+// The balance changes at once, for new connections, and nothing is lost by it.
+func TestBalanceChanges(t *testing.T) {
+	text := "command = \"app.js\"\nworkers = 3\nkeepalive_linger = 0.1\nbalance = \"even\"\n[env]\nWHO = \"x\"\n"
+	w, file, command := configured(t, text, nil, nil)
+	run := w.load(load.Config{Clients: 8})
+	put(t, filepath.Join(filepath.Dir(file), "app.js"), "require('http').createServer((q, r) => r.end(String(process.pid))).listen(process.env.PORT)", 0o644)
+	spread := func() int {
+		pids := map[string]bool{}
+		for range 60 {
+			pids[w.answer("/")] = true
+		}
+		return len(pids)
+	}
+	command(0, "reload")
+	if n := spread(); n != 3 {
+		t.Errorf("%d workers answer one client with even", n)
+	}
+	put(t, file, strings.Replace(text, "even", "sticky", 1), 0o644)
+	command(0, "reload")
+	if n := spread(); n != 1 {
+		t.Errorf("%d workers answer one client with sticky", n)
+	}
+	w.killMaster()
+	if n := spread(); n != 1 {
+		t.Errorf("%d workers answer one client with sticky, after a death of the master", n)
+	}
+	put(t, file, strings.Replace(text, "even", "shared", 1), 0o644)
+	command(0, "reload")
+	if e := w.await("config.later"); !strings.Contains(e.Msg, "balance") {
+		t.Errorf("%+v", e)
+	}
+	put(t, file, text, 0o644)
+	command(0, "reload")
+	if n := spread(); n != 3 {
+		t.Errorf("%d workers answer one client with even again", n)
+	}
+	w.nothingLost(run)
+	w.signal(syscall.SIGTERM)
+	w.await("cluster.stopped")
 }
 
 // What the file says is put into effect by a reload, by none that crashes: not by the

@@ -44,7 +44,10 @@ const (
 
 // Live is what may change while a master runs: at a reload.
 type Live struct {
-	Fleet   fleet.Config
+	Fleet     fleet.Config
+	SlotsMost int // that there may be, scaled by hand
+	// Balance is of all addresses. Between Shared and others it is not changed.
+	Balance handoff.Balance
 	Command Command
 	// DrainSignal is what drain is under the bind contract.
 	DrainSignal unix.Signal
@@ -80,8 +83,7 @@ type Config struct {
 	// it returns when the master ends: follows tells that another takes over.
 	Control func(Control) (stop func(follows bool))
 	Live
-	SlotsMost int // for SIGTTIN
-	Contract  Contract
+	Contract Contract
 	// Listen is given to every worker at its start, under any contract.
 	Listen []Listen
 	// Passed are sockets that a service manager has passed; Run owns them.
@@ -114,7 +116,6 @@ type Config struct {
 	// Reread reads the configuration again. later names what has changed and
 	// needs a new handoff.
 	Reread     func() (live Live, later []string, err error)
-	Balance    handoff.Balance
 	NoSteering bool // as if the kernel refused the steering program
 	// Admin serves a listener, which it owns, and returns how to stop; nil: there
 	// is none. AdminAddr is where it listens: the keeper has the socket, so that
@@ -579,6 +580,14 @@ func (m *Master) reread() error {
 	slots := m.cfg.Fleet.Slots
 	m.cfg.Live = live
 	m.keepProgram()
+	if m.addrs.balance != live.Balance {
+		m.addrs.balance = live.Balance
+		for _, a := range m.addrs.list {
+			if a.group != nil {
+				m.trouble(a.group.SetBalance(live.Balance))
+			}
+		}
+	}
 	m.step(fleet.Configure{Config: live.Fleet})
 	if live.Fleet.Slots != slots { // who has scaled by hand keeps that, as long as the file does not change
 		m.scaleTo(live.Fleet.Slots)

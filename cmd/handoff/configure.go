@@ -74,7 +74,7 @@ func checkCommand() *cobra.Command {
 	asJSON := false
 	c := &cobra.Command{
 		Use:   "check [flags] [--] [COMMAND [ARG...] | DIR]",
-		Short: "Look for mistakes in handoff.toml and flags, without running anything",
+		Short: "Look for mistakes in the configuration; nothing runs",
 		Long: `Read the configuration as handoff run would, and say what would run. Nothing is started, and no port is touched.
 Exit code: 0 it is right; 1 what is to be run is not there; 2 the configuration is wrong.`,
 		Example: `  handoff check

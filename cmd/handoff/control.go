@@ -501,6 +501,9 @@ func follows(args []string, path string, last int, follow bool, f func(line []by
 			for _, f := range end {
 				f()
 			}
+			if err != nil && !errors.Is(err, admin.ErrNotRunning) {
+				err = failed{err}
+			}
 			return err
 		}
 		time.Sleep(look) // the next master

@@ -49,9 +49,8 @@ func run(args []string, asMaster bool) int {
 		Short: "Runs network programs with zero downtime",
 		Long: `handoff runs N copies of a network program and holds its listening sockets.
 A reload overlaps old and new: not one connection is refused, reset or left hanging.`,
-		Example: `  handoff run server.js                start it, as many workers as there are CPUs
-  handoff run -n 4 server.js --port 80 four workers; what follows the program is its own
-  kill -USR2 PID                       put the code that is on disk now into service`,
+		Example: `  handoff run -n 4 server.js --port 80  what follows the program is its own
+  kill -USR2 PID                        put the code that is on disk now into service`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -66,7 +65,32 @@ A reload overlaps old and new: not one connection is refused, reset or left hang
 		return fmt.Errorf("%w; `%s --help` lists the options", err, c.CommandPath())
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(runCommand(&code, asMaster), statusCommand(), reloadCommand(), scaleCommand(), restartCommand(), stopCommand(), waitCommand(), eventsCommand(), logsCommand(), configCommand(), listCommand(), upgradeCommand(), notifyCommand(), initCommand(), checkCommand(), systemdCommand(), versionCommand())
+	root.SetHelpCommand(&cobra.Command{Use: "help", Hidden: true, RunE: helpOn(root)})
+	root.AddGroup(&cobra.Group{ID: "run", Title: "Run"}, &cobra.Group{ID: "look", Title: "Look"}, &cobra.Group{ID: "change", Title: "Change"}, &cobra.Group{ID: "set", Title: "Set up"})
+	add := func(group string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("run", runCommand(&code, asMaster), waitCommand())
+	add("look", listCommand(), statusCommand(), topCommand(), eventsCommand(), logsCommand(), configCommand())
+	add("change", reloadCommand(), scaleCommand(), restartCommand(), upgradeCommand(), stopCommand())
+	add("set", initCommand(), checkCommand(), systemdCommand(), doctorCommand())
+	root.AddCommand(notifyCommand(), versionCommand(), manCommand(root), hooksTopic())
+	for _, c := range root.Commands() {
+		if strings.Contains(c.Use, "[NAME]") {
+			c.ValidArgsFunction = serviceNames
+		}
+	}
+	usual := root.HelpFunc()
+	root.SetHelpFunc(func(c *cobra.Command, args []string) {
+		if c == root {
+			fmt.Print(screen(root))
+			return
+		}
+		usual(c, args)
+	})
 	root.SetArgs(numbers(args))
 	if err := root.Execute(); err != nil {
 		var f failed

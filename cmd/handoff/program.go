@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,8 +82,12 @@ func configured(flags *pflag.FlagSet, cfg *config.Run, args []string, asMaster, 
 	default:
 		file, err = findFile(cfg, here, dir)
 	}
-	if err != nil {
+	var pe *fs.PathError
+	if errors.As(err, &pe) { // it is not there, or cannot be read
 		return p, nil, failed{err}
+	}
+	if err != nil {
+		return p, nil, err
 	}
 	if file != nil {
 		here = filepath.Dir(file.Path) // what is relative in it is so to it
@@ -140,7 +145,7 @@ func findFile(cfg *config.Run, here, dir string) (*config.File, error) {
 				return nil, nil
 			}
 			if path = rackPath(dir); path == "" {
-				return nil, fmt.Errorf("cannot run %s: there is no %s in it, and no %s or %s", dir, config.FileName, config.RackFile, config.RackmanFile)
+				return nil, failed{fmt.Errorf("cannot run %s: there is no %s in it, and no %s or %s", dir, config.FileName, config.RackFile, config.RackmanFile)}
 			}
 		}
 	case !filepath.IsAbs(path):

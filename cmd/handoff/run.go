@@ -175,7 +175,6 @@ func supervise(cfg *config.Run, what program, args []string, asMaster bool) (cod
 		Name: name, Version: version, PID: pid, Control: watched(files, control(name, log, effective)),
 		Live:       live,
 		Reread:     reread(log, files, hooking, effective, &given, os.Args[2:]),
-		SlotsMost:  cfg.SlotsMost(),
 		Contract:   master.Contract(contract),
 		Listen:     listens,
 		Passed:     passed,
@@ -191,7 +190,6 @@ func supervise(cfg *config.Run, what program, args []string, asMaster bool) (cod
 		Upgrade:    up.Start,
 		Changed:    upgrade.Changed,
 		Upgraded:   up.Candidate(),
-		Balance:    map[string]handoff.Balance{"even": handoff.Even, "sticky": handoff.Sticky, "shared": handoff.Shared}[cfg.Balance],
 		NoSteering: cfg.NoSteering,
 		Admin:      public,
 		AdminAddr:  adminAddr(cfg.Admin),
@@ -260,6 +258,7 @@ func settings(cfg *config.Run, what program, log *slog.Logger) (live master.Live
 		},
 		DrainSignal: signal, Ports: ports, Hold: hold, ReadyWhen: master.ReadyWhen(cfg.ReadyWhen), QuietGrace: min(quietGrace, cfg.QuietTimeout),
 		Environ: environ(cfg, what.command(), log), Program: program,
+		SlotsMost: cfg.SlotsMost(), Balance: map[string]handoff.Balance{"even": handoff.Even, "sticky": handoff.Sticky, "shared": handoff.Shared}[cfg.Balance],
 		Conditions: conditions, MemoryMost: memory, MaxRequests: cfg.MaxRequests, StallKill: cfg.StallKill,
 	}, nil
 }
@@ -278,11 +277,19 @@ func workerEnviron(cfg *config.Run) []string {
 // fixed are the keys that a running handoff cannot change, as they are.
 func fixed(cfg *config.Run) map[string]string {
 	return map[string]string{
-		"contract": cfg.Contract, "balance": cfg.Balance, "listen": fmt.Sprint(cfg.Listen), "name": cfg.Name, "pid_file": cfg.PIDFile,
+		"contract": cfg.Contract, "balance": fixedBalance(cfg), "listen": fmt.Sprint(cfg.Listen), "name": cfg.Name, "pid_file": cfg.PIDFile,
 		"admin": cfg.Admin, "admin_token_file": cfg.AdminToken,
 		"capture": fmt.Sprint(cfg.LogPrefix, cfg.Capture, cfg.CaptureDir), "pdeathsig": cfg.Death,
 		"log": cfg.Log, "log_file": cfg.LogFile, "upgrade_timeout": cfg.UpgradeTimeout.String(),
 	}
+}
+
+// fixedBalance tells the kinds of sockets apart: what is not shared can change.
+func fixedBalance(cfg *config.Run) string {
+	if cfg.Balance == "shared" {
+		return cfg.Balance
+	}
+	return ""
 }
 
 // publicOf is what serves --admin; nil: nothing does.
@@ -346,10 +353,14 @@ func reread(log *logging.Log, files *watcher, hooking *hooks.Runner, effective *
 				later = append(later, key)
 			}
 		}
-		cfg.Contract, cfg.Balance, cfg.Death = before.Contract, before.Balance, before.Death
+		cfg.Contract, cfg.Death = before.Contract, before.Death
+		if fixedBalance(cfg) != fixedBalance(before) {
+			cfg.Balance = before.Balance
+		}
 		if live, err = settings(cfg, what, log.Logger); err != nil {
 			return live, nil, err
 		}
+		before.Balance = cfg.Balance
 		log.SetLevel(cfg.Level())
 		files.set(watchConfig(cfg, what))
 		hooking.Set(hooksOf(cfg, what))

@@ -21,7 +21,7 @@ func systemdCommand() *cobra.Command {
 	version := 0
 	c := &cobra.Command{
 		Use:   "systemd [flags] [--] COMMAND [ARG...]",
-		Short: "Print a systemd unit for a command line of `handoff run`",
+		Short: "Print a systemd unit for a command line",
 		Long: `Print a hardened unit that runs the command line: the flags are those of
 ` + "`handoff run`" + `. --user and --group are the unit's: handoff itself runs as that user.
 

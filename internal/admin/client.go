@@ -87,7 +87,8 @@ func (c *Client) Stream(path string, f func(line []byte)) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s says: %s", c.Name, resp.Status)
+		body, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+		return c.problem(resp.Status, body)
 	}
 	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(nil, 1<<20)
@@ -120,6 +121,15 @@ func (c *Client) wrong(err error) error {
 	return fmt.Errorf("cannot ask %s: %w", c.Name, err)
 }
 
+// problem puts a refusal in words.
+func (c *Client) problem(status string, body []byte) error {
+	var p Problem
+	if json.Unmarshal(body, &p) != nil || p.Error == "" {
+		p.Error = status
+	}
+	return fmt.Errorf("%s says: %s", c.Name, p.Error)
+}
+
 func (c *Client) ask(method, path string, v any) error {
 	req, err := http.NewRequest(method, "http://handoff"+path, nil)
 	if err != nil {
@@ -141,11 +151,7 @@ func (c *Client) ask(method, path string, v any) error {
 		return fmt.Errorf("cannot ask %s: %w", c.Name, ErrEnded) // this master; the next one may answer
 	}
 	if resp.StatusCode != http.StatusOK {
-		var p Problem
-		if json.Unmarshal(body, &p) != nil || p.Error == "" {
-			p.Error = resp.Status
-		}
-		return fmt.Errorf("%s says: %s", c.Name, p.Error)
+		return c.problem(resp.Status, body)
 	}
 	return json.Unmarshal(body, v)
 }

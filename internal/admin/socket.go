@@ -69,16 +69,8 @@ func Clean(name string) string {
 // answers, the pid is added to the name. The caller closes it, which removes it.
 func Listen(name string) (net.Listener, error) {
 	dir := Dir()
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("cannot make the control socket: %w", err)
-	}
-	// Whoever can write to the folder could put a socket of their own there.
-	info, err := os.Lstat(dir)
-	if err != nil {
-		return nil, fmt.Errorf("cannot make the control socket: %w", err)
-	}
-	if st := info.Sys().(*syscall.Stat_t); !info.IsDir() || int(st.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
-		return nil, fmt.Errorf("cannot make the control socket: %s is not a folder that only this user can write to", dir)
+	if err := makeDir(dir); err != nil {
+		return nil, err
 	}
 	for _, n := range []string{name, name + "-" + strconv.Itoa(os.Getpid())} {
 		path := filepath.Join(dir, n+".sock")
@@ -97,6 +89,25 @@ func Listen(name string) (net.Listener, error) {
 
 // listen binds under another name and renames, so that nobody can connect
 // before the mode is right, and what a killed master has left is replaced.
+// makeDir makes the folder of the control sockets, and looks whose it is.
+func makeDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("cannot make the control socket: %w", err)
+	}
+	// Whoever can write to the folder could put a socket of their own there.
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return fmt.Errorf("cannot make the control socket: %w", err)
+	}
+	if st := info.Sys().(*syscall.Stat_t); !info.IsDir() || int(st.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("cannot make the control socket: %s is not a folder that only this user can write to", dir)
+	}
+	return nil
+}
+
+// CheckDir tells why no control socket can be made; nil: it can.
+func CheckDir() error { return makeDir(Dir()) }
+
 func listen(path string) (*net.UnixListener, error) {
 	tmp := path + "." + strconv.Itoa(os.Getpid())
 	os.Remove(tmp)

@@ -1,0 +1,60 @@
+package integration
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// The whole command line, as users type it: testdata/script/*.txtar. Besides
+// testscript's own words there are
+//
+//	code N PROGRAM ARG...   runs a program, which must end with that exit code
+//	port NAME               puts a free port into a variable
+//	lines N                 the last stdout or stderr has so many lines
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("PATH", filepath.Dir(binary)+string(os.PathListSeparator)+os.Getenv("PATH"))
+			env.Setenv("HANDOFF_RUNTIME_DIR", filepath.Join(env.WorkDir, ".run"))
+			env.Setenv("HANDOFF_STATE_DIR", os.Getenv("HANDOFF_STATE_DIR"))
+			env.Setenv("HOME", env.WorkDir)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"code": func(ts *testscript.TestScript, neg bool, args []string) {
+				if neg || len(args) < 2 {
+					ts.Fatalf("usage: code N program args")
+				}
+				want, _ := strconv.Atoi(args[0])
+				got := 0
+				if err := ts.Exec(args[1], args[2:]...); err != nil {
+					var ee *exec.ExitError
+					if !errors.As(err, &ee) {
+						ts.Fatalf("%v", err)
+					}
+					got = ee.ExitCode()
+				}
+				if got != want {
+					ts.Fatalf("exit code %d, want %d", got, want)
+				}
+			},
+			"port": func(ts *testscript.TestScript, neg bool, args []string) { ts.Setenv(args[0], freePort(t)) },
+			"lines": func(ts *testscript.TestScript, neg bool, args []string) {
+				want, _ := strconv.Atoi(args[0])
+				text := ts.ReadFile("stdout") + ts.ReadFile("stderr")
+				if n := strings.Count(text, "\n"); n != want {
+					ts.Fatalf("%d lines, want %d:\n%s", n, want, text)
+				}
+			},
+		},
+	})
+}

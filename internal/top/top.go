@@ -1,0 +1,398 @@
+// Package top is the screen of `handoff top`. It asks a running handoff as any
+// client does, and knows nothing else of it.
+package top
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+	"charm.land/lipgloss/v2"
+	"github.com/charmbracelet/x/ansi"
+
+	"handoff/internal/admin"
+	"handoff/internal/capture"
+	"handoff/master"
+)
+
+// every is how often the status is asked for, kept is how many values a sparkline
+// has, lines how many of a log are remembered.
+const (
+	every = 500 * time.Millisecond
+	kept  = 16
+	lines = 200
+)
+
+// Run shows the screen until the user ends it.
+func Run(client *admin.Client) error {
+	m := &model{client: client, width: 80, height: 24, history: map[int]*history{}}
+	p := tea.NewProgram(m)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	for name, path := range map[string]string{"events": "/v1/events", "output": "/v1/logs"} {
+		go stream(ctx, client, path, func(line []byte) { p.Send(lineMsg{name, line}) }) // ends with the process
+	}
+	_, err := p.Run()
+	return err
+}
+
+// stream follows one log, also over masters.
+func stream(ctx context.Context, client *admin.Client, path string, f func([]byte)) {
+	var seen time.Time
+	for ctx.Err() == nil {
+		client.Stream(path+"?follow=1&last=100", func(line []byte) {
+			var e struct{ Time time.Time }
+			if json.Unmarshal(line, &e) == nil && e.Time.After(seen) {
+				seen = e.Time
+				f(slices.Clone(line))
+			}
+		})
+		time.Sleep(every) // the next master, or there is no such log
+	}
+}
+
+type (
+	statusMsg struct {
+		s   master.Status
+		at  time.Time
+		err error
+	}
+	lineMsg struct {
+		of   string
+		line []byte
+	}
+	doneMsg struct{ text string }
+)
+
+// history is what a slot's worker did, for sparklines.
+type history struct {
+	worker int
+	cpu    float64 // seconds, at the last look
+	at     time.Time
+	load   []float64 // of a CPU
+	queue  []float64
+}
+
+type model struct {
+	client        *admin.Client
+	width, height int
+	s             master.Status
+	known         bool
+	err           error
+	at            time.Time
+	history       map[int]*history // by worker
+	selected      int              // of the table's rows
+	output        bool             // what workers write is shown, not events
+	events        []string
+	written       []string
+	said          string // what came of the last key
+	asking        bool   // to stop everything
+}
+
+func (m *model) Init() tea.Cmd { return m.ask }
+
+func (m *model) ask() tea.Msg {
+	var s master.Status
+	err := m.client.Get("/v1/status", &s)
+	return statusMsg{s, time.Now(), err}
+}
+
+func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
+	switch msg := msg.(type) {
+	case tea.WindowSizeMsg:
+		m.width, m.height = max(msg.Width, 40), max(msg.Height, 10)
+	case statusMsg:
+		m.took(msg)
+		return m, tea.Tick(every, func(time.Time) tea.Msg { return m.ask() })
+	case lineMsg:
+		m.heard(msg)
+	case doneMsg:
+		m.said = msg.text
+	case tea.KeyPressMsg:
+		return m, m.pressed(msg.String())
+	}
+	return m, nil
+}
+
+func (m *model) took(msg statusMsg) {
+	if m.err = msg.err; msg.err != nil {
+		return
+	}
+	before := m.s.Workers
+	m.s, m.known, m.at = msg.s, true, msg.at
+	m.selected = follow(before, m.s.Workers, m.selected)
+	there := map[int]bool{}
+	for _, w := range m.s.Workers {
+		there[w.Worker] = true
+		h := m.history[w.Worker]
+		if h == nil {
+			h = &history{worker: w.Worker}
+			m.history[w.Worker] = h
+		}
+		if !h.at.IsZero() && msg.at.After(h.at) {
+			h.load = last(append(h.load, max(w.CPU-h.cpu, 0)/msg.at.Sub(h.at).Seconds()))
+		}
+		h.cpu, h.at = w.CPU, msg.at
+		h.queue = last(append(h.queue, float64(w.Queue)))
+	}
+	for id := range m.history {
+		if !there[id] {
+			delete(m.history, id)
+		}
+	}
+}
+
+// follow finds the row that was selected in a new table: of the same worker, else of
+// the same slot, in service if there is one.
+func follow(before, now []master.WorkerStatus, selected int) int {
+	if selected < len(before) {
+		was := before[selected]
+		of := -1
+		for i, w := range now {
+			switch {
+			case w.Worker == was.Worker && w.Phase != "draining":
+				return i
+			case w.Slot == was.Slot && (of < 0 || w.Steered):
+				of = i
+			}
+		}
+		if of >= 0 {
+			return of
+		}
+	}
+	return max(min(selected, len(now)-1), 0)
+}
+
+func last(v []float64) []float64 { return v[max(0, len(v)-kept):] }
+
+func (m *model) heard(msg lineMsg) {
+	if msg.of == "output" {
+		var l capture.Line
+		if json.Unmarshal(msg.line, &l) == nil {
+			m.written = append(m.written, fmt.Sprintf("%s.%d | %s", l.Name, l.Slot, l.Line))
+			m.written = m.written[max(0, len(m.written)-lines):]
+		}
+		return
+	}
+	var e struct {
+		Time       time.Time
+		Level, Msg string
+		Slot       *int
+		Generation int
+		Reason     string
+	}
+	if json.Unmarshal(msg.line, &e) != nil {
+		return
+	}
+	text := e.Time.Local().Format(time.TimeOnly) + " " + e.Msg
+	if e.Slot != nil {
+		text += fmt.Sprintf(" (slot %d)", *e.Slot)
+	}
+	if e.Generation > 0 {
+		text += fmt.Sprintf(" generation %d", e.Generation)
+	}
+	switch e.Level {
+	case "ERROR":
+		text = bad.Render(text)
+	case "WARN":
+		text = warn.Render(text)
+	}
+	m.events = append(m.events, text)
+	m.events = m.events[max(0, len(m.events)-lines):]
+}
+
+// post does something to the service, and says what came of it.
+func (m *model) post(path, done string) tea.Cmd {
+	m.said = "…"
+	return func() tea.Msg {
+		var answer any
+		if err := m.client.Post(path, &answer); err != nil {
+			return doneMsg{bad.Render(err.Error())}
+		}
+		return doneMsg{done}
+	}
+}
+
+func (m *model) pressed(key string) tea.Cmd {
+	asking := m.asking
+	m.asking = false
+	switch key {
+	case "q", "esc", "ctrl+c":
+		return tea.Quit
+	case "r":
+		return m.post("/v1/reload", "reload asked for")
+	case "+", "=":
+		return m.post("/v1/scale?by="+url.QueryEscape("+1"), "one worker more")
+	case "-":
+		return m.post("/v1/scale?by=-1", "one worker fewer")
+	case "x":
+		if m.selected < len(m.s.Workers) {
+			slot := m.s.Workers[m.selected].Slot
+			return m.post(fmt.Sprintf("/v1/slots/%d/restart", slot), fmt.Sprintf("slot %d is replaced", slot))
+		}
+	case "S":
+		m.asking, m.said = true, warn.Render("Stop everything? y")
+	case "y":
+		if asking {
+			return m.post("/v1/stop", "it stops")
+		}
+	case "l":
+		m.output = !m.output
+	case "up", "k":
+		m.selected = max(m.selected-1, 0)
+	case "down", "j":
+		m.selected = max(min(m.selected+1, len(m.s.Workers)-1), 0)
+	}
+	return nil
+}
+
+var (
+	bold = lipgloss.NewStyle().Bold(true)
+	dim  = lipgloss.NewStyle().Faint(true)
+	good = lipgloss.NewStyle().Foreground(lipgloss.Green)
+	warn = lipgloss.NewStyle().Foreground(lipgloss.Yellow)
+	bad  = lipgloss.NewStyle().Foreground(lipgloss.Red)
+	mark = lipgloss.NewStyle().Reverse(true)
+)
+
+func (m *model) View() tea.View {
+	v := tea.NewView(strings.Join(m.screen(), "\n"))
+	v.AltScreen = true
+	v.WindowTitle = "handoff top " + m.client.Name
+	return v
+}
+
+// screen is the lines of the screen, each cut to its width, as many as it is high.
+func (m *model) screen() []string {
+	var out []string
+	add := func(text string) { out = append(out, ansi.Truncate(text, m.width, "…")) }
+	s := m.s
+	if !m.known {
+		add(bold.Render(m.client.Name))
+		if m.err != nil {
+			add(bad.Render(m.err.Error()))
+		}
+		return out
+	}
+	style := good
+	switch s.State {
+	case "reloading", "starting":
+		style = warn
+	case "degraded", "stopping":
+		style = bad
+	}
+	state := style.Render("● " + s.State)
+	if m.err != nil {
+		state = bad.Render("● does not answer")
+	}
+	generation := fmt.Sprintf("generation %d", s.Generation)
+	if s.Wanted != s.Generation {
+		generation += warn.Render(fmt.Sprintf(" → %d", s.Wanted))
+	}
+	add(fmt.Sprintf("%s  %s  %d/%d ready  %s  pid %d  up %s", bold.Render(s.Name), state, s.Ready, s.Slots, generation, s.PID, short(m.at.Sub(s.Started))))
+	var at []string
+	for _, a := range s.Addresses {
+		at = append(at, fmt.Sprintf("%s (%s, %d waiting)", a.Address, a.Balance, a.Queue))
+	}
+	add(dim.Render(strings.Join(at, "  ")))
+	if s.LastError != "" {
+		add(bad.Render("last error: " + s.LastError))
+	}
+	add(bold.Render(fmt.Sprintf("%4s %8s %4s %-9s %6s %5s %-*s %5s %-*s %8s %s", "SLOT", "PID", "GEN", "PHASE", "READY", "QUEUE", m.sparks(), "", "CPU", m.sparks(), "", "MEMORY", "STATUS")))
+	// The table has at most half of the screen; the selected row is in it.
+	most := max((m.height-len(out)-3)/2, 3)
+	from := max(min(m.selected-most/2, len(s.Workers)-most), 0)
+	for i := from; i < min(from+most, len(s.Workers)); i++ {
+		add(m.row(i))
+	}
+	if n := len(s.Workers) - most; n > 0 {
+		add(dim.Render(fmt.Sprintf("     %d more", n)))
+	}
+	log, title := m.events, "events"
+	if m.output {
+		log, title = m.written, "output"
+		if len(log) == 0 {
+			log = []string{dim.Render("What workers write is not captured (handoff run --capture), or they have written nothing.")}
+		}
+	}
+	add(dim.Render("── " + title + " " + strings.Repeat("─", max(m.width-len(title)-4, 0))))
+	room := max(m.height-len(out)-1, 0)
+	for _, line := range log[max(0, len(log)-room):] {
+		add(line)
+	}
+	for len(out) < m.height-1 {
+		out = append(out, "")
+	}
+	add(bold.Render("r") + " reload  " + bold.Render("+ -") + " scale  " + bold.Render("x") + " restart slot  " + bold.Render("l") + " log  " + bold.Render("S") + " stop  " + bold.Render("q") + " quit  " + m.said)
+	return out
+}
+
+func (m *model) row(i int) string {
+	w := m.s.Workers[i]
+	h := m.history[w.Worker]
+	ready := "-"
+	if w.Ready != nil {
+		ready = short(m.at.Sub(*w.Ready))
+	}
+	cpu := 0.0
+	if n := len(h.load); n > 0 {
+		cpu = h.load[n-1]
+	}
+	status := w.Status
+	if w.Stalled {
+		status = strings.TrimSpace("stalled " + status)
+	}
+	if w.Restarts > 0 {
+		status = strings.TrimSpace(fmt.Sprintf("↺%d %s", w.Restarts, status))
+	}
+	text := fmt.Sprintf("%4d %8d %4d %-9s %6s %5d %-*s %4.0f%% %-*s %5.0f MB %s", w.Slot, w.PID, w.Generation, w.Phase, ready, w.Queue,
+		m.sparks(), spark(h.queue, m.sparks()), 100*cpu, m.sparks(), spark(h.load, m.sparks()), float64(w.RSS)/(1<<20), status)
+	switch {
+	case i == m.selected:
+		return mark.Render(text)
+	case w.Generation > m.s.Generation:
+		return warn.Render(text)
+	case !w.Steered:
+		return dim.Render(text)
+	}
+	return text
+}
+
+// sparks is how wide a sparkline is.
+func (m *model) sparks() int {
+	if m.width < 100 {
+		return 6
+	}
+	return kept
+}
+
+// spark draws the last n values, the largest of them, or 1, in full height.
+func spark(values []float64, n int) string {
+	values = values[max(0, len(values)-n):]
+	most := 1.0
+	for _, v := range values {
+		most = max(most, v)
+	}
+	var b strings.Builder
+	for _, v := range values {
+		b.WriteRune([]rune("▁▂▃▄▅▆▇█")[min(int(v/most*7.999), 7)])
+	}
+	return b.String()
+}
+
+func short(d time.Duration) string {
+	switch d = max(d, 0); {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	}
+	return fmt.Sprintf("%dd", int(d.Hours())/24)
+}
