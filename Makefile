@@ -3,10 +3,13 @@ COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULES = integration/node_modules/.installed
 
-.PHONY: build demo check test long fuzz bench
+.PHONY: build man demo check test long fuzz bench
 
 build: ## bin/handoff, one static binary
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)" -o bin/handoff ./cmd/handoff
+
+man: ## bin/man, the man pages
+	go run -tags man -ldflags "-X main.version=$(VERSION)" ./cmd/handoff man --dir bin/man
 
 demo: build ## run a real Node server, to play with
 	@printf '\nAs soon as it serves, in another terminal:\n\n'

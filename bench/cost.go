@@ -24,6 +24,7 @@ func cost(dir, bin string) error {
 	}
 	targets := []target{
 		{name: "bare", app: []string{server}},
+		{name: "bare, once more", app: []string{server}}, // what is noise
 		{name: "bind contract, -n 1", args: []string{bin, "run", "-n", "1", "--log", "json", "--"}, app: []string{server}},
 	}
 	fmt.Printf("%-32s %9s %9s %8s\n", "a Go server", "req/s", "ratio", "lost")

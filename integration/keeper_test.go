@@ -225,6 +225,7 @@ func TestChaos(t *testing.T) {
 					}
 				}
 				w.settled(slots)
+				w.consistent([]string{"HANDOFF_RUNTIME_DIR=" + run})
 			}
 			a, b := fresh.Stop(), kept.Stop()
 			t.Logf("%d workers killed\nnew connections: %v\nkeep-alive: %v", killed, a, b)

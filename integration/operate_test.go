@@ -500,3 +500,15 @@ func TestRackManFolders(t *testing.T) {
 		w.await("cluster.stopped")
 	})
 }
+
+// asNobody runs a command as the user nobody.
+func asNobody(t *testing.T) *syscall.SysProcAttr {
+	t.Helper()
+	nobody, err := user.Lookup("nobody")
+	if err != nil {
+		t.Skip(err)
+	}
+	uid, _ := strconv.Atoi(nobody.Uid)
+	gid, _ := strconv.Atoi(nobody.Gid)
+	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+}

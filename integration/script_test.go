@@ -58,3 +58,17 @@ func TestScripts(t *testing.T) {
 		},
 	})
 }
+
+// Every command has a man page, with its options.
+func TestManPages(t *testing.T) {
+	dir := t.TempDir()
+	cmd := exec.Command("go", "run", "-tags", "man", "handoff/cmd/handoff", "man", "--dir", dir)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for page, word := range map[string]string{"handoff.1": "listening sockets", "handoff-run.1": "ready-timeout", "handoff-reload.1": "no-wait"} {
+		if text := read(t, filepath.Join(dir, page)); !strings.Contains(text, word) && !strings.Contains(text, strings.ReplaceAll(word, "-", `\-`)) {
+			t.Errorf("%s has no %q", page, word)
+		}
+	}
+}

@@ -262,6 +262,7 @@ func (m *Master) attend(w *worker) {
 	heard := make(chan struct{})  // closed when its channel has ended
 	copied := make(chan struct{}) // closed when its output has ended
 	w.copied = copied
+	tell := m.teller(w)
 	if w.notify != nil {
 		go attendNotify(w.id, w.pid, m.cfg.Fleet.Watchdog, w.notify, m.post) // ends with the socket
 	}
@@ -269,7 +270,7 @@ func (m *Master) attend(w *worker) {
 		defer close(heard)
 		switch {
 		case w.channel != nil:
-			listen(w.id, w.pair, m.post)
+			listen(w.id, w.pair, m.post, tell)
 		case w.seat >= 0 && w.board >= 0:
 			attendCalls(w.id, w.seat, w.board, m.post)
 		case w.pair != nil && !w.adopted:

@@ -145,7 +145,8 @@ func (m outgoing) drop() {
 // listen reads a worker's channel to its end and posts what it says. Messages
 // that are the program's own business stop here: a program that talks a lot
 // costs its master no turn of the loop.
-func listen(id fleet.ID, conn *handoff.Conn, post func(event)) {
+// tell, if there is one, hears them, and the end.
+func listen(id fleet.ID, conn *handoff.Conn, post func(event), tell func(nodeipc.Message, []byte)) {
 	var split nodeipc.Splitter
 	var fds []int // received, claimed by no line yet
 	buf := make([]byte, 16<<10)
@@ -163,6 +164,9 @@ func listen(id fleet.ID, conn *handoff.Conn, post func(event)) {
 					post(garbled{id, "a line that is not understood: " + err.Error()})
 				}
 				return
+			}
+			if tell != nil {
+				tell(m, line)
 			}
 			switch m.(type) {
 			case nodeipc.Other:
@@ -186,6 +190,9 @@ func listen(id fleet.ID, conn *handoff.Conn, post func(event)) {
 		}
 	}
 	closeAll(fds)
+	if tell != nil {
+		tell(nil, nil)
+	}
 	post(hungUp{id})
 }
 

@@ -122,6 +122,9 @@ type Config struct {
 	// nobody is refused between two masters.
 	Admin     func(net.Listener, Control) (stop func())
 	AdminAddr string
+	// Tell hears what Node workers say, a line of JSON each, from any goroutine; it
+	// must not block. May be nil.
+	Tell func(line []byte)
 	// Finish is called at the end of everything, when all has been logged; may be nil.
 	Finish func()
 	// Calm is called when a generation serves and little is to do; may be nil.
@@ -848,9 +851,14 @@ func (m *Master) ended(id fleet.ID) {
 		m.keep.drop(workerName(id, what))
 	}
 	status, err := w.reap()
-	reason := how(status)
-	if err != nil {
+	reason, ended := how(status), []any(nil)
+	switch {
+	case err != nil:
 		reason = err.Error()
+	case status.Signaled():
+		ended = []any{"killed_by", unix.SignalName(status.Signal())}
+	default:
+		ended = []any{"code", status.ExitStatus()}
 	}
 	phase := fleet.Starting
 	for _, fw := range m.fleet.Workers() {
@@ -866,9 +874,9 @@ func (m *Master) ended(id fleet.ID) {
 		m.gens[w.gen].words = words
 		m.restarts[w.slot]++
 		m.lastError = clean(fmt.Sprintf("slot %d, generation %d %s", w.slot, w.gen, reason))
-		m.log.Error("Worker crashed: "+reason, append(w.attrs("worker.crashed", "after", time.Since(w.began).Round(time.Millisecond)), wordsAttr(words)...)...)
+		m.log.Error("Worker crashed: "+reason, append(w.attrs("worker.crashed", append(ended, "after", time.Since(w.began).Round(time.Millisecond))...), wordsAttr(words)...)...)
 	} else {
-		m.log.Info("Worker is gone: "+reason, w.attrs("worker.shutdown")...)
+		m.log.Info("Worker is gone: "+reason, w.attrs("worker.shutdown", ended...)...)
 	}
 	m.step(fleet.Exited{ID: id, Reason: reason})
 	m.passAgain(w)

@@ -2,14 +2,10 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/cobra/doc"
 
 	"handoff/internal/admin"
 	"handoff/internal/config"
@@ -87,33 +83,4 @@ The events:
 
 RackMan's .rackhooks.js runs as it is in a folder that RackMan would run.`,
 	}
-}
-
-// manCommand writes the man pages, for packages.
-func manCommand(root *cobra.Command) *cobra.Command {
-	dir := "."
-	c := &cobra.Command{
-		Use:     "man",
-		Short:   "Write the man pages",
-		Long:    `Write the man pages, one for each command, into a directory.`,
-		Example: `  handoff man --dir /usr/local/share/man/man1`,
-		Hidden:  true,
-		Args:    cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			if err := os.MkdirAll(dir, 0o755); err != nil {
-				return failed{err}
-			}
-			root.DisableAutoGenTag = true
-			date := time.Unix(0, 0) // the same pages from the same source
-			if err := doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "handoff " + version, Manual: "handoff", Date: &date}, dir); err != nil {
-				return failed{err}
-			}
-			pages, _ := filepath.Glob(filepath.Join(dir, "handoff*.1"))
-			slices.Sort(pages)
-			fmt.Printf("%d man pages in %s\n", len(pages), dir)
-			return nil
-		},
-	}
-	c.Flags().StringVar(&dir, "dir", dir, "`directory` that they are written into")
-	return c
 }

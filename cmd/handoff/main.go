@@ -77,7 +77,10 @@ A reload overlaps old and new: not one connection is refused, reset or left hang
 	add("look", listCommand(), statusCommand(), topCommand(), eventsCommand(), logsCommand(), configCommand())
 	add("change", reloadCommand(), scaleCommand(), restartCommand(), upgradeCommand(), stopCommand())
 	add("set", initCommand(), checkCommand(), systemdCommand(), doctorCommand())
-	root.AddCommand(notifyCommand(), versionCommand(), manCommand(root), hooksTopic())
+	root.AddCommand(notifyCommand(), versionCommand(), hooksTopic())
+	if man := manCommand(root); man != nil {
+		root.AddCommand(man)
+	}
 	for _, c := range root.Commands() {
 		if strings.Contains(c.Use, "[NAME]") {
 			c.ValidArgsFunction = serviceNames

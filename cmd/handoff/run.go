@@ -154,6 +154,15 @@ func supervise(cfg *config.Run, what program, args []string, asMaster bool) (cod
 	effective.set(cfg, what)
 	hooking := hooks.New(hooksOf(cfg, what), log.Logger)
 	log.Events.Heard = hooking.Event
+	var tell func([]byte)
+	if cfg.Embedded {
+		log.Told = &logging.Events{}
+		tell = func(line []byte) { log.Told.Write(line) }
+		log.Events.Heard = func(line []byte) {
+			hooking.Event(line)
+			tell(line)
+		}
+	}
 	live.BeforeReload, live.BeforeReady = vetoes(cfg, hooking)
 	output, err := captureOf(cfg, what, log)
 	if err != nil {
@@ -196,6 +205,7 @@ func supervise(cfg *config.Run, what program, args []string, asMaster bool) (cod
 		Calm:       dropText,
 		Log:        log.Logger,
 		Stderr:     os.Stderr,
+		Tell:       tell,
 	}
 	if output != nil {
 		conf.Output = output.worker
@@ -251,7 +261,7 @@ func settings(cfg *config.Run, what program, log *slog.Logger) (live master.Live
 			Respawn: cfg.Respawn, Backoff: cfg.Backoff, Stable: cfg.Backoff, MaxFailures: cfg.MaxFailures,
 			Strategy: map[string]fleet.Strategy{"all": fleet.All, "slot": fleet.Slot}[cfg.Strategy],
 			Surge:    cfg.Surge, Canary: cfg.Canary, Watchdog: cfg.Watchdog, DrainSpread: cfg.DrainSpread,
-			MaxAge: cfg.MaxAge, ReloadEvery: cfg.ReloadEvery,
+			MaxAge: cfg.MaxAge, ReloadEvery: cfg.ReloadEvery, Patient: cfg.Embedded,
 		},
 		Command: master.Command{
 			Args: what.command(), Script: what.Script, Dir: string(what.Dir), Env: workerEnviron(cfg), EnvFile: cfg.EnvFile, Set: cfg.Env,
@@ -427,9 +437,30 @@ func keep(cfg *config.Run, what program, kept, passed []handoff.Named) (code int
 		return 0, failed{err}
 	}
 	os.Unsetenv(envRekept)
+	if cfg.Embedded {
+		if err := endWithParent(); err != nil {
+			return 0, failed{err}
+		}
+	}
 	lean()
 	return keeper.Run(keeper.Config{Path: path, Args: append([]string{masterWord}, os.Args[1:]...),
 		Kept: kept, Passed: passed, Upstream: os.Getenv("NOTIFY_SOCKET"), Stores: keptAbove(), Calm: dropText, Stderr: os.Stderr}), nil
+}
+
+// envParent is the pid of the process that an embedded handoff ends with.
+const envParent = "HANDOFF_PARENT"
+
+// endWithParent has the kernel send a SIGTERM at the end of the process that has
+// started this one: workers drain then. (The signal is for the thread that asks; the
+// main one, which calls this, stays.)
+func endWithParent() error {
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGTERM), 0, 0, 0); err != nil {
+		return fmt.Errorf("cannot end with the parent: %w", err)
+	}
+	if parent := os.Getenv(envParent); parent != "" && parent != strconv.Itoa(os.Getppid()) {
+		return errors.New("the process that has started this has ended")
+	}
+	return nil
 }
 
 // upWatchdog is how often a service manager wants a sign of life of the keeper,
@@ -549,7 +580,7 @@ func control(name string, log *logging.Log, effective *effective) func(master.Co
 			log.Warn(err.Error()+"; `handoff status` will not find this one. Set HANDOFF_RUNTIME_DIR to a folder of this user", "event", "control.missing")
 			return func(bool) {}
 		}
-		return admin.Serve(l, c, admin.About{Events: log.Events, Output: log.Output, Config: effective.get, Log: log.Logger})
+		return admin.Serve(l, c, admin.About{Events: log.Events, Output: log.Output, Told: log.Told, Config: effective.get, Log: log.Logger})
 	}
 }
 

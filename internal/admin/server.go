@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -88,8 +89,36 @@ func Serve(l net.Listener, c master.Control, about About) (stop func(follows boo
 		worker, err := c.Restart(ctx, slot)
 		return map[string]int{"worker": worker}, err
 	})
+	handle("POST /v1/freeze", func(ctx context.Context, _ *http.Request) (any, error) {
+		return map[string]bool{"frozen": true}, c.Freeze(ctx)
+	})
+	handle("POST /v1/workers/{worker}/message", func(ctx context.Context, r *http.Request) (any, error) {
+		worker, err := strconv.Atoi(r.PathValue("worker"))
+		if err != nil {
+			return nil, fmt.Errorf("%w: %q is no worker", errAsked, r.PathValue("worker"))
+		}
+		body, err := io.ReadAll(io.LimitReader(r.Body, messageMost+1))
+		if err != nil || len(body) > messageMost || !json.Valid(body) {
+			return nil, fmt.Errorf("%w: want a message as JSON, of at most %d bytes", errAsked, messageMost)
+		}
+		return map[string]bool{"sent": true}, c.Send(ctx, worker, body)
+	})
+	handle("POST /v1/workers/{worker}/signal", func(ctx context.Context, r *http.Request) (any, error) {
+		worker, err := strconv.Atoi(r.PathValue("worker"))
+		if err != nil {
+			return nil, fmt.Errorf("%w: %q is no worker", errAsked, r.PathValue("worker"))
+		}
+		return map[string]bool{"sent": true}, c.Signal(ctx, worker, r.FormValue("name"))
+	})
 	handle("GET /v1/config", func(context.Context, *http.Request) (any, error) { return about.Config(), nil })
 	mux.HandleFunc("GET /v1/events", func(rw http.ResponseWriter, r *http.Request) { stream(rw, r, about.Events, ending) })
+	mux.HandleFunc("GET /v1/told", func(rw http.ResponseWriter, r *http.Request) {
+		if about.Told == nil {
+			answer(rw, http.StatusConflict, Problem{"it was not started by a program of yours: nobody hears what workers say"})
+			return
+		}
+		stream(rw, r, about.Told, ending)
+	})
 	mux.HandleFunc("GET /v1/logs", func(rw http.ResponseWriter, r *http.Request) {
 		if about.Output == nil {
 			answer(rw, http.StatusConflict, Problem{"what workers write is not captured: it goes where handoff's own output goes (handoff run --capture prefix, json or files)"})
@@ -160,6 +189,7 @@ func stream(rw http.ResponseWriter, r *http.Request, lines *logging.Events, endi
 type About struct {
 	Events *logging.Events // of the log
 	Output *logging.Events // what workers write; nil: it is not captured
+	Told   *logging.Events // the events of the log, and what Node workers say; nil: nobody is told
 	Config func() any      // what the service runs by, without secrets
 	Log    *slog.Logger
 }
@@ -170,6 +200,9 @@ const askPatience = 5 * time.Minute
 
 // errAsked is that a request is wrong by itself.
 var errAsked = errors.New("cannot understand the request")
+
+// messageMost is the longest message to a worker, in bytes.
+const messageMost = 1 << 20
 
 // lastAnswers is how long a client may take for an answer when the master ends.
 const lastAnswers = 500 * time.Millisecond

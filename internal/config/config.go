@@ -67,7 +67,8 @@ type Run struct {
 	CaptureDir     string
 	Start
 	Recycle
-	Config string // the file; "": handoff.toml, if it is there
+	Embedded bool   // started by the Node SDK
+	Config   string // the file; "": handoff.toml, if it is there
 }
 
 // Defaults of a stop: below what a container's runtime gives it (Docker: 10 s).
@@ -166,7 +167,9 @@ func (r *Run) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&r.Cgroup, "cgroup", r.Cgroup, "put workers into this cgroup, by `name` below handoff's own where that is delegated, or /path from the root (version 2)")
 	fs.StringVar(&r.Death, "pdeathsig", r.Death, "`signal` that workers get when their master ends, however it does; without it they outlive it, and nothing is lost")
 	fs.BoolVar(&r.NoSteering, "no-steering", false, "do without the kernel's steering program")
+	fs.BoolVar(&r.Embedded, "embedded", false, "end with the process that has started this, try the first generation for ever, and tell what workers say")
 	fs.MarkHidden("no-steering")
+	fs.MarkHidden("embedded")
 }
 
 // EnvName returns the environment variable of a flag.

@@ -177,7 +177,7 @@ func scalar(node *unstable.Node) (string, error) {
 }
 
 // noKeys are flags of run that a file cannot have.
-var noKeys = []string{"help", "config", "no-steering"}
+var noKeys = []string{"help", "config", "no-steering", "embedded"}
 
 // Keys lists the keys of a file.
 func Keys(fs *pflag.FlagSet) []string {

@@ -173,6 +173,11 @@ const (
 	UDP6
 )
 
+// Wire is as Node's messages have it: 4, 6, -1, "udp4" or "udp6".
+func (t AddressType) Wire() any {
+	return [...]any{4, 6, -1, "udp4", "udp6"}[t]
+}
+
 const flagV6Only = 1 // UV_TCP_IPV6ONLY, UV_UDP_IPV6ONLY
 
 // wire has every field that a message of a worker may use.

@@ -1,6 +1,11 @@
 package nodeipc
 
-import "encoding/json"
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strings"
+)
 
 // HandleType says what a descriptor is to the worker that gets it.
 type HandleType string
@@ -72,4 +77,23 @@ func HandleReceipt() []byte { return outgoing{Cmd: "NODE_HANDLE_ACK"}.line() }
 func Drain(seq int) []byte {
 	told := []byte(`{"cmd":"NODE_HANDOFF","act":"drain"}` + "\n" + `{"cmd":"disconnect"}` + "\n")
 	return append(told, outgoing{Cmd: "NODE_CLUSTER", Act: "disconnect", Seq: seq}.line()...)
+}
+
+// Program makes a line of a message, as JSON, for the program: its 'message' event.
+// One that Node itself would take is an error.
+func Program(message json.RawMessage) ([]byte, error) {
+	var line bytes.Buffer
+	if err := json.Compact(&line, message); err != nil {
+		return nil, err
+	}
+	var p struct {
+		Cmd any `json:"cmd"`
+	}
+	if json.Unmarshal(message, &p) == nil {
+		if cmd, ok := p.Cmd.(string); ok && strings.HasPrefix(cmd, "NODE_") {
+			return nil, errors.New("a message whose cmd begins with NODE_ is Node's own")
+		}
+	}
+	line.WriteByte('\n')
+	return line.Bytes(), nil
 }

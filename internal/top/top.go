@@ -198,9 +198,9 @@ func (m *model) heard(msg lineMsg) {
 	}
 	switch e.Level {
 	case "ERROR":
-		text = bad.Render(text)
+		text = bad(text)
 	case "WARN":
-		text = warn.Render(text)
+		text = warn(text)
 	}
 	m.events = append(m.events, text)
 	m.events = m.events[max(0, len(m.events)-lines):]
@@ -212,7 +212,7 @@ func (m *model) post(path, done string) tea.Cmd {
 	return func() tea.Msg {
 		var answer any
 		if err := m.client.Post(path, &answer); err != nil {
-			return doneMsg{bad.Render(err.Error())}
+			return doneMsg{bad(err.Error())}
 		}
 		return doneMsg{done}
 	}
@@ -236,7 +236,7 @@ func (m *model) pressed(key string) tea.Cmd {
 			return m.post(fmt.Sprintf("/v1/slots/%d/restart", slot), fmt.Sprintf("slot %d is replaced", slot))
 		}
 	case "S":
-		m.asking, m.said = true, warn.Render("Stop everything? y")
+		m.asking, m.said = true, warn("Stop everything? y")
 	case "y":
 		if asking {
 			return m.post("/v1/stop", "it stops")
@@ -251,14 +251,13 @@ func (m *model) pressed(key string) tea.Cmd {
 	return nil
 }
 
-var (
-	bold = lipgloss.NewStyle().Bold(true)
-	dim  = lipgloss.NewStyle().Faint(true)
-	good = lipgloss.NewStyle().Foreground(lipgloss.Green)
-	warn = lipgloss.NewStyle().Foreground(lipgloss.Yellow)
-	bad  = lipgloss.NewStyle().Foreground(lipgloss.Red)
-	mark = lipgloss.NewStyle().Reverse(true)
-)
+// The looks of words: in the terminal's own colours.
+func bold(s string) string { return lipgloss.NewStyle().Bold(true).Render(s) }
+func dim(s string) string  { return lipgloss.NewStyle().Faint(true).Render(s) }
+func mark(s string) string { return lipgloss.NewStyle().Reverse(true).Render(s) }
+func good(s string) string { return lipgloss.NewStyle().Foreground(lipgloss.Green).Render(s) }
+func warn(s string) string { return lipgloss.NewStyle().Foreground(lipgloss.Yellow).Render(s) }
+func bad(s string) string  { return lipgloss.NewStyle().Foreground(lipgloss.Red).Render(s) }
 
 func (m *model) View() tea.View {
 	v := tea.NewView(strings.Join(m.screen(), "\n"))
@@ -273,9 +272,9 @@ func (m *model) screen() []string {
 	add := func(text string) { out = append(out, ansi.Truncate(text, m.width, "…")) }
 	s := m.s
 	if !m.known {
-		add(bold.Render(m.client.Name))
+		add(bold(m.client.Name))
 		if m.err != nil {
-			add(bad.Render(m.err.Error()))
+			add(bad(m.err.Error()))
 		}
 		return out
 	}
@@ -286,24 +285,24 @@ func (m *model) screen() []string {
 	case "degraded", "stopping":
 		style = bad
 	}
-	state := style.Render("● " + s.State)
+	state := style("● " + s.State)
 	if m.err != nil {
-		state = bad.Render("● does not answer")
+		state = bad("● does not answer")
 	}
 	generation := fmt.Sprintf("generation %d", s.Generation)
 	if s.Wanted != s.Generation {
-		generation += warn.Render(fmt.Sprintf(" → %d", s.Wanted))
+		generation += warn(fmt.Sprintf(" → %d", s.Wanted))
 	}
-	add(fmt.Sprintf("%s  %s  %d/%d ready  %s  pid %d  up %s", bold.Render(s.Name), state, s.Ready, s.Slots, generation, s.PID, short(m.at.Sub(s.Started))))
+	add(fmt.Sprintf("%s  %s  %d/%d ready  %s  pid %d  up %s", bold(s.Name), state, s.Ready, s.Slots, generation, s.PID, short(m.at.Sub(s.Started))))
 	var at []string
 	for _, a := range s.Addresses {
 		at = append(at, fmt.Sprintf("%s (%s, %d waiting)", a.Address, a.Balance, a.Queue))
 	}
-	add(dim.Render(strings.Join(at, "  ")))
+	add(dim(strings.Join(at, "  ")))
 	if s.LastError != "" {
-		add(bad.Render("last error: " + s.LastError))
+		add(bad("last error: " + s.LastError))
 	}
-	add(bold.Render(fmt.Sprintf("%4s %8s %4s %-9s %6s %5s %-*s %5s %-*s %8s %s", "SLOT", "PID", "GEN", "PHASE", "READY", "QUEUE", m.sparks(), "", "CPU", m.sparks(), "", "MEMORY", "STATUS")))
+	add(bold(fmt.Sprintf("%4s %8s %4s %-9s %6s %5s %-*s %5s %-*s %8s %s", "SLOT", "PID", "GEN", "PHASE", "READY", "QUEUE", m.sparks(), "", "CPU", m.sparks(), "", "MEMORY", "STATUS")))
 	// The table has at most half of the screen; the selected row is in it.
 	most := max((m.height-len(out)-3)/2, 3)
 	from := max(min(m.selected-most/2, len(s.Workers)-most), 0)
@@ -311,16 +310,16 @@ func (m *model) screen() []string {
 		add(m.row(i))
 	}
 	if n := len(s.Workers) - most; n > 0 {
-		add(dim.Render(fmt.Sprintf("     %d more", n)))
+		add(dim(fmt.Sprintf("     %d more", n)))
 	}
 	log, title := m.events, "events"
 	if m.output {
 		log, title = m.written, "output"
 		if len(log) == 0 {
-			log = []string{dim.Render("What workers write is not captured (handoff run --capture), or they have written nothing.")}
+			log = []string{dim("What workers write is not captured (handoff run --capture), or they have written nothing.")}
 		}
 	}
-	add(dim.Render("── " + title + " " + strings.Repeat("─", max(m.width-len(title)-4, 0))))
+	add(dim("── " + title + " " + strings.Repeat("─", max(m.width-len(title)-4, 0))))
 	room := max(m.height-len(out)-1, 0)
 	for _, line := range log[max(0, len(log)-room):] {
 		add(line)
@@ -328,7 +327,7 @@ func (m *model) screen() []string {
 	for len(out) < m.height-1 {
 		out = append(out, "")
 	}
-	add(bold.Render("r") + " reload  " + bold.Render("+ -") + " scale  " + bold.Render("x") + " restart slot  " + bold.Render("l") + " log  " + bold.Render("S") + " stop  " + bold.Render("q") + " quit  " + m.said)
+	add(bold("r") + " reload  " + bold("+ -") + " scale  " + bold("x") + " restart slot  " + bold("l") + " log  " + bold("S") + " stop  " + bold("q") + " quit  " + m.said)
 	return out
 }
 
@@ -354,11 +353,11 @@ func (m *model) row(i int) string {
 		m.sparks(), spark(h.queue, m.sparks()), 100*cpu, m.sparks(), spark(h.load, m.sparks()), float64(w.RSS)/(1<<20), status)
 	switch {
 	case i == m.selected:
-		return mark.Render(text)
+		return mark(text)
 	case w.Generation > m.s.Generation:
-		return warn.Render(text)
+		return warn(text)
 	case !w.Steered:
-		return dim.Render(text)
+		return dim(text)
 	}
 	return text
 }

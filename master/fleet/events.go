@@ -18,6 +18,8 @@ type (
 	SetSlots struct{ N int }
 	// Configure changes everything else of the configuration, from now on.
 	Configure struct{ Config Config }
+	// Freeze has nobody started any more.
+	Freeze struct{}
 	// Stop asks for the end, with drain unless Now.
 	Stop struct{ Now bool }
 	// Ready says that a worker can serve.
@@ -62,6 +64,7 @@ func (Reload) event()    {}
 func (Broken) event()    {}
 func (SetSlots) event()  {}
 func (Configure) event() {}
+func (Freeze) event()    {}
 func (Stop) event()      {}
 func (Ready) event()     {}
 func (Leave) event()     {}

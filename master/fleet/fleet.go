@@ -56,6 +56,7 @@ type Config struct {
 	Watchdog     time.Duration // in which a worker that serves must ping; 0: it need not
 	DrainSpread  time.Duration // over which the drains of workers that retire together are spread
 	MaxAge       time.Duration // of serving, after which a worker is replaced; 0: never
+	Patient      bool          // the first generation is never given up
 	ReloadEvery  time.Duration // after the last reload, the next one; 0: never
 }
 
@@ -131,6 +132,7 @@ type Fleet struct {
 	steered []ID
 	proven  bool // the wanted generation's canary is over
 
+	frozen   bool // nobody is started any more
 	stopping bool
 	failed   bool // stopping because the first generation was given up
 	done     bool
@@ -216,6 +218,8 @@ func (f *Fleet) observe(e Event) {
 		slots := f.cfg.Slots
 		f.cfg = e.Config
 		f.cfg.Slots = slots
+	case Freeze:
+		f.frozen = true
 	case Stop:
 		f.stop(e.Now)
 	case Ready:
@@ -399,6 +403,9 @@ func (f *Fleet) seat(slot int, gen Gen) *seat {
 // giveUp ends the attempt at the wanted generation. The live one is the wanted
 // one again; with none live there is nothing to fall back to.
 func (f *Fleet) giveUp(reason string) {
+	if f.live == 0 && f.cfg.Patient {
+		return
+	}
 	f.do(Failed{Gen: f.wanted, Reason: reason, Back: f.live})
 	if f.live == 0 {
 		f.failed = true

@@ -108,7 +108,7 @@ func (f *Fleet) renew() {
 // recycle replaces workers that are tired or too old: one, when every slot is served
 // by one that stays and nobody starts. Its own replacement comes first.
 func (f *Fleet) recycle() {
-	if f.live == 0 || f.wanted != f.live {
+	if f.live == 0 || f.wanted != f.live || f.frozen {
 		return // a reload replaces everybody
 	}
 	var due *Worker
@@ -306,6 +306,9 @@ func (f *Fleet) hasPurpose(w *Worker) bool {
 // spawn starts what is missing. A slot that is dark starts at once; where a
 // worker serves, starts wait for their turn.
 func (f *Fleet) spawn() {
+	if f.frozen {
+		return
+	}
 	for slot := range f.cfg.Slots {
 		lit := f.lit(slot)
 		if f.wanted != f.live && f.live != 0 {

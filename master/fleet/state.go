@@ -20,6 +20,7 @@ type State struct {
 	Began    time.Time     `json:"began"`
 	Steered  []ID          `json:"steered,omitempty"`
 	Proven   bool          `json:"proven,omitempty"`
+	Frozen   bool          `json:"frozen,omitempty"`
 	Stopping bool          `json:"stopping,omitempty"`
 	Failed   bool          `json:"failed,omitempty"`
 }
@@ -55,7 +56,7 @@ type SeatState struct {
 // State returns the fleet as data.
 func (f *Fleet) State() State {
 	s := State{Slots: f.cfg.Slots, LastID: f.lastID, LastGen: f.lastGen, Live: f.live, Wanted: f.wanted,
-		Known: slices.Clone(f.known), Began: f.began, Steered: slices.Clone(f.steered), Proven: f.proven,
+		Known: slices.Clone(f.known), Began: f.began, Steered: slices.Clone(f.steered), Proven: f.proven, Frozen: f.frozen,
 		Stopping: f.stopping, Failed: f.failed}
 	for _, w := range f.workers {
 		s.Workers = append(s.Workers, WorkerState{ID: w.ID, Slot: w.Slot, Gen: w.Gen, Phase: w.Phase, InService: w.InService,
@@ -77,7 +78,7 @@ func (f *Fleet) State() State {
 func Restore(cfg Config, s State, now time.Time) (*Fleet, []Action) {
 	cfg.Slots = max(s.Slots, 1)
 	f := &Fleet{cfg: cfg, now: now, lastID: s.LastID, lastGen: s.LastGen, live: s.Live, wanted: s.Wanted, known: slices.Clone(s.Known),
-		began: s.Began, steered: slices.Clone(s.Steered), proven: s.Proven, stopping: s.Stopping, failed: s.Failed}
+		began: s.Began, steered: slices.Clone(s.Steered), proven: s.Proven, frozen: s.Frozen, stopping: s.Stopping, failed: s.Failed}
 	for _, ws := range s.Workers {
 		f.workers = append(f.workers, &Worker{ID: ws.ID, Slot: ws.Slot, Gen: ws.Gen, Phase: ws.Phase, InService: ws.InService,
 			Leaving: ws.Leaving, extra: ws.Extra, hung: ws.Hung, tired: ws.Tired, asked: asked(ws.Asked), drained: ws.Drained, started: ws.Started,

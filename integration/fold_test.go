@@ -1,0 +1,94 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// folded is what the stream of events says that there is: who follows it knows what
+// who asks for the status knows.
+func folded(events []event) string {
+	workers := map[int]string{}
+	generation, slots := 0, 0
+	for _, e := range events {
+		about := func(phase string) string {
+			return fmt.Sprintf("worker %d: slot %d, generation %d, pid %d, %s", e.Worker, e.Slot, e.Generation, e.PID, phase)
+		}
+		switch e.Name {
+		case "cluster.started":
+			generation, slots = e.Generation, e.Workers
+		case "cluster.reloaded":
+			generation = e.Generation
+		case "cluster.scaled":
+			if e.Level == "INFO" {
+				slots = e.Workers
+			}
+		case "worker.started":
+			workers[e.Worker] = about("starting")
+		case "worker.ready":
+			workers[e.Worker] = about("serving")
+		case "worker.draining":
+			workers[e.Worker] = about("draining")
+		case "worker.shutdown", "worker.crashed", "worker.lost":
+			delete(workers, e.Worker)
+		case "worker.killed":
+			for id, text := range workers { // one that no record knows has no number
+				if e.Worker == 0 && strings.Contains(text, fmt.Sprintf("pid %d,", e.PID)) {
+					delete(workers, id)
+				}
+			}
+		}
+	}
+	var lines []string
+	for _, text := range workers {
+		lines = append(lines, text)
+	}
+	slices.Sort(lines)
+	return fmt.Sprintf("generation %d, %d slots\n%s", generation, slots, strings.Join(lines, "\n"))
+}
+
+// consistent checks that the events so far say the same as the status. What is on its
+// way between two looks is waited for.
+func (w *world) consistent(env []string) {
+	w.t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	var told, asked string
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); <-tick.C {
+		out, _, _ := handoff(w.t, env, "status", "--json")
+		var s struct {
+			Generation, Slots int
+			Workers           []struct {
+				Worker, Slot, Generation, PID int
+				Phase                         string
+			}
+		}
+		if json.Unmarshal([]byte(out), &s) != nil {
+			continue // between two masters
+		}
+		var lines []string
+		for _, x := range s.Workers {
+			phase := strings.Replace(x.Phase, "quieting", "serving", 1) // steered away, and nothing to say yet
+			lines = append(lines, fmt.Sprintf("worker %d: slot %d, generation %d, pid %d, %s", x.Worker, x.Slot, x.Generation, x.PID, phase))
+		}
+		slices.Sort(lines)
+		asked = fmt.Sprintf("generation %d, %d slots\n%s", s.Generation, s.Slots, strings.Join(lines, "\n"))
+		w.mu.Lock()
+		told = folded(w.events)
+		w.mu.Unlock()
+		if told == asked {
+			return
+		}
+	}
+	w.t.Errorf("the events say\n%s\nand the status\n%s", told, asked)
+}
+
+func TestFold(t *testing.T) {
+	if got := folded([]event{{Name: "worker.started", Worker: 1, PID: 7}, {Name: "worker.crashed", Worker: 1}, {Name: "cluster.scaled", Level: "WARN", Workers: 9}}); got != "generation 0, 0 slots\n" {
+		t.Errorf("%q", got)
+	}
+}
