@@ -583,14 +583,7 @@ func (m *Master) reread() error {
 	slots := m.cfg.Fleet.Slots
 	m.cfg.Live = live
 	m.keepProgram()
-	if m.addrs.balance != live.Balance {
-		m.addrs.balance = live.Balance
-		for _, a := range m.addrs.list {
-			if a.group != nil {
-				m.trouble(a.group.SetBalance(live.Balance))
-			}
-		}
-	}
+	m.rebalance(live.Balance)
 	m.step(fleet.Configure{Config: live.Fleet})
 	if live.Fleet.Slots != slots { // who has scaled by hand keeps that, as long as the file does not change
 		m.scaleTo(live.Fleet.Slots)

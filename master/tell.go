@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"handoff/handoff"
 	"handoff/internal/nodeipc"
 	"handoff/master/fleet"
 )
@@ -112,4 +113,28 @@ func (c Control) Freeze(ctx context.Context) error {
 		m.step(fleet.Freeze{})
 		return nil
 	})
+}
+
+// SetBalance changes how connections are spread, for as long as this master's
+// configuration does not: between handoff.Even and handoff.Sticky.
+func (c Control) SetBalance(ctx context.Context, b handoff.Balance) error {
+	return c.do(ctx, func(m *Master) error {
+		if b == handoff.Shared || m.cfg.Balance == handoff.Shared {
+			return refuse("the balance changes between even and sticky alone")
+		}
+		m.rebalance(b)
+		return nil
+	})
+}
+
+func (m *Master) rebalance(b handoff.Balance) {
+	if m.addrs.balance == b {
+		return
+	}
+	m.cfg.Balance, m.addrs.balance = b, b
+	for _, a := range m.addrs.list {
+		if a.group != nil {
+			m.trouble(a.group.SetBalance(b))
+		}
+	}
 }

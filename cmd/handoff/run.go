@@ -604,6 +604,7 @@ func preload(cfg *config.Run, command []string, log *slog.Logger) func([]string)
 		return nil
 	}
 	warned := false
+	websockets := node.Websockets{Code: cfg.WebsocketClose, Spread: cfg.DrainSpread}
 	return func(env []string) []string {
 		path, err := node.Install()
 		if err != nil {
@@ -614,13 +615,13 @@ func preload(cfg *config.Run, command []string, log *slog.Logger) func([]string)
 			return env
 		}
 		if cfg.ContractOf(command) != "node" {
-			env = node.EnvironBehind(env, path, drainSignal(cfg), linger(cfg))
+			env = node.EnvironBehind(env, path, drainSignal(cfg), linger(cfg), websockets)
 			if self, err := os.Executable(); err == nil && cfg.ReadyWhen == "ready" {
 				env = append(env, node.NotifyVariable+"="+self)
 			}
 			return env
 		}
-		return node.Environ(env, command, path, linger(cfg))
+		return node.Environ(env, command, path, linger(cfg), websockets)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"handoff/handoff"
 	"handoff/internal/logging"
 	"handoff/internal/procs"
 	"handoff/master"
@@ -88,6 +89,13 @@ func Serve(l net.Listener, c master.Control, about About) (stop func(follows boo
 		}
 		worker, err := c.Restart(ctx, slot)
 		return map[string]int{"worker": worker}, err
+	})
+	handle("POST /v1/balance", func(ctx context.Context, r *http.Request) (any, error) {
+		b, ok := map[string]handoff.Balance{"even": handoff.Even, "sticky": handoff.Sticky}[r.FormValue("to")]
+		if !ok {
+			return nil, fmt.Errorf("%w: want ?to=even or ?to=sticky", errAsked)
+		}
+		return map[string]string{"balance": b.String()}, c.SetBalance(ctx, b)
 	})
 	handle("POST /v1/freeze", func(ctx context.Context, _ *http.Request) (any, error) {
 		return map[string]bool{"frozen": true}, c.Freeze(ctx)

@@ -67,8 +67,9 @@ type Run struct {
 	CaptureDir     string
 	Start
 	Recycle
-	Embedded bool   // started by the Node SDK
-	Config   string // the file; "": handoff.toml, if it is there
+	WebsocketClose int
+	Embedded       bool   // started by the Node SDK
+	Config         string // the file; "": handoff.toml, if it is there
 }
 
 // Defaults of a stop: below what a container's runtime gives it (Docker: 10 s).
@@ -134,6 +135,7 @@ func (r *Run) Flags(fs *pflag.FlagSet) {
 	duration(fs, &r.DrainSpread, "drain-spread", "spread the drains of a reload over so long, for programs with long-lived connections")
 	duration(fs, &r.UpgradeTimeout, "upgrade-timeout", "how long a new binary of handoff may take to take over, before the old one goes on")
 	duration(fs, &r.Linger, "keepalive-linger", "in a drain, how long idle keep-alive connections may still send a request")
+	fs.IntVar(&r.WebsocketClose, "websocket-close", r.WebsocketClose, "in a drain, tell the websockets of Node programs to go, with this `code`: 1001 (going away), 1012 (restart), spread over --drain-spread; 0: they are the program's")
 	fs.BoolVar(&r.NoPreload, "no-preload", r.NoPreload, "do not load the drain preload into Node programs")
 	fs.StringVar(&r.PIDFile, "pid-file", r.PIDFile, "write the pid to `file`, and remove it at the end")
 	fs.StringVar(&r.Name, "name", r.Name, "`name` of this service in logs (default: the program's)")
@@ -287,6 +289,9 @@ func (r *Run) Check() error {
 	}
 	if r.MaxRequests < 0 {
 		return errors.New("--max-requests must not be negative")
+	}
+	if r.WebsocketClose != 0 && (r.WebsocketClose < 1000 || r.WebsocketClose > 4999) {
+		return fmt.Errorf("--websocket-close %d: want a code from 1000 to 4999, like 1012", r.WebsocketClose)
 	}
 	if r.LogPrefix && r.Capture != "none" && r.Capture != "prefix" {
 		return fmt.Errorf("--log-prefix and --capture %s: give one of them", r.Capture)

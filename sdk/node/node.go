@@ -97,7 +97,7 @@ func put(dir, path string) error {
 // Environ adds to env what loads the preload at path, and keeps the user's
 // NODE_OPTIONS: the preload puts it back before the program starts. Under Node's
 // permission model, asked for by command or NODE_OPTIONS, reading it is allowed.
-func Environ(env, command []string, path string, linger time.Duration) []string {
+func Environ(env, command []string, path string, linger time.Duration, ws Websockets) []string {
 	options := "--require " + quote(path)
 	restricted := func(s string) bool { return s == "--permission" || s == "--experimental-permission" }
 	if slices.ContainsFunc(command, restricted) || slices.ContainsFunc(env, func(kv string) bool {
@@ -115,8 +115,22 @@ func Environ(env, command []string, path string, linger time.Duration) []string 
 		}
 		out = append(out, kv)
 	}
-	return append(out, "NODE_OPTIONS="+options,
+	return append(ws.environ(out), "NODE_OPTIONS="+options,
 		"HANDOFF_PRELOAD_LINGER_MS="+strconv.FormatInt(linger.Milliseconds(), 10))
+}
+
+// Websockets says how they are told to go in a drain; the zero value leaves them to
+// the program.
+type Websockets struct {
+	Code   int           // of the close frame: 1001, 1012
+	Spread time.Duration // of the closes of one worker
+}
+
+func (w Websockets) environ(env []string) []string {
+	if w.Code == 0 {
+		return env
+	}
+	return append(env, fmt.Sprintf("HANDOFF_PRELOAD_WEBSOCKET=%d,%d", w.Code, w.Spread.Milliseconds()))
 }
 
 // NotifyVariable names the program that the preload runs, behind a launcher, when
@@ -126,7 +140,7 @@ const NotifyVariable = "HANDOFF_PRELOAD_NOTIFY"
 // EnvironBehind adds to env what loads the preload into whatever node processes
 // come of a command that is not node itself (npm start, a shell). Those find a
 // server of theirs drained by the signal, unless the program handles it.
-func EnvironBehind(env []string, path, signal string, linger time.Duration) []string {
+func EnvironBehind(env []string, path, signal string, linger time.Duration, ws Websockets) []string {
 	options := "--require " + quote(path)
 	out := make([]string, 0, len(env)+3)
 	for _, kv := range env {
@@ -136,7 +150,7 @@ func EnvironBehind(env []string, path, signal string, linger time.Duration) []st
 		}
 		out = append(out, kv)
 	}
-	return append(out, "NODE_OPTIONS="+options, "HANDOFF_PRELOAD_SIGNAL=SIG"+strings.TrimPrefix(signal, "SIG"),
+	return append(ws.environ(out), "NODE_OPTIONS="+options, "HANDOFF_PRELOAD_SIGNAL=SIG"+strings.TrimPrefix(signal, "SIG"),
 		"HANDOFF_PRELOAD_LINGER_MS="+strconv.FormatInt(linger.Milliseconds(), 10))
 }
 

@@ -11,11 +11,18 @@
 //   I  idle connections are closed only after a linger, in which a client's
 //      next request still finds an answer.
 //
-// Until the drain begins nothing is changed but process.env, which is put back
-// to what the user had, and cluster.worker.disconnect; with --max-requests also
-// emit of http.Server and https.Server.
+// HTTP/2 sessions get a GOAWAY in two steps: first one that names no stream (2^31-1),
+// so that requests on their way are still answered, then the session's own close.
+// Servers that the cluster module does not know (listen with exclusive or reusePort)
+// are closed here. Websockets are left to the program, or told to go with
+// --websocket-close, spread over --drain-spread.
 //
-// Touched: http.ServerResponse.prototype.writeHead, http.Server.prototype and
+// Until the drain begins nothing is changed but process.env, which is put back
+// to what the user had, cluster.worker.disconnect, and net.Server.prototype.emit,
+// which notes servers, HTTP/2 sessions and upgraded sockets (all servers inherit it);
+// with --max-requests also emit of http.Server and https.Server.
+//
+// Touched: net.Server.prototype.emit, http.ServerResponse.prototype.writeHead, http.Server.prototype and
 // https.Server.prototype.closeIdleConnections (Node >= 18.2; before, Node leaves
 // idle connections alone), process 'internalMessage' (undocumented; Node 12-26).
 
@@ -24,10 +31,13 @@ const OPTIONS = 'HANDOFF_PRELOAD_NODE_OPTIONS'
 const SIGNAL = 'HANDOFF_PRELOAD_SIGNAL' // behind a launcher: what tells us to drain
 const NOTIFY = 'HANDOFF_PRELOAD_NOTIFY' // behind a launcher, where ready is waited for: the program that says it
 const REQUESTS = 'HANDOFF_MAX_REQUESTS' // that are served, before the worker is replaced
+const WEBSOCKET = 'HANDOFF_PRELOAD_WEBSOCKET' // the code of a close, and ms over which the closes are spread
+const GOAWAY_MS = 300 // between the two steps
 const RECHECK_MS = 250
 const EXIT_MS = 2000 // for the exit, after the last connection has ended
 
 const linger = process.env[LINGER]
+const websocket = (process.env[WEBSOCKET] || '').split(',').map(Number)
 if (linger !== undefined && process.env[SIGNAL]) {
   // The launcher's children are the ones meant, so the environment stays.
   if (require('worker_threads').isMainThread) {
@@ -40,6 +50,7 @@ if (linger !== undefined && process.env[SIGNAL]) {
   else process.env.NODE_OPTIONS = process.env[OPTIONS]
   delete process.env[LINGER]
   delete process.env[OPTIONS]
+  delete process.env[WEBSOCKET]
   if (process.channel) {
     attach(Number(linger))
     if (Number(process.env[REQUESTS]) > 0) countRequests(Number(process.env[REQUESTS]))
@@ -48,12 +59,15 @@ if (linger !== undefined && process.env[SIGNAL]) {
 
 function attach (lingerMs) {
   let draining = false
+  note()
   process.prependListener('internalMessage', (message) => {
     // Sent by the master before {cmd:'disconnect'}, which the program sees,
     // and before the cluster's own disconnect.
     if (message && message.cmd === 'NODE_HANDOFF' && message.act === 'drain' && !draining) {
       draining = true
       drain(lingerMs)
+      // After the cluster module has closed those that it knows.
+      setTimeout(() => { for (const server of noted.servers) if (server.listening) server.close() }, 0)
     }
   })
   replaceFirst(() => draining)
@@ -76,6 +90,56 @@ function countRequests (most) {
   count(require('https').Server.prototype)
 }
 
+// noted is what a drain has to do with, besides HTTP/1.
+const noted = { servers: new Set(), sessions: new Set(), upgraded: new Set(), draining: false }
+
+function note () {
+  const prototype = require('net').Server.prototype
+  const emit = prototype.emit
+  prototype.emit = function (event, one, two) {
+    switch (event) {
+      case 'listening':
+        if (!noted.servers.has(this)) {
+          noted.servers.add(this)
+          this.once('close', () => noted.servers.delete(this))
+        }
+        break
+      case 'session':
+        if (one && typeof one.goaway === 'function') {
+          noted.sessions.add(one)
+          one.once('close', () => noted.sessions.delete(one))
+          if (noted.draining) leave(one)
+        }
+        break
+      case 'upgrade':
+        if (two && one && /websocket/i.test(one.headers && one.headers.upgrade)) {
+          noted.upgraded.add(two)
+          two.once('close', () => noted.upgraded.delete(two))
+        }
+    }
+    return emit.apply(this, arguments)
+  }
+}
+
+// leave ends an HTTP/2 session: what is under way and on its way is answered.
+function leave (session) {
+  try {
+    if (session.destroyed || session.closed) return
+    session.goaway(0, 2 ** 31 - 1)
+  } catch (err) { return }
+  setTimeout(() => { if (!session.destroyed) session.close() }, GOAWAY_MS)
+}
+
+// closeWebsockets says goodbye to each (RFC 6455, 5.5.1), in their turns.
+function closeWebsockets (code, spreadMs) {
+  const all = [...noted.upgraded]
+  all.forEach((socket, i) => {
+    setTimeout(() => {
+      if (!socket.destroyed && socket.writable) socket.end(Buffer.from([0x88, 2, code >> 8, code & 255]))
+    }, spreadMs * i / all.length).unref()
+  })
+}
+
 // attachBehind waits for a server of this process to listen. From then on the
 // signal drains it, unless the program has a handler of its own, which then
 // closes its servers as it likes; C and I apply to both.
@@ -84,6 +148,7 @@ function attachBehind (lingerMs, signal) {
   const listen = Server.prototype.listen
   const servers = new Set()
   let draining = false
+  note()
   const onSignal = () => {
     if (draining) { // the drain timeout is over
       process.removeListener(signal, onSignal)
@@ -92,7 +157,8 @@ function attachBehind (lingerMs, signal) {
     }
     draining = true
     drain(lingerMs)
-    if (process.listenerCount(signal) > 1) return
+    const sdk = process[Symbol.for('handoff.drain')] // index.js has a listener of its own, which closes nothing
+    if (process.listenerCount(signal) > (sdk && sdk.listening ? 2 : 1)) return
     let open = servers.size
     const closed = () => { if (--open <= 0) setTimeout(() => process.exit(0), EXIT_MS).unref() }
     for (const server of servers) server.close(closed)
@@ -135,6 +201,9 @@ function replaceFirst (draining) {
 }
 
 function drain (lingerMs) {
+  noted.draining = true
+  for (const session of noted.sessions) leave(session)
+  if (websocket[0] >= 1000) closeWebsockets(websocket[0], websocket[1] || 0)
   const http = require('http')
   closeAfterResponse(http.ServerResponse.prototype)
   const waiting = new Map() // server -> its closeIdleConnections

@@ -1,0 +1,45 @@
+import { EventEmitter } from 'events'
+import { Worker, Address } from 'cluster'
+
+declare function recluster (file: string, options?: recluster.Options): recluster.Balancer
+declare namespace recluster {
+  interface Options {
+    /** Number of workers; as many as there are CPUs. */
+    workers?: number
+    /** Seconds that a worker may take to finish; 1, in production 3600. */
+    timeout?: number
+    /** Least seconds between two starts of a worker that dies; 1. */
+    respawn?: number
+    /** Most seconds between them. */
+    backoff?: number
+    /** 'listening', 'started', or a message {cmd: 'ready'}. */
+    readyWhen?: 'listening' | 'started' | 'ready' | string
+    args?: string[]
+    execArgv?: string[]
+    log?: { respawns?: boolean }
+    logger?: { log (...args: any[]): void }
+  }
+  interface ReclusterWorker extends Worker {
+    readonly _rc_wid: number
+    readonly _rc_isReplaced: boolean
+  }
+  interface ActiveWorkers { length: number, [slot: number]: ReclusterWorker | null }
+  interface Balancer extends EventEmitter {
+    run (): void
+    /** Calls back when every new worker is ready and the old ones are gone; with an error when the new code does not serve: the old does then. */
+    reload (cb?: (err?: Error) => void): void
+    /** Kills all workers, and calls back when they are gone. */
+    terminate (cb?: (err?: Error) => void): void
+    /** Forgets the workers: none is replaced any more. */
+    stop (): void
+    workers (): ReclusterWorker[]
+    activeWorkers (): ActiveWorkers
+    on (event: 'message', listener: (worker: ReclusterWorker, message: any) => void): this
+    on (event: 'listening', listener: (worker: ReclusterWorker, address: Address) => void): this
+    on (event: 'ready', listener: (worker: ReclusterWorker, arg: any) => void): this
+    on (event: 'online' | 'disconnect', listener: (worker: ReclusterWorker) => void): this
+    on (event: 'exit', listener: (worker: ReclusterWorker, code: number | null, signal: string | null) => void): this
+    on (event: 'error', listener: (err: Error) => void): this
+  }
+}
+export = recluster

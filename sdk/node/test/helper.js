@@ -1,0 +1,163 @@
+'use strict'
+// What the suites share: a caller's program in a process of its own, servers for it
+// to run, and a load that counts every request that fails, with no retries.
+const { spawn } = require('child_process')
+const assert = require('assert')
+const fs = require('fs')
+const http = require('http')
+const net = require('net')
+const os = require('os')
+const path = require('path')
+
+const root = path.join(__dirname, '..')
+
+// folder makes a temporary folder with files in it, which goes with the test.
+function folder (t, files) {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'handoff-sdk-'))
+  t.after(() => fs.rmSync(dir, { recursive: true, force: true }))
+  for (const [name, text] of Object.entries(files)) fs.writeFileSync(path.join(dir, name), text)
+  return dir
+}
+
+let next = 33000 + process.pid % 10000
+function freePort () {
+  return new Promise((resolve) => {
+    const port = 10000 + (next++ % 10000)
+    const server = net.createServer().on('error', () => resolve(freePort())).listen(port, '127.0.0.1', () => server.close(() => resolve(port)))
+  })
+}
+
+const SERVER = `
+const http = require('http')
+http.createServer((req, res) => {
+  const ms = Number((req.url.match(/ms=(\\d+)/) || [])[1] || 0)
+  setTimeout(() => res.end(JSON.stringify({ pid: process.pid, slot: process.env.WORKER_ID, version: VERSION, argv: process.argv.slice(2), execArgv: process.execArgv, env: process.env.COLOUR })), ms)
+}).listen(Number(process.env.PORT))
+process.on('message', (m) => { if (m && m.echo !== undefined) process.send({ echoed: m.echo }) })
+`
+const server = (version, more = '') => `const VERSION = ${JSON.stringify(version)}\n${SERVER}\n${more}`
+
+// caller runs a program of the user's, with \`say(value)\` to tell the test something,
+// and \`on(name, f)\` to be told.
+function caller (t, dir, source, env = {}) {
+  const file = path.join(dir, 'caller.js')
+  fs.writeFileSync(file, `const say = (v) => process.send(v)\nconst heard = {}\nconst on = (n, f) => { heard[n] = f }\nprocess.on('message', (m) => heard[m.do] && heard[m.do](m.arg))\nprocess.channel.unref && 0\n${source}`)
+  const child = spawn(process.execPath, [file], { cwd: dir, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe', 'ipc'] })
+  const c = { child, pid: child.pid, said: [], out: '' }
+  const waiting = new Set()
+  const look = () => { for (const f of [...waiting]) f() }
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (d) => { c.out += d; look() })
+  child.on('message', (m) => { c.said.push(m); look() })
+  c.exited = new Promise((resolve) => child.on('exit', (code, signal) => { c.code = code; c.signal = signal; resolve({ code, signal }); look() }))
+  c.until = (what, ok) => new Promise((resolve, reject) => {
+    const late = setTimeout(() => { waiting.delete(f); reject(new Error(`no ${what} within 30 s\nsaid ${JSON.stringify(c.said)}\n${c.out}`)) }, 30000)
+    const f = () => {
+      const v = ok()
+      if (v === undefined || v === false) {
+        if (c.code === undefined && c.signal === undefined) return
+        waiting.delete(f)
+        clearTimeout(late)
+        return reject(new Error(`the caller ended (${c.code} ${c.signal}) while ${what} was awaited\n${c.out}`))
+      }
+      waiting.delete(f)
+      clearTimeout(late)
+      resolve(v)
+    }
+    waiting.add(f)
+    f()
+  })
+  let cursor = 0
+  // hears returns the next thing said that has the name.
+  c.hears = (name) => c.until(name, () => {
+    while (cursor < c.said.length) {
+      const m = c.said[cursor++]
+      if (m && m.name === name) return m
+    }
+  })
+  c.do = (name, arg) => child.send({ do: name, arg })
+  t.after(() => {
+    if (c.code === undefined && c.signal === undefined) child.kill('SIGKILL')
+    return c.exited
+  })
+  return c
+}
+
+function get (port, url = '/', timeout = 15000) {
+  return new Promise((resolve, reject) => {
+    const req = http.get({ host: '127.0.0.1', port, path: url, agent: false, timeout }, (res) => {
+      let body = ''
+      res.on('data', (d) => { body += d })
+      res.on('error', reject)
+      res.on('end', () => {
+        if (res.statusCode !== 200) return reject(new Error('status ' + res.statusCode))
+        try { resolve(JSON.parse(body)) } catch (err) { resolve(body) }
+      })
+    })
+    req.on('timeout', () => req.destroy(new Error('no answer')))
+    req.on('error', reject)
+  })
+}
+
+// load sends requests over new connections until it is stopped.
+function load (port, clients = 8) {
+  const l = { done: 0, failed: [], versions: new Set() }
+  let stopped = false
+  const all = Array.from({ length: clients }, async () => {
+    while (!stopped) {
+      try {
+        const answer = await get(port)
+        l.versions.add(answer.version)
+        l.done++
+      } catch (err) {
+        l.failed.push(err.code || err.message)
+      }
+    }
+  })
+  l.atLeast = async (n) => { const end = l.done + n; while (l.done + l.failed.length < end) await new Promise((resolve) => setTimeout(resolve, 5)) }
+  l.stop = async () => {
+    stopped = true
+    await Promise.all(all)
+    return l
+  }
+  l.nothingLost = async () => {
+    await l.stop()
+    assert.deepStrictEqual(l.failed, [], `${l.failed.length} of ${l.done + l.failed.length} requests failed`)
+    assert.ok(l.done > 20, `${l.done} requests are too few`)
+    return l
+  }
+  return l
+}
+
+const alive = (pid) => {
+  try { process.kill(pid, 0) } catch (err) { return false }
+  try { return !/^\d+ \(.*\) Z/.test(fs.readFileSync(`/proc/${pid}/stat`, 'utf8')) } catch (err) { return false }
+}
+
+// gone waits until processes have ended.
+async function gone (pids) {
+  for (const end = Date.now() + 30000; Date.now() < end;) {
+    if (!pids.some(alive)) return
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+  assert.fail(`still there: ${pids.filter(alive)}`)
+}
+
+const children = (pid) => {
+  try {
+    return fs.readdirSync(`/proc/${pid}/task`).flatMap((task) => fs.readFileSync(`/proc/${pid}/task/${task}/children`, 'utf8').split(' ').filter(Boolean).map(Number))
+  } catch (err) { return [] }
+}
+
+// masterOf finds the master below a caller: the keeper's child that is a handoff.
+function masterOf (pid) {
+  for (const keeper of children(pid)) {
+    for (const child of children(keeper)) {
+      try {
+        if (fs.readFileSync(`/proc/${child}/cmdline`, 'utf8').includes('__master')) return { keeper, master: child }
+      } catch (err) {}
+    }
+  }
+  return {}
+}
+
+module.exports = { root, folder, freePort, server, caller, get, load, alive, gone, children, masterOf }

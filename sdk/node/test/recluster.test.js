@@ -1,0 +1,236 @@
+'use strict'
+// recluster's interface, row by row of the seeds (§ 2), and its measured failures mended.
+const test = require('node:test')
+const assert = require('assert')
+const fs = require('fs')
+const path = require('path')
+const { root, folder, freePort, server, caller, get, load, gone, masterOf } = require('./helper')
+
+const MODULE = process.env.HANDOFF_TEST_MODULE || path.join(root, 'recluster.js')
+const head = (options) => `
+const recluster = require(${JSON.stringify(MODULE)})
+const b = recluster(require('path').join(__dirname, 'app.js'), ${options})
+for (const name of ['online', 'listening', 'ready', 'disconnect', 'message', 'exit']) {
+  b.on(name, (w, a, c) => say({ name, id: w.id, wid: w._rc_wid, pid: w.process.pid, a, c, active: Object.keys(b.activeWorkers()).filter((k) => k !== 'length' && b.activeWorkers()[k]), workers: b.workers().length, cluster: Object.keys(require('cluster').workers || {}) }))
+}
+on('reload', () => b.reload((err) => say({ name: 'reloaded', err: err && err.message, workers: b.workers().map((w) => w.id), cluster: Object.keys(require('cluster').workers) })))
+on('terminate', () => b.terminate(() => say({ name: 'terminated', cluster: Object.keys(require('cluster').workers), workers: b.workers().length })))
+on('stop', () => b.stop())
+on('state', () => say({ name: 'state', workers: b.workers().length, active: Object.values(b.activeWorkers()).filter((w) => w && w.id).length, length: b.activeWorkers().length }))
+on('send', (m) => b.workers()[0].send(m))
+on('kill', (s) => b.workers()[0].kill(s))
+process.on('SIGUSR2', () => b.reload((err) => say({ name: 'reloaded', err: err && err.message })))
+b.run()
+`
+
+async function begin (t, options, app = server('one'), env = {}) {
+  const port = await freePort()
+  const dir = folder(t, { 'app.js': app })
+  const c = caller(t, dir, head(options), { PORT: String(port), ...env })
+  return { port, dir, c }
+}
+
+const ready = async (c, n) => { const all = []; while (all.length < n) all.push(await c.hears('ready')); return all }
+
+test('events, slots, arguments, environment', async (t) => {
+  const { port, c } = await begin(t, '{ workers: 2, args: ["a", "b"], execArgv: ["--no-warnings"], log: {} }', server('one'), { COLOUR: 'red' })
+  const online = await c.hears('online')
+  assert.ok(online.id > 0 && online.pid > 0)
+  const [first, second] = await ready(c, 2)
+  assert.deepStrictEqual([first.wid, second.wid].sort(), [0, 1])
+  assert.strictEqual(first.a.port, port)
+  assert.deepStrictEqual(second.active.sort(), ['0', '1'])
+  assert.deepStrictEqual(second.cluster.length, 2)
+  const answer = await get(port)
+  assert.deepStrictEqual(answer.argv, ['a', 'b'])
+  assert.ok(answer.execArgv.includes('--no-warnings'))
+  assert.strictEqual(answer.env, 'red')
+  assert.ok(c.said.some((m) => m.name === 'listening' && m.a.port === port))
+  c.do('state')
+  assert.deepStrictEqual(await c.hears('state'), { name: 'state', workers: 2, active: 2, length: 2 })
+})
+
+test('readyWhen started', async (t) => {
+  const { c } = await begin(t, '{ workers: 1, readyWhen: "started" }', 'setInterval(() => {}, 1000)')
+  await ready(c, 1)
+  assert.ok(!c.said.some((m) => m.name === 'listening'))
+})
+
+test('readyWhen ready, with the message as the argument', async (t) => {
+  const { c, port } = await begin(t, '{ workers: 1, readyWhen: "ready" }', server('one', 'setTimeout(() => process.send({ cmd: "ready", warm: 7 }), 200)'))
+  const listening = c.hears('listening')
+  await listening
+  assert.ok(!c.said.some((m) => m.name === 'ready'))
+  const [r] = await ready(c, 1)
+  assert.strictEqual(r.a.warm, 7)
+  assert.strictEqual((await get(port)).version, 'one')
+})
+
+test('reload: nothing is lost, the callback means new ready and old gone', async (t) => {
+  const { port, dir, c } = await begin(t, '{ workers: 2, timeout: 5 }')
+  await ready(c, 2)
+  const l = load(port)
+  await l.atLeast(50)
+  fs.writeFileSync(path.join(dir, 'app.js'), server('two'))
+  c.do('reload')
+  const done = await c.hears('reloaded')
+  assert.strictEqual(done.err, undefined)
+  assert.deepStrictEqual(done.workers.length, 2)
+  assert.deepStrictEqual(done.workers.map(String).sort(), done.cluster.sort())
+  assert.strictEqual((await get(port)).version, 'two')
+  await l.atLeast(50)
+  await l.nothingLost()
+})
+
+test('reload by the user\'s own USR2 handler', async (t) => {
+  const { port, dir, c } = await begin(t, '{ workers: 2, timeout: 5 }')
+  await ready(c, 2)
+  fs.writeFileSync(path.join(dir, 'app.js'), server('two'))
+  process.kill(c.pid, 'SIGUSR2')
+  assert.strictEqual((await c.hears('reloaded')).err, undefined)
+  assert.strictEqual((await get(port)).version, 'two')
+})
+
+test('overlapping reloads: nothing is refused (recluster: 67 of 625)', async (t) => {
+  const { port, dir, c } = await begin(t, '{ workers: 2, timeout: 5 }')
+  await ready(c, 2)
+  const l = load(port)
+  await l.atLeast(30)
+  for (const version of ['two', 'three', 'four']) {
+    fs.writeFileSync(path.join(dir, 'app.js'), server(version))
+    c.do('reload')
+    await l.atLeast(5)
+  }
+  for (let i = 0; i < 3; i++) assert.strictEqual((await c.hears('reloaded')).err, undefined)
+  assert.strictEqual((await get(port)).version, 'four')
+  await l.nothingLost()
+})
+
+test('reload onto broken code: an error, the old serves on, a later reload works', async (t) => {
+  const { port, dir, c } = await begin(t, '{ workers: 2, timeout: 5, respawn: 0.05 }')
+  await ready(c, 2)
+  const l = load(port)
+  fs.writeFileSync(path.join(dir, 'app.js'), 'throw new Error("no database")')
+  c.do('reload')
+  const failed = await c.hears('reloaded')
+  assert.match(failed.err, /the old serves on/)
+  assert.match(failed.err, /no database/)
+  assert.strictEqual((await get(port)).version, 'one')
+  fs.writeFileSync(path.join(dir, 'app.js'), server('two'))
+  c.do('reload')
+  assert.strictEqual((await c.hears('reloaded')).err, undefined)
+  assert.strictEqual((await get(port)).version, 'two')
+  await l.nothingLost()
+})
+
+test('a request that takes long is finished in a reload, within the timeout', async (t) => {
+  const { port, dir, c } = await begin(t, '{ workers: 2, timeout: 10 }')
+  await ready(c, 2)
+  const slow = get(port, '/?ms=2000')
+  await get(port)
+  fs.writeFileSync(path.join(dir, 'app.js'), server('two'))
+  c.do('reload')
+  await c.hears('reloaded')
+  assert.strictEqual((await slow).version, 'one')
+})
+
+test('a crash: exit with code and signal, the log line, one replacement', async (t) => {
+  const { c } = await begin(t, '{ workers: 2, respawn: 0.1 }')
+  await ready(c, 2)
+  c.do('kill', 'SIGKILL')
+  const exit = await c.hears('exit')
+  assert.strictEqual(exit.c, 'SIGKILL')
+  assert.ok(!exit.active.includes(String(exit.wid)))
+  const [again] = await ready(c, 1)
+  assert.strictEqual(again.wid, exit.wid)
+  assert.strictEqual(again.workers, 2)
+  await c.until('log line', () => new RegExp(`\\[${exit.pid}\\] worker \\(${exit.wid}:${exit.id}\\) must be replaced, respawning in \\d+`).test(c.out))
+})
+
+test('an exit with a code of its own', async (t) => {
+  const { c } = await begin(t, '{ workers: 1, respawn: 0.1, log: {} }', server('one', 'process.on("message", () => process.exit(7))'))
+  await ready(c, 1)
+  c.do('send', 'go')
+  assert.strictEqual((await c.hears('exit')).a, 7)
+})
+
+test('a first start that fails is tried for ever, and works when the file is mended', async (t) => {
+  const { c, dir, port } = await begin(t, '{ workers: 1, respawn: 0.05, log: {} }', 'throw new Error("not yet")')
+  for (let i = 0; i < 5; i++) await c.hears('exit')
+  fs.writeFileSync(path.join(dir, 'app.js'), server('mended'))
+  await ready(c, 1)
+  assert.strictEqual((await get(port)).version, 'mended')
+})
+
+test('{cmd: disconnect}: replaced first, then it goes; nothing is lost', async (t) => {
+  const { c, port } = await begin(t, '{ workers: 2, timeout: 0.5, respawn: 0.01 }', server('one', 'process.on("message", (m) => { if (m === "leave") { process.send({ cmd: "disconnect" }); setInterval(() => {}, 1000) } })'))
+  await ready(c, 2)
+  const l = load(port)
+  await l.atLeast(30)
+  c.do('send', 'leave')
+  const left = await c.until('message', () => c.said.find((m) => m.name === 'message' && m.a.cmd === 'disconnect'))
+  const [again] = await ready(c, 1)
+  assert.strictEqual(again.wid, left.wid)
+  const exit = await c.hears('exit')
+  assert.strictEqual(exit.id, left.id)
+  await l.nothingLost()
+})
+
+test('messages pass both ways', async (t) => {
+  const { c } = await begin(t, '{ workers: 1 }')
+  await ready(c, 1)
+  c.do('send', { echo: { deep: [1, 'ü', null] } })
+  assert.deepStrictEqual((await c.hears('message')).a, { echoed: { deep: [1, 'ü', null] } })
+})
+
+test('terminate calls back when everything has gone, each time', async (t) => {
+  for (let i = 0; i < 3; i++) {
+    const { c } = await begin(t, '{ workers: 2 }', server('one', 'process.on("SIGTERM", () => {})'))
+    const pids = (await ready(c, 2)).map((r) => r.pid)
+    c.do('terminate')
+    assert.deepStrictEqual(await c.hears('terminated'), { name: 'terminated', cluster: [], workers: 0 })
+    await gone(pids)
+  }
+})
+
+test('stop: nobody is replaced any more, nothing is told', async (t) => {
+  const { c } = await begin(t, '{ workers: 2, respawn: 0.01 }', server('one', 'setTimeout(() => process.exit(1), 1500)'))
+  const pids = (await ready(c, 2)).map((r) => r.pid)
+  c.do('stop')
+  await gone(pids)
+  c.do('state')
+  await c.until('0 workers', () => { c.do('state'); return c.said.some((m) => m.name === 'state' && m.workers === 0) })
+  assert.ok(!c.said.some((m) => m.name === 'exit'))
+})
+
+test('a worker that ignores SIGTERM is killed', async (t) => {
+  const { c } = await begin(t, '{ workers: 1, timeout: 0.2 }', server('one', 'process.on("SIGTERM", () => {}); setInterval(() => {}, 1000)'))
+  const [old] = await ready(c, 1)
+  c.do('reload')
+  assert.strictEqual((await c.hears('reloaded')).err, undefined)
+  await gone([old.pid])
+})
+
+test('kill -9 of the master: nothing is lost, and the caller goes on', async (t) => {
+  const { c, port, dir } = await begin(t, '{ workers: 2, timeout: 5 }')
+  await ready(c, 2)
+  const l = load(port)
+  await l.atLeast(30)
+  const { master } = masterOf(c.pid)
+  process.kill(master, 'SIGKILL')
+  await l.atLeast(30)
+  fs.writeFileSync(path.join(dir, 'app.js'), server('two'))
+  c.do('reload')
+  assert.strictEqual((await c.hears('reloaded')).err, undefined)
+  assert.strictEqual((await get(port)).version, 'two')
+  await l.nothingLost()
+})
+
+test('kill -9 of the caller: everything goes with it', async (t) => {
+  const { c } = await begin(t, '{ workers: 2 }')
+  const pids = (await ready(c, 2)).map((r) => r.pid)
+  const { keeper, master } = masterOf(c.pid)
+  assert.ok(keeper && master)
+  c.child.kill('SIGKILL')
+  await gone([...pids, keeper, master])
+})
