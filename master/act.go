@@ -262,7 +262,8 @@ func (m *Master) attend(w *worker) {
 	heard := make(chan struct{})  // closed when its channel has ended
 	copied := make(chan struct{}) // closed when its output has ended
 	w.copied = copied
-	tell := m.teller(w)
+	w.tell = m.teller(w)
+	tell := w.tell
 	if w.notify != nil {
 		go attendNotify(w.id, w.pid, m.cfg.Fleet.Watchdog, w.notify, m.post) // ends with the socket
 	}

@@ -165,7 +165,7 @@ func listen(id fleet.ID, conn *handoff.Conn, post func(event), tell func(nodeipc
 				}
 				return
 			}
-			if tell != nil {
+			if _, later := m.(nodeipc.Listening); tell != nil && !later { // it is told when it is steered to
 				tell(m, line)
 			}
 			switch m.(type) {

@@ -195,10 +195,11 @@ type worker struct {
 	binder  *process // has bound its address, where that is not the leader; see severalBind
 	// severalBind: more than one process has, or the leader.
 	severalBind bool
-	drainedAt   time.Time       // zero: it was not told to
-	ports       int             // of its own choice that it has got: the next one is the next index
-	last        *tail.Tail      // of its stderr
-	copied      <-chan struct{} // closed when its output has ended
+	drainedAt   time.Time                     // zero: it was not told to
+	ports       int                           // of its own choice that it has got: the next one is the next index
+	last        *tail.Tail                    // of its stderr
+	copied      <-chan struct{}               // closed when its output has ended
+	tell        func(nodeipc.Message, []byte) // of what it says; nil: nobody hears it
 	began       time.Time
 	dead        bool           // its process is; the rest of it may not be
 	refused     int            // queries
@@ -580,10 +581,12 @@ func (m *Master) reread() error {
 		m.notReloaded("configuration: " + err.Error())
 		return err
 	}
-	slots := m.cfg.Fleet.Slots
+	slots, balance := m.cfg.Fleet.Slots, m.cfg.Balance
 	m.cfg.Live = live
 	m.keepProgram()
-	m.rebalance(live.Balance)
+	if live.Balance != balance { // what was asked for by hand stays, as long as the file does not change
+		m.rebalance(live.Balance)
+	}
 	m.step(fleet.Configure{Config: live.Fleet})
 	if live.Fleet.Slots != slots { // who has scaled by hand keeps that, as long as the file does not change
 		m.scaleTo(live.Fleet.Slots)
@@ -756,6 +759,9 @@ func (m *Master) listening(w *worker, l nodeipc.Listening) {
 		}
 	}
 	m.resteer()
+	if w.tell != nil {
+		w.tell(l, nil)
+	}
 }
 
 func (m *Master) mend(a *address, s *handoff.Socket) {

@@ -115,11 +115,11 @@ func (c Control) Freeze(ctx context.Context) error {
 	})
 }
 
-// SetBalance changes how connections are spread, for as long as this master's
-// configuration does not: between handoff.Even and handoff.Sticky.
+// SetBalance changes how connections are spread, until the configuration says
+// something new: between handoff.Even and handoff.Sticky.
 func (c Control) SetBalance(ctx context.Context, b handoff.Balance) error {
 	return c.do(ctx, func(m *Master) error {
-		if b == handoff.Shared || m.cfg.Balance == handoff.Shared {
+		if b == handoff.Shared || m.addrs.balance == handoff.Shared {
 			return refuse("the balance changes between even and sticky alone")
 		}
 		m.rebalance(b)
@@ -131,7 +131,7 @@ func (m *Master) rebalance(b handoff.Balance) {
 	if m.addrs.balance == b {
 		return
 	}
-	m.cfg.Balance, m.addrs.balance = b, b
+	m.addrs.balance = b
 	for _, a := range m.addrs.list {
 		if a.group != nil {
 			m.trouble(a.group.SetBalance(b))

@@ -19,6 +19,11 @@
 //		}
 //	}
 //
+// The module's path is handoff, which no module proxy has. A program in a module of
+// its own says where it is:
+//
+//	go mod edit -require handoff@v0.0.0 -replace handoff=/path/to/handoff && go mod tidy
+//
 // The dialogue with handoff, all of it systemd's own (sd_notify(3),
 // sd_listen_fds(3)):
 //
@@ -75,10 +80,10 @@ const lingerAlone = 6 * time.Second
 // New reads what handoff, or systemd, has told the process, and takes the drain
 // signal over: SIGTERM and SIGINT, and what --drain-signal names. Under handoff one
 // that did not come from it (kill PID) is a request to be replaced, see
-// [Worker.Replace]: connections are still steered here. In the drain, a second
-// after its beginning, each has its default effect, which ends the process. Call it
-// once, early: until then the signal ends the process at once. Its goroutine ends
-// with that.
+// [Worker.Replace]: connections are still steered here. In the drain each has its
+// default effect, which ends the process; under handoff a second after its beginning.
+// Call it once, early: until then the signal ends the process at once. Its goroutine
+// ends with that.
 func New() *Worker {
 	w := &Worker{
 		slot: number("WORKER_ID"), generation: number("HANDOFF_GENERATION"),
@@ -106,6 +111,9 @@ func New() *Worker {
 			}
 			w.Replace() // somebody else's signal: connections still come
 		}
+		if !w.managed {
+			signal.Stop(came)
+		}
 		close(w.draining)
 		w.say("STOPPING=1")
 		if w.managed { // the order itself may be still on its way, after somebody else's signal
@@ -117,8 +125,8 @@ func New() *Worker {
 				}
 				break
 			}
+			signal.Stop(came)
 		}
-		signal.Stop(came)
 	}()
 	return w
 }

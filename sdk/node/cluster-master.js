@@ -13,6 +13,7 @@ let config = null
 let size = 0
 let restarting = false
 let quitting = false
+let hard = false
 let danger = false
 let connections = 0
 const repls = new Set()
@@ -156,6 +157,7 @@ function quit (cb) {
   quitting = true
   debug('Graceful shutdown...')
   master.stop().then(() => {
+    if (hard) return
     debug('Graceful shutdown successful')
     if (typeof cb === 'function') cb()
     process.exit(0)
@@ -164,7 +166,7 @@ function quit (cb) {
 
 function quitHard () {
   check()
-  quitting = true
+  quitting = hard = true
   debug('Forceful shutdown')
   master.stop({ now: true }).then(() => process.exit(1))
 }

@@ -16,6 +16,6 @@ declare namespace start {
     /** 'SIGUSR2'. */
     restartSignal?: NodeJS.Signals
   }
-  export { start }
+  function start (options: Options): void
 }
 export = start

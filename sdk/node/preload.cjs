@@ -160,7 +160,12 @@ function attachBehind (lingerMs, signal) {
     const sdk = process[Symbol.for('handoff.drain')] // index.js has a listener of its own, which closes nothing
     if (process.listenerCount(signal) > (sdk && sdk.listening ? 2 : 1)) return
     let open = servers.size
-    const closed = () => { if (--open <= 0) setTimeout(() => process.exit(0), EXIT_MS).unref() }
+    const exit = () => {
+      const { pending } = sdk || {} // hooks of the program's that are still at work
+      if (pending) pending.then(exit)
+      else process.exit(0)
+    }
+    const closed = () => { if (--open <= 0) setTimeout(exit, EXIT_MS).unref() }
     for (const server of servers) server.close(closed)
   }
   Server.prototype.listen = function () {

@@ -22,8 +22,11 @@ function createBalancer (options) {
   let where = null
   let open = false
   const tell = (w) => { if (where) w.send({ msg: LISTEN, where }, () => {}) }
+  const there = new Set() // workers that listen
+  // It listens when every worker does: until then clients would move with each.
   const listening = (w, address) => {
-    if (open || !where) return
+    there.add(w.id)
+    if (open || !where || there.size < master.options.workers) return
     open = true
     where.bound = address
     balancer.emit('listening')

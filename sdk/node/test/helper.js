@@ -98,10 +98,11 @@ function get (port, url = '/', timeout = 15000) {
   })
 }
 
-// load sends requests over new connections until it is stopped.
-function load (port, clients = 8) {
+// load sends requests over new connections until it is stopped, or the test ends.
+function load (t, port, clients = 8) {
   const l = { done: 0, failed: [], versions: new Set() }
   let stopped = false
+  t.after(() => { stopped = true })
   const all = Array.from({ length: clients }, async () => {
     while (!stopped) {
       try {
@@ -113,7 +114,7 @@ function load (port, clients = 8) {
       }
     }
   })
-  l.atLeast = async (n) => { const end = l.done + n; while (l.done + l.failed.length < end) await new Promise((resolve) => setTimeout(resolve, 5)) }
+  l.atLeast = async (n) => { const end = l.done + n; while (!stopped && l.done + l.failed.length < end) await new Promise((resolve) => setTimeout(resolve, 5)) }
   l.stop = async () => {
     stopped = true
     await Promise.all(all)

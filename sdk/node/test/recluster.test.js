@@ -69,7 +69,7 @@ test('readyWhen ready, with the message as the argument', async (t) => {
 test('reload: nothing is lost, the callback means new ready and old gone', async (t) => {
   const { port, dir, c } = await begin(t, '{ workers: 2, timeout: 5 }')
   await ready(c, 2)
-  const l = load(port)
+  const l = load(t, port)
   await l.atLeast(50)
   fs.writeFileSync(path.join(dir, 'app.js'), server('two'))
   c.do('reload')
@@ -94,7 +94,7 @@ test('reload by the user\'s own USR2 handler', async (t) => {
 test('overlapping reloads: nothing is refused (recluster: 67 of 625)', async (t) => {
   const { port, dir, c } = await begin(t, '{ workers: 2, timeout: 5 }')
   await ready(c, 2)
-  const l = load(port)
+  const l = load(t, port)
   await l.atLeast(30)
   for (const version of ['two', 'three', 'four']) {
     fs.writeFileSync(path.join(dir, 'app.js'), server(version))
@@ -109,7 +109,7 @@ test('overlapping reloads: nothing is refused (recluster: 67 of 625)', async (t)
 test('reload onto broken code: an error, the old serves on, a later reload works', async (t) => {
   const { port, dir, c } = await begin(t, '{ workers: 2, timeout: 5, respawn: 0.05 }')
   await ready(c, 2)
-  const l = load(port)
+  const l = load(t, port)
   fs.writeFileSync(path.join(dir, 'app.js'), 'throw new Error("no database")')
   c.do('reload')
   const failed = await c.hears('reloaded')
@@ -132,6 +132,7 @@ test('a request that takes long is finished in a reload, within the timeout', as
   c.do('reload')
   await c.hears('reloaded')
   assert.strictEqual((await slow).version, 'one')
+  assert.strictEqual((await get(port)).version, 'two')
 })
 
 test('a crash: exit with code and signal, the log line, one replacement', async (t) => {
@@ -165,7 +166,7 @@ test('a first start that fails is tried for ever, and works when the file is men
 test('{cmd: disconnect}: replaced first, then it goes; nothing is lost', async (t) => {
   const { c, port } = await begin(t, '{ workers: 2, timeout: 0.5, respawn: 0.01 }', server('one', 'process.on("message", (m) => { if (m === "leave") { process.send({ cmd: "disconnect" }); setInterval(() => {}, 1000) } })'))
   await ready(c, 2)
-  const l = load(port)
+  const l = load(t, port)
   await l.atLeast(30)
   c.do('send', 'leave')
   const left = await c.until('message', () => c.said.find((m) => m.name === 'message' && m.a.cmd === 'disconnect'))
@@ -214,7 +215,7 @@ test('a worker that ignores SIGTERM is killed', async (t) => {
 test('kill -9 of the master: nothing is lost, and the caller goes on', async (t) => {
   const { c, port, dir } = await begin(t, '{ workers: 2, timeout: 5 }')
   await ready(c, 2)
-  const l = load(port)
+  const l = load(t, port)
   await l.atLeast(30)
   const { master } = masterOf(c.pid)
   process.kill(master, 'SIGKILL')

@@ -1,0 +1,220 @@
+'use strict'
+// cluster-master's interface, row by row of the seeds (§ 4), and its measured failures
+// mended.
+const test = require('node:test')
+const assert = require('assert')
+const fs = require('fs')
+const net = require('net')
+const path = require('path')
+const { root, folder, freePort, server, caller, get, load, gone, children } = require('./helper')
+
+const MODULE = process.env.HANDOFF_TEST_MODULE || path.join(root, 'cluster-master.js')
+const head = (config) => `
+const cm = require(${JSON.stringify(MODULE)})
+on('restart', () => cm.restart((err) => say({ name: 'restarted', err: err && err.message })))
+on('resize', (n) => cm.resize(n, (err) => say({ name: 'resized', n, err: err && err.message, workers: Object.keys(require('cluster').workers).length })))
+on('quit', () => cm.quit())
+on('quitHard', () => cm.quitHard())
+cm(${config})
+const look = setInterval(() => {
+  const ws = Object.values(require('cluster').workers || {})
+  if (ws.length === SIZE && ws.every((w) => w.ready)) { clearInterval(look); say({ name: 'up', pids: ws.map((w) => w.process.pid) }) }
+}, 10)
+`
+async function begin (t, config = '{}', app = server('one'), env = {}, size = 2) {
+  const port = await freePort()
+  const dir = folder(t, { 'app.js': app })
+  const c = caller(t, dir, head(`Object.assign({ exec: require('path').join(__dirname, 'app.js'), size: ${size}, minRestartAge: 300, repl: null }, ${config})`).replace('SIZE', size), { PORT: String(port), ...env })
+  const up = await c.hears('up')
+  return { port, dir, c, pids: up.pids }
+}
+
+test('exec is needed, one cluster, not in a worker', async (t) => {
+  const dir = folder(t, { 'app.js': server('one') })
+  const c = caller(t, dir, `const cm = require(${JSON.stringify(MODULE)})
+    try { cm({}) } catch (err) { say({ name: 'threw', message: err.message }) }
+    cm({ exec: __dirname + '/app.js', size: 1, repl: null })
+    try { cm({ exec: __dirname + '/app.js' }) } catch (err) { say({ name: 'threw', message: err.message }) }
+    process.env.NODE_UNIQUE_ID = '1'`, { PORT: String(await freePort()) })
+  assert.strictEqual((await c.hears('threw')).message, "Must define a 'exec' script")
+  assert.strictEqual((await c.hears('threw')).message, 'This cluster has a master already')
+  const w = folder(t, {})
+  const inside = caller(t, w, `try { require(${JSON.stringify(MODULE)})('x.js') } catch (err) { say({ name: 'threw', message: err.message }) }`, { HANDOFF_GENERATION: '1' })
+  assert.strictEqual((await inside.hears('threw')).message, "ClusterMaster answers to no one!\n(don't run in a cluster worker script)")
+})
+
+for (const key of ['args', 'argv']) {
+  test(`${key} and env reach the workers`, async (t) => {
+    const { port } = await begin(t, `{ ${key}: ['x', 'y'], env: { COLOUR: 'blue' } }`)
+    const answer = await get(port)
+    assert.deepStrictEqual(answer.argv, ['x', 'y'])
+    assert.strictEqual(answer.env, 'blue')
+  })
+}
+
+test('onMessage has the worker as this', async (t) => {
+  const { c, pids } = await begin(t, "{ onMessage: function (m) { say({ name: 'message', m, id: this.id, pid: this.process.pid }) } }", server('one', 'process.send({ hello: 1 })'))
+  const m = await c.until('message', () => c.said.find((m) => m.name === 'message'))
+  assert.deepStrictEqual(m.m, { hello: 1 })
+  assert.ok(pids.includes(m.pid))
+})
+
+test('restart: nothing is lost, the callback means new ready and old gone (before: half of them)', async (t) => {
+  const { port, dir, c, pids } = await begin(t)
+  const l = load(t, port)
+  await l.atLeast(30)
+  fs.writeFileSync(path.join(dir, 'app.js'), server('two'))
+  c.do('restart')
+  assert.strictEqual((await c.hears('restarted')).err, undefined)
+  await gone(pids)
+  assert.strictEqual((await get(port)).version, 'two')
+  await l.nothingLost()
+  assert.match(c.out, /graceful completion/)
+})
+
+test('SIGHUP restarts (before, on Node 20: the master died in the middle of it)', async (t) => {
+  const { port, dir, c } = await begin(t)
+  const l = load(t, port)
+  fs.writeFileSync(path.join(dir, 'app.js'), server('two'))
+  process.kill(c.pid, 'SIGHUP')
+  await c.until('graceful completion', () => /graceful completion/.test(c.out))
+  assert.strictEqual((await get(port)).version, 'two')
+  await l.nothingLost()
+})
+
+test('a restart onto code that dies is aborted, with an error; the next one works (before: the callback never came)', async (t) => {
+  const { port, dir, c } = await begin(t)
+  const l = load(t, port)
+  fs.writeFileSync(path.join(dir, 'app.js'), server('bad', 'setTimeout(() => process.exit(1), 100)'))
+  c.do('restart')
+  assert.match((await c.hears('restarted')).err, /the old serves on/)
+  assert.match(c.out, /New worker died quickly\. Aborting restart\./)
+  assert.strictEqual((await get(port)).version, 'one')
+  fs.writeFileSync(path.join(dir, 'app.js'), server('two'))
+  c.do('restart')
+  assert.strictEqual((await c.hears('restarted')).err, undefined)
+  assert.strictEqual((await get(port)).version, 'two')
+  await l.stop()
+  assert.deepStrictEqual(l.failed.filter((f) => f !== 'ECONNRESET' && f !== 'socket hang up'), []) // those that were inside the one that died
+})
+
+test('restart during a restart is said, and called back', async (t) => {
+  const { c } = await begin(t)
+  c.do('restart')
+  c.do('restart')
+  await c.hears('restarted')
+  await c.hears('restarted')
+  assert.match(c.out, /Already restarting\. {2}Cannot restart yet\./)
+})
+
+test('resize up and down', async (t) => {
+  const { c, port } = await begin(t)
+  const l = load(t, port)
+  c.do('resize', 4)
+  assert.deepStrictEqual(await c.hears('resized'), { name: 'resized', n: 4, workers: 4 })
+  assert.match(c.out, /resize 2 -> 4, change = 2/)
+  c.do('resize', 1)
+  assert.deepStrictEqual(await c.hears('resized'), { name: 'resized', n: 1, workers: 1 })
+  assert.match(c.out, /done resizing/)
+  await l.nothingLost()
+})
+
+test('a crash is said, and mended', async (t) => {
+  const { c, pids, port } = await begin(t)
+  process.kill(pids[0], 'SIGKILL')
+  await c.until('the log', () => /Worker \d+ exited abnormally/.test(c.out) && (c.out.match(/Worker \d+ setting up/g) || []).length === 3)
+  await get(port)
+})
+
+test('SIGINT quits with code 0 when a long request is done; a second one with 1, at once', async (t) => {
+  const one = await begin(t)
+  const slow = get(one.port, '/?ms=1500')
+  await get(one.port)
+  process.kill(one.c.pid, 'SIGINT')
+  assert.strictEqual((await slow).version, 'one')
+  assert.deepStrictEqual(await one.c.exited, { code: 0, signal: null })
+  assert.match(one.c.out, /Graceful shutdown successful/)
+  await gone(one.pids)
+  const two = await begin(t, '{ stopTimeout: 20000 }', server('one', 'setInterval(() => {}, 1000); process.on("SIGTERM", () => {})'))
+  get(two.port, '/?ms=20000').catch(() => {})
+  await get(two.port)
+  process.kill(two.c.pid, 'SIGINT')
+  await two.c.until('Graceful', () => /Graceful shutdown\.\.\./.test(two.c.out))
+  process.kill(two.c.pid, 'SIGINT')
+  assert.deepStrictEqual(await two.c.exited, { code: 1, signal: null })
+  await gone(two.pids)
+})
+
+test('quit and quitHard: 0 and 1; SIGTERM is 0, drained (before: 143)', async (t) => {
+  for (const [how, code] of [['quit', 0], ['quitHard', 1], ['SIGTERM', 0]]) {
+    const { c, pids } = await begin(t)
+    if (how.startsWith('SIG')) process.kill(c.pid, how)
+    else c.do(how)
+    assert.strictEqual((await c.exited).code, code, how)
+    await gone(pids)
+  }
+})
+
+test('signals: false leaves them to the program', async (t) => {
+  const { c } = await begin(t, '{ signals: false }')
+  process.kill(c.pid, 'SIGINT')
+  assert.strictEqual((await c.exited).signal, 'SIGINT')
+})
+
+test('silent: the output is the worker\'s stream', async (t) => {
+  const dir = folder(t, { 'app.js': server('one', 'setInterval(() => console.log("tick"), 50)') })
+  const c = caller(t, dir, `const cm = require(${JSON.stringify(MODULE)})
+    cm({ exec: __dirname + '/app.js', size: 1, silent: true, repl: null })
+    const look = setInterval(() => { for (const w of Object.values(require('cluster').workers || {})) { clearInterval(look); w.process.stdout.once('data', (d) => say({ name: 'wrote', text: String(d) })) } }, 5)`, { PORT: String(await freePort()) })
+  assert.match((await c.hears('wrote')).text, /tick/)
+  assert.ok(!/tick/.test(c.out))
+})
+
+function ask (address, line, end) {
+  return new Promise((resolve, reject) => {
+    const s = net.connect(address)
+    let text = ''
+    s.on('error', reject)
+    let over = false
+    s.on('data', (d) => {
+      text += d
+      if (over) return
+      if (/> $/.test(text) && line !== null) { s.write(line + '\n'); line = null } else if (end(text)) { over = true; s.end('.exit\n') }
+    })
+    s.on('close', () => resolve(text))
+  })
+}
+
+test('the REPL: on a socket that only this user opens, with its context; closing it hurts nobody (before: the master died)', async (t) => {
+  const { c, dir, port } = await begin(t, '{ repl: "repl-socket" }')
+  const sock = path.join(dir, 'repl-socket')
+  await c.until('repl', () => /ClusterMaster repl listening on/.test(c.out))
+  assert.strictEqual(fs.statSync(sock).mode & 0o777, 0o600)
+  let text = await ask(sock, 'pids.length + ":" + size + ":" + typeof restart', (s) => /'2:2:function'/.test(s))
+  assert.match(text, /^Starting repl #1/)
+  assert.match(text, /ClusterMaster \(`help` for cmds\) \d+ 1> /)
+  text = await ask(sock, 'help', (s) => /gracefully restart workers/.test(s))
+  assert.match(text, /Starting repl #2/)
+  text = await ask(sock, 'states', (s) => /listening/.test(s))
+  text = await ask(sock, 'resize(3)', (s) => /done resizing/.test(s)) // what is logged goes to each REPL
+  assert.strictEqual((await get(port)).version, 'one')
+})
+
+test('the REPL over TCP is on loopback', async (t) => {
+  const repl = await freePort()
+  const { c } = await begin(t, '{}', server('one'), { CLUSTER_MASTER_REPL: String(repl) }).catch(() => ({}))
+  assert.ok(c)
+  const other = folder(t, { 'app.js': server('one') })
+  const d = caller(t, other, `require(${JSON.stringify(MODULE)})({ exec: __dirname + '/app.js', size: 1 })`, { PORT: String(await freePort()), CLUSTER_MASTER_REPL: String(repl) })
+  await d.until('repl', () => /ClusterMaster repl listening on/.test(d.out))
+  assert.match(fs.readFileSync('/proc/net/tcp', 'utf8'), new RegExp('0100007F:' + repl.toString(16).toUpperCase().padStart(4, '0')))
+  const text = await ask({ host: '127.0.0.1', port: repl }, '1 + 1', (s) => /\n2\n/.test(s) || / 2\n/.test(s) || /> 2/.test(s))
+  assert.match(text, /Starting repl #1/)
+})
+
+test('kill -9 of the caller: everything goes with it', async (t) => {
+  const { c, pids } = await begin(t)
+  const keepers = children(c.pid)
+  c.child.kill('SIGKILL')
+  await gone([...pids, ...keepers])
+})

@@ -1,0 +1,138 @@
+'use strict'
+// dutch-master's interface, row by row of the seeds (§ 3), and its measured failures
+// mended.
+const test = require('node:test')
+const assert = require('assert')
+const fs = require('fs')
+const path = require('path')
+const { root, folder, freePort, server, caller, get, load, gone } = require('./helper')
+
+const MODULE = process.env.HANDOFF_TEST_MODULE || path.join(root, 'dutch-master.js')
+const head = (options, start = '') => `
+const logger = { }
+for (const level of ['info', 'warn', 'debug']) logger[level] = (a, b) => say({ name: 'log', level, msg: b === undefined ? a : b, fields: b === undefined ? {} : a })
+logger.child = (fields) => { const l = {}; for (const level of ['info', 'warn', 'debug']) l[level] = (a, b) => say({ name: 'log', level, msg: b === undefined ? a : b, fields: b === undefined ? {} : a, child: fields }); return l }
+require(${JSON.stringify(MODULE)})${start}(Object.assign({ worker: require('path').join(__dirname, 'app.js'), logger }, ${options}))
+`
+async function begin (t, options = '{}', app = server('one'), { start = '', env = {} } = {}) {
+  const port = await freePort()
+  const dir = folder(t, { 'app.js': app })
+  const c = caller(t, dir, head(options, start), { PORT: String(port), ...env })
+  c.logs = (msg) => c.until(msg, () => c.said.find((m) => m.name === 'log' && m.msg === msg))
+  c.count = (msg) => c.said.filter((m) => m.name === 'log' && m.msg === msg).length
+  return { port, dir, c }
+}
+
+test('it starts two workers, and says so as the original does', async (t) => {
+  const { c, port } = await begin(t)
+  assert.deepStrictEqual((await c.logs('Starting cluster')).fields, { numWorkers: 2 })
+  assert.strictEqual((await c.logs('Cluster ready')).fields.workers.length, 2)
+  assert.strictEqual(c.count('Creating new worker'), 2)
+  const w = await c.logs('Worker listening')
+  assert.ok(w.child.workerId > 0 && w.child.workerPid > 0)
+  assert.strictEqual((await get(port)).version, 'one')
+})
+
+test('.start, no logger, numWorkers as a string and as a function, workerEnvironment, beforeFork', async (t) => {
+  const { c } = await begin(t, '{ numWorkers: () => 3, workerEnvironment: { COLOUR: "green" }, beforeFork: () => say({ name: "fork" }) }', server('one'), { start: '.start' })
+  await c.logs('Cluster ready')
+  assert.strictEqual(c.said.filter((m) => m.name === 'fork').length, 3)
+  const two = await begin(t, '{ numWorkers: "1", logger: undefined, workerEnvironment: { COLOUR: "green" } }')
+  await two.c.until('an answer', () => true)
+  for (;;) {
+    const answer = await get(two.port).catch(() => null)
+    if (answer) { assert.strictEqual(answer.env, 'green'); break }
+  }
+})
+
+for (const [signal, options] of [['SIGUSR2', '{}'], ['SIGHUP', '{ restartSignal: "SIGHUP" }']]) {
+  test(`${signal}: a restart that loses nothing`, async (t) => {
+    const { c, port, dir } = await begin(t, options)
+    await c.logs('Cluster ready')
+    const l = load(t, port)
+    await l.atLeast(30)
+    fs.writeFileSync(path.join(dir, 'app.js'), server('two'))
+    process.kill(c.pid, signal)
+    assert.deepStrictEqual((await c.logs('Restart requested')).fields, { signal })
+    await c.logs('Restart complete')
+    assert.strictEqual((await get(port)).version, 'two')
+    await l.nothingLost()
+    assert.strictEqual(c.count('Worker exited'), 2)
+    assert.ok(c.count('Restarting worker') === 2 && c.count('Replacement worker available - disconnecting') === 2)
+  })
+}
+
+test('a request of 8 s is finished in a restart (before: cut at 5.4 s)', async (t) => {
+  const { c, port } = await begin(t, '{ numWorkers: 1 }')
+  await c.logs('Cluster ready')
+  const slow = get(port, '/?ms=8000')
+  await get(port)
+  process.kill(c.pid, 'SIGUSR2')
+  await c.logs('Restart requested')
+  assert.strictEqual((await slow).version, 'one')
+  await c.logs('Restart complete')
+})
+
+test('a replacement that never listens or crashes does not wedge it (before: for ever)', async (t) => {
+  const { c, port, dir } = await begin(t, '{ numWorkers: 1 }')
+  await c.logs('Cluster ready')
+  fs.writeFileSync(path.join(dir, 'app.js'), 'process.exit(1)')
+  process.kill(c.pid, 'SIGUSR2')
+  await c.logs('Restart failed, the workers before serve on')
+  assert.strictEqual((await get(port)).version, 'one')
+  fs.writeFileSync(path.join(dir, 'app.js'), server('two'))
+  process.kill(c.pid, 'SIGUSR2')
+  await c.logs('Restart complete')
+  assert.strictEqual((await get(port)).version, 'two')
+})
+
+test('a restart during a restart is ignored, and said', async (t) => {
+  const { c } = await begin(t, '{}', server('one').replace('.listen(', '.listen(').replace('http.createServer', 'const wait = Date.now() + 300; while (Date.now() < wait); http.createServer'))
+  await c.logs('Cluster ready')
+  process.kill(c.pid, 'SIGUSR2')
+  await c.logs('Restart requested')
+  process.kill(c.pid, 'SIGUSR2')
+  assert.strictEqual((await c.logs('Restart already in process, ignoring this request')).level, 'warn')
+  await c.logs('Restart complete')
+})
+
+test('request-restart: one is replaced', async (t) => {
+  const { c, port } = await begin(t, '{ numWorkers: 1 }', server('one', 'setTimeout(() => process.send({ event: "request-restart" }), 300)'))
+  await c.logs('Cluster ready')
+  const l = load(t, port)
+  await c.logs('Worker dying')
+  await c.logs('Worker exited')
+  await l.nothingLost()
+})
+
+test('a crash at boot is tried again with growing waits (before: 43 forks in 3 s)', async (t) => {
+  const { c } = await begin(t, '{ numWorkers: 1 }', 'process.exit(1)')
+  const began = Date.now()
+  await c.until('3 exits', () => c.count('Worker exited') >= 3)
+  assert.ok(Date.now() - began > 1500, 'three starts within a moment')
+})
+
+test('SIGTERM drains and ends with 0, also after a restart and a crash (before: 10 s and 1)', async (t) => {
+  const { c, port } = await begin(t)
+  await c.logs('Cluster ready')
+  process.kill(c.pid, 'SIGUSR2')
+  await c.logs('Restart complete')
+  const { pid } = await get(port)
+  process.kill(pid, 'SIGKILL')
+  await c.until('a replacement', () => c.count('Worker listening') === 5)
+  const slow = get(port, '/?ms=1000')
+  await get(port)
+  process.kill(c.pid, 'SIGTERM')
+  assert.strictEqual((await slow).version, 'one')
+  assert.deepStrictEqual(await c.exited, { code: 0, signal: null })
+  assert.ok(c.count('Shutdown requested') && c.count('Cluster shutdown cleanly'))
+})
+
+test('a worker that ignores SIGTERM is killed (before: never)', async (t) => {
+  const { c, port } = await begin(t, '{ numWorkers: 1 }', server('one', 'process.on("SIGTERM", () => {}); setInterval(() => {}, 1000)'))
+  await c.logs('Cluster ready')
+  const { pid } = await get(port)
+  process.kill(c.pid, 'SIGUSR2')
+  await c.logs('Restart complete')
+  await gone([pid])
+})
