@@ -1,12 +1,19 @@
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+PREFIX  ?= /usr/local
 COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULES = integration/node_modules/.installed
 
-.PHONY: build man demo check test long fuzz bench
+.PHONY: build install man demo check test long fuzz bench
 
 build: ## bin/handoff, one static binary
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)" -o bin/handoff ./cmd/handoff
+
+install: build man ## into PREFIX (/usr/local), with the names rackman and rackadmin
+	install -D bin/handoff $(DESTDIR)$(PREFIX)/bin/handoff
+	ln -sf handoff $(DESTDIR)$(PREFIX)/bin/rackman
+	ln -sf handoff $(DESTDIR)$(PREFIX)/bin/rackadmin
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 && install -m 644 bin/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 
 man: ## bin/man, the man pages
 	go run -tags man -ldflags "-X main.version=$(VERSION)" ./cmd/handoff man --dir bin/man

@@ -104,7 +104,7 @@ func (m *Master) drain(w *worker) {
 		return
 	}
 	m.seq++
-	m.send(w, nodeipc.Drain(m.seq), -1)
+	m.send(w, nodeipc.Drain(m.seq, m.cfg.DrainMessage), -1)
 }
 
 func (m *Master) names() string {
@@ -173,6 +173,9 @@ func (m *Master) spawn(a fleet.Spawn) {
 	l := *g.launch
 	if m.cfg.Environ != nil {
 		l.env = m.cfg.Environ(l.env)
+	}
+	if name := m.cfg.SlotVariable; name != "" {
+		l.env = setenv(l.env, name, strconv.Itoa(a.Slot))
 	}
 	env := []string{"WORKER_ID=" + strconv.Itoa(a.Slot), "HANDOFF_GENERATION=" + strconv.Itoa(int(a.Gen)), "HANDOFF_WORKER=" + strconv.Itoa(int(a.ID))}
 	if n := portOf(m.cfg.Ports, a.Slot); n > 0 {

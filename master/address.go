@@ -104,6 +104,7 @@ type addresses struct {
 	grace     time.Duration // for which an address that nobody holds is kept
 	seats     []fleet.ID    // by slot, who is steered to; 0 is nobody
 	inherited []*inherited  // passed by a service manager, and not asked for yet
+	scratch   bool          // ports of the kernel's choice on loopback, whatever is asked for
 	say       func(string)  // a warning
 	keep      keep
 }
@@ -157,6 +158,9 @@ func (a *address) take(id fleet.ID, slot int) (h *hold, err error) {
 func (as *addresses) open(want ask, own func() error) (*address, error) {
 	as.last++
 	a := &address{key: strconv.Itoa(as.last), ask: want}
+	if as.scratch {
+		want.any, want.port, want.addr = false, 0, scratchAddr(want)
+	}
 	var err error
 	switch want.kind {
 	case nodeipc.Pipe:
@@ -186,6 +190,17 @@ func (as *addresses) open(want ask, own func() error) (*address, error) {
 	}
 	as.list = append(as.list, a)
 	return a, nil
+}
+
+// scratchAddr is where nobody else is: of a program that is only tried.
+func scratchAddr(want ask) string {
+	switch want.kind {
+	case nodeipc.Pipe:
+		return want.addr + ".try-" + strconv.Itoa(os.Getpid())
+	case nodeipc.TCP6, nodeipc.UDP6:
+		return "::1"
+	}
+	return "127.0.0.1"
 }
 
 // adopt makes an address of a socket that a worker has bound, which it takes

@@ -50,8 +50,10 @@ type Live struct {
 	Balance handoff.Balance
 	Command Command
 	// DrainSignal is what drain is under the bind contract.
-	DrainSignal unix.Signal
-	Ports       []int // of the slots, for PORT and port; nil: none
+	DrainSignal  unix.Signal
+	DrainMessage string // that Node programs get in a drain; "": none
+	SlotVariable string // another name for WORKER_ID in their environment; "": none
+	Ports        []int  // of the slots, for PORT and port; nil: none
 	// Hold tells whether a TCP address that a worker binds is to be held, under
 	// the bind contract.
 	Hold       func(netip.AddrPort) bool
@@ -116,6 +118,7 @@ type Config struct {
 	// Reread reads the configuration again. later names what has changed and
 	// needs a new handoff.
 	Reread     func() (live Live, later []string, err error)
+	Scratch    bool // every address is one of the kernel's choice, on loopback: the program is only tried
 	NoSteering bool // as if the kernel refused the steering program
 	// Admin serves a listener, which it owns, and returns how to stop; nil: there
 	// is none. AdminAddr is where it listens: the keeper has the socket, so that
@@ -247,7 +250,7 @@ func Run(cfg Config) int {
 	m := &Master{
 		cfg: cfg, log: cfg.Log, fleet: fleet.New(cfg.Fleet),
 		workers: map[fleet.ID]*worker{}, gens: map[fleet.Gen]*generation{},
-		addrs:  addresses{watch: watch, balance: cfg.Balance, noProgram: cfg.NoSteering, grace: max(unheldGrace, cfg.Fleet.ReadyTimeout)},
+		addrs:  addresses{watch: watch, balance: cfg.Balance, noProgram: cfg.NoSteering, scratch: cfg.Scratch, grace: max(unheldGrace, cfg.Fleet.ReadyTimeout)},
 		events: make(chan event, 64), quit: make(chan struct{}), strays: map[string]bool{},
 		began: time.Now(), aliveAt: time.Now(), restarts: map[int]int{},
 	}

@@ -40,7 +40,7 @@ reload overlaps old and new, no connection is refused, reset or left hanging.
 			fmt.Fprintf(&b, "%-8s %-9s %s\n", title, c.Name(), c.Short)
 		}
 	}
-	b.WriteString("handoff COMMAND --help says more. Also: help hooks, completion, notify, version\n")
+	b.WriteString("Versions  setup, register, deploy, switch, rollback, clean, head, versions\nhandoff COMMAND --help says more. Also: help hooks, completion, notify, version\n")
 	return b.String()
 }
 

@@ -33,6 +33,13 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == masterWord {
 		os.Exit(run(os.Args[2:], true))
 	}
+	if byName() == "rackman" {
+		args, code := rackman(os.Args[1:])
+		if code >= 0 {
+			os.Exit(code)
+		}
+		os.Args = append(os.Args[:1:1], args...) // what a master is started with, too
+	}
 	os.Exit(run(os.Args[1:], false))
 }
 
@@ -76,7 +83,7 @@ A reload overlaps old and new: not one connection is refused, reset or left hang
 	add("run", runCommand(&code, asMaster), waitCommand())
 	add("look", listCommand(), statusCommand(), topCommand(), eventsCommand(), logsCommand(), configCommand())
 	add("change", reloadCommand(), scaleCommand(), restartCommand(), upgradeCommand(), stopCommand())
-	add("set", initCommand(), checkCommand(), systemdCommand(), doctorCommand())
+	add("set", initCommand(), importCommand(), checkCommand(), systemdCommand(), doctorCommand())
 	root.AddCommand(notifyCommand(), versionCommand(), hooksTopic())
 	if man := manCommand(root); man != nil {
 		root.AddCommand(man)
@@ -94,12 +101,19 @@ A reload overlaps old and new: not one connection is refused, reset or left hang
 		}
 		usual(c, args)
 	})
+	for _, c := range deployCommands() {
+		root.AddCommand(c)
+	}
+	prefix := "handoff:"
+	if byName() == "rackadmin" && !asMaster {
+		root, prefix = rackadmin(), "rackadmin:"
+	}
 	root.SetArgs(numbers(args))
 	if err := root.Execute(); err != nil {
 		var f failed
 		isFailed := errors.As(err, &f)
 		if !isFailed || f.error != nil {
-			fmt.Fprintln(os.Stderr, "handoff:", err)
+			fmt.Fprintln(os.Stderr, prefix, err)
 		}
 		switch {
 		case errors.Is(err, admin.ErrNotRunning):

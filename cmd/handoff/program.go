@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"handoff/internal/config"
+	"handoff/internal/deploy"
 	"handoff/master"
 )
 
@@ -62,7 +63,10 @@ func configured(flags *pflag.FlagSet, cfg *config.Run, args []string, asMaster, 
 	if err != nil {
 		return p, nil, failed{fmt.Errorf("cannot find the working directory: %w", err)}
 	}
-	dir := ""
+	dir, given := "", cfg.Config
+	if len(args) == 1 && config.IsPM2File(args[0]) {
+		given, args = args[0], nil
+	}
 	if len(args) == 1 {
 		path := args[0]
 		if !filepath.IsAbs(path) {
@@ -78,9 +82,9 @@ func configured(flags *pflag.FlagSet, cfg *config.Run, args []string, asMaster, 
 	case isMaster && !again: // as it was when it was read last: a crash puts nothing new into effect
 		file, err = config.ParseFile(string(inherited.Config), inherited.Text)
 	case isMaster && len(inherited.Config) > 0:
-		file, err = config.ReadFile(string(inherited.Config))
+		file, err = config.ReadFile(string(inherited.Config), cfg)
 	default:
-		file, err = findFile(cfg, here, dir)
+		file, err = findFile(cfg, given, here, dir)
 	}
 	var pe *fs.PathError
 	if errors.As(err, &pe) { // it is not there, or cannot be read
@@ -113,6 +117,9 @@ func configured(flags *pflag.FlagSet, cfg *config.Run, args []string, asMaster, 
 	if isMaster && !again {
 		return inherited, args, nil
 	}
+	if file != nil && file.Report != "" && !asMaster {
+		fmt.Fprintf(os.Stderr, "handoff: %s: %s\n", filepath.Base(file.Path), file.Report)
+	}
 	if p, err = resolve(cfg, here, args, again); err != nil {
 		return p, nil, failed{err}
 	}
@@ -135,8 +142,7 @@ func configured(flags *pflag.FlagSet, cfg *config.Run, args []string, asMaster, 
 
 // findFile reads the configuration file, if there is one. dir is what was to be
 // run, if that is a directory, which must have one.
-func findFile(cfg *config.Run, here, dir string) (*config.File, error) {
-	path := cfg.Config
+func findFile(cfg *config.Run, path, here, dir string) (*config.File, error) {
 	switch {
 	case path == "":
 		path = filepath.Join(here, config.FileName)
@@ -151,12 +157,12 @@ func findFile(cfg *config.Run, here, dir string) (*config.File, error) {
 	case !filepath.IsAbs(path):
 		path = filepath.Join(here, path)
 	}
-	return config.ReadFile(path)
+	return config.ReadFile(path, cfg)
 }
 
 // rackPath is what makes a folder RackMan's; "": it is not.
 func rackPath(dir string) string {
-	for _, name := range []string{config.RackFile, config.RackmanFile} {
+	for _, name := range []string{config.RackFile, deploy.VersionFile, config.RackmanFile} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
 			return filepath.Join(dir, name)
 		}

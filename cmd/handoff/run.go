@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 
 	"handoff/handoff"
 	"handoff/internal/admin"
@@ -116,7 +117,11 @@ func supervise(cfg *config.Run, what program, args []string, asMaster bool) (cod
 	if cfg.LogFile != "" && !filepath.IsAbs(cfg.LogFile) {
 		cfg.LogFile = filepath.Join(string(what.Here), cfg.LogFile)
 	}
-	log, err := logging.New(cfg.Log, cfg.Level(), cfg.LogFile, name)
+	format, level := cfg.Log, cfg.Level()
+	if rackmanLog(cfg) {
+		format, level = "text", slog.LevelError+1 // its words say it all
+	}
+	log, err := logging.New(format, level, cfg.LogFile, name)
 	if err != nil {
 		return 0, failed{fmt.Errorf("cannot open the log file: %w", err)}
 	}
@@ -153,14 +158,19 @@ func supervise(cfg *config.Run, what program, args []string, asMaster bool) (cod
 	effective := &effective{}
 	effective.set(cfg, what)
 	hooking := hooks.New(hooksOf(cfg, what), log.Logger)
-	log.Events.Heard = hooking.Event
+	heard := []func([]byte){hooking.Event}
+	if rackmanLog(cfg) {
+		heard = append(heard, rackmanLines(os.Stdout, os.Stderr, pid, term.IsTerminal(int(os.Stdout.Fd()))))
+	}
 	var tell func([]byte)
 	if cfg.Embedded {
 		log.Told = &logging.Events{}
 		tell = func(line []byte) { log.Told.Write(line) }
-		log.Events.Heard = func(line []byte) {
-			hooking.Event(line)
-			tell(line)
+		heard = append(heard, tell)
+	}
+	log.Events.Heard = func(line []byte) {
+		for _, f := range heard {
+			f(line)
 		}
 	}
 	live.BeforeReload, live.BeforeReady = vetoes(cfg, hooking)
@@ -200,6 +210,7 @@ func supervise(cfg *config.Run, what program, args []string, asMaster bool) (cod
 		Changed:    upgrade.Changed,
 		Upgraded:   up.Candidate(),
 		NoSteering: cfg.NoSteering,
+		Scratch:    cfg.Scratch,
 		Admin:      public,
 		AdminAddr:  adminAddr(cfg.Admin),
 		Calm:       dropText,
@@ -266,7 +277,7 @@ func settings(cfg *config.Run, what program, log *slog.Logger) (live master.Live
 		Command: master.Command{
 			Args: what.command(), Script: what.Script, Dir: string(what.Dir), Env: workerEnviron(cfg), EnvFile: cfg.EnvFile, Set: cfg.Env,
 		},
-		DrainSignal: signal, Ports: ports, Hold: hold, ReadyWhen: master.ReadyWhen(cfg.ReadyWhen), QuietGrace: min(quietGrace, cfg.QuietTimeout),
+		DrainSignal: signal, DrainMessage: cfg.DrainMessage, SlotVariable: cfg.SlotVariable, Ports: ports, Hold: hold, ReadyWhen: master.ReadyWhen(cfg.ReadyWhen), QuietGrace: min(quietGrace, cfg.QuietTimeout),
 		Environ: environ(cfg, what.command(), log), Program: program,
 		SlotsMost: cfg.SlotsMost(), Balance: map[string]handoff.Balance{"even": handoff.Even, "sticky": handoff.Sticky, "shared": handoff.Shared}[cfg.Balance],
 		Conditions: conditions, MemoryMost: memory, MaxRequests: cfg.MaxRequests, StallKill: cfg.StallKill,
@@ -371,7 +382,9 @@ func reread(log *logging.Log, files *watcher, hooking *hooks.Runner, effective *
 			return live, nil, err
 		}
 		before.Balance = cfg.Balance
-		log.SetLevel(cfg.Level())
+		if !rackmanLog(before) {
+			log.SetLevel(cfg.Level())
+		}
 		files.set(watchConfig(cfg, what))
 		hooking.Set(hooksOf(cfg, what))
 		effective.set(cfg, what)
@@ -604,7 +617,10 @@ func preload(cfg *config.Run, command []string, log *slog.Logger) func([]string)
 		return nil
 	}
 	warned := false
-	websockets := node.Websockets{Code: cfg.WebsocketClose, Spread: cfg.DrainSpread}
+	drain := node.Drain{Linger: linger(cfg), Websocket: cfg.WebsocketClose, Spread: cfg.DrainSpread}
+	if s := drainSignal(cfg); s != "TERM" {
+		drain.Emit = s
+	}
 	return func(env []string) []string {
 		path, err := node.Install()
 		if err != nil {
@@ -615,13 +631,13 @@ func preload(cfg *config.Run, command []string, log *slog.Logger) func([]string)
 			return env
 		}
 		if cfg.ContractOf(command) != "node" {
-			env = node.EnvironBehind(env, path, drainSignal(cfg), linger(cfg), websockets)
+			env = node.EnvironBehind(env, path, drainSignal(cfg), drain)
 			if self, err := os.Executable(); err == nil && cfg.ReadyWhen == "ready" {
 				env = append(env, node.NotifyVariable+"="+self)
 			}
 			return env
 		}
-		return node.Environ(env, command, path, linger(cfg), websockets)
+		return node.Environ(env, command, path, drain)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"handoff/internal/config"
+	"handoff/internal/deploy"
 	"handoff/internal/watch"
 	"handoff/master"
 )
@@ -29,8 +30,11 @@ func watchConfig(cfg *config.Run, what program) watch.Config {
 	if len(what.Config) > 0 {
 		w.Files = []string{filepath.Clean(string(what.Config))}
 	}
-	if len(what.Rack) > 0 && filepath.Base(string(what.Config)) == config.RackFile {
-		w.Files = append(w.Files, filepath.Join(w.Dir, config.RackmanFile))
+	if len(what.Rack) > 0 && filepath.Base(string(what.Config)) != config.RackmanFile {
+		w.Files = append(w.Files, filepath.Join(w.Dir, config.RackmanFile), filepath.Join(string(what.Rack), deploy.VersionFile))
+		if cfg.RackVersion != "" {
+			w.Files = nil // it stays what it is, whatever is live
+		}
 	}
 	return w
 }

@@ -68,6 +68,12 @@ type Run struct {
 	Start
 	Recycle
 	WebsocketClose int
+	Scratch        bool
+	RackVersion    string
+	SlotVariable   string
+	DrainMessage   string
+	Only           string // of PM2\'s file
+	PM2Env         string
 	Embedded       bool   // started by the Node SDK
 	Config         string // the file; "": handoff.toml, if it is there
 }
@@ -127,7 +133,7 @@ func (r *Run) Flags(fs *pflag.FlagSet) {
 	duration(fs, &r.Canary, "canary", "in a reload one worker serves alone for so long first; if it fails, the reload does")
 	choice(fs, &r.Balance, "balance", "how connections are spread: even, sticky (by client address), shared (one socket for all)", "even", "sticky", "shared")
 	choice(fs, &r.Contract, "contract", "how workers get their sockets: node (node's cluster channel), bind (any program), activation (those of --listen alone), auto (node for node, else bind)", "auto", "node", "bind", "activation")
-	fs.StringVar(&r.DrainSignal, "drain-signal", r.DrainSignal, "`signal` that tells a program to drain, under the bind contract")
+	fs.StringVar(&r.DrainSignal, "drain-signal", r.DrainSignal, "`signal` that tells a program to drain, under the bind contract; under the node contract listeners of the program's for another signal than TERM are called")
 	fs.StringArrayVar(&r.HoldOnly, "hold", nil, "under the bind contract, hold only this `address`: 8000, 127.0.0.1:8000, 8000-8010 (may be repeated; default: every TCP address)")
 	fs.StringArrayVar(&r.NoHold, "no-hold", nil, "do not hold this `address`: a debug port, say (may be repeated)")
 	fs.StringArrayVar(&r.Listen, "listen", nil, "listen on `[NAME=]ADDR` and give it to each worker as systemd does (LISTEN_FDS): 8000, 127.0.0.1:8000, tcp6:8000, unix:/path,mode=660,owner=USER:GROUP (may be repeated)")
@@ -142,7 +148,7 @@ func (r *Run) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&r.Dir, "cwd", r.Dir, "working `dir` of the workers; a symlink is followed anew at each reload (default: here)")
 	fs.StringArrayVar(&r.Env, "env", r.Env, "`K=V` in the environment of the workers; may be repeated")
 	fs.StringVar(&r.EnvFile, "env-file", r.EnvFile, "`file` of K=V lines, read anew at each reload")
-	choice(fs, &r.Log, "log", "format of handoff's own log: text, json, auto (text on a terminal)", "auto", "text", "json")
+	choice(fs, &r.Log, "log", "format of handoff's own log: text, json, auto (text on a terminal), rackman (RackMan's words)", "auto", "text", "json", "rackman")
 	choice(fs, &r.LogLevel, "log-level", "least level that is logged", "debug", "info", "warn", "error")
 	fs.StringVar(&r.LogFile, "log-file", r.LogFile, "log to `file` instead of stderr; SIGUSR1 reopens it")
 	fs.StringArrayVar(&r.Watch, "watch", nil, "reload when a file changes that this `glob` means, relative to --cwd: '**/*.js', 'lib/**', '!**/*.test.js' (may be repeated); the configuration file is watched then, too")
@@ -168,8 +174,16 @@ func (r *Run) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&r.CPUs, "cpu-affinity", r.CPUs, "`list` of CPUs, 0-3,6 or auto: slot 0 runs on the first of them alone, slot 1 on the second, and so on, over and over")
 	fs.StringVar(&r.Cgroup, "cgroup", r.Cgroup, "put workers into this cgroup, by `name` below handoff's own where that is delegated, or /path from the root (version 2)")
 	fs.StringVar(&r.Death, "pdeathsig", r.Death, "`signal` that workers get when their master ends, however it does; without it they outlive it, and nothing is lost")
+	fs.StringVar(&r.SlotVariable, "slot-variable", r.SlotVariable, "another `name` in the environment of the workers for their slot, besides WORKER_ID: NODE_APP_INSTANCE")
+	fs.StringVar(&r.DrainMessage, "drain-message", r.DrainMessage, "in a drain, send Node programs this `message` too (process.on('message')): shutdown")
+	fs.StringVar(&r.Only, "only", r.Only, "of PM2's ecosystem file, the app of this `name`")
+	fs.StringVar(&r.PM2Env, "pm2-env", r.PM2Env, "of PM2's ecosystem file, put env_`NAME` over env")
 	fs.BoolVar(&r.NoSteering, "no-steering", false, "do without the kernel's steering program")
 	fs.BoolVar(&r.Embedded, "embedded", false, "end with the process that has started this, try the first generation for ever, and tell what workers say")
+	fs.StringVar(&r.RackVersion, "rack-version", "", "of RackMan's folder, run this `version`, whichever is live")
+	fs.MarkHidden("rack-version")
+	fs.BoolVar(&r.Scratch, "scratch", false, "only try the program: every address is one of the kernel's choice, on loopback")
+	fs.MarkHidden("scratch")
 	fs.MarkHidden("no-steering")
 	fs.MarkHidden("embedded")
 }

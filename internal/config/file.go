@@ -13,6 +13,8 @@ import (
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
 	"github.com/spf13/pflag"
+
+	"handoff/internal/deploy"
 )
 
 // FileName is the configuration file that is looked for.
@@ -24,6 +26,7 @@ type File struct {
 	Path    string
 	Text    []byte
 	Command []string // of the key command; nil if there is none
+	Report  string   // what became of keys that are not ours
 	values  []value
 }
 
@@ -36,11 +39,22 @@ type value struct {
 	at    unstable.Position
 }
 
-// ReadFile reads a configuration file: ours, or RackMan's, whose meaning is
-// Text then.
-func ReadFile(path string) (*File, error) {
-	if base := filepath.Base(path); base == RackFile || base == RackmanFile {
-		b, err := readRackman(path)
+// ReadFile reads a configuration file: ours, or RackMan's or PM2's, whose meaning is
+// Text then. Of PM2's the app is chosen by r.
+func ReadFile(path string, r *Run) (*File, error) {
+	if IsPM2File(path) {
+		app, err := ReadPM2(path, r.Only, r.PM2Env)
+		if err != nil {
+			return nil, err
+		}
+		f, err := ParseFile(path, app.TOML)
+		if err == nil {
+			f.Report = app.Report()
+		}
+		return f, err
+	}
+	if base := filepath.Base(path); base == RackFile || base == RackmanFile || base == deploy.VersionFile {
+		b, err := readRackman(path, r.RackVersion)
 		if err != nil {
 			return nil, err
 		}
@@ -177,7 +191,7 @@ func scalar(node *unstable.Node) (string, error) {
 }
 
 // noKeys are flags of run that a file cannot have.
-var noKeys = []string{"help", "config", "no-steering", "embedded"}
+var noKeys = []string{"help", "config", "no-steering", "embedded", "only", "pm2-env", "scratch", "rack-version"}
 
 // Keys lists the keys of a file.
 func Keys(fs *pflag.FlagSet) []string {

@@ -42,6 +42,8 @@ func TestEveryKeyDoesSomething(t *testing.T) {
 		"drain_spread":     {`7`, 7 * s, func(r *Run) any { return r.DrainSpread }},
 		"upgrade_timeout":  {`7`, 7 * s, func(r *Run) any { return r.UpgradeTimeout }},
 		"keepalive_linger": {`7`, 7 * s, func(r *Run) any { return r.Linger }},
+		"slot_variable":    {`"NODE_APP_INSTANCE"`, "NODE_APP_INSTANCE", func(r *Run) any { return r.SlotVariable }},
+		"drain_message":    {`"shutdown"`, "shutdown", func(r *Run) any { return r.DrainMessage }},
 		"websocket_close":  {`1012`, 1012, func(r *Run) any { return r.WebsocketClose }},
 		"no_preload":       {`true`, true, func(r *Run) any { return r.NoPreload }},
 		"pid_file":         {`"/run/x"`, "/run/x", func(r *Run) any { return r.PIDFile }},

@@ -11,41 +11,44 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
+
+	"handoff/internal/deploy"
 )
 
 // RackMan's files (facts: the seeds' § 1.2). A folder with .rack.json is a
 // deployment, with versions in folders of their own; one with .rackman.json alone is
 // run as it is.
 const (
-	RackFile    = ".rack.json"
+	RackFile    = deploy.File
 	RackmanFile = ".rackman.json"
 )
 
-// rack is a deployment's record.
-type rack struct {
-	Head   any            `json:"head"` // a version, or false
-	Config map[string]any `json:"config"`
-}
-
 // readRackman reads a folder's RackMan files, path being the one that makes it a
 // RackMan folder, and returns what they mean as the text of a handoff.toml.
-func readRackman(path string) (text []byte, err error) {
+func readRackman(path, fixed string) (text []byte, err error) {
 	dir := filepath.Dir(path)
 	version, over := "false", map[string]any(nil) // as RackMan has it in a folder without versions
-	if filepath.Base(path) == RackFile {
-		var r rack
-		if err := readJSON(path, &r); err != nil {
-			return nil, err
+	if filepath.Base(path) != RackmanFile {
+		r := &deploy.Record{}
+		if filepath.Base(path) == RackFile {
+			if r, err = deploy.Read(dir); err != nil {
+				return nil, err
+			}
 		}
-		head, ok := r.Head.(string)
-		if !ok || head == "" {
+		head := r.Head
+		if b, verr := os.ReadFile(filepath.Join(dir, deploy.VersionFile)); head == "" && verr == nil {
+			head = strings.TrimSpace(string(b)) // the oldest form says it alone
+		}
+		if fixed != "" {
+			head = fixed
+		}
+		if head == "" {
 			return nil, fmt.Errorf("%s: no version is live: deploy one, or switch to one", path)
 		}
-		if err := CheckVersion(head); err != nil {
+		if err := deploy.CheckName(head); err != nil {
 			return nil, fmt.Errorf("%s: head: %w", path, err)
 		}
-		version, over, dir = head, r.Config, filepath.Join(dir, head)
+		version, over, dir = head, r.Config(), filepath.Join(dir, head)
 		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 			return nil, fmt.Errorf("%s: head is %s, and there is no such version in %s", path, head, filepath.Dir(path))
 		}
@@ -91,19 +94,6 @@ func readJSON(path string, v any) error {
 func position(b []byte, offset int64) (line, column int) {
 	before := b[:min(max(offset-1, 0), int64(len(b)))]
 	return bytes.Count(before, []byte("\n")) + 1, len(before) - bytes.LastIndexByte(before, '\n')
-}
-
-// CheckVersion tells whether a version's name is one that stays in its folder.
-func CheckVersion(name string) error {
-	switch {
-	case name == "" || len(name) > 255 || !utf8.ValidString(name):
-		return errors.New("a version has a name of 1 to 255 bytes")
-	case strings.HasPrefix(name, "."):
-		return fmt.Errorf("invalid version %q: a name does not begin with a dot", name)
-	case strings.ContainsAny(name, "/\\\x00") || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }):
-		return fmt.Errorf("invalid version %q: a name has no slashes and no control characters", name)
-	}
-	return nil
 }
 
 // rackmanTOML writes .rackman.json's keys as ours. What RackMan does not know is the

@@ -99,7 +99,7 @@ func TestSent(t *testing.T) {
 		{string(NewConn("k1", 9)), `{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTER","act":"newconn","key":"k1","seq":9}}`},
 		{string(Ack(4)), `{"cmd":"NODE_CLUSTER","ack":4}`},
 		{string(HandleReceipt()), `{"cmd":"NODE_HANDLE_ACK"}`},
-		{string(Drain(5)), "{\"cmd\":\"NODE_HANDOFF\",\"act\":\"drain\"}\n{\"cmd\":\"disconnect\"}\n" + `{"cmd":"NODE_CLUSTER","act":"disconnect","seq":5}`},
+		{string(Drain(5, "")), "{\"cmd\":\"NODE_HANDOFF\",\"act\":\"drain\"}\n{\"cmd\":\"disconnect\"}\n" + `{"cmd":"NODE_CLUSTER","act":"disconnect","seq":5}`},
 	} {
 		if c.got != c.want+"\n" {
 			t.Errorf("sent %swant %s", c.got, c.want)

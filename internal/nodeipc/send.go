@@ -73,9 +73,14 @@ func HandleReceipt() []byte { return outgoing{Cmd: "NODE_HANDLE_ACK"}.line() }
 
 // Drain tells the preload, if it is there (nobody else sees a cmd that begins
 // with NODE_), then the program, then the cluster module: every server of the
-// worker is closed, and the channel when their connections have ended.
-func Drain(seq int) []byte {
+// worker is closed, and the channel when their connections have ended. The program
+// gets message too, if it is not empty.
+func Drain(seq int, message string) []byte {
 	told := []byte(`{"cmd":"NODE_HANDOFF","act":"drain"}` + "\n" + `{"cmd":"disconnect"}` + "\n")
+	if message != "" {
+		word, _ := json.Marshal(message)
+		told = append(append(told, word...), '\n')
+	}
 	return append(told, outgoing{Cmd: "NODE_CLUSTER", Act: "disconnect", Seq: seq}.line()...)
 }
 

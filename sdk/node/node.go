@@ -97,7 +97,7 @@ func put(dir, path string) error {
 // Environ adds to env what loads the preload at path, and keeps the user's
 // NODE_OPTIONS: the preload puts it back before the program starts. Under Node's
 // permission model, asked for by command or NODE_OPTIONS, reading it is allowed.
-func Environ(env, command []string, path string, linger time.Duration, ws Websockets) []string {
+func Environ(env, command []string, path string, d Drain) []string {
 	options := "--require " + quote(path)
 	restricted := func(s string) bool { return s == "--permission" || s == "--experimental-permission" }
 	if slices.ContainsFunc(command, restricted) || slices.ContainsFunc(env, func(kv string) bool {
@@ -115,22 +115,26 @@ func Environ(env, command []string, path string, linger time.Duration, ws Websoc
 		}
 		out = append(out, kv)
 	}
-	return append(ws.environ(out), "NODE_OPTIONS="+options,
-		"HANDOFF_PRELOAD_LINGER_MS="+strconv.FormatInt(linger.Milliseconds(), 10))
+	return append(d.environ(out), "NODE_OPTIONS="+options)
 }
 
-// Websockets says how they are told to go in a drain; the zero value leaves them to
-// the program.
-type Websockets struct {
-	Code   int           // of the close frame: 1001, 1012
-	Spread time.Duration // of the closes of one worker
+// Drain says how the preload drains.
+type Drain struct {
+	Linger    time.Duration // of idle keep-alive connections
+	Websocket int           // code of the close frame that websockets get: 1001, 1012; 0: they are the program's
+	Spread    time.Duration // of the closes of one worker's websockets
+	Emit      string        // a signal whose listeners in the program are called, where a channel orders the drain; "": none
 }
 
-func (w Websockets) environ(env []string) []string {
-	if w.Code == 0 {
-		return env
+func (d Drain) environ(env []string) []string {
+	env = append(env, "HANDOFF_PRELOAD_LINGER_MS="+strconv.FormatInt(d.Linger.Milliseconds(), 10))
+	if d.Websocket != 0 {
+		env = append(env, fmt.Sprintf("HANDOFF_PRELOAD_WEBSOCKET=%d,%d", d.Websocket, d.Spread.Milliseconds()))
 	}
-	return append(env, fmt.Sprintf("HANDOFF_PRELOAD_WEBSOCKET=%d,%d", w.Code, w.Spread.Milliseconds()))
+	if d.Emit != "" {
+		env = append(env, "HANDOFF_PRELOAD_EMIT=SIG"+strings.TrimPrefix(d.Emit, "SIG"))
+	}
+	return env
 }
 
 // NotifyVariable names the program that the preload runs, behind a launcher, when
@@ -140,7 +144,7 @@ const NotifyVariable = "HANDOFF_PRELOAD_NOTIFY"
 // EnvironBehind adds to env what loads the preload into whatever node processes
 // come of a command that is not node itself (npm start, a shell). Those find a
 // server of theirs drained by the signal, unless the program handles it.
-func EnvironBehind(env []string, path, signal string, linger time.Duration, ws Websockets) []string {
+func EnvironBehind(env []string, path, signal string, d Drain) []string {
 	options := "--require " + quote(path)
 	out := make([]string, 0, len(env)+3)
 	for _, kv := range env {
@@ -150,8 +154,7 @@ func EnvironBehind(env []string, path, signal string, linger time.Duration, ws W
 		}
 		out = append(out, kv)
 	}
-	return append(ws.environ(out), "NODE_OPTIONS="+options, "HANDOFF_PRELOAD_SIGNAL=SIG"+strings.TrimPrefix(signal, "SIG"),
-		"HANDOFF_PRELOAD_LINGER_MS="+strconv.FormatInt(linger.Milliseconds(), 10))
+	return append(d.environ(out), "NODE_OPTIONS="+options, "HANDOFF_PRELOAD_SIGNAL=SIG"+strings.TrimPrefix(signal, "SIG"))
 }
 
 // quote follows the parser of NODE_OPTIONS in Node's src/node_options.cc.

@@ -32,11 +32,13 @@ const SIGNAL = 'HANDOFF_PRELOAD_SIGNAL' // behind a launcher: what tells us to d
 const NOTIFY = 'HANDOFF_PRELOAD_NOTIFY' // behind a launcher, where ready is waited for: the program that says it
 const REQUESTS = 'HANDOFF_MAX_REQUESTS' // that are served, before the worker is replaced
 const WEBSOCKET = 'HANDOFF_PRELOAD_WEBSOCKET' // the code of a close, and ms over which the closes are spread
+const EMIT = 'HANDOFF_PRELOAD_EMIT' // a signal whose listeners are called in the drain
 const GOAWAY_MS = 300 // between the two steps
 const RECHECK_MS = 250
 const EXIT_MS = 2000 // for the exit, after the last connection has ended
 
 const linger = process.env[LINGER]
+const emitted = process.env[EMIT]
 const websocket = (process.env[WEBSOCKET] || '').split(',').map(Number)
 if (linger !== undefined && process.env[SIGNAL]) {
   // The launcher's children are the ones meant, so the environment stays.
@@ -51,6 +53,7 @@ if (linger !== undefined && process.env[SIGNAL]) {
   delete process.env[LINGER]
   delete process.env[OPTIONS]
   delete process.env[WEBSOCKET]
+  delete process.env[EMIT]
   if (process.channel) {
     attach(Number(linger))
     if (Number(process.env[REQUESTS]) > 0) countRequests(Number(process.env[REQUESTS]))
@@ -66,6 +69,8 @@ function attach (lingerMs) {
     if (message && message.cmd === 'NODE_HANDOFF' && message.act === 'drain' && !draining) {
       draining = true
       drain(lingerMs)
+      // A program that drains by a signal (PM2's SIGINT) hears it, too.
+      if (emitted && process.listenerCount(emitted) > 0) process.emit(emitted, emitted, require('os').constants.signals[emitted])
       // After the cluster module has closed those that it knows.
       setTimeout(() => { for (const server of noted.servers) if (server.listening) server.close() }, 0)
     }

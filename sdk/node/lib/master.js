@@ -23,6 +23,7 @@ class Worker extends EventEmitter {
     this.id = event.worker
     this.slot = event.slot
     this.generation = event.generation
+    this.port = event.port
     this.state = 'none'
     this.exitedAfterDisconnect = undefined
     this.process = new EventEmitter()
@@ -73,7 +74,8 @@ class Worker extends EventEmitter {
 // (worker), message (worker, message), draining, disconnect, exit (worker, code,
 // signal); live (generation), failed (generation, reason, stderr), end (code).
 class Master extends EventEmitter {
-  // options: exec, args, execArgv, workers, env, cwd, flags (of handoff run), silent
+  // options: exec, args, execArgv, workers, or folder; env, cwd, flags (of handoff run),
+  // silent
   constructor (options) {
     super()
     this.setMaxListeners(0)
@@ -92,9 +94,11 @@ class Master extends EventEmitter {
     const binary = findBinary()
     this.dir = fs.mkdtempSync(path.join(os.tmpdir(), 'handoff-'))
     this.socket = path.join(this.dir, NAME + '.sock')
-    const args = ['run', '--embedded', '--contract', 'node', '--name', NAME, '--log', 'json', '--log-file', '/dev/null',
-      '-n', String(o.workers), ...(o.silent ? ['--capture', 'json'] : []), ...(o.flags || []),
-      '--', process.execPath, ...(o.execArgv || []), path.resolve(o.exec), ...(o.args || []).map(String)]
+    const what = o.folder !== undefined
+      ? [path.resolve(o.folder)]
+      : ['--contract', 'node', '-n', String(o.workers), '--', process.execPath, ...(o.execArgv || []), path.resolve(o.exec), ...(o.args || []).map(String)]
+    const args = ['run', '--embedded', '--name', NAME, '--log', 'json', '--log-file', '/dev/null',
+      ...(o.silent ? ['--capture', 'json'] : []), ...(o.flags || []), ...what]
     const env = { ...process.env, ...o.env, HANDOFF_RUNTIME_DIR: this.dir, HANDOFF_PARENT: String(process.pid) }
     for (const name of Object.keys(env)) if (/^HANDOFF_(RUN|WORKERS|NAME|LOG|CONFIG)$/.test(name) || env[name] === undefined) delete env[name]
     // A session of its own: what is typed at a terminal is the caller's to handle.

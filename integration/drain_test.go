@@ -1,0 +1,133 @@
+package integration
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"handoff/internal/load"
+)
+
+// The drain of HTTP/2: a GOAWAY in two steps, and no request of a strict client is
+// lost; without the preload some are.
+func TestReloadsHTTP2(t *testing.T) {
+	for _, version := range []string{"", "18", "24"} {
+		t.Run("node "+version, func(t *testing.T) {
+			w := start(t, options{flags: []string{"-n", "2"}, app: []string{data("h2c.js")}, env: []string{"PATH=" + nodeBin(t, version) + ":/usr/local/bin:/usr/bin:/bin"}})
+			reload, stop := h2load(t, w)
+			for range times(20, 5) {
+				reload()
+			}
+			report := stop()
+			if len(report.Failed) > 0 || report.Requests < 500 || report.Goaways < 8 {
+				t.Errorf("%+v", report)
+			}
+			t.Logf("%+v", report)
+			w.stop()
+		})
+	}
+}
+
+type h2report struct {
+	Requests, Goaways, Sessions int
+	Failed                      map[string]int
+}
+
+func h2load(t *testing.T, w *world) (reload func(), stop func() h2report) {
+	t.Helper()
+	cmd := exec.Command("node", data("h2load.js"), "http://"+w.addr, "8")
+	in, _ := cmd.StdinPipe()
+	out, _ := cmd.StdoutPipe()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	lines := bufio.NewScanner(out)
+	if !lines.Scan() || lines.Text() != "warm" {
+		t.Fatalf("the client says %q", lines.Text())
+	}
+	return func() {
+			w.reload()
+			w.retired(2)
+		}, func() (r h2report) {
+			in.Write([]byte("stop\n"))
+			if !lines.Scan() || json.Unmarshal(lines.Bytes(), &r) != nil {
+				t.Fatalf("the client says %q", lines.Text())
+			}
+			return r
+		}
+}
+
+// Websockets are told to go when that is asked for, with the code, spread over time.
+func TestWebsocketClose(t *testing.T) {
+	w := start(t, options{flags: []string{"-n", "1", "--websocket-close", "1012", "--drain-spread", "500ms", "--keepalive-linger", "100ms"}, app: []string{data("ws.js")}})
+	var conns []net.Conn
+	for range 10 {
+		c, err := net.Dial("tcp", w.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n")
+		resp, err := http.ReadResponse(bufio.NewReaderSize(c, 1), nil)
+		if err != nil || resp.StatusCode != 101 {
+			t.Fatalf("%v %v", resp, err)
+		}
+		conns = append(conns, c)
+	}
+	w.reload()
+	var first, last time.Time
+	for i, c := range conns {
+		c.SetReadDeadline(time.Now().Add(patience))
+		frame, err := io.ReadAll(c)
+		if err != nil || len(frame) < 4 || frame[0] != 0x88 || int(frame[2])<<8|int(frame[3]) != 1012 {
+			t.Errorf("connection %d: % x %v", i, frame, err)
+		}
+		if last = time.Now(); first.IsZero() {
+			first = last
+		}
+	}
+	if spread := last.Sub(first); spread < 200*time.Millisecond {
+		t.Errorf("all within %v", spread)
+	}
+	w.retired(1)
+	w.stop()
+}
+
+// A server that the cluster module does not know is closed in the drain, too: its
+// requests are finished, and the worker ends by itself.
+func TestDrainOfExclusiveServers(t *testing.T) {
+	w := start(t, options{flags: []string{"-n", "1", "--keepalive-linger", "100ms"}, app: []string{data("exclusive.js")}, env: []string{"PORT=" + freePort(t)}})
+	w.awaitLine("exclusive ")
+	w.mu.Lock()
+	_, port, _ := strings.Cut(strings.TrimSpace(strings.Join(w.other, "")), "exclusive ")
+	w.mu.Unlock()
+	answered := make(chan error, 1)
+	go func() {
+		resp, err := http.Get("http://127.0.0.1:" + port + "/?ms=1000")
+		if err == nil {
+			_, err = io.ReadAll(resp.Body)
+			resp.Body.Close()
+		}
+		answered <- err
+	}()
+	run := w.load(load.Config{Clients: 2})
+	run.Await(20, patience)
+	w.reload()
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+	w.retired(1)
+	if n := len(w.all("worker.terminated")); n > 0 {
+		t.Error("it had to be told to end")
+	}
+	w.nothingLost(run)
+	w.stop()
+}

@@ -1,0 +1,329 @@
+// Package deploy keeps versions of a program side by side in one folder, as RackMan
+// did: each in a directory of its own, one of them live. Its files are RackMan's,
+// readable both ways. It knows nothing of who runs them.
+//
+//	/srv/web/.rack.json     which versions there are, which is live, what was live when
+//	/srv/web/v1/, v2/       the versions
+//	/srv/web/.rackversion   the oldest form: the name of the live version
+//	/srv/web/.deploy-…      a copy that is not finished; never a version
+package deploy
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+)
+
+// The files.
+const (
+	File        = ".rack.json"
+	VersionFile = ".rackversion"
+	IgnoreFile  = ".rackignore"
+	lockFile    = ".rack.lock"
+	unfinished  = ".deploy-"
+	replaced    = ".replaced-"
+)
+
+// Record is what .rack.json says. Keys that it does not know are kept.
+type Record struct {
+	ResourceLink string           // of setup -s: the link in the folder; "": none
+	Resources    string           // directory inside of a version
+	Head         string           // the live version; "": none
+	Versions     []string         // oldest first
+	History      []Live           // what was live when, oldest first
+	Deployed     map[string]About // what is known of versions
+	other        map[string]json.RawMessage
+}
+
+// Live is one change of what is live.
+type Live struct {
+	Version string    `json:"version"`
+	At      time.Time `json:"at"`
+	By      string    `json:"by,omitempty"`
+	How     string    `json:"how"` // switch, rollback
+}
+
+// About is where a version comes from.
+type About struct {
+	At   time.Time `json:"at"`
+	By   string    `json:"by,omitempty"`
+	From string    `json:"from,omitempty"`
+}
+
+// Parse reads a record. Versions may be numbers: RackMan has written those that look
+// like one so.
+func Parse(b []byte) (*Record, error) {
+	all := map[string]json.RawMessage{}
+	if err := json.Unmarshal(bytes.TrimPrefix(b, []byte("\ufeff")), &all); err != nil {
+		return nil, err
+	}
+	r := &Record{other: all}
+	var err error
+	if r.ResourceLink, err = word(all, "resourceLink"); err != nil {
+		return nil, err
+	}
+	if r.Resources, err = word(all, "resources"); err != nil {
+		return nil, err
+	}
+	if r.Head, err = word(all, "head"); err != nil {
+		return nil, err
+	}
+	if v, ok := all["versions"]; ok && string(v) != "null" {
+		var list []json.RawMessage
+		if err := json.Unmarshal(v, &list); err != nil {
+			return nil, errors.New("versions: want a list")
+		}
+		for _, raw := range list {
+			name, err := word(map[string]json.RawMessage{"versions": raw}, "versions")
+			if err != nil {
+				return nil, err
+			}
+			if CheckName(name) == nil && !slices.Contains(r.Versions, name) { // RackMan registers what it is told, twice too
+				r.Versions = append(r.Versions, name)
+			}
+		}
+	}
+	if v, ok := all["history"]; ok {
+		if err := json.Unmarshal(v, &r.History); err != nil {
+			return nil, fmt.Errorf("history: %w", err)
+		}
+	}
+	if v, ok := all["deployed"]; ok {
+		if err := json.Unmarshal(v, &r.Deployed); err != nil {
+			return nil, fmt.Errorf("deployed: %w", err)
+		}
+	}
+	if r.Head != "" {
+		if err := CheckName(r.Head); err != nil {
+			return nil, fmt.Errorf("head: %w", err)
+		}
+	}
+	return r, nil
+}
+
+// word is a string, or a number as it stands; false, null and nothing are "".
+func word(all map[string]json.RawMessage, key string) (string, error) {
+	raw := strings.TrimSpace(string(all[key]))
+	switch {
+	case raw == "" || raw == "null" || raw == "false":
+		return "", nil
+	case raw[0] == '"':
+		var s string
+		err := json.Unmarshal([]byte(raw), &s)
+		return s, err
+	case raw[0] == '-' || raw[0] >= '0' && raw[0] <= '9':
+		return raw, nil
+	}
+	return "", fmt.Errorf("%s: want a string", key)
+}
+
+// Config is what the folder says over a version's own configuration; nil: nothing.
+func (r *Record) Config() map[string]any {
+	var over map[string]any
+	json.Unmarshal(r.other["config"], &over)
+	return over
+}
+
+// Marshal writes a record as RackMan does: two blanks, false for what is not there.
+func (r *Record) Marshal() ([]byte, error) {
+	all := map[string]any{}
+	for k, v := range r.other {
+		all[k] = v
+	}
+	orFalse := func(s string) any {
+		if s == "" {
+			return false
+		}
+		return s
+	}
+	all["resourceLink"], all["head"] = orFalse(r.ResourceLink), orFalse(r.Head)
+	if r.Resources != "" {
+		all["resources"] = r.Resources
+	}
+	all["versions"] = append([]string{}, r.Versions...)
+	if len(r.History) > 0 {
+		all["history"] = r.History
+	}
+	if len(r.Deployed) > 0 {
+		all["deployed"] = r.Deployed
+	}
+	b, err := json.MarshalIndent(all, "", "  ")
+	return append(b, '\n'), err
+}
+
+// CheckName tells whether a version's name is one that stays in its folder.
+func CheckName(name string) error {
+	switch {
+	case name == "" || len(name) > 200 || !utf8.ValidString(name):
+		return errors.New("a version has a name of 1 to 200 bytes")
+	case name[0] == '.' || name[0] == '-' || name[0] == '#' || name[0] == '^':
+		return fmt.Errorf("invalid version %q: a name does not begin with %q", name, name[:1])
+	case strings.ContainsAny(name, "/\\") || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return fmt.Errorf("invalid version %q: a name has no slashes and no control characters", name)
+	}
+	return nil
+}
+
+// Folder is a deployment. Open and Setup make it; Close lets others in.
+type Folder struct {
+	Path string
+	*Record
+	lock *os.File
+}
+
+// ErrNone is that a folder is no deployment.
+var ErrNone = errors.New("is not a valid deployment")
+
+// Is tells whether a folder is a deployment.
+func Is(path string) bool {
+	_, err := os.Stat(filepath.Join(path, File))
+	return err == nil
+}
+
+// Find looks for a deployment from a folder upward.
+func Find(path string) (string, bool) {
+	for dir := filepath.Clean(path); ; dir = filepath.Dir(dir) {
+		if Is(dir) {
+			return dir, true
+		}
+		if dir == filepath.Dir(dir) {
+			return "", false
+		}
+	}
+}
+
+// Read reads a deployment's record, without keeping others out.
+func Read(path string) (*Record, error) {
+	b, err := os.ReadFile(filepath.Join(path, File))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s %w: there is no %s; `rackadmin setup` makes one", path, ErrNone, File)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the deployment: %w", err)
+	}
+	r, err := Parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s cannot be understood, nothing is changed: %w", filepath.Join(path, File), err)
+	}
+	return r, nil
+}
+
+// Open takes a deployment for a change: who else wants to change it waits, for as long
+// as patience says. The caller closes it.
+func Open(path string, patience time.Duration) (*Folder, error) {
+	f := &Folder{Path: path}
+	if !Is(path) {
+		_, err := Read(path)
+		return nil, err
+	}
+	var err error
+	if f.lock, err = lock(path, patience); err != nil {
+		return nil, err
+	}
+	if f.Record, err = Read(path); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// Setup makes a folder a deployment; one that is stays as it is.
+func Setup(path, resourceLink string) error {
+	if resourceLink != "" {
+		if err := CheckName(resourceLink); err != nil {
+			return fmt.Errorf("the resource link: %w", err)
+		}
+	}
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return fmt.Errorf("cannot set up the deployment: %w", err)
+	}
+	l, err := lock(path, time.Minute)
+	if err != nil {
+		return err
+	}
+	f := &Folder{Path: path, lock: l, Record: &Record{ResourceLink: resourceLink}}
+	defer f.Close()
+	if Is(path) {
+		_, err := Read(path) // one that cannot be understood is not overwritten
+		return err
+	}
+	return f.Save()
+}
+
+// Close lets others in.
+func (f *Folder) Close() {
+	f.lock.Close() // and with it the lock
+}
+
+func lock(path string, patience time.Duration) (*os.File, error) {
+	l, err := os.OpenFile(filepath.Join(path, lockFile), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("cannot change the deployment: %w", err)
+	}
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		err = unix.Flock(int(l.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return l, nil
+		}
+		if err != unix.EWOULDBLOCK && err != unix.EINTR || time.Now().After(end) {
+			l.Close()
+			return nil, fmt.Errorf("cannot change the deployment %s: somebody else does (%w)", path, err)
+		}
+	}
+}
+
+// Save writes the record: whole, or not at all.
+func (f *Folder) Save() error {
+	b, err := f.Marshal()
+	if err == nil {
+		err = writeFile(filepath.Join(f.Path, File), b)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot write the deployment: %w", err)
+	}
+	return nil
+}
+
+// writeFile puts a file in the place of another in one instant, on the disk.
+func writeFile(path string, b []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".rack-*.tmp")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	if _, err = tmp.Write(b); err == nil {
+		err = tmp.Chmod(0o644)
+	}
+	if err == nil {
+		err = tmp.Sync()
+	}
+	if cerr := tmp.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	return err
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

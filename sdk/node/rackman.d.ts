@@ -1,0 +1,30 @@
+import { EventEmitter } from 'events'
+import { Worker } from 'cluster'
+
+declare class RackMan extends EventEmitter {
+  /** `version`: true, the live one of a deployment; a string, that one for good; false, the folder itself. */
+  constructor (folder: string, version?: boolean | string)
+  start (): void
+  stop (cb?: () => void): void
+  reload (cb?: (err?: Error) => void): void
+  readonly managers: RackMan.Manager[]
+  on (event: 'error', listener: (err: Error) => void): this
+  on (event: 'reloading', listener: () => void): this
+  on (event: 'modified', listener: (file: string, change: string) => void): this
+  on (event: 'workerStarted' | 'workerShutdown' | 'workerKilling' | 'workerCrashed', listener: (manager: RackMan.Manager, worker: Worker) => void): this
+}
+declare namespace RackMan {
+  interface Manager { port: number, active: boolean, worker: Worker | null, readonly status: 'Offline' | 'Online' | 'Listening' | 'Closed' }
+  class Admin {
+    constructor (folder: string)
+    setup (options?: { resources?: string }): Promise<string[]>
+    register (version: string): Promise<string[]>
+    deploy (source: string, version?: string, options?: { force?: boolean }): Promise<string>
+    checkout (version: string): Promise<string>
+    rollback (steps?: number): Promise<string>
+    clean (version?: string): Promise<string[]>
+    head (): Promise<string | undefined>
+    list (): Promise<string[]>
+  }
+}
+export = RackMan
