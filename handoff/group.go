@@ -32,7 +32,10 @@ type Config struct {
 	Addr    netip.AddrPort // port 0: any free port
 	V6Only  bool           // an IPv6 wildcard that leaves IPv4 alone
 	Balance Balance
-	Watch   *Watch // required; stays the caller's
+	// Beside binds beside sockets of the same user that have the port, if they have
+	// SO_REUSEPORT: an address where nobody else is, on a port that others serve.
+	Beside bool
+	Watch  *Watch // required; stays the caller's
 	// NoProgram does without the steering program, as if the kernel refused
 	// it: for tests, and for kernels that accept and ignore it.
 	NoProgram bool
@@ -71,7 +74,13 @@ type Group struct {
 // Listen opens an address. The error is the kernel's: errors.Is(err,
 // unix.EADDRINUSE) also for a second instance of the same user.
 func Listen(cfg Config) (*Group, error) {
-	fd, err := bindFirst(cfg.Addr, cfg.V6Only)
+	var fd int
+	var err error
+	if cfg.Beside {
+		fd, err = bind(cfg.Addr, cfg.V6Only, false)
+	} else {
+		fd, err = bindFirst(cfg.Addr, cfg.V6Only)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot bind %v: %w", cfg.Addr, err)
 	}

@@ -104,7 +104,7 @@ type addresses struct {
 	grace     time.Duration // for which an address that nobody holds is kept
 	seats     []fleet.ID    // by slot, who is steered to; 0 is nobody
 	inherited []*inherited  // passed by a service manager, and not asked for yet
-	scratch   bool          // ports of the kernel's choice on loopback, whatever is asked for
+	scratch   bool          // an address of loopback's where nobody else is, whatever is asked for
 	say       func(string)  // a warning
 	keep      keep
 }
@@ -159,7 +159,7 @@ func (as *addresses) open(want ask, own func() error) (*address, error) {
 	as.last++
 	a := &address{key: strconv.Itoa(as.last), ask: want}
 	if as.scratch {
-		want.any, want.port, want.addr = false, 0, scratchAddr(want)
+		want.any, want.addr = false, scratchAddr(want)
 	}
 	var err error
 	switch want.kind {
@@ -192,15 +192,15 @@ func (as *addresses) open(want ask, own func() error) (*address, error) {
 	return a, nil
 }
 
-// scratchAddr is where nobody else is: of a program that is only tried.
+// scratchAddr is where nobody else is: of a program that is only tried. The port stays
+// (Node compares it), the address is one of loopback's 16 million, beside who has the
+// port: nothing that is sent to others comes here.
 func scratchAddr(want ask) string {
-	switch want.kind {
-	case nodeipc.Pipe:
+	if want.kind == nodeipc.Pipe {
 		return want.addr + ".try-" + strconv.Itoa(os.Getpid())
-	case nodeipc.TCP6, nodeipc.UDP6:
-		return "::1"
 	}
-	return "127.0.0.1"
+	n := uint32(os.Getpid()) * 2654435761
+	return netip.AddrFrom4([4]byte{127, byte(1 + n>>24%254), byte(n >> 16), byte(1 + n>>8%254)}).String()
 }
 
 // adopt makes an address of a socket that a worker has bound, which it takes
@@ -250,6 +250,7 @@ func (e *inUse) Error() string {
 
 func (as *addresses) listenOrFail(want ask) (*handoff.Group, error) {
 	cfg := as.config(want.v6only)
+	cfg.Beside = as.scratch
 	if !want.any {
 		addr, err := netip.ParseAddr(want.addr)
 		if err != nil {

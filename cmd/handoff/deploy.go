@@ -2,17 +2,14 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"os/user"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,7 +20,6 @@ import (
 	"golang.org/x/term"
 
 	"handoff/internal/admin"
-	"handoff/internal/config"
 	"handoff/internal/deploy"
 	"handoff/master"
 )
@@ -329,16 +325,7 @@ func try(dir string) error {
 		return err
 	}
 	defer os.RemoveAll(run)
-	args := []string{"run", "--scratch", "--name", "try", "--log", "json", "-n", "1", "--max-failures", "1", "--drain-timeout", "5s", dir}
-	if hasPorts(dir) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return err
-		}
-		_, port, _ := net.SplitHostPort(l.Addr().String())
-		l.Close()
-		args = slices.Insert(args, len(args)-1, "--ports", port)
-	}
+	args := []string{"run", "--scratch", "--name", "try", "--log", "json", "--max-failures", "1", "--drain-timeout", "5s", dir}
 	cmd := exec.Command(path, args...)
 	cmd.Env = append(os.Environ(), "HANDOFF_RUNTIME_DIR="+run)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -388,17 +375,6 @@ func try(dir string) error {
 		return fmt.Errorf("it is no version: it does not start (--check): %s", why)
 	}
 	return nil
-}
-
-// hasPorts tells whether a version's own configuration gives its slots ports.
-func hasPorts(dir string) bool {
-	for _, name := range []string{config.FileName, config.RackmanFile} {
-		b, err := os.ReadFile(filepath.Join(dir, name))
-		if err == nil {
-			return bytes.Contains(b, []byte("ports"))
-		}
-	}
-	return false
 }
 
 func switchCommand() *cobra.Command {

@@ -182,7 +182,7 @@ func (r *Run) Flags(fs *pflag.FlagSet) {
 	fs.BoolVar(&r.Embedded, "embedded", false, "end with the process that has started this, try the first generation for ever, and tell what workers say")
 	fs.StringVar(&r.RackVersion, "rack-version", "", "of RackMan's folder, run this `version`, whichever is live")
 	fs.MarkHidden("rack-version")
-	fs.BoolVar(&r.Scratch, "scratch", false, "only try the program: every address is one of the kernel's choice, on loopback")
+	fs.BoolVar(&r.Scratch, "scratch", false, "only try the program: every address is one of loopback's, where nobody else is")
 	fs.MarkHidden("scratch")
 	fs.MarkHidden("no-steering")
 	fs.MarkHidden("embedded")
