@@ -34,8 +34,8 @@ check: ## seconds: format, vet, staticcheck, unit and architecture tests
 
 test: check $(MODULES) ## minutes: everything, with the race detector where it matters
 	go test -race -short ./handoff/... ./internal/... ./master/... ./worker/...
-	go test -timeout 20m ./integration
-	go test -timeout 10m -race ./integration -race-binary -run 'TestReloadsNewConnections|TestCrashes|TestOverlapping|TestBrokenDeploy|TestReplaceMe|TestHostile|TestRogue|TestScale|TestMasterIs|TestUpgrade'
+	go test -count=1 -timeout 30m ./integration
+	go test -count=1 -timeout 10m -race ./integration -race-binary -run 'TestReloadsNewConnections|TestCrashes|TestOverlapping|TestBrokenDeploy|TestReplaceMe|TestHostile|TestRogue|TestScale|TestMasterIs|TestUpgrade'
 
 long: $(MODULES) ## an hour: full numbers, every Node
 	go test -timeout 20m ./handoff
@@ -51,6 +51,10 @@ fuzz: ## a minute for each parser of what others send
 	go test -fuzz FuzzFile -fuzztime 1m ./internal/config
 	go test -fuzz FuzzNotice -fuzztime 1m ./master
 	go test -fuzz FuzzRecord -fuzztime 1m ./master
+	go test -fuzz FuzzStream -fuzztime 1m ./internal/capture
+	go test -fuzz FuzzParse -fuzztime 1m ./internal/deploy
+	go test -fuzz FuzzResolve -fuzztime 1m ./internal/deploy
+	go test -fuzz FuzzIgnore -fuzztime 1m ./internal/deploy
 
 bench: ## handoff beside Node's cluster and a plain node
 	go run ./bench

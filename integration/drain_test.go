@@ -2,12 +2,10 @@ package integration
 
 import (
 	"bufio"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -21,48 +19,21 @@ func TestReloadsHTTP2(t *testing.T) {
 	for _, version := range []string{"", "18", "24"} {
 		t.Run("node "+version, func(t *testing.T) {
 			w := start(t, options{flags: []string{"-n", "2"}, app: []string{data("h2c.js")}, env: []string{"PATH=" + nodeBin(t, version) + ":/usr/local/bin:/usr/bin:/bin"}})
-			reload, stop := h2load(t, w)
+			run := startH2(w.addr, 8)
+			run.await(t, 100)
 			for range times(20, 5) {
-				reload()
+				w.reload()
+				run.await(t, 100)
+				w.retired(2)
 			}
-			report := stop()
-			if len(report.Failed) > 0 || report.Requests < 500 || report.Goaways < 8 {
-				t.Errorf("%+v", report)
+			run.end()
+			if len(run.failed) > 0 || run.requests < 500 || run.goaways[1<<31-1] < 8 {
+				t.Errorf("%v of %d requests failed; GOAWAYs %v", run.failed, run.requests, run.goaways)
 			}
-			t.Logf("%+v", report)
+			t.Logf("%d requests, GOAWAYs by their last stream %v", run.requests, run.goaways)
 			w.stop()
 		})
 	}
-}
-
-type h2report struct {
-	Requests, Goaways, Sessions int
-	Failed                      map[string]int
-}
-
-func h2load(t *testing.T, w *world) (reload func(), stop func() h2report) {
-	t.Helper()
-	cmd := exec.Command("node", data("h2load.js"), "http://"+w.addr, "8")
-	in, _ := cmd.StdinPipe()
-	out, _ := cmd.StdoutPipe()
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	lines := bufio.NewScanner(out)
-	if !lines.Scan() || lines.Text() != "warm" {
-		t.Fatalf("the client says %q", lines.Text())
-	}
-	return func() {
-			w.reload()
-			w.retired(2)
-		}, func() (r h2report) {
-			in.Write([]byte("stop\n"))
-			if !lines.Scan() || json.Unmarshal(lines.Bytes(), &r) != nil {
-				t.Fatalf("the client says %q", lines.Text())
-			}
-			return r
-		}
 }
 
 // Websockets are told to go when that is asked for, with the code, spread over time.

@@ -43,6 +43,7 @@ func (r *Record) Resolve(ref string) (string, error) {
 		}
 		head := slices.Index(r.Versions, r.Head)
 		if head < 0 {
+			//lint:ignore ST1005 RackMan\'s words
 			return "", errors.New("Cannot use relative indexing when HEAD is not present in the deployment registry")
 		}
 		at = head - n
@@ -102,6 +103,7 @@ func (f *Folder) there(version string) error {
 	}
 	info, err := os.Stat(f.Dir(version)) // a link to a directory is RackMan's habit, too
 	if err != nil || !info.IsDir() {
+		//lint:ignore ST1005 RackMan\'s words
 		return fmt.Errorf("Couldn't find the target version, %s", version)
 	}
 	return nil
@@ -110,12 +112,14 @@ func (f *Folder) there(version string) error {
 // Register adds a directory that is there to the list.
 func (f *Folder) Register(version string) error {
 	if version == "" {
+		//lint:ignore ST1005 RackMan\'s words
 		return errors.New("You failed to specify a version to register")
 	}
 	if err := CheckName(version); err != nil {
 		return err
 	}
 	if f.there(version) != nil {
+		//lint:ignore ST1005 RackMan\'s words
 		return fmt.Errorf("There is no deployed project with the version number %s", version)
 	}
 	if !slices.Contains(f.Versions, version) {
@@ -228,6 +232,7 @@ func (f *Folder) Clean(c Clean) (names []string, err error) {
 			return nil, fmt.Errorf("%s is no version of %s; nothing is removed", c.Until, f.Path)
 		}
 		if slices.Contains(f.Versions[:at], f.Head) {
+			//lint:ignore ST1005 RackMan\'s words
 			return nil, errors.New("Cannot clean as the current deployment is within the selected range")
 		}
 		for _, v := range f.Versions[:at] {
@@ -279,20 +284,28 @@ func (f *Folder) Clean(c Clean) (names []string, err error) {
 		return nil, err
 	}
 	for _, name := range names {
-		// Out of the way in one instant: nobody finds half of a version.
-		trash := filepath.Join(f.Path, replaced+"clean-"+name)
-		if strings.HasPrefix(name, ".") {
-			trash = filepath.Join(f.Path, name)
-		} else if info, err := os.Lstat(f.Dir(name)); err != nil {
-			continue // it is gone already
-		} else if info.Mode()&fs.ModeSymlink != 0 {
-			err = errors.Join(err, os.Remove(f.Dir(name))) // what it leads to is not ours
-			continue
-		} else if rerr := os.Rename(f.Dir(name), trash); rerr != nil {
-			err = errors.Join(err, rerr)
-			continue
-		}
-		err = errors.Join(err, os.RemoveAll(trash))
+		err = errors.Join(err, f.remove(name))
 	}
 	return names, err
+}
+
+// remove removes a version, or what is left of one: out of the way in one instant, so
+// that nobody finds half of it.
+func (f *Folder) remove(name string) error {
+	at := f.Dir(name)
+	if strings.HasPrefix(name, ".") {
+		return os.RemoveAll(at)
+	}
+	info, err := os.Lstat(at)
+	switch {
+	case err != nil:
+		return nil // it is gone already
+	case info.Mode()&fs.ModeSymlink != 0:
+		return os.Remove(at) // what it leads to is not ours
+	}
+	trash := filepath.Join(f.Path, replaced+"clean-"+name)
+	if err := os.Rename(at, trash); err != nil {
+		return err
+	}
+	return os.RemoveAll(trash)
 }

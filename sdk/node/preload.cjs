@@ -22,7 +22,8 @@
 // which notes servers, HTTP/2 sessions and upgraded sockets (all servers inherit it);
 // with --max-requests also emit of http.Server and https.Server.
 //
-// Touched: net.Server.prototype.emit, http.ServerResponse.prototype.writeHead, http.Server.prototype and
+// Touched: net.Server.prototype.emit, the handle below an HTTP/2 session's socket
+// (process.binding('stream_wrap'), undocumented; Node 18-26), http.ServerResponse.prototype.writeHead, http.Server.prototype and
 // https.Server.prototype.closeIdleConnections (Node >= 18.2; before, Node leaves
 // idle connections alone), process 'internalMessage' (undocumented; Node 12-26).
 
@@ -126,13 +127,33 @@ function note () {
   }
 }
 
-// leave ends an HTTP/2 session: what is under way and on its way is answered.
+// leave ends an HTTP/2 session: what is under way and on its way is answered. A close
+// meanwhile (of the server's own, from Node 24 on) waits.
 function leave (session) {
+  if (session.destroyed || session.closed || !sayShutdown(session)) return
+  session.close = (done) => { if (typeof done === 'function') session.once('close', done) }
+  setTimeout(() => {
+    delete session.close
+    if (!session.destroyed) session.close()
+  }, GOAWAY_MS)
+}
+
+// sayShutdown writes a GOAWAY that names no stream (RFC 9113, 6.8). It goes to the
+// socket's handle, between two writes of the session's, which are whole frames:
+// session.goaway() would have nghttp2 ignore every stream from then on, also one that
+// is on its way. Where that cannot be, the session is closed at once.
+function sayShutdown (session) {
   try {
-    if (session.destroyed || session.closed) return
-    session.goaway(0, 2 ** 31 - 1)
-  } catch (err) { return }
-  setTimeout(() => { if (!session.destroyed) session.close() }, GOAWAY_MS)
+    const handle = session.socket._handle
+    const { WriteWrap } = process.binding('stream_wrap')
+    const req = new WriteWrap()
+    req.handle = handle
+    req.oncomplete = () => {}
+    req.async = false
+    if (handle.writeBuffer(req, Buffer.from([0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0])) === 0) return true
+  } catch (err) {}
+  try { session.close() } catch (err) {} // it is gone
+  return false
 }
 
 // closeWebsockets says goodbye to each (RFC 6455, 5.5.1), in their turns.

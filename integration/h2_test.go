@@ -1,0 +1,160 @@
+package integration
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// h2run is a strict HTTP/2 load, frame by frame: a request counts from the moment that
+// its HEADERS are on the wire, and must be answered, whatever GOAWAY says meanwhile. A
+// session that is told to go is left for the next request, on a new one. (Clients with
+// queues of their own refuse requests that were never sent; those are not ours.)
+type h2run struct {
+	addr string
+	stop chan struct{}
+	all  sync.WaitGroup
+
+	mu       sync.Mutex // guards all below
+	requests int
+	goaways  map[uint32]int // by the last stream that they name
+	failed   map[string]int
+	more     chan struct{}
+}
+
+func startH2(addr string, clients int) *h2run {
+	r := &h2run{addr: addr, stop: make(chan struct{}), goaways: map[uint32]int{}, failed: map[string]int{}, more: make(chan struct{}, 1)}
+	for range clients {
+		r.all.Go(r.client)
+	}
+	return r
+}
+
+func (r *h2run) client() {
+	for {
+		select {
+		case <-r.stop:
+			return
+		default:
+		}
+		if err := r.session(); err != nil {
+			r.mu.Lock()
+			r.failed[err.Error()]++
+			r.mu.Unlock()
+		}
+	}
+}
+
+// session asks until it is told to go.
+func (r *h2run) session() error {
+	c, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(patience))
+	io.WriteString(c, http2.ClientPreface)
+	f := http2.NewFramer(c, c)
+	f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	f.WriteSettings()
+	leave := false
+	for id := uint32(1); !leave; id += 2 {
+		select {
+		case <-r.stop:
+			return nil
+		default:
+		}
+		var block bytes.Buffer
+		enc := hpack.NewEncoder(&block)
+		for _, h := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":path", "/"}, {":authority", "x"}} {
+			enc.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]})
+		}
+		if err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true}); err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+		r.mu.Lock()
+		r.requests++
+		r.mu.Unlock()
+		select {
+		case r.more <- struct{}{}:
+		default:
+		}
+		for done := false; !done; {
+			frame, err := f.ReadFrame()
+			if err != nil {
+				return fmt.Errorf("unanswered: %v", errKind(err))
+			}
+			switch frame := frame.(type) {
+			case *http2.SettingsFrame:
+				if !frame.IsAck() {
+					f.WriteSettingsAck()
+				}
+			case *http2.PingFrame:
+				if !frame.IsAck() {
+					f.WritePing(true, frame.Data)
+				}
+			case *http2.GoAwayFrame:
+				r.mu.Lock()
+				r.goaways[frame.LastStreamID]++
+				r.mu.Unlock()
+				if leave = true; frame.LastStreamID < id {
+					return fmt.Errorf("a GOAWAY leaves the request out")
+				}
+			case *http2.RSTStreamFrame:
+				return fmt.Errorf("the stream was reset: %v", frame.ErrCode)
+			case *http2.MetaHeadersFrame:
+				if frame.PseudoValue("status") != "200" {
+					return fmt.Errorf("status %s", frame.PseudoValue("status"))
+				}
+				done = frame.StreamEnded()
+			case *http2.DataFrame:
+				if n := uint32(len(frame.Data())); n > 0 {
+					f.WriteWindowUpdate(0, n)
+				}
+				done = frame.StreamEnded()
+			}
+		}
+	}
+	return nil
+}
+
+func errKind(err error) string {
+	if oe, ok := err.(*net.OpError); ok {
+		return oe.Err.Error()
+	}
+	return err.Error()
+}
+
+// await waits for n more requests.
+func (r *h2run) await(t *testing.T, n int) {
+	t.Helper()
+	late := time.After(patience)
+	r.mu.Lock()
+	end := r.requests + n
+	r.mu.Unlock()
+	for {
+		r.mu.Lock()
+		enough := r.requests >= end
+		r.mu.Unlock()
+		if enough {
+			return
+		}
+		select {
+		case <-r.more:
+		case <-late:
+			t.Fatal("the HTTP/2 load does not go on")
+		}
+	}
+}
+
+func (r *h2run) end() {
+	close(r.stop)
+	r.all.Wait()
+}
