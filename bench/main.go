@@ -28,7 +28,7 @@ var (
 	duration = flag.Duration("duration", 4*time.Second, "of one load")
 	clients  = flag.Int("clients", 32, "clients at once")
 	quick    = flag.Bool("quick", false, "one round of one second")
-	only     = flag.String("only", "", "one part: throughput, idle, reloads or cost")
+	only     = flag.String("only", "", "one part: throughput, idle, reloads, cost or dropins")
 )
 
 // target is a way to run the application.
@@ -84,6 +84,7 @@ func bench() error {
 		{"idle", func() error { return idle(targets) }},
 		{"reloads", func() error { return reloads(targets) }},
 		{"cost", func() error { return cost(dir, bin) }},
+		{"dropins", func() error { return dropins(dir, bin) }},
 	} {
 		if *only != "" && *only != part.name {
 			continue

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -37,11 +38,7 @@ func TestFrameworks(t *testing.T) {
 	for _, name := range []string{"express", "fastify", "koa"} {
 		t.Run(name, func(t *testing.T) {
 			modules(t, name)
-			n := 1
-			if name == "express" {
-				n = times(3, 1)
-			}
-			for range n {
+			for range times(3, 1) {
 				o := options{flags: []string{"-n", "4"}, app: []string{data(name + ".js")}}
 				if name == "express" {
 					o = example("express")
@@ -160,4 +157,58 @@ func TestHTTP2StreamFinishes(t *testing.T) {
 	client.Process.Kill()
 	w.retired(1)
 	w.stop()
+}
+
+// socket.io: a session survives reloads, with what its worker knows of it, while new
+// clients get the new code.
+func TestSocketIOSessionsSurvive(t *testing.T) {
+	modules(t, "socket.io")
+	modules(t, "socket.io-client")
+	nodeModules, _ := filepath.Abs("node_modules")
+	w := start(t, options{flags: []string{"-n", "2", "--balance", "sticky", "--drain-timeout", "60s", "--keepalive-linger", "100ms"},
+		app: []string{data("../../examples/node/socketio/server.js")}, env: []string{"PORT=" + freePort(t), "NODE_PATH=" + nodeModules}})
+	type client struct {
+		in    io.Writer
+		lines *bufio.Scanner
+	}
+	connect := func() client {
+		cmd := exec.Command("node", data("socketio-client.js"), "http://"+w.addr)
+		cmd.Env = append(os.Environ(), "NODE_PATH="+nodeModules)
+		in, _ := cmd.StdinPipe()
+		out, _ := cmd.StdoutPipe()
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+		c := client{in, bufio.NewScanner(out)}
+		if !c.lines.Scan() || c.lines.Text() != "connected websocket" {
+			t.Fatalf("%q", c.lines.Text())
+		}
+		return c
+	}
+	count := func(c client) (n int, session, generation string) {
+		fmt.Fprintln(c.in)
+		if !c.lines.Scan() {
+			t.Fatal("the client has ended")
+		}
+		if k, _ := fmt.Sscanf(c.lines.Text(), "%d %s %s", &n, &session, &generation); k != 3 {
+			t.Fatalf("%q", c.lines.Text())
+		}
+		return n, session, generation
+	}
+	old := connect()
+	_, session, _ := count(old)
+	for gen := 2; gen < 5; gen++ {
+		w.reload()
+		n, s, generation := count(old)
+		if n != gen || s != session || generation != "1" {
+			t.Errorf("after reload %d: count %d of session %s, generation %s", gen-1, n, s, generation)
+		}
+		if _, _, generation := count(connect()); generation != fmt.Sprint(gen) {
+			t.Errorf("a new client gets generation %s, want %d", generation, gen)
+		}
+	}
+	w.signal(syscall.SIGTERM)
+	w.signal(syscall.SIGTERM)
+	w.exits(128 + int(syscall.SIGTERM))
 }

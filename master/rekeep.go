@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/handoff"
+	"handoff/master/fleet"
 )
 
 // keeperDied goes on without the process that everybody knows. Under a service
@@ -40,6 +41,10 @@ func (m *Master) rekeep() {
 		m.log.Warn("The service manager has what is needed: it starts handoff again", "event", "keeper.awaited")
 		m.drainEvents()
 		m.replaced = true
+		return
+	case m.cfg.Tell != nil: // the program above takes it for the end
+		m.log.Error("The keeper has died, and with it the way to the program that has started this: stopping", "event", "cluster.shutdown", "workers", len(m.workers))
+		m.step(fleet.Stop{})
 		return
 	case m.cfg.Rekeep == nil:
 		err = errors.New("there is no way to")

@@ -212,10 +212,17 @@ func inheritedProgram(asMaster bool) (p program, ok bool, err error) {
 	return p, err == nil && len(p.Args) > p.Script && p.Script >= 0 && len(p.Dir) > 0, nil
 }
 
-// hookScript is RackMan's .rackhooks.js, in a folder that RackMan would run.
+// hookScript is RackMan's .rackhooks.js, in a folder that RackMan would run: of the
+// version, else of the folder.
 func (p program) hookScript() string {
 	if len(p.Rack) == 0 {
 		return ""
+	}
+	for _, dir := range [][]byte{p.Dir, p.Rack} {
+		path := filepath.Join(string(dir), ".rackhooks.js")
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
 	}
 	return filepath.Join(string(p.Rack), ".rackhooks.js")
 }

@@ -308,8 +308,8 @@ func literal(f *pflag.Flag) string {
 	return string(b)
 }
 
-// Effective returns what r says, by the keys of a file; of the environment the names
-// alone, since values may be secrets.
+// Effective returns what r says, by the keys of a file; of the environment and of hooks
+// the names alone, since the rest may be secret.
 func (r *Run) Effective() map[string]any {
 	all := map[string]any{}
 	run := *r
@@ -317,18 +317,18 @@ func (r *Run) Effective() map[string]any {
 	run.Flags(fs)
 	// Flags has set lists anew, which have no defaults.
 	lists := map[string][]string{"ports": r.Ports, "hold": r.HoldOnly, "no-hold": r.NoHold, "listen": r.Listen, "watch": r.Watch,
-		"watch-ignore": r.WatchIgnore, "hook": r.Hooks, "rlimit": r.Limits}
+		"watch-ignore": r.WatchIgnore, "rlimit": r.Limits}
 	fs.VisitAll(func(f *pflag.Flag) {
 		key := strings.ReplaceAll(f.Name, "-", "_")
 		switch list, isList := lists[f.Name]; {
 		case slices.Contains(noKeys, f.Name):
-		case f.Name == "env":
+		case f.Name == "env" || f.Name == "hook":
 			names := []string{}
-			for _, kv := range r.Env {
+			for _, kv := range map[string][]string{"env": r.Env, "hook": r.Hooks}[f.Name] {
 				name, _, _ := strings.Cut(kv, "=")
 				names = append(names, name)
 			}
-			all["env"] = names
+			all[f.Name] = names
 		case isList:
 			all[key] = append([]string{}, list...)
 		default:

@@ -136,7 +136,7 @@ func (r *Runner) work() {
 			}
 			for _, command := range cfg.Commands[e.name] {
 				if err := r.run(cfg, e, command); err != nil {
-					r.log.Warn("Hook failed: "+err.Error(), "event", "hook.failed", "hook", e.name, "command", command)
+					r.log.Warn("Hook failed: "+err.Error(), "event", "hook.failed", "hook", e.name)
 				}
 			}
 			r.toScript(cfg, e)
@@ -287,7 +287,7 @@ func (r *Runner) toScript(cfg Config, e event) {
 		}
 		var err error
 		if r.script, err = r.startScript(cfg); err != nil {
-			r.log.Warn("Hook failed: "+err.Error(), "event", "hook.failed", "hook", e.name, "command", cfg.Script)
+			r.log.Warn("Hook failed: "+err.Error(), "event", "hook.failed", "hook", e.name)
 			return
 		}
 	}

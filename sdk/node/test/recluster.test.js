@@ -235,3 +235,11 @@ test('kill -9 of the caller: everything goes with it', async (t) => {
   c.child.kill('SIGKILL')
   await gone([...pids, keeper, master])
 })
+
+test('kill -9 of the keeper: an error, and everything ends', async (t) => {
+  const { c } = await begin(t, '{ workers: 2 }')
+  const pids = (await ready(c, 2)).map((r) => r.pid)
+  const { keeper, master } = masterOf(c.pid)
+  process.kill(keeper, 'SIGKILL')
+  await gone([...pids, keeper, master])
+})
