@@ -288,12 +288,21 @@ func TestMasterIsKilledWhereNothingIsLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.killMaster()
+	// A worker that dies cannot be started again; the master lives with it.
+	master := w.master()
+	syscall.Kill(w.workers()[0], syscall.SIGKILL)
+	w.awaitWhere("worker.crashed", func(e event) bool { return strings.HasPrefix(e.Msg, "Cannot start a worker") })
+	if now := w.master(); now != master {
+		t.Errorf("the master has died of it: %d is the next one", now)
+	}
 	w.signal(syscall.SIGUSR2)
 	if e := w.await("cluster.failed"); !strings.Contains(e.Reason+e.Msg, "release") {
 		t.Errorf("%+v", e)
 	}
 	run.Await(100, patience)
-	w.nothingLost(run)
+	if r := run.Stop(); r.Lost() > 16 { // inside the worker that was killed
+		t.Errorf("%v", r)
+	}
 	w.stop()
 }
 

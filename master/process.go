@@ -54,9 +54,10 @@ func start(l *launch, extra []string, contract Contract, conditions seat.Conditi
 	}
 	toClose = append(toClose, null)
 	s = &started{}
+	ends := s // s is nil where there is an error
 	defer func() {
 		if err != nil {
-			s.closeEnds()
+			ends.closeEnds()
 		}
 	}()
 	var errWrite *os.File

@@ -114,6 +114,7 @@ type keeper struct {
 	sent     []os.Signal     // were sent to the master, which has not said that it took them
 	stale    map[string]bool // names that X_BEGIN found and nobody has stored since; nil: no X_BEGIN
 	alone    *time.Timer     // a stop that no master heeds
+	stopAt   time.Time       // when it was asked for; zero: it was not, or was taken note of
 	killing  bool            // the next time it is SIGKILL
 }
 
@@ -348,10 +349,17 @@ func (k *keeper) notice(pid int, text string, fds []int) {
 	}
 	took := strings.Split(said["X_TOOK"], ",")
 	k.sent = slices.DeleteFunc(k.sent, func(s os.Signal) bool { return slices.Contains(took, unix.SignalName(s.(unix.Signal))) })
+	if !stopAmong(k.sent) && !stopAmong(k.pending) {
+		k.stopAt = time.Time{}
+	}
 	if said["READY"] == "1" {
 		k.becomes(pid)
 	}
 }
+
+func isStop(s os.Signal) bool { return s == unix.SIGTERM || s == unix.SIGINT || s == unix.SIGQUIT }
+
+func stopAmong(signals []os.Signal) bool { return slices.ContainsFunc(signals, isStop) }
 
 // sift forgets candidates that are dead.
 func (k *keeper) sift() {
@@ -460,7 +468,10 @@ func (k *keeper) becomes(pid int) {
 
 // forward passes a signal on, or keeps it until a master can take it.
 func (k *keeper) forward(s os.Signal) {
-	stop := s == unix.SIGTERM || s == unix.SIGINT || s == unix.SIGQUIT
+	stop := isStop(s)
+	if stop && k.stopAt.IsZero() {
+		k.stopAt = time.Now()
+	}
 	if stop && k.exe == nil && k.pidfd >= 0 { // nothing serves yet
 		k.stopping = true
 		unix.PidfdSendSignal(k.pidfd, s.(unix.Signal), nil, 0) // it dies, or is about to be ready
@@ -577,6 +588,9 @@ func (k *keeper) died(status unix.WaitStatus) {
 	// What it was told and may not have done, the next one is told.
 	k.pending = append(k.sent, k.pending...)
 	k.sent = nil
+	if stopAmong(k.pending) { // also where each master says that it is ready, and dies of it
+		k.alone.Reset(max(time.Until(k.stopAt.Add(helpless)), 0))
+	}
 	if time.Since(k.began) >= calm {
 		k.wait = 0
 	}
