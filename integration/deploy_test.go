@@ -346,3 +346,35 @@ func TestRackmanCommand(t *testing.T) {
 			"Now Listening on Port "+d.port, "RackMan Cluster Terminating", "All Workers Shutdown")
 	}
 }
+
+// A reload that is refused twice is refused twice: nobody waits for ever. And a swap by
+// force that does not serve is undone.
+func TestDeployRefusedAndUndone(t *testing.T) {
+	d := newDeployment(t)
+	for _, v := range []string{"v1", "v2"} {
+		d.source(versionApp(v))
+		d.do(0, "deploy", d.dir, v, "--from", d.src)
+	}
+	frozen := filepath.Join(d.dir, "frozen")
+	w := start(t, options{bare: true, flags: []string{"run", "--log", "json", "--keepalive-linger", "100ms", "--hook", "before_reload=test ! -e " + frozen, d.dir}, env: d.env})
+	w.addr = "127.0.0.1:" + d.port
+	put(t, frozen, "", 0o644)
+	for range 3 {
+		_, errs := d.do(1, "switch", d.dir, "v1", "--timeout", "30s")
+		contains(t, errs, "v1 does not serve, v2 is live again", "before_reload refuses")
+	}
+	os.Remove(frozen)
+	d.source("throw new Error('worse')")
+	_, errs := d.do(1, "deploy", d.dir, "v2", "--from", d.src, "--force")
+	contains(t, errs, "the new copy of v2 does not serve, the one before is there again", "worse")
+	if got := read(t, filepath.Join(d.dir, "v2", "app.js")); got != versionApp("v2") {
+		t.Errorf("%q", got)
+	}
+	_, errs = d.do(1, "deploy", d.dir, "v3", "--from", d.src, "--link-from", "v2", "--run", "true")
+	contains(t, errs, "--link-from and --run")
+	if got := w.answer("/"); got != "v2" {
+		t.Errorf("%q", got)
+	}
+	w.signal(syscall.SIGTERM)
+	w.exits(0)
+}

@@ -14,10 +14,10 @@ type Veto func(about map[string]any) error
 // reload puts the code of now into service, if nobody refuses; a changed binary of
 // handoff's first, where upgrade says so. The error is that nothing is reloaded.
 func (m *Master) reload(upgrade bool) error {
-	if err := m.reread(); err != nil {
-		return err
-	}
 	if m.cfg.BeforeReload == nil || m.fleet.Stopping() {
+		if err := m.reread(); err != nil {
+			return err
+		}
 		m.reloadNow(upgrade)
 		return nil
 	}
@@ -44,7 +44,9 @@ func (m *Master) reloadJudged(err error) {
 		m.notReloaded(err.Error())
 		return
 	}
-	m.reloadNow(m.askedUpgrade)
+	if m.reread() == nil { // only now: what is refused changes nothing
+		m.reloadNow(m.askedUpgrade)
+	}
 }
 
 func (m *Master) reloadNow(upgrade bool) {
@@ -80,7 +82,9 @@ func (m *Master) ready(w *worker) {
 }
 
 func (m *Master) readyJudged(w *worker, err error) {
-	w.judging = false
+	if w.judging = false; w.dead {
+		return
+	}
 	if err == nil {
 		m.step(fleet.Ready{ID: w.id})
 		return

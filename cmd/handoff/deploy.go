@@ -168,6 +168,14 @@ func (a *after) live(f *deploy.Folder, version, how string) error {
 			fmt.Fprintln(os.Stderr, "  "+line)
 		}
 	}
+	if before == version {
+		if undone, uerr := f.Unswap(version); uerr != nil || undone {
+			if uerr == nil {
+				return fmt.Errorf("the new copy of %s does not serve, the one before is there again: %s", version, why)
+			}
+			why += fmt.Sprintf(" (and the copy before cannot be put back: %v)", uerr)
+		}
+	}
 	if before == "" || before == version {
 		return fmt.Errorf("%s does not serve: %s", version, why)
 	}
@@ -180,13 +188,13 @@ func (a *after) live(f *deploy.Folder, version, how string) error {
 // served waits for the reload that the master does when it sees the change; one that
 // does not see it is told.
 func (a *after) served(client *admin.Client, was master.Status) (r master.ReloadStatus, err error) {
-	before := 0
+	var before time.Time // a number may come twice: one that was refused used none up
 	if was.Reload != nil {
-		before = was.Reload.Generation
+		before = was.Reload.Began
 	}
 	began, told := time.Now(), false
 	_, err = await(client, a.timeout, func(s master.Status) bool {
-		if s.Reload == nil || s.Reload.Generation <= before {
+		if s.Reload == nil || !s.Reload.Began.After(before) {
 			if !told && time.Since(began) > seenWithin {
 				told = true
 				var asked struct{ Generation int }
@@ -260,6 +268,9 @@ Without VERSION a name is made up, which sorts by time.`,
 					copy.From = "."
 				}
 				copy.By = who()
+				if copy.LinkFrom != "" && build != "" {
+					return errors.New("--link-from and --run: a build that writes in place would write into the version that files are shared with; give one of them")
+				}
 				if term.IsTerminal(int(os.Stderr.Fd())) {
 					last := time.Time{}
 					copy.Progress = func(files int, n int64) {
@@ -438,8 +449,8 @@ func cleanCommand() *cobra.Command {
 		Use:   "clean [PROJECT] [VERSION]",
 		Short: "Remove old versions, and what deploy has left unfinished",
 		Long: `Remove versions: those before VERSION in the list, all but the newest (--keep), those that are old (--older-than).
-Never the live one, nor the one that was live before it, nor anything that is no version. Without any of these, only what
-an interrupted deploy has left behind.`,
+Never the live one, nor anything that is no version; --keep and --older-than leave the one that was live before, too.
+Without any of these, only what an interrupted deploy has left behind goes.`,
 		Example: "  handoff clean --keep 5\n  handoff clean /srv/web v7 --dry-run\n  handoff clean --older-than 720h",
 		Args:    cobra.MaximumNArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {

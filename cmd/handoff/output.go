@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"golang.org/x/term"
 
@@ -55,7 +56,17 @@ func hooksOf(cfg *config.Run, what program) hooks.Config {
 	commands, _ := cfg.HookCommands() // they were checked
 	env := master.WorkerEnviron(os.Environ())
 	env = append(slices.DeleteFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "PWD=") }), "PWD="+string(what.Here), "HANDOFF_NAME="+string(what.Name))
-	return hooks.Config{Commands: commands, Timeout: cfg.HookTimeout, Dir: string(what.Here), Env: env, Script: what.hookScript()}
+	h := hooks.Config{Commands: commands, Timeout: cfg.HookTimeout, Dir: string(what.Here), Env: env, Script: what.hookScript()}
+	if c, err := cfg.Conditions(); err == nil && c.User != nil { // it is the program's, as the workers are
+		h.As = &syscall.Credential{Uid: uint32(c.User.UID), Gid: uint32(c.User.GID)}
+		for _, g := range c.User.Groups {
+			h.As.Groups = append(h.As.Groups, uint32(g))
+		}
+	}
+	if cfg.Scratch {
+		h.Script = ""
+	}
+	return h
 }
 
 // vetoes are the hooks that may refuse; nil: there are none.

@@ -115,6 +115,23 @@ func rackmanLines(out, errs io.Writer, pid int, tty bool) func(line []byte) {
 	}
 }
 
+// apart has f called by a goroutine of its own: a reader that is stuck (a terminal that
+// is stopped) keeps nobody waiting. What is more than it can hold is dropped.
+func apart(f func(line []byte)) func(line []byte) {
+	lines := make(chan []byte, 1000)
+	go func() { // for as long as the process
+		for line := range lines {
+			f(line)
+		}
+	}()
+	return func(line []byte) {
+		select {
+		case lines <- line:
+		default:
+		}
+	}
+}
+
 // rackadmin is the root of RackMan's other program.
 func rackadmin() *cobra.Command {
 	root := &cobra.Command{

@@ -160,11 +160,11 @@ func supervise(cfg *config.Run, what program, args []string, asMaster bool) (cod
 	hooking := hooks.New(hooksOf(cfg, what), log.Logger)
 	heard := []func([]byte){hooking.Event}
 	if rackmanLog(cfg) {
-		heard = append(heard, rackmanLines(os.Stdout, os.Stderr, pid, term.IsTerminal(int(os.Stdout.Fd()))))
+		heard = append(heard, apart(rackmanLines(os.Stdout, os.Stderr, pid, term.IsTerminal(int(os.Stdout.Fd())))))
 	}
 	var tell func([]byte)
 	if cfg.Embedded {
-		log.Told = &logging.Events{}
+		log.Told = &logging.Events{Numbered: true}
 		tell = func(line []byte) { log.Told.Write(line) }
 		heard = append(heard, tell)
 	}

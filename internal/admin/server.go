@@ -125,6 +125,7 @@ func Serve(l net.Listener, c master.Control, about About) (stop func(follows boo
 			answer(rw, http.StatusConflict, Problem{"it was not started by a program of yours: nobody hears what workers say"})
 			return
 		}
+		rw.Header().Set("Handoff-Master", strconv.Itoa(os.Getpid())) // whose numbers they are
 		stream(rw, r, about.Told, ending)
 	})
 	mux.HandleFunc("GET /v1/logs", func(rw http.ResponseWriter, r *http.Request) {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -181,7 +182,7 @@ func (k *Capture) file(slot int) (*os.File, error) {
 	if f := k.files[slot]; f != nil {
 		return f, nil
 	}
-	f, err := os.OpenFile(k.Path(slot), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
+	f, err := os.OpenFile(k.Path(slot), os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, 0o640) // a link there may be a worker's
 	if err != nil {
 		return nil, fmt.Errorf("cannot write the workers' output: %w", err)
 	}

@@ -3,6 +3,7 @@
 package config
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -263,7 +264,7 @@ func (r *Run) Check() error {
 	if _, err := r.Slots(); err != nil {
 		return err
 	}
-	for name, d := range map[string]time.Duration{"ready-timeout": r.ReadyTimeout, "respawn": r.Respawn, "backoff": r.Backoff, "upgrade-timeout": r.UpgradeTimeout} {
+	for name, d := range map[string]time.Duration{"ready-timeout": r.ReadyTimeout, "respawn": r.Respawn, "backoff": r.Backoff, "upgrade-timeout": r.UpgradeTimeout, "hook-timeout": r.HookTimeout} {
 		if d <= 0 {
 			return fmt.Errorf("--%s must be more than 0", name)
 		}
@@ -441,7 +442,9 @@ func isNode(name string) bool {
 
 // typescriptFlags asks the node at hand what it needs to run TypeScript.
 func typescriptFlags() ([]string, error) {
-	out, err := exec.Command("node", "-p", "[process.versions.node, !!process.features.typescript].join()").Output()
+	ctx, cancel := context.WithTimeout(context.Background(), evaluatePatience)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "node", "-p", "[process.versions.node, !!process.features.typescript].join()").Output()
 	if err != nil {
 		return nil, fmt.Errorf("node does not run: %w", err)
 	}

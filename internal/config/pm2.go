@@ -108,7 +108,7 @@ func ReadPM2(path, only, environ string) (*PM2App, error) {
 }
 
 // evaluatePatience is how long the file may take to say what it has.
-const evaluatePatience = 10 * time.Second
+const evaluatePatience = 5 * time.Second
 
 // evaluate reads a file's value.
 func evaluate(path string) (value any, err error) {

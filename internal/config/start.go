@@ -129,6 +129,9 @@ func (s *Start) identity() (id *seat.Identity, env []string, err error) {
 			id.Groups = append(id.Groups, id.GID)
 		}
 	}
+	if os.Geteuid() != 0 && id.UID == os.Getuid() && id.GID == os.Getgid() {
+		return nil, env, nil // it is so already
+	}
 	if os.Geteuid() != 0 && (id.UID != os.Getuid() || id.GID != os.Getgid()) {
 		return nil, nil, errors.New("--user and --group need root: start handoff as root, or as that user and leave them out")
 	}

@@ -111,7 +111,8 @@ func (f *Folder) Deploy(c Copy) (version string, err error) {
 			return "", fmt.Errorf("cannot deploy: %w", err)
 		}
 		done = true
-		os.Rename(tmp, filepath.Join(f.Path, replaced+version+"-"+hex.EncodeToString(random(4))))
+		f.swapped = filepath.Join(f.Path, replaced+version+"-"+hex.EncodeToString(random(4)))
+		os.Rename(tmp, f.swapped)
 	} else if err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, f.Dir(version), unix.RENAME_NOREPLACE); err != nil {
 		return "", fmt.Errorf("cannot deploy: %w", err)
 	}
@@ -127,6 +128,19 @@ func (f *Folder) Deploy(c Copy) (version string, err error) {
 	}
 	f.Deployed[version] = About{time.Now().UTC().Truncate(time.Millisecond), c.By, from}
 	return version, f.Save()
+}
+
+// Unswap puts back the copy that Deploy has swapped by force, and tells whether there
+// was one.
+func (f *Folder) Unswap(version string) (bool, error) {
+	if f.swapped == "" {
+		return false, nil
+	}
+	err := unix.Renameat2(unix.AT_FDCWD, f.swapped, unix.AT_FDCWD, f.Dir(version), unix.RENAME_EXCHANGE)
+	if err == nil {
+		err = syncDir(f.Path)
+	}
+	return err == nil, err
 }
 
 func random(n int) []byte {

@@ -178,7 +178,8 @@ func CheckName(name string) error {
 type Folder struct {
 	Path string
 	*Record
-	lock *os.File
+	lock    *os.File
+	swapped string // where the copy is that Deploy has swapped by force
 }
 
 // ErrNone is that a folder is no deployment.

@@ -213,8 +213,8 @@ func symlink(to, at string) error {
 }
 
 // Clean says which directories go, by their names: those that deploy has left
-// unfinished, and versions that the list knows, never the live one, the one before it,
-// or one of keep. It drops them from the record first, so that none that is listed is
+// unfinished, and versions that the list knows, never the live one; with Keep and
+// OlderThan neither the one before it. It drops them from the record first, so that none that is listed is
 // half gone. dry changes nothing.
 type Clean struct {
 	Until     string        // versions before this one in the list; "": none for that

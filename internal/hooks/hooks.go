@@ -11,7 +11,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -34,6 +33,9 @@ type Config struct {
 	Dir      string              // where they run
 	Env      []string            // what they have besides the event
 	Script   string              // a .rackhooks.js; "": none
+	// As is who runs the script; nil: this user, and then it must be this user's own,
+	// or root's.
+	As *syscall.Credential
 }
 
 // Runner runs hooks one after another, in the order of the events. It is safe for
@@ -266,7 +268,7 @@ func variables(e event) (env []string) {
 // script is the process that runs a .rackhooks.js.
 type script struct {
 	path  string
-	stdin io.WriteCloser
+	stdin *os.File
 	ended chan struct{}
 	kill  func()
 }
@@ -291,26 +293,44 @@ func (r *Runner) toScript(cfg Config, e event) {
 			return
 		}
 	}
-	r.script.stdin.Write(e.line)
+	// One that is stuck holds up the others for as long as a hook may.
+	r.script.stdin.SetWriteDeadline(time.Now().Add(cfg.Timeout))
+	if _, err := r.script.stdin.Write(e.line); err != nil {
+		r.log.Warn("Hook failed: "+cfg.Script+" does not go on, it is started anew", "event", "hook.failed", "hook", e.name)
+		r.script.kill()
+		r.script.end()
+		r.script = nil
+	}
 }
 
 func (r *Runner) startScript(cfg Config) (*script, error) {
+	info, err := os.Stat(cfg.Script)
+	if err != nil {
+		return nil, err
+	}
+	if owner := info.Sys().(*syscall.Stat_t).Uid; cfg.As == nil && owner != 0 && int(owner) != os.Geteuid() {
+		return nil, fmt.Errorf("%s is another user's (%d): it would run as this one; give --user", cfg.Script, owner)
+	}
 	cmd := exec.Command("node", "-e", rackhooks, "--", cfg.Script)
 	cmd.Dir, cmd.Env = cfg.Dir, cfg.Env
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: cfg.As}
 	cmd.WaitDelay = time.Second
-	in, err := cmd.StdinPipe()
+	theirs, in, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	read, write, err := os.Pipe()
 	if err != nil {
+		theirs.Close()
+		in.Close()
 		return nil, err
 	}
-	cmd.Stdout, cmd.Stderr = write, write
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs, write, write
 	err = cmd.Start()
+	theirs.Close()
 	write.Close()
 	if err != nil {
+		in.Close()
 		read.Close()
 		return nil, err
 	}

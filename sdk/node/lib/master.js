@@ -86,7 +86,7 @@ class Master extends EventEmitter {
     this.failures = new Map() // generation -> {reason, stderr}
     this._waiting = 0 // bytes of messages under way
     this._seen = 0
-    this._agent = new http.Agent({ keepAlive: true, maxSockets: 4 })
+    this._agent = new http.Agent({ keepAlive: false, maxSockets: 8 })
   }
 
   start () {
@@ -142,7 +142,9 @@ class Master extends EventEmitter {
         })
       })
       req.on('error', (err) => {
-        if (['ENOENT', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE'].includes(err.code)) again(err)
+        // What may have been done is not asked for twice, unless it only looks.
+        const twice = method === 'GET' || /^\/v1\/(reload|scale|freeze|balance|stop)/.test(pathname) ? ['ENOENT', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE'] : ['ENOENT', 'ECONNREFUSED']
+        if (twice.includes(err.code)) again(err)
         else reject(err)
       })
       req.end(body)
@@ -157,9 +159,18 @@ class Master extends EventEmitter {
     const once = () => { if (!done) { done = true; again() } }
     const req = http.get({ socketPath: this.socket, path: '/v1/told?follow=1&last=1000000', agent: false }, (res) => {
       if (res.statusCode !== 200) { res.resume(); return once() }
+      // Lines are numbered: of a master that is asked once more only what is new counts.
+      if (res.headers['handoff-master'] !== this._of) {
+        this._of = res.headers['handoff-master']
+        this._last = 0
+      }
       lines(res, (line) => {
+        const at = line.indexOf(' ')
+        const number = Number(line.slice(0, at))
+        if (!(number > this._last)) return
+        this._last = number
         let event
-        try { event = JSON.parse(line) } catch (err) { return }
+        try { event = JSON.parse(line.slice(at + 1)) } catch (err) { return }
         this._heard(event)
       })
       res.on('close', once)
@@ -169,10 +180,6 @@ class Master extends EventEmitter {
   }
 
   _heard (e) {
-    // Of a master that is asked once more, what is new.
-    const key = e.time
-    if (this._last !== undefined && key < this._last) return
-    this._last = key
     let w = this.workers.get(e.worker)
     switch (e.event) {
       case 'worker.started':
@@ -279,7 +286,10 @@ class Master extends EventEmitter {
     const body = JSON.stringify(message)
     if (body === undefined) throw new TypeError('The "message" argument must be given')
     this._waiting += body.length
-    this.ask('POST', `/v1/workers/${w.id}/message`, body).then(() => done && done(null), (err) => {
+    // One after another, as a channel has it.
+    const sent = (w._sending || Promise.resolve()).catch(() => {}).then(() => this.ask('POST', `/v1/workers/${w.id}/message`, body))
+    Object.defineProperty(w, '_sending', { value: sent, writable: true, configurable: true })
+    sent.then(() => done && done(null), (err) => {
       if (done) done(err)
       else if (!this.ended && w.process.connected) w.emit('error', err)
     }).finally(() => { this._waiting -= body.length })
