@@ -209,6 +209,7 @@ func TestSocketIOSessionsSurvive(t *testing.T) {
 		}
 	}
 	w.signal(syscall.SIGTERM)
-	w.signal(syscall.SIGTERM)
-	w.exits(128 + int(syscall.SIGTERM))
+	w.await("cluster.shutdown")
+	w.signal(syscall.SIGINT)
+	w.exits(128 + int(syscall.SIGINT))
 }
