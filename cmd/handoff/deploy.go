@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -272,13 +273,7 @@ Without VERSION a name is made up, which sorts by time.`,
 					return errors.New("--link-from and --run: a build that writes in place would write into the version that files are shared with; give one of them")
 				}
 				if term.IsTerminal(int(os.Stderr.Fd())) {
-					last := time.Time{}
-					copy.Progress = func(files int, n int64) {
-						if time.Since(last) > 100*time.Millisecond {
-							last = time.Now()
-							fmt.Fprintf(os.Stderr, "\r%d files, %s ", files, size(n))
-						}
-					}
+					copy.Progress = progressBar(os.Stderr)
 					defer fmt.Fprint(os.Stderr, "\r\x1b[K")
 				}
 				if build != "" || check {
@@ -304,6 +299,20 @@ Without VERSION a name is made up, which sorts by time.`,
 	c.Flags().BoolVar(&stay, "no-switch", false, "do not make it live")
 	a.flags(c)
 	return c
+}
+
+// progressBar draws how far a copy is, ten times a second at most.
+func progressBar(out io.Writer) func(files, of int, bytes int64) {
+	const width = 30
+	last := time.Time{}
+	return func(files, of int, bytes int64) {
+		if time.Since(last) < 100*time.Millisecond {
+			return
+		}
+		last = time.Now()
+		done := min(files*width/max(of, 1), width)
+		fmt.Fprintf(out, "\r[%s%s] %d of %d files, %s ", strings.Repeat("=", done), strings.Repeat(" ", width-done), files, of, size(bytes))
+	}
 }
 
 // prepare builds a copy, and tries it.

@@ -27,8 +27,8 @@ type Copy struct {
 	Outside  bool   // symlinks may lead out of the source
 	// Build runs in the copy before it is a version; nil: nothing does.
 	Build func(dir string) error
-	// Progress is told of each file; nil: nobody is.
-	Progress func(files int, bytes int64)
+	// Progress is told of each file, of so many; nil: nobody is.
+	Progress func(files, of int, bytes int64)
 }
 
 // NewVersion makes a name up: it sorts by time.
@@ -89,6 +89,15 @@ func (f *Folder) Deploy(c Copy) (version string, err error) {
 	}
 	if b, err := os.ReadFile(filepath.Join(from, IgnoreFile)); err == nil {
 		k.rules = parseIgnore(b)
+	}
+	if c.Progress != nil {
+		filepath.WalkDir(from, func(_ string, e fs.DirEntry, err error) error {
+			if err == nil && e.Name() == ".git" && e.IsDir() {
+				return fs.SkipDir
+			}
+			k.of++ // what is left out counts, too: the end comes sooner
+			return nil
+		})
 	}
 	if err := k.tree("."); err != nil {
 		return "", fmt.Errorf("cannot deploy: %w", err)
@@ -162,7 +171,7 @@ type copier struct {
 	skip       string // the deployment, where it is inside of the source
 	previous   string // a version to share files with; "": none
 	rules      ignore
-	files      int
+	files, of  int
 	bytes      int64
 }
 
@@ -212,7 +221,7 @@ func (k *copier) tree(rel string) error {
 		} // sockets, pipes and devices are no part of a program
 		k.files++
 		if k.Progress != nil {
-			k.Progress(k.files, k.bytes)
+			k.Progress(k.files, k.of, k.bytes)
 		}
 	}
 	return nil
