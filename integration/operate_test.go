@@ -101,24 +101,23 @@ func TestCgroup(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs a cgroup that may be written to")
 	}
-	name := fmt.Sprintf("/handoff-test-%d", os.Getpid())
-	w := launch(t, options{flags: []string{"-n", "2", "--cgroup", name}, app: []string{data("conditions.js")}, env: []string{"PORT=" + freePort(t)}})
-	e := w.await("worker.started")
-	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", e.PID)); err != nil || !strings.Contains(string(b), "0::") {
-		t.Skip("no cgroup hierarchy of version 2 here")
+	root := ""
+	for line := range strings.Lines(read(t, "/proc/self/mounts")) {
+		if f := strings.Fields(line); f[2] == "cgroup2" {
+			root = f[1]
+		}
 	}
-	w.addr = "127.0.0.1:" + port(w.await("cluster.started").Addresses)
+	name := fmt.Sprintf("/handoff-test-%d", os.Getpid())
+	if root == "" || os.Mkdir(filepath.Join(root, name), 0o755) != nil {
+		t.Skip("no cgroup hierarchy of version 2 that may be written to")
+	}
+	defer os.Remove(filepath.Join(root, name))
+	w := start(t, options{flags: []string{"-n", "2", "--cgroup", name}, app: []string{data("conditions.js")}, env: []string{"PORT=" + freePort(t)}})
 	var c conditions
 	if err := json.Unmarshal([]byte(w.answer("/")), &c); err != nil || c.Cgroup != name {
 		t.Errorf("in cgroup %q, want %q, %v", c.Cgroup, name, err)
 	}
 	w.stop()
-	mounts, _ := os.ReadFile("/proc/self/mounts")
-	for line := range strings.Lines(string(mounts)) {
-		if f := strings.Fields(line); f[2] == "cgroup2" {
-			os.Remove(filepath.Join(f[1], name))
-		}
-	}
 }
 
 // With --pdeathsig workers end with their master: who wants that gets it, and an
@@ -137,11 +136,6 @@ func TestParentDeathSignal(t *testing.T) {
 		}
 	}
 	w.stop()
-}
-
-func port(addresses string) string {
-	first, _, _ := strings.Cut(addresses, " ")
-	return first[strings.LastIndexByte(first, ':')+1:]
 }
 
 func read(t *testing.T, path string) string {
