@@ -110,7 +110,7 @@ Exit code: 0 it is right; 1 what is to be run is not there; 2 the configuration 
 		},
 	}
 	cfg.Flags(c.Flags())
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(c, &asJSON)
 	c.Flags().SortFlags = false
 	c.Flags().SetInterspersed(false)
 	return c

@@ -44,6 +44,10 @@ func printJSON(v any) error {
 	return enc.Encode(v)
 }
 
+func jsonFlag(c *cobra.Command, asJSON *bool) {
+	c.Flags().BoolVar(asJSON, "json", false, "print JSON")
+}
+
 func reloadCommand() *cobra.Command {
 	asJSON, noWait, timeout := false, false, time.Duration(0)
 	c := &cobra.Command{
@@ -104,7 +108,7 @@ A reload during a reload is no error: the newest wins, and both commands wait fo
 			return failed{nil}
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(c, &asJSON)
 	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until it serves")
 	durationFlag(c, &timeout, "timeout", "give up waiting after so long; the reload goes on (default: as long as it takes)")
 	return c
@@ -226,7 +230,7 @@ Exit code: 0 done; 1 refused; 3 handoff is not running.`,
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(c, &asJSON)
 	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until they serve")
 	durationFlag(c, &timeout, "timeout", "give up waiting after so long (default: as long as it takes)")
 	return c
@@ -279,7 +283,7 @@ Exit code: 0 stopped; 1 not within --timeout; 3 handoff is not running.`,
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(c, &asJSON)
 	c.Flags().BoolVar(&now, "now", false, "kill the workers, without drain")
 	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait for the end")
 	durationFlag(c, &timeout, "timeout", "give up waiting after so long (default: as long as it takes)")
@@ -338,7 +342,7 @@ func restartCommand() *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(c, &asJSON)
 	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until the new one serves")
 	durationFlag(c, &timeout, "timeout", "give up waiting after so long (default: as long as it takes)")
 	return c
@@ -540,7 +544,7 @@ Of the workers' environment the names are shown, not the values.`,
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(c, &asJSON)
 	return c
 }
 
@@ -618,6 +622,6 @@ func listCommand() *cobra.Command {
 			return t.Flush()
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(c, &asJSON)
 	return c
 }

@@ -86,7 +86,7 @@ func deployCommands() []*cobra.Command {
 }
 
 func setupCommand() *cobra.Command {
-	link := ""
+	link, asJSON := "", false
 	c := &cobra.Command{
 		Use:     "setup [PROJECT]",
 		Short:   "Make a folder a deployment, with versions side by side",
@@ -101,15 +101,24 @@ func setupCommand() *cobra.Command {
 			if err := deploy.Setup(path, link); err != nil {
 				return failed{err}
 			}
+			if asJSON {
+				at, err := filepath.Abs(path)
+				if err != nil {
+					return failed{err}
+				}
+				return printJSON(map[string]any{"schema": 1, "project": at})
+			}
 			return nil
 		},
 	}
-	c.Flags().StringVarP(&link, "resources", "s", "", "link this `directory` of the live version into the folder, at each switch: public")
+	c.Flags().StringVarP(&link, "resources", "s", "", "link this `directory`: where the folder has one of its own, into each version; else the live version's into the folder")
+	jsonFlag(c, &asJSON)
 	return c
 }
 
 func registerCommand() *cobra.Command {
-	return &cobra.Command{
+	var a after
+	c := &cobra.Command{
 		Use:     "register [PROJECT] VERSION",
 		Short:   "Add a directory that is there to the list of versions",
 		Long:    `Add a directory of the deployment, copied there by other means, to its versions. What is live does not change.`,
@@ -124,11 +133,12 @@ func registerCommand() *cobra.Command {
 				if err := f.Register(version); err != nil {
 					return err
 				}
-				fmt.Println(version)
-				return nil
+				return a.say(f, version, 0, nil)
 			})
 		},
 	}
+	jsonFlag(c, &a.asJSON)
+	return c
 }
 
 // after is what follows a change of what is live.
@@ -141,7 +151,7 @@ type after struct {
 func (a *after) flags(c *cobra.Command) {
 	c.Flags().BoolVar(&a.wait, "wait", true, "where a handoff runs the folder, wait until the version serves, and go back if it does not; --wait=false does not")
 	durationFlag(c, &a.timeout, "timeout", "give up waiting after so long, and go back (default: as long as it takes)")
-	c.Flags().BoolVar(&a.asJSON, "json", false, "print JSON")
+	jsonFlag(c, &a.asJSON)
 }
 
 // live makes a version live, and puts back what was if it does not come to serve.
@@ -458,7 +468,7 @@ func cleanCommand() *cobra.Command {
 		Use:   "clean [PROJECT] [VERSION]",
 		Short: "Remove old versions, and what deploy has left unfinished",
 		Long: `Remove versions: those before VERSION in the list, all but the newest (--keep), those that are old (--older-than).
-Never the live one, nor anything that is no version; --keep and --older-than leave the one that was live before, too.
+Never the live one, nor the one that was live before it, nor anything that is no version.
 Without any of these, only what an interrupted deploy has left behind goes.`,
 		Example: "  handoff clean --keep 5\n  handoff clean /srv/web v7 --dry-run\n  handoff clean --older-than 720h",
 		Args:    cobra.MaximumNArgs(2),
@@ -485,25 +495,36 @@ Without any of these, only what an interrupted deploy has left behind goes.`,
 	c.Flags().IntVar(&what.Keep, "keep", 0, "keep so `many` of the newest")
 	durationFlag(c, &what.OlderThan, "older-than", "remove those that were deployed longer ago")
 	c.Flags().BoolVar(&what.Dry, "dry-run", false, "only print what would go")
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(c, &asJSON)
 	return c
 }
 
+// inspect reads the deployment of the arguments.
+func inspect(args []string) (path string, r *deploy.Record, err error) {
+	if path, _, err = project(args); err != nil {
+		return "", nil, err
+	}
+	if r, err = deploy.Read(path); err != nil {
+		return "", nil, failed{err}
+	}
+	return path, r, nil
+}
+
 func headCommand() *cobra.Command {
-	return &cobra.Command{
+	asJSON := false
+	c := &cobra.Command{
 		Use:     "head [PROJECT]",
 		Short:   "Print the version that is live",
 		Long:    `Print the version that is live; nothing if none is.`,
 		Example: "  handoff head /srv/web",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			path, _, err := project(args)
+			path, r, err := inspect(args)
 			if err != nil {
 				return err
 			}
-			r, err := deploy.Read(path)
-			if err != nil {
-				return failed{err}
+			if asJSON {
+				return printJSON(map[string]any{"schema": 1, "project": path, "head": r.Head})
 			}
 			if r.Head != "" {
 				fmt.Println(r.Head)
@@ -511,6 +532,8 @@ func headCommand() *cobra.Command {
 			return nil
 		},
 	}
+	jsonFlag(c, &asJSON)
+	return c
 }
 
 func versionsCommand() *cobra.Command {
@@ -523,13 +546,9 @@ func versionsCommand() *cobra.Command {
 		Example: "  handoff versions\n  rackadmin list /srv/web\n  handoff versions --json | jq -r '.versions[] | select(.live) | .version'",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			path, _, err := project(args)
+			path, r, err := inspect(args)
 			if err != nil {
 				return err
-			}
-			r, err := deploy.Read(path)
-			if err != nil {
-				return failed{err}
 			}
 			before, err := r.Before(1)
 			if err != nil {
@@ -578,6 +597,6 @@ func versionsCommand() *cobra.Command {
 			return t.Flush()
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(c, &asJSON)
 	return c
 }

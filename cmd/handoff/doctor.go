@@ -67,7 +67,7 @@ Nothing that runs is touched. Exit code: 0 everything that is needed is there; 1
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(c, &asJSON)
 	return c
 }
 

@@ -127,10 +127,19 @@ A reload overlaps old and new: not one connection is refused, reset or left hang
 }
 
 func versionCommand() *cobra.Command {
-	return &cobra.Command{
+	asJSON := false
+	c := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
-		Run:   func(*cobra.Command, []string) { fmt.Printf("handoff %s (%s)\n", version, commit) },
+		RunE: func(*cobra.Command, []string) error {
+			if asJSON {
+				return printJSON(map[string]any{"schema": 1, "version": version, "commit": commit})
+			}
+			_, err := fmt.Printf("handoff %s (%s)\n", version, commit)
+			return err
+		},
 	}
+	jsonFlag(c, &asJSON)
+	return c
 }

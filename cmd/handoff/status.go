@@ -32,11 +32,7 @@ Exit code: 0 it serves every slot; 1 it does not; 3 it is not running.`,
   handoff status web --json | jq .state`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			name := ""
-			if len(args) > 0 {
-				name = args[0]
-			}
-			client, err := admin.Find(name)
+			client, err := find(args)
 			if err != nil {
 				return err
 			}
@@ -58,7 +54,7 @@ Exit code: 0 it serves every slot; 1 it does not; 3 it is not running.`,
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(c, &asJSON)
 	c.Flags().BoolVarP(&watch, "watch", "w", false, "show it again each second, until Ctrl-C")
 	return c
 }
@@ -110,11 +106,7 @@ USR2 does the same by itself when the binary has changed, and reloads the worker
   handoff upgrade web`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			name := ""
-			if len(args) > 0 {
-				name = args[0]
-			}
-			client, err := admin.Find(name)
+			client, err := find(args)
 			if err != nil {
 				return err
 			}
@@ -129,7 +121,7 @@ USR2 does the same by itself when the binary has changed, and reloads the worker
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(c, &asJSON)
 	return c
 }
 

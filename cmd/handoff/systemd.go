@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"handoff/internal/admin"
 	"handoff/internal/config"
 )
 
@@ -83,7 +82,7 @@ func isDir(path string) bool {
 
 // serviceName is what a service is called after its program.
 func serviceName(program string) string {
-	return admin.Clean(strings.TrimSuffix(filepath.Base(program), filepath.Ext(program)))
+	return config.ServiceName(strings.TrimSuffix(filepath.Base(program), filepath.Ext(program)))
 }
 
 // systemdVersion asks systemctl; where there is none, it is one of Debian 12.

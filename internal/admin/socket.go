@@ -51,20 +51,6 @@ func CheckName(name string) error {
 	return nil
 }
 
-// Clean makes a name of what may be none.
-func Clean(name string) string {
-	name = strings.TrimLeft(strings.Map(func(c rune) rune {
-		if c == '-' || c == '_' || c == '.' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' {
-			return c
-		}
-		return '-'
-	}, name), ".")
-	if name == "" {
-		return "handoff"
-	}
-	return name[:min(len(name), 64)]
-}
-
 // Listen makes the control socket of a name. Where another master of that name
 // answers, the pid is added to the name. The caller closes it, which removes it.
 func Listen(name string) (net.Listener, error) {

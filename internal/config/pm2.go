@@ -282,7 +282,7 @@ func convertPM2(path string, app map[string]any, environ string) (*PM2App, error
 	}
 	key("command", tomlList(command))
 	key("cwd", tomlWord(cwd))
-	key("name", tomlWord(clean(a.Name)))
+	key("name", tomlWord(ServiceName(a.Name)))
 
 	instances, iname := take("instances")
 	workers := "1"
@@ -449,15 +449,19 @@ func convertPM2(path string, app map[string]any, environ string) (*PM2App, error
 	return a, nil
 }
 
-// clean makes a name that a service may have.
-func clean(name string) string {
-	return strings.Map(func(r rune) rune {
+// ServiceName makes a name that a service may have of one that it may not.
+func ServiceName(name string) string {
+	name = strings.Map(func(r rune) rune {
 		switch {
 		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_', r == '.':
 			return r
 		}
 		return '-'
 	}, strings.TrimLeft(name, ".-"))
+	if name == "" {
+		return "handoff"
+	}
+	return name[:min(len(name), 64)]
 }
 
 // pm2Instances: 0 is as many as CPUs, -1 one fewer.

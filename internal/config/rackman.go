@@ -107,16 +107,12 @@ func rackmanTOML(path, dir, version string, keys map[string]any) ([]byte, error)
 			return nil, wrong("server", `the program, like "server.js"`)
 		}
 	}
-	word := func(s string) string {
-		w, _ := json.Marshal(s) // a TOML basic string, too, but for the few below
-		return strings.NewReplacer("\u007f", `\u007f`).Replace(string(w))
-	}
 	if filepath.Ext(server) == "" { // RackMan has Node find it
 		if _, err := os.Stat(filepath.Join(dir, server)); err != nil {
 			server += ".js"
 		}
 	}
-	fmt.Fprintf(&b, "command = [\"node\", %s]\ncwd = %s\n", word(server), word(dir))
+	fmt.Fprintf(&b, "command = [\"node\", %s]\ncwd = %s\n", tomlWord(server), tomlWord(dir))
 	if v, ok := keys["ports"]; ok {
 		list, ok := v.([]any)
 		if !ok || len(list) == 0 {
@@ -148,7 +144,7 @@ func rackmanTOML(path, dir, version string, keys map[string]any) ([]byte, error)
 			if !ok {
 				return nil, wrong("watch", `a list of globs, like ["**/*.js"]`)
 			}
-			globs = append(globs, word(strings.TrimPrefix(s, "./")))
+			globs = append(globs, tomlWord(strings.TrimPrefix(s, "./")))
 		}
 		fmt.Fprintf(&b, "watch = [%s]\n", strings.Join(globs, ", "))
 	}
@@ -187,7 +183,7 @@ func rackmanTOML(path, dir, version string, keys map[string]any) ([]byte, error)
 	}
 	b.WriteString("[env]\n")
 	for _, k := range slices.Sorted(maps.Keys(env)) {
-		fmt.Fprintf(&b, "%s = %s\n", word(k), word(env[k]))
+		fmt.Fprintf(&b, "%s = %s\n", tomlWord(k), tomlWord(env[k]))
 	}
 	return b.Bytes(), nil
 }

@@ -102,6 +102,11 @@ func (f *Folder) Deploy(c Copy) (version string, err error) {
 	if err := k.tree("."); err != nil {
 		return "", fmt.Errorf("cannot deploy: %w", err)
 	}
+	if shared, ok := f.shared(); ok {
+		if _, err := f.share(tmp, shared); err != nil {
+			return "", err
+		}
+	}
 	if c.Build != nil {
 		if err := c.Build(tmp); err != nil {
 			return "", err
