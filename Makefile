@@ -54,6 +54,7 @@ fuzz: ## a minute for each parser of what others send
 	go test -fuzz FuzzStream -fuzztime 1m ./internal/capture
 	go test -fuzz FuzzParse -fuzztime 1m ./internal/deploy
 	go test -fuzz FuzzResolve -fuzztime 1m ./internal/deploy
+	go test -fuzz FuzzRequests -fuzztime 1m ./internal/load
 	go test -fuzz FuzzIgnore -fuzztime 1m ./internal/deploy
 
 bench: ## handoff beside Node's cluster and a plain node

@@ -28,7 +28,6 @@ func screen(root *cobra.Command) string {
 	var b strings.Builder
 	b.WriteString(`handoff runs N copies of a network program and holds its listening sockets: a
 reload overlaps old and new, no connection is refused, reset or left hanging.
-
   handoff run -n 4 server.js    then kill -USR2 PID puts new code into service
 `)
 	for _, group := range root.Groups() {

@@ -83,7 +83,7 @@ A reload overlaps old and new: not one connection is refused, reset or left hang
 	add("run", runCommand(&code, asMaster), waitCommand())
 	add("look", listCommand(), statusCommand(), topCommand(), eventsCommand(), logsCommand(), configCommand())
 	add("change", reloadCommand(), scaleCommand(), restartCommand(), upgradeCommand(), stopCommand())
-	add("set", initCommand(), importCommand(), checkCommand(), systemdCommand(), doctorCommand())
+	add("set", initCommand(), importCommand(), checkCommand(), proveCommand(), systemdCommand(), doctorCommand())
 	root.AddCommand(notifyCommand(), versionCommand(), hooksTopic())
 	if man := manCommand(root); man != nil {
 		root.AddCommand(man)

@@ -63,7 +63,7 @@ func hooksOf(cfg *config.Run, what program) hooks.Config {
 			h.As.Groups = append(h.As.Groups, uint32(g))
 		}
 	}
-	if cfg.Scratch {
+	if cfg.Scratch || cfg.Private {
 		h.Script = ""
 	}
 	return h

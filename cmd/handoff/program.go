@@ -114,8 +114,11 @@ func configured(flags *pflag.FlagSet, cfg *config.Run, args []string, asMaster, 
 		}
 		return p, nil, err
 	}
-	if cfg.Scratch { // tried beside the one that runs: what is that one's is left alone
-		cfg.LogFile, cfg.PIDFile, cfg.Admin, cfg.AdminToken, cfg.Hooks, cfg.Watch, cfg.Capture, cfg.LogPrefix, cfg.Workers = "", "", "", "", nil, nil, "none", false, "1"
+	if cfg.Scratch || cfg.Private { // beside the one that runs: what is that one's is left alone
+		cfg.LogFile, cfg.PIDFile, cfg.Admin, cfg.AdminToken, cfg.Hooks, cfg.Watch, cfg.Capture, cfg.LogPrefix = "", "", "", "", nil, nil, "none", false
+	}
+	if cfg.Scratch {
+		cfg.Workers = "1"
 		if len(cfg.Ports) > 1 {
 			cfg.Ports = cfg.Ports[:1]
 		}

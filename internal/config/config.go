@@ -70,6 +70,7 @@ type Run struct {
 	Recycle
 	WebsocketClose int
 	Scratch        bool
+	Private        bool // beside others of the same configuration: what is theirs is left alone
 	RackVersion    string
 	SlotVariable   string
 	DrainMessage   string
@@ -185,6 +186,8 @@ func (r *Run) Flags(fs *pflag.FlagSet) {
 	fs.MarkHidden("rack-version")
 	fs.BoolVar(&r.Scratch, "scratch", false, "only try the program: every address is one of loopback's, where nobody else is")
 	fs.MarkHidden("scratch")
+	fs.BoolVar(&r.Private, "private", false, "leave alone what others of the same configuration have: pid file, log files, --admin, hooks, watched files")
+	fs.MarkHidden("private")
 	fs.MarkHidden("no-steering")
 	fs.MarkHidden("embedded")
 }

@@ -191,7 +191,7 @@ func scalar(node *unstable.Node) (string, error) {
 }
 
 // noKeys are flags of run that a file cannot have.
-var noKeys = []string{"help", "config", "no-steering", "embedded", "only", "pm2-env", "scratch", "rack-version"}
+var noKeys = []string{"help", "config", "no-steering", "embedded", "only", "pm2-env", "scratch", "private", "rack-version"}
 
 // Keys lists the keys of a file.
 func Keys(fs *pflag.FlagSet) []string {

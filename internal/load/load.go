@@ -1,5 +1,6 @@
-// Package load is a strict load generator for HTTP/1.1: it counts every
-// response that was refused, reset, missing, late or wrong, and retries nothing.
+// Package load is a strict load generator for HTTP/1.1, or for lines that are
+// echoed: it counts every response that was refused, reset, missing, late or wrong,
+// and retries nothing.
 //
 // A server may say which generation answers (the header X-Generation); then a
 // new connection that is answered by an older generation than the client has
@@ -8,6 +9,7 @@ package load
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -35,13 +37,14 @@ const (
 	Reset   Class = "reset"   // ECONNRESET or EPIPE, in connect, write or read
 	EOF     Class = "eof"     // closed before a whole response
 	Timeout Class = "timeout" // no whole response in time
-	Status  Class = "status"  // a response with another status than wanted
+	Status  Class = "status"  // a response with another status than wanted, another echo
 	Order   Class = "order"   // an older generation after a newer one
 	Other   Class = "other"   // anything else, a malformed response among it
+	Inside  Class = "inside"  // Config.Inside said so
 )
 
 // Classes is every class in the order of printing.
-var Classes = [...]Class{Refused, Reset, EOF, Timeout, Status, Order, Other}
+var Classes = [...]Class{Refused, Reset, EOF, Timeout, Status, Order, Other, Inside}
 
 // Mode says what becomes of a connection after a response.
 type Mode int
@@ -62,14 +65,36 @@ type Config struct {
 	Mode    Mode
 	Clients int           // at once; 16 by default
 	Pause   time.Duration // of each client between two requests
-	Rate    float64       // requests a second, sent whether or not others have been answered (Mode New only); 0: each client sends when it has its answer
+	// Rate is of requests a second; 0: each client sends when it has its answer. In
+	// Mode New they are sent whether or not others have been answered, else by Clients
+	// connections in turn, and one that is late is late from when it was due.
+	Rate    float64
 	Timeout time.Duration // for one request, 10 s by default
 	Path    string        // "/" by default
 	Want    int           // status, 200 by default
-	Sources []net.IP      // client i connects from Sources[i mod len]; none: any
+	// Requests are sent in turn, each connection beginning with the first; none: GET Path.
+	Requests []Request
+	// Echo sends lines instead, and wants each back.
+	Echo    bool
+	Sources []net.IP // client i connects from Sources[i mod len]; none: any
 	// Observe, if not nil, is called for each good response, concurrently.
 	Observe func(client int, header http.Header)
+	// Inside, if not nil, is asked at a failure on a connection, by its local address,
+	// whether it was inside of something that was killed. It is called concurrently.
+	Inside func(local string) bool
 }
+
+// Stage is how far a failed request had come.
+type Stage string
+
+// The stages, one after the other.
+const (
+	Connect Stage = "connect"
+	Write   Stage = "write"
+	Answer  Stage = "answer" // nothing of the answer had come
+	Body    Stage = "body"   // part of it had
+	Whole   Stage = "whole"  // all of it, and it was wrong
+)
 
 // Failure is one failed request, for the report.
 type Failure struct {
@@ -77,8 +102,16 @@ type Failure struct {
 	At     time.Duration // since the start
 	Client int
 	Reused bool // the connection had already answered a request
+	Stage  Stage
 	Local  string
 	Err    error
+}
+
+// Kind is what failures have in common.
+type Kind struct {
+	Class  Class
+	Reused bool
+	Stage  Stage
 }
 
 func (f Failure) String() string {
@@ -95,9 +128,32 @@ type Result struct {
 	Connections int64
 	IdleClosed  int64 // kept connections that the server had closed before their next use: no failure
 	Failed      map[Class]int64
+	Kinds       map[Kind]int64
 	Samples     []Failure // the first few
 	Elapsed     time.Duration
 	Latency     *hdrhistogram.Histogram // µs, of good responses, the connect included
+}
+
+func newResult() Result {
+	return Result{Failed: map[Class]int64{}, Kinds: map[Kind]int64{}, Latency: NewLatency()}
+}
+
+// NewLatency is an empty histogram of latencies, in µs.
+func NewLatency() *hdrhistogram.Histogram { return hdrhistogram.New(1, 120_000_000, 3) }
+
+// Add adds what another load has seen; Elapsed stays.
+func (r *Result) Add(o Result) {
+	r.Requests += o.Requests
+	r.Connections += o.Connections
+	r.IdleClosed += o.IdleClosed
+	for c, n := range o.Failed {
+		r.Failed[c] += n
+	}
+	for k, n := range o.Kinds {
+		r.Kinds[k] += n
+	}
+	r.Samples = append(r.Samples, o.Samples[:min(len(o.Samples), max(samplesMost-len(r.Samples), 0))]...)
+	r.Latency.Merge(o.Latency)
 }
 
 // Lost is the number of failures of all classes.
@@ -136,17 +192,80 @@ type Run struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	requests, connections, idleClosed atomic.Int64
+	requests atomic.Int64
+	part     atomic.Pointer[Part]
 
-	mu      sync.Mutex // guards what follows: clients add, Stop reads
-	failed  map[Class]int64
-	samples []Failure
-	latency *hdrhistogram.Histogram
+	mu    sync.Mutex // guards parts
+	parts []*Part
+}
+
+// Part is a stretch of a load. What began in it counts for it, however late it ends.
+type Part struct {
+	Name string
+	At   time.Duration // since the start
+	mu   sync.Mutex    // guards seen: clients add, Stop reads
+	seen Result
 }
 
 const samplesMost = 12
 
-func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, 120_000_000, 3) }
+// Begin begins another part.
+func (r *Run) Begin(name string) {
+	p := &Part{Name: name, At: time.Since(r.start), seen: newResult()}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n := len(r.parts); n > 0 {
+		r.parts[n-1].end(p.At)
+	}
+	r.parts = append(r.parts, p)
+	r.part.Store(p)
+}
+
+func (p *Part) end(at time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.seen.Elapsed = at - p.At
+}
+
+func (p *Part) lost() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.seen.Lost()
+}
+
+// Result is what there was in a part, once the load has been stopped.
+func (p *Part) Result() Result {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.seen
+}
+
+// Count adds a failure that was seen elsewhere.
+func (r *Run) Count(f Failure) {
+	p := r.part.Load()
+	f.At = time.Since(r.start)
+	r.requests.Add(1)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.seen.Requests++
+	p.failed(f)
+}
+
+func (p *Part) failed(f Failure) {
+	p.seen.Failed[f.Class]++
+	p.seen.Kinds[Kind{f.Class, f.Reused, f.Stage}]++
+	if len(p.seen.Samples) < samplesMost {
+		p.seen.Samples = append(p.seen.Samples, f)
+	}
+}
+
+// Failures is the number of failures so far, of all parts.
+func (r *Run) Failures() (n int64) {
+	for _, p := range r.Parts() {
+		n += p.lost()
+	}
+	return n
+}
 
 // Start begins a load; Stop ends it.
 func Start(cfg Config) *Run {
@@ -167,13 +286,21 @@ func Start(cfg Config) *Run {
 		cfg.Path = "/"
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &Run{cfg: cfg, start: time.Now(), cancel: cancel, failed: map[Class]int64{}, latency: newHistogram()}
-	if cfg.Rate > 0 {
+	if len(cfg.Requests) == 0 {
+		cfg.Requests = []Request{{Method: http.MethodGet, Target: cfg.Path, Header: http.Header{"Host": {"x"}}, Want: cfg.Want}}
+	}
+	cfg.Requests = slices.Clone(cfg.Requests)
+	for i := range cfg.Requests {
+		cfg.Requests[i].wire()
+	}
+	r := &Run{cfg: cfg, start: time.Now(), cancel: cancel}
+	r.Begin("")
+	if cfg.Rate > 0 && cfg.Mode == New {
 		r.wg.Go(func() { r.paced(ctx) })
 		return r
 	}
 	for i := range cfg.Clients {
-		c := &client{run: r, id: i, keep: cfg.Mode == KeepAlive || cfg.Mode == Mixed && i%2 == 1, latency: newHistogram()}
+		c := &client{run: r, id: i, keep: cfg.Mode == KeepAlive || cfg.Mode == Mixed && i%2 == 1}
 		r.wg.Go(func() { c.loop(ctx) })
 	}
 	return r
@@ -194,13 +321,8 @@ func (r *Run) paced(ctx context.Context) {
 		}
 		inFlight <- struct{}{}
 		wg.Go(func() {
-			c := &client{run: r, id: i, generation: -1}
-			t, ok := c.request(ctx)
-			if ok {
-				r.mu.Lock()
-				r.latency.RecordValue(t.Microseconds())
-				r.mu.Unlock()
-			}
+			c := &client{run: r, id: i, sent: i, generation: -1}
+			c.request(due)
 			c.close()
 			<-inFlight
 		})
@@ -233,10 +355,21 @@ func (r *Run) Await(n int64, patience time.Duration) bool {
 func (r *Run) Stop() Result {
 	r.cancel()
 	r.wg.Wait()
-	return Result{
-		Requests: r.requests.Load(), Connections: r.connections.Load(), IdleClosed: r.idleClosed.Load(),
-		Failed: r.failed, Samples: r.samples, Elapsed: time.Since(r.start), Latency: r.latency,
+	all := newResult()
+	all.Elapsed = time.Since(r.start)
+	parts := r.Parts()
+	parts[len(parts)-1].end(all.Elapsed)
+	for _, p := range parts {
+		all.Add(p.Result())
 	}
+	return all
+}
+
+// Parts are the parts so far, the first without a name.
+func (r *Run) Parts() []*Part {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.parts)
 }
 
 type client struct {
@@ -246,26 +379,37 @@ type client struct {
 	conn       net.Conn
 	in         *bufio.Reader
 	used       int // responses on conn
+	sent       int // requests
 	generation int // newest seen on a new connection; -1: not followed
-	latency    *hdrhistogram.Histogram
 }
 
 func (c *client) loop(ctx context.Context) {
 	defer c.close()
-	for ctx.Err() == nil {
-		if t, ok := c.request(ctx); ok {
-			c.latency.RecordValue(t.Microseconds())
-		}
-		if c.run.cfg.Pause > 0 {
-			select {
-			case <-time.After(c.run.cfg.Pause):
-			case <-ctx.Done():
-			}
+	wait := func(d time.Duration) {
+		select {
+		case <-time.After(d):
+		case <-ctx.Done():
 		}
 	}
-	c.run.mu.Lock()
-	c.run.latency.Merge(c.latency)
-	c.run.mu.Unlock()
+	due, every := c.run.start, time.Duration(0)
+	if cfg := c.run.cfg; cfg.Rate > 0 {
+		every = time.Duration(float64(time.Second) * float64(cfg.Clients) / cfg.Rate)
+		due = due.Add(every * time.Duration(c.id) / time.Duration(cfg.Clients))
+	}
+	for ctx.Err() == nil {
+		if every == 0 {
+			due = time.Now()
+		} else if d := time.Until(due); d > 0 {
+			if wait(d); ctx.Err() != nil {
+				return
+			}
+		}
+		c.request(due)
+		due = due.Add(every)
+		if c.run.cfg.Pause > 0 {
+			wait(c.run.cfg.Pause)
+		}
+	}
 }
 
 func (c *client) close() {
@@ -275,31 +419,42 @@ func (c *client) close() {
 	}
 }
 
-// request sends one and reads its answer; ok tells whether it was a good one.
-func (c *client) request(ctx context.Context) (took time.Duration, ok bool) {
+// request sends one that was due, and reads its answer.
+func (c *client) request(due time.Time) {
+	part := c.run.part.Load()
 	start := time.Now()
-	if c.conn != nil && c.closedWhileIdle() {
-		c.run.idleClosed.Add(1)
+	idleClosed := c.conn != nil && c.closedWhileIdle()
+	if idleClosed {
 		c.close()
 	}
-	reused := c.conn != nil
-	class, err := c.exchange(start.Add(c.run.cfg.Timeout))
-	c.run.requests.Add(1)
-	if class == "" {
-		return time.Since(start), true
-	}
-	f := Failure{Class: class, At: start.Sub(c.run.start), Client: c.id, Reused: reused, Err: err}
-	if c.conn != nil {
+	fresh := c.conn == nil
+	class, stage, err := c.exchange(start.Add(c.run.cfg.Timeout))
+	took := time.Since(due)
+	f := Failure{Class: class, At: start.Sub(c.run.start), Client: c.id, Reused: !fresh, Stage: stage, Err: err}
+	if class != "" && c.conn != nil {
 		f.Local = c.conn.LocalAddr().String()
+		if inside := c.run.cfg.Inside; inside != nil && inside(f.Local) {
+			f.Class = Inside
+		}
 	}
-	c.close()
-	c.run.mu.Lock()
-	defer c.run.mu.Unlock()
-	c.run.failed[class]++
-	if len(c.run.samples) < samplesMost {
-		c.run.samples = append(c.run.samples, f)
+	if class != "" {
+		c.close()
 	}
-	return 0, false
+	part.mu.Lock()
+	defer part.mu.Unlock()
+	part.seen.Requests++
+	if fresh && stage != Connect {
+		part.seen.Connections++
+	}
+	if idleClosed {
+		part.seen.IdleClosed++
+	}
+	if class == "" {
+		part.seen.Latency.RecordValue(took.Microseconds())
+	} else {
+		part.failed(f)
+	}
+	c.run.requests.Add(1)
 }
 
 // closedWhileIdle looks, without waiting, whether the server's FIN is here
@@ -322,48 +477,79 @@ func (c *client) closedWhileIdle() bool {
 	return closed
 }
 
-func (c *client) exchange(deadline time.Time) (Class, error) {
+// exchange sends what is next; stage is how far it came.
+func (c *client) exchange(deadline time.Time) (class Class, stage Stage, err error) {
 	cfg := &c.run.cfg
 	fresh := c.conn == nil
 	if fresh {
 		if err := c.dial(deadline); err != nil {
-			return classify(err), fmt.Errorf("connect: %w", err)
+			return classify(err), Connect, fmt.Errorf("connect: %w", err)
 		}
 	}
 	c.conn.SetDeadline(deadline)
-	connection := "close"
+	c.sent++
+	if cfg.Echo {
+		return c.echo()
+	}
+	req := &cfg.Requests[(c.sent-1)%len(cfg.Requests)]
+	wire := req.close
 	if c.keep {
-		connection = "keep-alive"
+		wire = req.keep
 	}
-	_, err := fmt.Fprintf(c.conn, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: %s\r\n\r\n", cfg.Path, connection)
-	if err != nil {
-		return classify(err), fmt.Errorf("write: %w", err)
+	if _, err := c.conn.Write(wire); err != nil {
+		return classify(err), Write, fmt.Errorf("write: %w", err)
 	}
-	resp, err := http.ReadResponse(c.in, nil)
+	if _, err := c.in.Peek(1); err != nil {
+		return classify(err), Answer, fmt.Errorf("read: %w", err)
+	}
+	resp, err := http.ReadResponse(c.in, &http.Request{Method: req.Method})
 	if err != nil {
-		return classify(err), fmt.Errorf("read: %w", err)
+		return classify(err), Body, fmt.Errorf("read: %w", err)
 	}
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-		return classify(err), fmt.Errorf("body: %w", err)
+		return classify(err), Body, fmt.Errorf("body: %w", err)
 	}
 	c.used++
 	if resp.Close || !c.keep {
 		defer c.close()
 	}
-	if resp.StatusCode != cfg.Want {
-		return Status, errors.New(resp.Status)
+	if resp.StatusCode != req.Want {
+		return Status, Whole, errors.New(resp.Status)
 	}
 	if g := resp.Header.Get("X-Generation"); g != "" && fresh && c.generation >= 0 {
 		n, err := strconv.Atoi(g)
 		if err != nil || n < c.generation {
-			return Order, fmt.Errorf("generation %s after %d", g, c.generation)
+			return Order, Whole, fmt.Errorf("generation %s after %d", g, c.generation)
 		}
 		c.generation = n
 	}
 	if cfg.Observe != nil {
 		cfg.Observe(c.id, resp.Header)
 	}
-	return "", nil
+	return "", Whole, nil
+}
+
+// echo sends a line and wants it back.
+func (c *client) echo() (class Class, stage Stage, err error) {
+	line := fmt.Appendf(nil, "handoff %d %d\n", c.id, c.sent)
+	if _, err := c.conn.Write(line); err != nil {
+		return classify(err), Write, fmt.Errorf("write: %w", err)
+	}
+	if _, err := c.in.Peek(1); err != nil {
+		return classify(err), Answer, fmt.Errorf("read: %w", err)
+	}
+	back := make([]byte, len(line))
+	if _, err := io.ReadFull(c.in, back); err != nil {
+		return classify(err), Body, fmt.Errorf("read: %w", err)
+	}
+	c.used++
+	if !c.keep {
+		defer c.close()
+	}
+	if !bytes.Equal(back, line) {
+		return Status, Whole, fmt.Errorf("%q came back for %q", back, line)
+	}
+	return "", Whole, nil
 }
 
 func (c *client) dial(deadline time.Time) error {
@@ -376,13 +562,12 @@ func (c *client) dial(deadline time.Time) error {
 	if err != nil {
 		return err
 	}
-	if tcp, ok := conn.(*net.TCPConn); ok && c.run.cfg.Mode == New {
+	if tcp, ok := conn.(*net.TCPConn); ok && c.run.cfg.Mode == New && !cfg.Echo {
 		// A closed loop of new connections would run out of ports: they
 		// are reset at the end, by us, after the whole answer.
 		tcp.SetLinger(0)
 	}
 	c.conn, c.used = conn, 0
-	c.run.connections.Add(1)
 	if c.in == nil {
 		c.in = bufio.NewReader(conn)
 	} else {

@@ -1,0 +1,454 @@
+package prove
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/internal/admin"
+	"handoff/internal/procs"
+	"handoff/master"
+)
+
+// Handoff is a program under a handoff of its own. Start begins it, and Stop ends it.
+type Handoff struct {
+	Binary  string
+	Args    []string // of the binary
+	Env     []string
+	Name    string // of the service: Args give it this
+	Output  string // file for what handoff and the program write
+	Address string // where it answers; "": the first address that it listens on
+	// Break has the next reload find a program that does not start, Mend the right one
+	// again.
+	Break, Mend func() error
+
+	cmd    *exec.Cmd
+	client *admin.Client
+	addr   string
+	ended  chan struct{}
+
+	mu     sync.Mutex // guards inside, which the load asks for
+	inside map[string]bool
+}
+
+// Start starts it and waits until every slot serves. The thread that calls it must
+// stay, since the kernel ends handoff with it.
+func (h *Handoff) Start(ctx context.Context) error {
+	out, err := os.Create(h.Output)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	h.cmd = exec.Command(h.Binary, h.Args...)
+	h.cmd.Env, h.cmd.Stdout, h.cmd.Stderr = h.Env, out, out
+	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if err := h.cmd.Start(); err != nil {
+		return err
+	}
+	h.ended = make(chan struct{})
+	go func() { // ends with handoff
+		h.cmd.Wait()
+		close(h.ended)
+	}()
+	if h.client, err = admin.Find(h.Name); err != nil {
+		return err
+	}
+	s, err := h.await(ctx, func(s master.Status) bool { return s.State == "serving" })
+	if err != nil {
+		if why := h.lastWords(); strings.TrimSpace(why) != "" {
+			return fmt.Errorf("the program does not come to serve: %s", why)
+		}
+		return fmt.Errorf("the program does not come to serve: %w", err)
+	}
+	if h.addr = h.Address; h.addr == "" {
+		if h.addr = reach(s.Addresses); h.addr == "" {
+			return errors.New("the program serves, but on no TCP address that handoff holds; --address HOST:PORT says where")
+		}
+	}
+	return Answers(ctx, h.addr)
+}
+
+// reach is where a client on this machine reaches the first TCP address.
+func reach(addrs []master.AddressStatus) string {
+	for _, a := range addrs {
+		host, port, err := net.SplitHostPort(a.Address)
+		if err != nil {
+			continue
+		}
+		switch ip := net.ParseIP(host); {
+		case host == "", host == "*", ip != nil && ip.IsUnspecified() && ip.To4() != nil:
+			host = "127.0.0.1"
+		case ip != nil && ip.IsUnspecified():
+			host = "::1"
+		case ip == nil:
+			continue
+		}
+		return net.JoinHostPort(host, port)
+	}
+	return ""
+}
+
+// Stop ends handoff and what it runs, with a drain, and at once when that takes long.
+func (h *Handoff) Stop() {
+	if h.cmd == nil || h.cmd.Process == nil {
+		return
+	}
+	for _, patience := range []time.Duration{8 * time.Second, 5 * time.Second} {
+		h.cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-h.ended:
+			return
+		case <-time.After(patience):
+		}
+	}
+	h.cmd.Process.Kill()
+	<-h.ended
+}
+
+// Status is what handoff says of itself.
+func (h *Handoff) Status() (s master.Status, err error) {
+	err = h.client.Get("/v1/status", &s)
+	return s, err
+}
+
+// Addr is where the program answers.
+func (h *Handoff) Addr() string { return h.addr }
+
+// lastWords is why the first generation did not come to serve, and what was written
+// last.
+func (h *Handoff) lastWords() (why string) {
+	var last []string
+	f, err := os.Open(h.Output)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var e struct{ Level, Msg, Reason, Stderr string }
+		if json.Unmarshal(lines.Bytes(), &e) != nil {
+			if last = append(last, "  "+lines.Text()); len(last) > lastMost {
+				last = last[1:]
+			}
+			continue
+		}
+		if e.Level != "WARN" && e.Level != "ERROR" {
+			continue
+		}
+		if why = e.Msg; e.Reason != "" {
+			why = e.Reason
+		}
+	}
+	return strings.Join(append([]string{why}, last...), "\n")
+}
+
+// lastMost is how many lines are shown of a program that does not come to serve.
+const lastMost = 8
+
+// gone is an error when handoff has ended.
+func (h *Handoff) gone() error {
+	select {
+	case <-h.ended:
+		return errors.New("handoff has ended")
+	default:
+		return nil
+	}
+}
+
+const look = 10 * time.Millisecond
+
+// await asks for the status until ok likes it. Between two masters nobody answers.
+func (h *Handoff) await(ctx context.Context, ok func(master.Status) bool) (s master.Status, err error) {
+	for {
+		if s, err = h.Status(); err == nil && ok(s) {
+			return s, nil
+		}
+		if err := h.gone(); err != nil {
+			return s, err
+		}
+		select {
+		case <-time.After(look):
+		case <-ctx.Done():
+			if err == nil {
+				err = fmt.Errorf("not in time: %s, %d of %d slots ready, generation %d of %d", s.State, s.Ready, s.Slots, s.Generation, s.Wanted)
+			}
+			return s, err
+		}
+	}
+}
+
+// deedPatience is the longest that a deed may take.
+const deedPatience = 2 * time.Minute
+
+// Do does one deed.
+func (h *Handoff) Do(ctx context.Context, d Deed) (out Outcome, err error) {
+	ctx, cancel := context.WithTimeout(ctx, deedPatience)
+	defer cancel()
+	switch d {
+	case Reload:
+		s, err := h.reload(ctx)
+		if err != nil {
+			return out, err
+		}
+		if s.Reload.Outcome != "served" {
+			return out, fmt.Errorf("generation %d was given up: %s", s.Reload.Generation, s.Reload.Reason)
+		}
+		out.Stale = h.stale(s)
+	case Scale:
+		out.Note, err = h.scale(ctx)
+	case Upgrade:
+		var done struct{ Upgraded bool }
+		err = h.client.Post("/v1/upgrade", &done)
+	case Broken:
+		out.Note, err = h.broken(ctx)
+	case KillWorker:
+		out.Note, err = h.killWorker(ctx)
+	case KillMaster:
+		err = h.killMaster(ctx)
+	default:
+		err = ErrCannot
+	}
+	return out, err
+}
+
+func (h *Handoff) reload(ctx context.Context) (master.Status, error) {
+	var asked struct{ Generation int }
+	if err := h.client.Post("/v1/reload", &asked); err != nil {
+		return master.Status{}, err
+	}
+	return h.await(ctx, func(s master.Status) bool {
+		return s.Reload != nil && s.Reload.Generation >= asked.Generation && s.Reload.Outcome != "running"
+	})
+}
+
+func (h *Handoff) scale(ctx context.Context) (note string, err error) {
+	before, err := h.Status()
+	if err != nil {
+		return "", err
+	}
+	for _, by := range []string{"+1", "-1"} {
+		var done struct{ Workers int }
+		if err := h.client.Post("/v1/scale?by="+strings.Replace(by, "+", "%2B", 1), &done); err != nil {
+			return "", err
+		}
+		if _, err := h.await(ctx, func(s master.Status) bool { return s.Slots == done.Workers && s.Ready >= s.Slots }); err != nil {
+			return "", err
+		}
+	}
+	return fmt.Sprintf("%d → %d → %d workers", before.Slots, before.Slots+1, before.Slots), nil
+}
+
+// broken reloads onto a program that does not start.
+func (h *Handoff) broken(ctx context.Context) (note string, err error) {
+	if h.Break == nil {
+		return "", ErrCannot
+	}
+	if err := h.Break(); err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, h.Mend()) }()
+	s, err := h.reload(ctx)
+	switch {
+	case err != nil:
+		return "", err
+	case s.Reload.Outcome == "served":
+		return "", errors.New("a program that exits at once was put into service")
+	case s.Ready < s.Slots:
+		return "", fmt.Errorf("after it %d of %d slots serve", s.Ready, s.Slots)
+	}
+	return "refused, as it should be", nil
+}
+
+func (h *Handoff) killMaster(ctx context.Context) error {
+	old := h.master()
+	if old == 0 {
+		return errors.New("there is no master")
+	}
+	fd, err := unix.PidfdOpen(old, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
+		return err
+	}
+	_, err = h.await(ctx, func(s master.Status) bool {
+		now := h.master()
+		return now != 0 && now != old && s.State == "serving"
+	})
+	return err
+}
+
+// master is the keeper's child that is one; 0: there is none just now.
+func (h *Handoff) master() int {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", h.cmd.Process.Pid))
+	for _, t := range tasks {
+		b, _ := os.ReadFile(t)
+		for _, word := range strings.Fields(string(b)) {
+			line, _ := os.ReadFile("/proc/" + word + "/cmdline")
+			if args := bytes.Split(line, []byte{0}); len(args) > 1 && string(args[1]) == "__master" {
+				pid, _ := strconv.Atoi(word)
+				return pid
+			}
+		}
+	}
+	return 0
+}
+
+// killWorker kills the process group of a worker. It is stopped first, so that what is
+// inside of it can be counted.
+func (h *Handoff) killWorker(ctx context.Context) (note string, err error) {
+	s, err := h.Status()
+	if err != nil {
+		return "", err
+	}
+	var victim master.WorkerStatus // the oldest that serves
+	for _, w := range s.Workers {
+		if w.Steered && (victim.PID == 0 || w.Worker < victim.Worker) {
+			victim = w
+		}
+	}
+	if victim.PID == 0 {
+		return "", errors.New("no worker serves")
+	}
+	var fds []int
+	defer func() {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+	}()
+	inside := map[string]bool{}
+	var pids []int
+	procs.Walk(func(p procs.Process) {
+		if p.Group == victim.PID {
+			if fd, err := unix.PidfdOpen(p.PID, 0); err == nil {
+				fds = append(fds, fd)
+				pids = append(pids, p.PID)
+			}
+		}
+	})
+	for i, fd := range fds {
+		if unix.PidfdSendSignal(fd, unix.SIGSTOP, nil, 0) == nil {
+			stopped(ctx, pids[i])
+		}
+	}
+	inodes := map[string]bool{}
+	for _, pid := range pids {
+		for inode := range socketsOf(pid) {
+			inodes[inode] = true
+		}
+	}
+	for _, c := range connections() {
+		if inodes[c.inode] {
+			inside[c.remote] = true
+		}
+	}
+	h.mu.Lock()
+	h.inside = inside
+	h.mu.Unlock()
+	for _, fd := range fds {
+		if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+			return "", err
+		}
+	}
+	_, err = h.await(ctx, func(s master.Status) bool {
+		for _, w := range s.Workers {
+			if w.PID == victim.PID {
+				return false
+			}
+		}
+		return s.State == "serving"
+	})
+	return "", err
+}
+
+// Inside tells whether a connection was inside a worker that was killed.
+func (h *Handoff) Inside(local string) bool {
+	_, port, _ := net.SplitHostPort(local)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.inside[port]
+}
+
+// settlePatience is how long old workers are waited for: longer than idle connections
+// may linger.
+const settlePatience = 15 * time.Second
+
+// Settle waits until no old worker is left.
+func (h *Handoff) Settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, settlePatience)
+	defer cancel()
+	h.await(ctx, func(s master.Status) bool {
+		for _, w := range s.Workers {
+			if w.Phase != "serving" {
+				return false
+			}
+		}
+		return s.State == "serving"
+	})
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.inside = nil
+}
+
+// staleTries is how many connections are looked at after each reload.
+const staleTries = 4
+
+// stale connects a few times, and looks in whose hands the connections are: those of
+// a generation before the one that serves are wrong. Processes say their generation by
+// their environment, however deep below the worker they are.
+func (h *Handoff) stale(s master.Status) (wrong []error) {
+	for range staleTries {
+		c, err := net.DialTimeout("tcp", h.addr, time.Second)
+		if err != nil {
+			return wrong // the load counts it
+		}
+		_, port, _ := net.SplitHostPort(c.LocalAddr().String())
+		generation := 0
+		for late := time.Now().Add(200 * time.Millisecond); generation == 0 && time.Now().Before(late); {
+			for _, k := range connections() {
+				if k.remote == port && k.inode != "0" {
+					generation = max(generation, generationOf(k.inode))
+				}
+			}
+		}
+		c.Close()
+		if generation > 0 && generation < s.Generation {
+			wrong = append(wrong, fmt.Errorf("generation %d answered after %d was in service", generation, s.Generation))
+		}
+	}
+	return wrong
+}
+
+// generationOf is the newest generation of the processes that have a socket; 0:
+// nobody has it.
+func generationOf(inode string) (generation int) {
+	procs.Walk(func(p procs.Process) {
+		env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.PID))
+		if err != nil {
+			return
+		}
+		for kv := range bytes.SplitSeq(env, []byte{0}) {
+			if v, ok := bytes.CutPrefix(kv, []byte("HANDOFF_GENERATION=")); ok && socketsOf(p.PID)[inode] {
+				n, _ := strconv.Atoi(string(v))
+				generation = max(generation, n)
+			}
+		}
+	})
+	return generation
+}

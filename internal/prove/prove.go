@@ -1,0 +1,298 @@
+// Package prove counts what a program loses while it is disturbed: strict load, on new
+// connections and on kept ones at once, before, during and after each kind of
+// disturbance.
+package prove
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"handoff/internal/load"
+)
+
+// Deed is a kind of disturbance.
+type Deed string
+
+// The deeds, in the order in which they are done: what may end a subject is last.
+const (
+	Reload     Deed = "reload"
+	Scale      Deed = "scale"
+	Upgrade    Deed = "upgrade"
+	Broken     Deed = "broken deploy"
+	KillWorker Deed = "kill -9 of a worker"
+	KillMaster Deed = "kill -9 of the master"
+)
+
+// Deeds are all of them.
+var Deeds = [...]Deed{Reload, Scale, Upgrade, Broken, KillWorker, KillMaster}
+
+// Undisturbed is the name of the first part.
+const Undisturbed = "undisturbed"
+
+// Plan is what is to be done. The zero value of Timeout, Rate and Clients works.
+type Plan struct {
+	Duration time.Duration // of the undisturbed part; least of each other one
+	Rate     float64       // requests a second, half of them on new connections; 0: 1000; less: as fast as they are answered
+	Clients  int           // that keep their connections, and as many others where Rate is below 0; 0: 16
+	Timeout  time.Duration // for one request; 0: 5 s
+	Times    map[Deed]int
+	Requests []load.Request // none: GET /
+	Echo     bool           // lines over TCP, not HTTP
+	// Progress, if not nil, is called some times a second.
+	Progress func(Progress)
+}
+
+// Progress is how far a proof has come.
+type Progress struct {
+	Part     string
+	Done, Of int // deeds
+	Requests int64
+	Failed   int64
+}
+
+// Outcome is what came of one deed.
+type Outcome struct {
+	Note string // for a person: "2 → 3 → 2 workers"
+	// Stale are connections that were made after a reload was said to be done, and were
+	// answered by an older generation.
+	Stale []error
+}
+
+// Subject is what is put to the proof.
+type Subject interface {
+	// Addr is where it answers.
+	Addr() string
+	// Do does one deed, and returns when it is done. ErrCannot is that it has no such thing.
+	Do(context.Context, Deed) (Outcome, error)
+	// Settle waits until nothing of the deeds goes on: no old worker is left.
+	Settle(context.Context)
+	// Inside tells whether a connection, by the client's address, was inside a worker that
+	// was killed.
+	Inside(local string) bool
+}
+
+// ErrCannot is that a subject has no such disturbance.
+var ErrCannot = errors.New("not possible")
+
+// Part is what was seen in one part of a proof.
+type Part struct {
+	Name  string
+	Times int             // deeds that were done
+	Took  []time.Duration // of each
+	Note  string
+	Error string // why the deeds were not done, or not as they should
+	// What was lost is in both: requests on new connections, and on kept ones.
+	New, Kept load.Result
+	Elapsed   time.Duration
+}
+
+// Lost is what was lost of both kinds.
+func (p *Part) Lost() int64 { return p.New.Lost() + p.Kept.Lost() }
+
+// Report is a whole proof.
+type Report struct {
+	Parts []Part
+	Wants []string // what is taken for a good answer, for each request
+}
+
+// Lost is what was lost in all parts; inside is what of it was inside killed workers.
+func (r *Report) Lost() (lost, inside int64) {
+	for i := range r.Parts {
+		lost += r.Parts[i].Lost()
+		inside += r.Parts[i].New.Failed[load.Inside] + r.Parts[i].Kept.Failed[load.Inside]
+	}
+	return lost, inside
+}
+
+// Errors are the deeds that went wrong.
+func (r *Report) Errors() (all []string) {
+	for _, p := range r.Parts {
+		if p.Error != "" {
+			all = append(all, p.Name+": "+p.Error)
+		}
+	}
+	return all
+}
+
+// Run goes through a plan. The error is that it could not begin, or was cancelled.
+func Run(ctx context.Context, s Subject, plan Plan) (*Report, error) {
+	if plan.Timeout == 0 {
+		plan.Timeout = 5 * time.Second
+	}
+	if plan.Clients == 0 {
+		plan.Clients = 16
+	}
+	if plan.Rate == 0 {
+		plan.Rate = 1000
+	}
+	r := &Report{}
+	var err error
+	if !plan.Echo {
+		if plan.Requests, r.Wants, err = ask(ctx, s.Addr(), plan); err != nil {
+			return nil, err
+		}
+	}
+	cfg := load.Config{Addr: s.Addr(), Timeout: plan.Timeout, Clients: plan.Clients, Requests: plan.Requests, Echo: plan.Echo, Rate: max(plan.Rate, 0) / 2, Inside: s.Inside}
+	cfg.Mode = load.New
+	news := load.Start(cfg)
+	cfg.Mode = load.KeepAlive
+	kept := load.Start(cfg)
+	p := &run{plan: plan, subject: s, news: news, kept: kept}
+	stopShowing := p.show()
+	p.begin(Undisturbed, 0)
+	wait(ctx, plan.Duration)
+	for _, d := range Deeds {
+		if n := plan.Times[d]; n > 0 && ctx.Err() == nil {
+			p.part(ctx, d, n)
+		}
+	}
+	stopShowing()
+	var both sync.WaitGroup
+	for _, l := range []*load.Run{news, kept} {
+		both.Go(func() { l.Stop() })
+	}
+	both.Wait()
+	for i, part := range p.done {
+		part.New, part.Kept = news.Parts()[i+1].Result(), kept.Parts()[i+1].Result()
+		part.Elapsed = part.New.Elapsed
+		r.Parts = append(r.Parts, part)
+	}
+	return r, ctx.Err()
+}
+
+type run struct {
+	plan       Plan
+	subject    Subject
+	news, kept *load.Run
+	done       []Part
+
+	mu       sync.Mutex // guards progress, for show
+	progress Progress
+}
+
+func (p *run) begin(name string, of int) {
+	p.news.Begin(name)
+	p.kept.Begin(name)
+	p.done = append(p.done, Part{Name: name})
+	p.tell(Progress{Part: name, Of: of})
+}
+
+func (p *run) tell(now Progress) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.progress = now
+}
+
+// part does one deed n times.
+func (p *run) part(ctx context.Context, d Deed, n int) {
+	p.begin(string(d), n)
+	part := &p.done[len(p.done)-1]
+	began := time.Now()
+	for i := range n {
+		start := time.Now()
+		out, err := p.subject.Do(ctx, d)
+		if ctx.Err() != nil {
+			return
+		}
+		if out.Note != "" {
+			part.Note = out.Note
+		}
+		if err != nil {
+			part.Error = err.Error()
+			break
+		}
+		part.Times++
+		part.Took = append(part.Took, time.Since(start))
+		for _, err := range out.Stale {
+			p.news.Count(load.Failure{Class: load.Order, Stage: load.Whole, Err: err})
+		}
+		p.tell(Progress{Part: string(d), Done: i + 1, Of: n})
+		wait(ctx, time.Until(began.Add(p.plan.Duration*time.Duration(i+1)/time.Duration(n))))
+	}
+	p.subject.Settle(ctx)
+}
+
+// show tells how it goes, until it is called off.
+func (p *run) show() (stop func()) {
+	if p.plan.Progress == nil {
+		return func() {}
+	}
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() { // ended by stop
+		defer close(ended)
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-end:
+				return
+			}
+			p.mu.Lock()
+			now := p.progress
+			p.mu.Unlock()
+			now.Requests, now.Failed = p.news.Requests()+p.kept.Requests(), p.news.Failures()+p.kept.Failures()
+			p.plan.Progress(now)
+		}
+	}()
+	return func() { close(end); <-ended }
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
+// ask sends each request once: its answer is what is wanted from then on.
+func ask(ctx context.Context, addr string, plan Plan) (requests []load.Request, wants []string, err error) {
+	requests = plan.Requests
+	if len(requests) == 0 {
+		requests = []load.Request{{Method: http.MethodGet, Target: "/", Header: http.Header{"Host": {"localhost"}}}}
+	}
+	for i := range requests {
+		r := &requests[i]
+		status, err := r.Once(ctx, addr, plan.Timeout)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s %s of %s is not answered: %w", r.Method, r.Target, addr, err)
+		}
+		if status >= http.StatusInternalServerError {
+			return nil, nil, fmt.Errorf("%s %s of %s is answered by %d, before anything is disturbed; --request FILE has others sent", r.Method, r.Target, addr, status)
+		}
+		r.Want = status
+		wants = append(wants, fmt.Sprintf("%s %s: %d", r.Method, r.Target, status))
+	}
+	return requests, wants, nil
+}
+
+// Answers waits until somebody listens on an address.
+func Answers(ctx context.Context, addr string) error {
+	var d net.Dialer
+	for {
+		c, err := d.DialContext(ctx, "tcp", addr)
+		if err == nil {
+			return c.Close()
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("nobody listens on %s: %w", addr, err)
+		}
+	}
+}
+
+// short is an error in one line.
+func short(s string) string {
+	s, _, _ = strings.Cut(s, "\n")
+	return s
+}
