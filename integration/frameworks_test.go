@@ -28,9 +28,9 @@ func modules(t *testing.T, name string) {
 }
 
 // example is one of examples/node, as its users run it.
-func example(name string) options {
+func example(t *testing.T, name string) options {
 	modules, _ := filepath.Abs("node_modules")
-	return options{flags: []string{"-n", "4", "--ready-when", "ready"}, env: []string{"NODE_PATH=" + modules, "BOOT_MS=100"},
+	return options{flags: []string{"-n", "4", "--ready-when", "ready"}, env: []string{"NODE_PATH=" + modules, "BOOT_MS=100", "PORT=" + freePort(t)},
 		app: []string{data("../../examples/node/" + name + "/server.js")}}
 }
 
@@ -41,7 +41,7 @@ func TestFrameworks(t *testing.T) {
 			for range times(3, 1) {
 				o := options{flags: []string{"-n", "4"}, app: []string{data(name + ".js")}}
 				if name == "express" {
-					o = example("express")
+					o = example(t, "express")
 				}
 				w := start(t, o)
 				reload := times(50, 6)

@@ -62,7 +62,7 @@ func TestReloadsSlowAnswers(t *testing.T) {
 func TestReloadsKeepAlive(t *testing.T) {
 	for i := range times(3, 1) {
 		t.Run(fmt.Sprint(i+1), func(t *testing.T) {
-			w := start(t, example("plain"))
+			w := start(t, example(t, "plain"))
 			pausing := w.load(load.Config{Mode: load.KeepAlive, Clients: 32, Pause: 10 * time.Millisecond})
 			reloads(t, w, load.Config{Mode: load.KeepAlive, Clients: 32}, times(50, 10))
 			w.nothingLost(pausing)

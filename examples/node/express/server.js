@@ -23,7 +23,8 @@ app.get('/slow', (req, res) => {
 })
 
 setTimeout(() => {
-  app.listen(port, () => {
+  app.listen(port, (err) => {
+    if (err) throw err // Express 5 calls back with it
     if (process.send) process.send({ cmd: 'ready' })
   })
 }, bootMs)

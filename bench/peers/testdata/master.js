@@ -1,0 +1,6 @@
+const cm = require(process.env.MODULE)
+cm({ exec: process.env.APP, size: Number(process.env.WORKERS), repl: null, signals: false, minRestartAge: 300, stopTimeout: 5000 })
+process.on('SIGUSR2', () => cm.restart(() => {}))
+process.on('SIGTTOU', () => cm.resize(Number(process.env.WORKERS) - 2))
+process.on('SIGTTIN', () => cm.resize(Number(process.env.WORKERS)))
+process.on('SIGTERM', () => process.exit(0))
