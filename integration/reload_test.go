@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -205,6 +206,37 @@ func TestBrokenDeploy(t *testing.T) {
 	if n := r.Failed[load.Refused] + r.Failed[load.Timeout] + r.Failed[load.Status] + r.Failed[load.Order] + r.Failed[load.Other]; n > 0 || r.Lost() > 8 {
 		t.Errorf("%d requests lost; want those inside the killed worker at most", r.Lost())
 	}
+	w.stop()
+}
+
+// gunicorn listens before it has loaded what it serves: that it listens is not enough.
+func TestBrokenBehindAListener(t *testing.T) {
+	if _, err := exec.LookPath("gunicorn"); err != nil {
+		t.Skip("no gunicorn")
+	}
+	dir, port := t.TempDir(), freePort(t)
+	app := filepath.Join(dir, "app.py")
+	good := "def app(environ, start):\n    start('200 OK', [('Content-Length', '3')])\n    return [b'ok\\n']\n"
+	write := func(text string) {
+		if err := os.WriteFile(app, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(good)
+	w := start(t, options{flags: []string{"-n", "2", "--respawn", "0.1", "--max-failures", "1"}, dir: dir,
+		app: []string{"gunicorn", "-w", "1", "--threads", "2", "-b", "127.0.0.1:" + port, "app:app"}})
+	run := w.load(load.Config{Clients: 4})
+	run.Await(500, patience) // by all that serve
+	write("raise RuntimeError('no database')\n")
+	w.signal(syscall.SIGUSR2)
+	if e := w.await("cluster.failed"); !strings.Contains(e.Stderr, "no database") {
+		t.Errorf("the failure does not say why: %+v", e)
+	}
+	run.Await(200, patience)
+	write(good)
+	w.reload()
+	w.retired(2)
+	w.nothingLost(run)
 	w.stop()
 }
 

@@ -59,10 +59,11 @@ func (m *Master) reloadNow(upgrade bool) {
 	m.step(fleet.Reload{})
 }
 
-// ready: a worker can serve, if nobody refuses.
+// ready: a worker can serve, if nobody refuses. Where its word is not waited for, it
+// only seems so: gunicorn says READY=1, and has loaded nothing yet.
 func (m *Master) ready(w *worker) {
 	if m.cfg.BeforeReady == nil {
-		m.step(fleet.Ready{ID: w.id})
+		m.step(fleet.Ready{ID: w.id, Seems: m.cfg.ReadyWhen != Ready})
 		return
 	}
 	if w.judging || w.dead {
@@ -86,7 +87,7 @@ func (m *Master) readyJudged(w *worker, err error) {
 		return
 	}
 	if err == nil {
-		m.step(fleet.Ready{ID: w.id})
+		m.step(fleet.Ready{ID: w.id, Seems: m.cfg.ReadyWhen != Ready})
 		return
 	}
 	m.log.Error("Worker is not put into service: "+err.Error(), w.attrs("worker.refused", "reason", err.Error())...)

@@ -680,7 +680,7 @@ func (m *Master) notified(w *worker, n notice) {
 		m.step(fleet.Hung{ID: w.id, Reason: "its watchdog says so"})
 	}
 	if n.ready && m.cfg.ReadyWhen != Started {
-		m.ready(w) // also where listening is waited for: it knows best
+		m.ready(w) // also where listening is waited for
 	}
 	if n.stopping && m.fleet.Stays(w.id) {
 		m.leaving(w) // one that drains says nothing new

@@ -73,7 +73,7 @@ func (m *Master) seated(w *worker, e seated) {
 			"): the program's own sockets are not held. Give it sockets with --listen ADDR, if it takes them as systemd passes them (LISTEN_FDS)", w.attrs("worker.unseated")...)
 	}
 	if m.cfg.ReadyWhen == Started {
-		m.step(fleet.Ready{ID: w.id})
+		m.ready(w)
 	}
 }
 
@@ -288,6 +288,6 @@ func (m *Master) chosen(w *worker, c *seat.Call, want ask) (*hold, error) {
 func (m *Master) accepts(w *worker) {
 	m.resteer()
 	if m.cfg.ReadyWhen == Listening {
-		m.step(fleet.Ready{ID: w.id})
+		m.ready(w)
 	}
 }

@@ -30,7 +30,7 @@ import (
 
 var (
 	rounds  = flag.Int("rounds", 2, "rounds, alternated")
-	reloads = flag.Int("reloads", 20, "reloads in a round")
+	reloads = flag.Int("reloads", 10, "reloads in a round")
 	only    = flag.String("only", "", "only peers with this in their names")
 	quick   = flag.Bool("quick", false, "one round with 3 reloads, written nowhere")
 	redraw  = flag.Bool("plot", false, "measure nothing; tables and plots of what was measured before")

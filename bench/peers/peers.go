@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // peer is a tool with a program that is its own.
@@ -20,9 +21,10 @@ type peer struct {
 	Reload  []string // a command with PID in its environment; of one word that begins with SIG: a signal to the manager
 	Shrink  []string // by two workers; the same
 	Grow    []string
-	Missing string // why it cannot be measured here
-	Note    string // what was unfair, or had to be chosen
-	Daemon  string // file with the pid of the manager, which Command has put into the background
+	Missing string        // why it cannot be measured here
+	Rest    time.Duration // after each reload: how long it goes on by itself; 0: a second
+	Note    string        // what was unfair, or had to be chosen
+	Daemon  string        // file with the pid of the manager, which Command has put into the background
 	End     []string
 	Files   map[string]string // written before the start
 	broken  map[string]string // written for a broken deploy, in the place of App
@@ -80,6 +82,7 @@ func peers(dir, bin, port string) []peer {
 	add(p)
 	p = script(js("cluster-master 0.2.1", "app.js", []string{"node", filepath.Join(cwd, "bench/peers/testdata/master.js")}, "MODULE="+filepath.Join(mods, "cluster-master")), node...)
 	p.Shrink, p.Grow = []string{"SIGTTOU"}, []string{"SIGTTIN"}
+	p.Rest = 3 * time.Second
 	p.Note = "it ignores a reload while it thinks one is under way"
 	add(p)
 	p = pm("PM2, plain app", "app.js")
@@ -89,8 +92,8 @@ func peers(dir, bin, port string) []peer {
 	add(p)
 
 	wsgi := filepath.Join(work, "app.py")
-	h = handoff("handoff, gunicorn", "app.py", "--drain-timeout", "10s", "--", "gunicorn", "-w", "1", "--threads", "4", "-b", "127.0.0.1:"+port, "--chdir", work, "app:app")
-	h.Broken, h.Note = "raise RuntimeError('broken deploy')\n", "each of the four workers is a gunicorn with one process"
+	h = handoff("handoff, gunicorn", "app.py", "--drain-timeout", "10s", "--", "gunicorn", "--preload", "-w", "1", "--threads", "4", "-b", "127.0.0.1:"+port, "--chdir", work, "app:app")
+	h.Broken, h.Note = "raise RuntimeError('broken deploy')\n", "each of the four workers is a gunicorn with one process, which loads before it listens (--preload)"
 	add(h)
 	p = peer{Name: "gunicorn, HUP", App: "app.py", Broken: "raise RuntimeError('broken deploy')\n",
 		Command: []string{"gunicorn", "-w", n, "--threads", "4", "-b", "127.0.0.1:" + port, "--chdir", work, "app:app"}, Version: []string{"gunicorn", "--version"},
@@ -100,6 +103,7 @@ func peers(dir, bin, port string) []peer {
 		Command: []string{"uwsgi", "--plugin", "python3", "--master", "--processes", n, "--lazy-apps", "--need-app", "--http-socket", "127.0.0.1:" + port, "--chdir", work, "--wsgi-file", wsgi,
 			"--master-fifo", filepath.Join(work, "fifo"), "--disable-logging", "--die-on-term"},
 		Version: []string{"uwsgi", "--version"}, Reload: []string{"sh", "-c", "echo c > " + filepath.Join(work, "fifo")},
+		Rest: 4 * time.Second, // one worker a second or two; a reload meanwhile is ignored
 		Note: "no keep-alive on its own HTTP socket: every client makes a connection for each request"}
 	add(p)
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -230,7 +231,7 @@ func (t *tool) who() int {
 
 const (
 	inARow   = 40
-	tooLong  = 20 * time.Second
+	tooLong  = 30 * time.Second
 	afterOne = time.Second
 )
 
@@ -265,7 +266,7 @@ func (t *tool) Do(ctx context.Context, d prove.Deed) (out prove.Outcome, err err
 			return out, fmt.Errorf("old processes answer %v after it was asked to reload", tooLong)
 		}
 		t.took = append(t.took, time.Since(began))
-		time.Sleep(afterOne)
+		time.Sleep(cmp.Or(t.Rest, afterOne))
 	case prove.Scale:
 		if len(t.Shrink) == 0 {
 			return out, prove.ErrCannot

@@ -267,7 +267,7 @@ func settings(cfg *config.Run, what program, log *slog.Logger) (live master.Live
 	}
 	return master.Live{
 		Fleet: fleet.Config{
-			Slots: slots, ReadyTimeout: cfg.ReadyTimeout, QuietTimeout: cfg.QuietTimeout,
+			Slots: slots, ReadyTimeout: cfg.ReadyTimeout, ReadyDelay: cfg.ReadyDelayOf(what.command()), QuietTimeout: cfg.QuietTimeout,
 			DrainTimeout: cfg.DrainTimeout, KillGrace: cfg.KillGrace, DrainedGrace: drainedGrace,
 			Respawn: cfg.Respawn, Backoff: cfg.Backoff, Stable: cfg.Backoff, MaxFailures: cfg.MaxFailures,
 			Strategy: map[string]fleet.Strategy{"all": fleet.All, "slot": fleet.Slot}[cfg.Strategy],

@@ -26,6 +26,7 @@ type Run struct {
 	Workers        string
 	ReadyWhen      string
 	ReadyTimeout   time.Duration
+	ReadyDelay     time.Duration // Auto: by the contract
 	DrainTimeout   time.Duration
 	KillGrace      time.Duration
 	QuietTimeout   time.Duration
@@ -91,7 +92,7 @@ const (
 // NewRun returns the defaults for this machine.
 func NewRun() *Run {
 	r := &Run{
-		Workers: "max", ReadyWhen: "listening", ReadyTimeout: time.Minute,
+		Workers: "max", ReadyWhen: "listening", ReadyTimeout: time.Minute, ReadyDelay: Auto,
 		DrainTimeout: drainTimeout, KillGrace: killGrace, QuietTimeout: 3 * time.Second,
 		Respawn: time.Second, Backoff: 30 * time.Second, MaxFailures: 3,
 		Strategy: "all", Balance: "even", Contract: "auto", DrainSignal: "TERM", Linger: 6 * time.Second, UpgradeTimeout: 15 * time.Second, WatchDelay: time.Second,
@@ -124,6 +125,7 @@ func (r *Run) Flags(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&r.Ports, "ports", nil, "a `port` for each worker: slot 0 gets the first as PORT and port in its environment, and so on; their number is that of the workers")
 	choice(fs, &r.ReadyWhen, "ready-when", "what counts as ready: listening (on the first address), started (booted), ready (process.send('ready'))", "listening", "started", "ready")
 	duration(fs, &r.ReadyTimeout, "ready-timeout", "from start to ready; a reload fails after it")
+	fs.Var((*autoValue)(&r.ReadyDelay), "ready-delay", "in a reload, how long a worker that listens must go on before it serves, without --ready-when ready; auto: 1s, for Node 0")
 	duration(fs, &r.DrainTimeout, "drain-timeout", "from drain to SIGTERM (30s; in a container 8s)")
 	duration(fs, &r.KillGrace, "kill-grace", "from SIGTERM to SIGKILL (5s; in a container 1s)")
 	duration(fs, &r.QuietTimeout, "quiet-timeout", "longest wait for connections on their way before a drain")
@@ -484,6 +486,46 @@ func (d *durationValue) String() string {
 		s = strings.TrimSuffix(s, "0s")
 	}
 	return s
+}
+
+// Auto is a duration that is found out.
+const Auto time.Duration = -1
+
+// autoValue is a duration, or auto.
+type autoValue time.Duration
+
+func (d *autoValue) Set(s string) error {
+	if s == "auto" {
+		*d = autoValue(Auto)
+		return nil
+	}
+	v, err := ParseDuration(s)
+	*d = autoValue(v)
+	return err
+}
+
+func (d *autoValue) Type() string { return "duration" }
+
+func (d *autoValue) String() string {
+	if time.Duration(*d) == Auto {
+		return "auto"
+	}
+	return (*durationValue)(d).String()
+}
+
+// readyDelay is for programs that listen before they have loaded: gunicorn without
+// --preload. Node listens by what it has loaded.
+const readyDelay = time.Second
+
+// ReadyDelayOf is what auto comes to for a command line.
+func (r *Run) ReadyDelayOf(command []string) time.Duration {
+	switch {
+	case r.ReadyDelay != Auto:
+		return r.ReadyDelay
+	case r.ContractOf(command) == "node":
+		return 0
+	}
+	return readyDelay
 }
 
 // ParseDuration reads "1m30s", "250ms" or "90", which is seconds.

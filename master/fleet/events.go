@@ -22,8 +22,11 @@ type (
 	Freeze struct{}
 	// Stop asks for the end, with drain unless Now.
 	Stop struct{ Now bool }
-	// Ready says that a worker can serve.
-	Ready struct{ ID ID }
+	// Ready says that a worker can serve. Seems: it looks so, and has not said so.
+	Ready struct {
+		ID    ID
+		Seems bool
+	}
 	// Leave says that a worker wants to be replaced, then drained.
 	Leave struct{ ID ID }
 	// Tire says that a worker that serves is to be replaced when its turn comes:

@@ -42,6 +42,7 @@ const (
 type Config struct {
 	Slots        int
 	ReadyTimeout time.Duration // from start to ready
+	ReadyDelay   time.Duration // for which one of a new generation that seems ready must go on so, while an old one serves
 	QuietTimeout time.Duration // from steered away to drain
 	DrainTimeout time.Duration // from drain to TERM
 	KillGrace    time.Duration // from TERM to KILL
@@ -101,6 +102,7 @@ type Worker struct {
 	asked    asked
 	drained  bool
 	started  time.Time
+	seems    bool // ready; at its deadline it is taken for it
 	readyAt  time.Time
 	pingBy   time.Time // zero: need not
 	turn     time.Time // of its drain, where drains are spread
@@ -223,9 +225,15 @@ func (f *Fleet) observe(e Event) {
 	case Stop:
 		f.stop(e.Now)
 	case Ready:
-		if w := f.worker(e.ID); w != nil && w.Phase == Starting {
-			w.Phase, w.readyAt, w.deadline = Serving, f.now, time.Time{}
-			f.pinged(w)
+		w := f.worker(e.ID)
+		switch {
+		case w == nil || w.Phase != Starting:
+		case e.Seems && f.cfg.ReadyDelay > 0 && f.live != 0 && w.Gen != f.live:
+			if !w.seems {
+				w.seems, w.deadline = true, f.now.Add(f.cfg.ReadyDelay)
+			}
+		default:
+			f.serve(w)
 		}
 	case Ping:
 		if w := f.worker(e.ID); w != nil && w.Phase == Serving && !w.hung {

@@ -33,6 +33,8 @@ func (f *Fleet) expire() {
 			continue
 		}
 		switch {
+		case w.Phase == Starting && w.seems:
+			f.serve(w)
 		case w.Phase == Starting:
 			f.late(w)
 		case w.Phase == Quieting:
@@ -43,6 +45,12 @@ func (f *Fleet) expire() {
 			f.kill(w, "did not heed SIGTERM")
 		}
 	}
+}
+
+// serve takes a worker for ready.
+func (f *Fleet) serve(w *Worker) {
+	w.Phase, w.readyAt, w.deadline = Serving, f.now, time.Time{}
+	f.pinged(w)
 }
 
 // late is a start that took too long: a failure, and for a reload the last.

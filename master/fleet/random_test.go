@@ -54,6 +54,9 @@ func newWorld(t *testing.T, seed uint64) *world {
 		cfg.Canary = 5 * time.Second
 	}
 	if r.IntN(4) == 0 {
+		cfg.ReadyDelay = 2 * time.Second
+	}
+	if r.IntN(4) == 0 {
 		cfg.Watchdog = 3 * time.Second
 	}
 	if r.IntN(4) == 0 {
@@ -118,11 +121,13 @@ func (w *world) lit(slot int) bool {
 func (w *world) count() {
 	starts, waiting := 0, 0
 	for id, p := range w.alive {
+		fw := w.f.worker(id)
+		starting := !p.ready || fw != nil && fw.Phase == Starting // may only seem ready
 		switch {
 		case p.told:
-		case !p.ready && !p.dark:
+		case starting && !p.dark:
 			starts++
-		case p.ready && w.steered[p.slot] != id:
+		case !starting && w.steered[p.slot] != id:
 			waiting++
 		}
 	}
@@ -233,7 +238,7 @@ func (w *world) random() {
 	case n < 40:
 		if id := w.any(func(_ ID, p *proc) bool { return !p.ready && !p.told }); id != 0 {
 			w.alive[id].ready = true
-			w.step(Ready{id})
+			w.step(Ready{ID: id, Seems: w.r.IntN(2) == 0})
 		}
 	case n < 44:
 		if id := w.any(everyone); id != 0 {
@@ -262,7 +267,7 @@ func (w *world) random() {
 	case n < 76: // doubled and lost events
 		id := ID(w.r.IntN(int(w.lastID) + 2))
 		if p := w.alive[id]; p == nil {
-			w.step(Ready{id})
+			w.step(Ready{ID: id, Seems: w.r.IntN(2) == 0})
 			w.step(Quiet{id})
 			w.step(Exited{ID: id})
 			w.step(Ping{id})
@@ -302,7 +307,7 @@ func (w *world) settle() {
 			w.exit(id)
 		} else if id := w.any(func(_ ID, p *proc) bool { return !p.ready }); id != 0 {
 			w.alive[id].ready = true
-			w.step(Ready{id})
+			w.step(Ready{ID: id, Seems: w.r.IntN(2) == 0})
 		} else if !w.wake.IsZero() {
 			if w.wake.After(w.now) {
 				w.now = w.wake

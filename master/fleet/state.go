@@ -35,6 +35,7 @@ type WorkerState struct {
 	Leaving   bool      `json:"leaving,omitempty"`
 	Extra     bool      `json:"extra,omitempty"`
 	Hung      bool      `json:"hung,omitempty"`
+	Seems     bool      `json:"seems,omitempty"`
 	Tired     string    `json:"tired,omitempty"`
 	Asked     int       `json:"asked,omitempty"`
 	Drained   bool      `json:"drained,omitempty"`
@@ -60,7 +61,7 @@ func (f *Fleet) State() State {
 		Stopping: f.stopping, Failed: f.failed}
 	for _, w := range f.workers {
 		s.Workers = append(s.Workers, WorkerState{ID: w.ID, Slot: w.Slot, Gen: w.Gen, Phase: w.Phase, InService: w.InService,
-			Leaving: w.Leaving, Extra: w.extra, Hung: w.hung, Tired: w.tired, Asked: int(w.asked), Drained: w.drained, Started: w.started,
+			Leaving: w.Leaving, Extra: w.extra, Hung: w.hung, Seems: w.seems, Tired: w.tired, Asked: int(w.asked), Drained: w.drained, Started: w.started,
 			ReadyAt: w.readyAt, PingBy: w.pingBy, Turn: w.turn, Deadline: w.deadline})
 	}
 	for _, seat := range f.seats {
@@ -81,7 +82,7 @@ func Restore(cfg Config, s State, now time.Time) (*Fleet, []Action) {
 		began: s.Began, steered: slices.Clone(s.Steered), proven: s.Proven, frozen: s.Frozen, stopping: s.Stopping, failed: s.Failed}
 	for _, ws := range s.Workers {
 		f.workers = append(f.workers, &Worker{ID: ws.ID, Slot: ws.Slot, Gen: ws.Gen, Phase: ws.Phase, InService: ws.InService,
-			Leaving: ws.Leaving, extra: ws.Extra, hung: ws.Hung, tired: ws.Tired, asked: asked(ws.Asked), drained: ws.Drained, started: ws.Started,
+			Leaving: ws.Leaving, extra: ws.Extra, hung: ws.Hung, seems: ws.Seems, tired: ws.Tired, asked: asked(ws.Asked), drained: ws.Drained, started: ws.Started,
 			readyAt: ws.ReadyAt, pingBy: ws.PingBy, turn: ws.Turn, deadline: ws.Deadline})
 	}
 	for _, ss := range s.Seats {

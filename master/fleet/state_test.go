@@ -78,10 +78,10 @@ func TestRestoreAsksAgain(t *testing.T) {
 	now := time.Unix(100, 0)
 	f := New(testConfig())
 	f.Step(now, Reload{})
-	f.Step(now, Ready{1})
-	f.Step(now, Ready{2})
+	f.Step(now, Ready{ID: 1})
+	f.Step(now, Ready{ID: 2})
 	f.Step(now, Reload{})
-	f.Step(now, Ready{3})
+	f.Step(now, Ready{ID: 3})
 	g, actions := Restore(testConfig(), f.State(), now)
 	if len(actions) != 1 || actions[0] != (Signal{ID: 4, Kill: true, Reason: "the master was replaced while it started"}) {
 		t.Errorf("%v", actions)

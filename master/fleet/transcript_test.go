@@ -97,7 +97,9 @@ func replay(t *testing.T, text string) string {
 		case "stop":
 			step(Stop{Now: rest(1) == "now"})
 		case "ready":
-			ids(func(id ID) Event { return Ready{id} })
+			ids(func(id ID) Event { return Ready{ID: id} })
+		case "seems":
+			ids(func(id ID) Event { return Ready{ID: id, Seems: true} })
 		case "tire", "unfit":
 			n, _ := strconv.Atoi(w[1])
 			if w[0] == "tire" {
@@ -161,7 +163,7 @@ func replay(t *testing.T, text string) string {
 func parseConfig(t *testing.T, words []string) Config {
 	c := testConfig()
 	durations := map[string]*time.Duration{"ready": &c.ReadyTimeout, "quiet": &c.QuietTimeout, "drain": &c.DrainTimeout,
-		"respawn": &c.Respawn, "backoff": &c.Backoff, "stable": &c.Stable, "canary": &c.Canary,
+		"respawn": &c.Respawn, "backoff": &c.Backoff, "stable": &c.Stable, "canary": &c.Canary, "delay": &c.ReadyDelay,
 		"watchdog": &c.Watchdog, "spread": &c.DrainSpread, "age": &c.MaxAge, "every": &c.ReloadEvery}
 	numbers := map[string]*int{"slots": &c.Slots, "surge": &c.Surge, "failures": &c.MaxFailures}
 	for _, w := range words {
