@@ -4,7 +4,7 @@ COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULES = integration/node_modules/.installed
 
-.PHONY: build install man demo check test long fuzz bench
+.PHONY: reference site release peers build install man demo check test long fuzz bench
 
 build: ## bin/handoff, one static binary
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)" -o bin/handoff ./cmd/handoff
@@ -17,6 +17,9 @@ install: build man ## into PREFIX (/usr/local), with the names rackman and racka
 
 man: ## bin/man, the man pages
 	go run -tags man -ldflags "-X main.version=$(VERSION)" ./cmd/handoff man --dir bin/man
+
+reference: ## docs/reference, from the code
+	go run -tags man ./cmd/handoff reference
 
 demo: build ## run a real Node server, to play with
 	@printf '\nAs soon as it serves, in another terminal:\n\n'
@@ -56,6 +59,16 @@ fuzz: ## a minute for each parser of what others send
 	go test -fuzz FuzzResolve -fuzztime 1m ./internal/deploy
 	go test -fuzz FuzzRequests -fuzztime 1m ./internal/load
 	go test -fuzz FuzzIgnore -fuzztime 1m ./internal/deploy
+
+site: ## docs/.vitepress/dist, the docs as a site; a dead link is an error
+	cd docs && npm install --no-package-lock --no-audit --no-fund --loglevel=error && npx vitepress build .
+
+release: ## dist: archives, .deb, .rpm, npm tarballs, SBOMs, checksums
+	tools/release/build.sh dist
+
+peers: ## 40 minutes: handoff and the tools that are used in its place, docs/benchmarks
+	go run ./bench/peers
+	go run ./bench/scale
 
 bench: ## handoff beside Node's cluster and a plain node
 	go run ./bench

@@ -20,6 +20,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -141,6 +142,15 @@ func run() error {
 	}
 	if *quick {
 		return nil
+	}
+	if *only != "" { // in the place of what was measured of these before
+		var before whole
+		if b, err := os.ReadFile(filepath.Join(*out, "peers.json")); err == nil && json.Unmarshal(b, &before) == nil {
+			fresh := all.Measured
+			all = before
+			all.Measured = slices.DeleteFunc(all.Measured, func(m measured) bool { return strings.Contains(m.Peer, *only) })
+			all.Measured = append(all.Measured, fresh...)
+		}
 	}
 	if err := os.MkdirAll(*out, 0o755); err != nil {
 		return err

@@ -75,7 +75,7 @@ func peers(dir, bin, port string) []peer {
 	h.Broken = throw
 	add(h)
 	add(script(manual(js("Node cluster, rolling, plain app", "app.js", []string{"node", filepath.Join(cwd, "bench/peers/testdata/cluster.js")})), node...))
-	p := script(manual(js("Node cluster, rolling, draining app", "drain.js", []string{"node", filepath.Join(cwd, "bench/peers/testdata/cluster.js")})), node...)
+	p := script(manual(js("Node cluster, rolling, draining app", "drain.js", []string{"node", filepath.Join(cwd, "bench/peers/testdata/cluster.js")}, "RETIRE=SIGTERM")), node...)
 	p.Note = "the application drains by itself (12 lines)"
 	add(p)
 	p = script(js("recluster 1.0.0", "app.js", []string{"node", filepath.Join(cwd, "bench/peers/testdata/recluster.js")}, "MODULE="+filepath.Join(mods, "recluster")), node...)

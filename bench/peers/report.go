@@ -63,6 +63,11 @@ func sums(all whole) (list []*sum) {
 			}
 		}
 	}
+	order := map[string]int{}
+	for i, p := range peers("", "", "") {
+		order[p.Name] = i
+	}
+	slices.SortStableFunc(list, func(a, b *sum) int { return order[a.Peer] - order[b.Peer] })
 	return list
 }
 

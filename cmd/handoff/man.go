@@ -36,6 +36,7 @@ func manCommand(root *cobra.Command) *cobra.Command {
 			return nil
 		},
 	}
+	root.AddCommand(referenceCommand(root))
 	c.Flags().StringVar(&dir, "dir", dir, "`directory` that they are written into")
 	return c
 }

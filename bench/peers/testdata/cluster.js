@@ -11,7 +11,8 @@ const fork = () => new Promise((resolve, reject) => {
 })
 const retire = (w) => {
   w.replaced = true
-  w.disconnect()
+  if (process.env.RETIRE) w.process.kill(process.env.RETIRE) // it drains by itself
+  else w.disconnect()
   setTimeout(() => w.process.kill('SIGKILL'), 5000).unref()
 }
 let busy = false

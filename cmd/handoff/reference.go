@@ -1,0 +1,263 @@
+//go:build man
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"handoff/internal/config"
+	"handoff/internal/metrics"
+	"handoff/master"
+)
+
+const written = "<!-- Written by make reference; do not edit. -->\n\n"
+
+// referenceCommand writes the pages of docs/reference, from the source that is in the
+// working directory.
+func referenceCommand(root *cobra.Command) *cobra.Command {
+	dir := "docs/reference"
+	c := &cobra.Command{
+		Use:    "reference",
+		Short:  "Write the pages of docs/reference",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				return failed{err}
+			}
+			for name, page := range map[string]func() (string, error){
+				"cli.md": func() (string, error) { return cliPage(root), nil }, "configuration.md": configurationPage,
+				"api.md": apiPage, "metrics.md": metricsPage} {
+				text, err := page()
+				if err == nil {
+					err = os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644)
+				}
+				if err != nil {
+					return failed{err}
+				}
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&dir, "dir", dir, "`directory` that they are written into")
+	return c
+}
+
+func cliPage(root *cobra.Command) string {
+	var b strings.Builder
+	b.WriteString("# Commands\n\n" + written + "Each answers to `--help`, and, where it prints something, to `--json`. `handoff completion bash|zsh|fish|powershell` prints shell completions; `make man` writes man pages.\n")
+	for _, c := range root.Commands() {
+		if c.Hidden || c.Name() == "completion" {
+			continue
+		}
+		fmt.Fprintf(&b, "\n## handoff %s\n\n%s.\n\n```text\n%s\n```\n", c.Name(), c.Short, strings.TrimSpace(strings.TrimSpace(c.Long)+"\n\n"+options(c)))
+	}
+	return b.String()
+}
+
+// options are how a command is called.
+func options(c *cobra.Command) string {
+	c.InitDefaultHelpFlag()
+	s := ""
+	if c.Runnable() {
+		s = "Usage:\n"
+		s += "  handoff " + strings.ReplaceAll(c.Use, " | "+c.Name()+" ", "\n  handoff "+c.Name()+" ") + "\n"
+	}
+	if c.HasExample() {
+		s += "\nExamples:\n" + c.Example + "\n"
+	}
+	everywhere(c.LocalFlags())
+	if c.HasAvailableLocalFlags() && c.Runnable() {
+		s += "\nOptions:\n" + c.LocalFlags().FlagUsages()
+	}
+	return s
+}
+
+// everywhere has the same defaults shown on every machine.
+func everywhere(fs *pflag.FlagSet) {
+	for name, value := range map[string]string{"drain-timeout": "30s", "kill-grace": "5s"} {
+		if f := fs.Lookup(name); f != nil {
+			f.DefValue = value
+		}
+	}
+}
+
+// cell is a text in a table.
+func cell(s string) string {
+	return strings.NewReplacer("|", `\|`, "<", "&lt;", "{", "&#123;").Replace(s)
+}
+
+func configurationPage() (string, error) {
+	var b strings.Builder
+	b.WriteString("# Configuration\n\n" + written + "Flags of `handoff run` win over the environment, that over the file, that over the defaults. `handoff init` writes a handoff.toml with every key in it as a remark,\n`handoff check` finds mistakes by line and column, `handoff config` shows what a running service runs by. `handoff init --schema` prints a JSON Schema for editors.\n" +
+		"A duration is `500ms`, `30s` or `2m`; a bare number is seconds. A list may be one value.\n\n| key | environment | default | meaning |\n|---|---|---|---|\n| `command` | | | what runs: `\"server.js\"`, or `[\"gunicorn\", \"app:app\"]` |\n| `[hooks]` | | | commands at events: `\"worker.crashed\" = \"./alert.sh\"` (`handoff help hooks`) |\n")
+	fs := pflag.NewFlagSet("run", pflag.ContinueOnError)
+	fs.SortFlags = false
+	config.NewRun().Flags(fs)
+	everywhere(fs)
+	keys := config.Keys(fs)
+	fs.VisitAll(func(f *pflag.Flag) {
+		key := strings.ReplaceAll(f.Name, "-", "_")
+		if f.Hidden || f.Name == "hook" || f.Name == "help" {
+			return
+		}
+		if !slices.Contains(keys, key) {
+			key = "(no key)"
+		}
+		value := f.DefValue
+		switch value {
+		case "[]", "0", "0s", "false":
+			value = ""
+		}
+		_, usage := pflag.UnquoteUsage(f)
+		fmt.Fprintf(&b, "| `%s` | `%s` | %s | `--%s`: %s |\n", key, config.EnvName(f.Name), cell(value), f.Name, cell(usage))
+	})
+	return b.String(), nil
+}
+
+// about says what a route of the control API does.
+var about = map[string]string{
+	"GET /v1/status":                    "what runs, see below",
+	"GET /v1/config":                    "what is in effect, by keys; of the environment the names",
+	"GET /v1/events":                    "`?last=N&follow=1`: JSON lines, the last N events (100), and those that come",
+	"GET /v1/logs":                      "`?last=N&follow=1`: JSON lines of what workers write, where `--capture` has it",
+	"GET /v1/told":                      "events and messages of workers, for the Node SDK",
+	"POST /v1/reload":                   "begins a reload: `{\"generation\": N}`; what becomes of it is `reload` in the status",
+	"POST /v1/upgrade":                  "replaces handoff itself: `{\"upgraded\": true}` when it is done",
+	"POST /v1/scale":                    "`?workers=N`, or `?by=+1`: `{\"workers\": N}`",
+	"POST /v1/stop":                     "`?now=1` without drain: `{\"stopping\": true}`",
+	"POST /v1/slots/{slot}/restart":     "replaces the worker of a slot: `{\"worker\": N}` is the one that goes",
+	"POST /v1/balance":                  "`?to=even` or `sticky`",
+	"POST /v1/freeze":                   "workers that end are not replaced any more, for the Node SDK",
+	"POST /v1/workers/{worker}/message": "sends a Node worker a message, the JSON of the body",
+	"POST /v1/workers/{worker}/signal":  "`?name=SIGTERM`: sends a worker a signal",
+}
+
+func apiPage() (string, error) {
+	var b strings.Builder
+	b.WriteString("# Control API\n\n" + written + "HTTP on a unix socket, NAME.sock in /run/handoff for root, else in XDG_RUNTIME_DIR/handoff (HANDOFF_RUNTIME_DIR names another folder). The socket is 0600, and handoff answers only\nits own user and root (SO_PEERCRED). Answers are JSON; fields are added, never changed.\n\n" +
+		"```sh norun\ncurl --unix-socket /run/handoff/web.sock http://handoff/v1/status\n```\n\nWhat cannot be done is 409, what is asked wrongly 400, a master that is about to end 503, each with `{\"error\": \"…\"}`.\n\n| request | |\n|---|---|\n")
+	file, err := parser.ParseFile(token.NewFileSet(), "internal/admin/server.go", nil, 0)
+	if err != nil {
+		return "", err
+	}
+	seen := 0
+	ast.Inspect(file, func(n ast.Node) bool {
+		call, ok := n.(*ast.CallExpr)
+		if !ok || len(call.Args) == 0 {
+			return true
+		}
+		lit, ok := call.Args[0].(*ast.BasicLit)
+		if !ok || lit.Kind != token.STRING {
+			return true
+		}
+		if route := strings.Trim(lit.Value, `"`); strings.HasPrefix(route, "GET /v1") || strings.HasPrefix(route, "POST /v1") {
+			if about[route] == "" {
+				err = fmt.Errorf("reference.go says nothing about %s", route)
+			}
+			seen++
+			fmt.Fprintf(&b, "| `%s` | %s |\n", route, about[route])
+		}
+		return true
+	})
+	if err == nil && seen != len(about) {
+		err = fmt.Errorf("reference.go knows %d routes, internal/admin/server.go %d", len(about), seen)
+	}
+	if err != nil {
+		return "", err
+	}
+	b.WriteString("\n## The status\n")
+	for _, path := range []string{"master/status.go", "master/control.go"} {
+		if err := structs(&b, path, "Status", "ReloadStatus", "AddressStatus", "WorkerStatus"); err != nil {
+			return "", err
+		}
+	}
+	return b.String(), nil
+}
+
+// structs writes the fields of structs that have JSON tags.
+func structs(b *strings.Builder, path string, names ...string) error {
+	file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments)
+	if err != nil {
+		return err
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		spec, ok := n.(*ast.TypeSpec)
+		if !ok || !slices.Contains(names, spec.Name.Name) {
+			return true
+		}
+		s, ok := spec.Type.(*ast.StructType)
+		if !ok {
+			return true
+		}
+		fmt.Fprintf(b, "\n### %s\n\n| field | type | |\n|---|---|---|\n", spec.Name.Name)
+		for _, f := range s.Fields.List {
+			if f.Tag == nil {
+				continue
+			}
+			_, tag, _ := strings.Cut(f.Tag.Value, `json:"`)
+			name, _, _ := strings.Cut(strings.TrimRight(tag, "`\""), ",")
+			name = strings.TrimSuffix(name, `"`)
+			if name == "-" {
+				continue
+			}
+			var kind bytes.Buffer
+			expression(&kind, f.Type)
+			note := strings.TrimSpace(f.Comment.Text())
+			fmt.Fprintf(b, "| `%s` | %s | %s |\n", name, kind.String(), cell(strings.ReplaceAll(note, "\n", " ")))
+		}
+		return true
+	})
+	return nil
+}
+
+// expression writes a type as JSON's users know it.
+func expression(w *bytes.Buffer, e ast.Expr) {
+	switch e := e.(type) {
+	case *ast.Ident:
+		w.WriteString(map[string]string{"int": "number", "int64": "number", "float64": "number", "bool": "boolean"}[e.Name])
+		if w.Len() == 0 || !strings.HasSuffix(w.String(), "number") && !strings.HasSuffix(w.String(), "boolean") {
+			w.WriteString(e.Name)
+		}
+	case *ast.StarExpr:
+		expression(w, e.X)
+	case *ast.ArrayType:
+		w.WriteString("list of ")
+		expression(w, e.Elt)
+	case *ast.SelectorExpr:
+		w.WriteString("time")
+	default:
+		w.WriteString("object")
+	}
+}
+
+func metricsPage() (string, error) {
+	var text bytes.Buffer
+	if err := metrics.Write(&text, master.Metrics{}, 0); err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	b.WriteString("# Metrics\n\n" + written + "`handoff run --admin 127.0.0.1:9101` serves them at /metrics, in Prometheus's text format. No label has a pid, and none grows without bound. [A dashboard and alert rules](../monitoring/README.md).\n\n| metric | type | |\n|---|---|---|\n")
+	help := map[string]string{}
+	for line := range strings.Lines(text.String()) {
+		w := strings.SplitN(strings.TrimSpace(line), " ", 4)
+		switch {
+		case len(w) == 4 && w[1] == "HELP":
+			help[w[2]] = w[3]
+		case len(w) == 4 && w[1] == "TYPE":
+			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", w[2], w[3], cell(help[w[2]]))
+		}
+	}
+	return b.String(), nil
+}

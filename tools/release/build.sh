@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Builds a release into a folder: archives, .deb and .rpm for amd64 and arm64, npm
+# tarballs, SBOMs, checksums. The same source gives the same bytes. Nothing is published.
+#   tools/release/build.sh dist
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+out=$(mkdir -p "${1:-dist}" && cd "${1:-dist}" && pwd)
+rm -rf "${out:?}"/*
+version=$(node -p 'require("./sdk/node/package.json").version')
+commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
+export SOURCE_DATE_EPOCH CGO_ENABLED=0 GOOS=linux
+nfpm=github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.48.0
+cyclonedx=github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.9.0
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# What all architectures have: man pages, completions, docs.
+share=$work/share
+mkdir -p "$share/man" "$share/completions"
+go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$version -X main.commit=$commit" -o "$work/native" ./cmd/handoff
+go run -tags man -ldflags "-X main.version=$version" ./cmd/handoff man --dir "$share/man" >/dev/null
+gzip -9n "$share"/man/*.1
+for shell in bash zsh fish; do "$work/native" completion "$shell" > "$share/completions/handoff.$shell"; done
+
+for arch in amd64 arm64; do
+  tree=$work/handoff-$version-linux-$arch
+  mkdir -p "$tree"
+  GOARCH=$arch go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$version -X main.commit=$commit" -o "$tree/handoff" ./cmd/handoff
+  cp -r README.md CHANGELOG.md LICENSE "$share/man" "$share/completions" "$tree/"
+  cp tools/release/handoff@.service "$tree/"
+  tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=u+rw,go+r-w -C "$work" -cf - "handoff-$version-linux-$arch" |
+    gzip -9n > "$out/handoff-$version-linux-$arch.tar.gz"
+  find "$tree" -exec touch -hd "@$SOURCE_DATE_EPOCH" {} +
+  sed -e "s|@TREE@|$tree|g" -e "s|@ARCH@|$arch|g" -e "s|@VERSION@|$version|g" tools/release/nfpm.yaml > "$work/nfpm.yaml"
+  for format in deb rpm; do
+    env -u GOOS go run "$nfpm" package -f "$work/nfpm.yaml" -p "$format" -t "$out" >/dev/null
+  done
+  (cd "$work" && env -u GOOS GOARCH="$(go env GOHOSTARCH)" go run "$cyclonedx" bin -json -noserial -version "$version" -output "$out/handoff-$version-linux-$arch.cdx.json" "$tree/handoff") 2>/dev/null
+  # When it was made says nothing of what is in it.
+  node -e 'const f = process.argv[1], fs = require("fs"), j = JSON.parse(fs.readFileSync(f)); delete j.metadata.timestamp; fs.writeFileSync(f, JSON.stringify(j, null, 1) + "\n")' "$out/handoff-$version-linux-$arch.cdx.json"
+done
+env -u GOOS tools/npm/build.sh "$work/npm" >/dev/null
+cp "$work"/npm/*.tgz "$out/"
+(cd "$out" && sha256sum -- * > SHA256SUMS && cat SHA256SUMS)
