@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // block is a fenced block of a page: ```lang word word…
@@ -243,5 +246,85 @@ func TestReference(t *testing.T) {
 		if got, err := os.ReadFile(filepath.Join("../docs/reference", filepath.Base(name))); err != nil || string(got) != string(want) {
 			t.Errorf("docs/reference/%s is not what the code says: make reference", filepath.Base(name))
 		}
+	}
+}
+
+// The examples for containers are YAML that says what the docs say of it.
+func TestContainerExamples(t *testing.T) {
+	for name, wants := range map[string][]string{
+		"kubernetes.yaml": {"Deployment", "readinessProbe", "livenessProbe", "startupProbe", "preStop", "terminationGracePeriodSeconds"},
+		"compose.yaml":    {"healthcheck", "stop_grace_period"},
+	} {
+		text := read(t, "../examples/container/"+name)
+		for d := yaml.NewDecoder(strings.NewReader(text)); ; {
+			var v any
+			if err := d.Decode(&v); err == io.EOF {
+				break
+			} else if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+		}
+		for _, want := range wants {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s has no %s", name, want)
+			}
+		}
+	}
+	if docker, page := read(t, "../examples/container/Dockerfile"), read(t, "../docs/containers.md"); !strings.Contains(page, docker) {
+		t.Error("docs/containers.md shows another Dockerfile than examples/container has")
+	}
+}
+
+var mdInline = regexp.MustCompile("`((?:handoff|rackadmin) [^`\n]+)`")
+
+// Commands within a line name commands and options that there are.
+func TestDocsInline(t *testing.T) {
+	help := map[string]string{}
+	of := func(command string) string {
+		if _, ok := help[command]; !ok {
+			out, err := exec.Command(binary, command, "--help").CombinedOutput()
+			if err != nil {
+				out = nil
+			}
+			help[command] = string(out)
+		}
+		return help[command]
+	}
+	n := 0
+	for path, text := range pages(t) {
+		fences := regexp.MustCompile("(?ms)^```.*?^```").ReplaceAllString(text, "")
+		for _, m := range mdInline.FindAllStringSubmatch(fences, -1) {
+			words := strings.Fields(m[1])
+			command := strings.Trim(words[1], `'"`)
+			if words[0] != "handoff" || strings.HasPrefix(command, "-") || command == "COMMAND" || strings.HasPrefix(command, "__") {
+				continue
+			}
+			if command == "is" || command == "shell" || strings.Contains(m[1], "in the container") {
+				continue
+			}
+			n++
+			text := of(command)
+			if command == "help" || command == "completion" {
+				continue
+			}
+			if text == "" {
+				t.Errorf("%s: `%s`: there is no command %s", path, m[1], command)
+				continue
+			}
+			if command == "prove" {
+				text += of("run")
+			}
+			for _, w := range words[2:] {
+				if w == "--" {
+					break
+				}
+				if flag, _, _ := strings.Cut(strings.TrimRight(w, ",."), "="); strings.HasPrefix(flag, "--") && !strings.Contains(text, flag) && flag != "--embedded" && flag != "--scratch" && flag != "--private" {
+					t.Errorf("%s: `%s`: %s has no option %s", path, m[1], command, flag)
+				}
+			}
+		}
+	}
+	if n < 50 {
+		t.Errorf("only %d commands were found", n)
 	}
 }

@@ -151,7 +151,7 @@ func launch(t *testing.T, o options) *world {
 		o.dir = t.TempDir()
 	}
 	w := &world{t: t, dir: o.dir, more: make(chan struct{}, 1), out: &lockedBuffer{}}
-	args := append([]string{"run", "--log", "json", "--drain-timeout", "20s", "--kill-grace", "2s"}, o.flags...)
+	args := append([]string{"run", "--log", "json", "--drain-timeout", "20s", "--kill-grace", "2s", "--ready-delay", "0"}, o.flags...)
 	if o.binary == "" {
 		o.binary = binary
 	}

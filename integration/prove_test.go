@@ -69,6 +69,25 @@ func TestProve(t *testing.T) {
 	}
 }
 
+// The other examples, too.
+func TestProveExamples(t *testing.T) {
+	modules(t, "express")
+	modules(t, "socket.io")
+	path, err := filepath.Abs("node_modules")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"express", "socketio"} {
+		app, err := filepath.Abs("../examples/node/" + name + "/server.js")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, code := prove(t, []string{"NODE_PATH=" + path}, "--reloads", "2", "--kill-master", "1", app); code != 0 {
+			t.Errorf("%s: %d: %+v", name, code, p)
+		}
+	}
+}
+
 // A program with a fault is found out, by the class of what it does, and why is said.
 func TestProveFindsFaults(t *testing.T) {
 	t.Parallel()
@@ -160,9 +179,40 @@ func TestProveOthers(t *testing.T) {
 			t.Error("a hook ran")
 		}
 	})
+	t.Run("secrets", func(t *testing.T) {
+		dir := t.TempDir()
+		// What runs says what the command lines of all processes above it show.
+		app := `const fs = require('fs')
+let pid = process.ppid, all = ''
+for (let i = 0; i < 3 && pid > 1; i++) { all += fs.readFileSync('/proc/' + pid + '/cmdline', 'utf8'); pid = +fs.readFileSync('/proc/' + pid + '/stat', 'utf8').split(') ')[1].split(' ')[1] }
+const ok = process.env.SECRET === 'hunter2' && !all.includes('hunter2')
+require('http').createServer((q, r) => { r.statusCode = ok ? 200 : 404; r.end() }).listen(process.env.PORT)`
+		for name, text := range map[string]string{"handoff.toml": "command = \"server.js\"\n[env]\nSECRET = \"hunter2\"\n", "server.js": app} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p, code := prove(t, nil, append(only, "-c", filepath.Join(dir, "handoff.toml"))...)
+		if code != 0 || len(p.Wants) != 1 || p.Wants[0] != "GET /: 200" {
+			t.Errorf("%d: %+v", code, p)
+		}
+	})
+	t.Run("ports", func(t *testing.T) {
+		p, code := prove(t, nil, "-n", "max", "--reloads", "1", "--ports", freePort(t)+","+freePort(t), data("server.js"))
+		if code != 0 || p.Parts[2].Times != 0 || !strings.HasPrefix(p.Parts[2].Note, "left out") {
+			t.Errorf("%d: %+v", code, p)
+		}
+	})
+	t.Run("another tool, defaults", func(t *testing.T) {
+		port := freePort(t)
+		p, code := prove(t, []string{"PORT=" + port}, "--reloads", "1", "--against", "node -e 'require(\"http\").createServer((q, r) => r.end()).listen(process.env.PORT, \"127.0.0.1\")'", "--address", "127.0.0.1:"+port)
+		if code != 0 || len(p.Parts) != 1 {
+			t.Errorf("%d: %+v", code, p)
+		}
+	})
 	t.Run("another tool", func(t *testing.T) {
 		port := freePort(t)
-		p, code := prove(t, []string{"PORT=" + port}, append(only, "--against", "node -e 'require(\"http\").createServer((q, r) => r.end()).listen(process.env.PORT, \"127.0.0.1\")'", "--against-reload", "kill -0 $PID", "--against-pause", "100ms", "--address", "127.0.0.1:"+port)...)
+		p, code := prove(t, []string{"PORT=" + port}, "--reloads", "1", "--against", "node -e 'require(\"http\").createServer((q, r) => r.end()).listen(process.env.PORT, \"127.0.0.1\")'", "--against-reload", "kill -0 $PID", "--against-pause", "100ms", "--address", "127.0.0.1:"+port)
 		if code != 0 || p.Lost != 0 || p.Parts[1].Times != 1 {
 			t.Errorf("%d: %+v", code, p)
 		}

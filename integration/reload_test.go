@@ -223,7 +223,7 @@ func TestBrokenBehindAListener(t *testing.T) {
 		}
 	}
 	write(good)
-	w := start(t, options{flags: []string{"-n", "2", "--respawn", "0.1", "--max-failures", "1"}, dir: dir,
+	w := start(t, options{flags: []string{"-n", "2", "--respawn", "0.1", "--max-failures", "1", "--ready-delay", "auto"}, dir: dir,
 		app: []string{"gunicorn", "-w", "1", "--threads", "2", "-b", "127.0.0.1:" + port, "app:app"}})
 	run := w.load(load.Config{Clients: 4})
 	run.Await(500, patience) // by all that serve

@@ -154,6 +154,8 @@ type Master struct {
 	saved        []byte        // the record that the keeper has
 	probeAt      time.Time     // when a keeper that does not answer is tried next
 	dirty        bool          // the record may have changed
+	savedAt      time.Time     // when it was written last
+	saveTook     time.Duration // and how long that took
 	took         []unix.Signal // since the record was saved
 	aliveAt      time.Time     // when the service manager is told next
 	upgrading    bool
@@ -356,23 +358,49 @@ func (m *Master) loop() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for m.done == nil && !m.replaced {
-		if m.dirty {
-			m.dirty = false
-			m.save()
+		e := m.another()
+		if e == nil {
+			if m.dirty {
+				m.dirty = false
+				m.save()
+			}
+			if next := m.deadline(); next.IsZero() {
+				timer.Stop()
+			} else {
+				timer.Reset(time.Until(next))
+			}
+			select {
+			case e = <-m.events:
+			case <-timer.C:
+			}
 		}
-		if next := m.deadline(); next.IsZero() {
-			timer.Stop()
-		} else {
-			timer.Reset(time.Until(next))
-		}
-		select {
-		case e := <-m.events:
+		if e != nil {
 			m.handle(e)
-		case <-timer.C:
 		}
 		m.tick(time.Now())
 	}
 }
+
+// another is an event that waits already, if the record can wait for it: the record is
+// of everything, so that one for each of n workers' events takes n² time.
+func (m *Master) another() event {
+	if !m.dirty || time.Since(m.savedAt) > min(saveShare*m.saveTook, saveLatest) {
+		return nil
+	}
+	select {
+	case e := <-m.events:
+		return e
+	default:
+		return nil
+	}
+}
+
+// A record is written when nothing else is to be done, or when so many times as long has
+// passed as the last one took.
+const (
+	saveShare  = 8
+	saveLatest = 50 * time.Millisecond
+)
 
 func (m *Master) deadline() time.Time {
 	next := earlier(earlier(m.wake, m.addrs.deadline()), m.stallDeadline())

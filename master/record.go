@@ -231,6 +231,8 @@ func (m *Master) save() {
 	if m.keep.conn == nil {
 		return
 	}
+	began := time.Now()
+	defer func() { m.savedAt, m.saveTook = time.Now(), time.Since(began) }()
 	b, err := json.Marshal(m.record())
 	if err != nil {
 		m.trouble(fmt.Errorf("cannot write the state: %w", err))

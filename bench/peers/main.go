@@ -13,16 +13,19 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"handoff/internal/load"
@@ -56,6 +59,7 @@ type measured struct {
 	Command, Reload     []string
 	Missing             string `json:",omitempty"`
 	Round               int
+	Date, Commit        string
 	Error               string  `json:",omitempty"`
 	RSS                 int     // kB, of the manager, idle
 	RSSAfter            int     // after the reloads
@@ -95,6 +99,8 @@ func run() error {
 		}
 		return report(all, *out)
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	dir, err := os.MkdirTemp("", "handoff-peers")
 	if err != nil {
 		return err
@@ -117,17 +123,20 @@ func run() error {
 	_, port, _ := net.SplitHostPort(addr)
 	l.Close()
 	all := whole{Date: time.Now().UTC().Format(time.DateOnly), Machine: model(), Kernel: said("uname", "-sr"), Node: said("node", "--version"),
-		Commit: said("git", "rev-parse", "--short", "HEAD"), CPUs: runtime.NumCPU(), Reloads: *reloads}
+		Commit: said("git", "describe", "--always", "--dirty"), CPUs: runtime.NumCPU(), Reloads: *reloads}
 	for round := range *rounds {
 		for _, p := range peers(dir, bin, port) {
 			if !strings.Contains(p.Name, *only) {
 				continue
 			}
-			m := measured{Peer: p.Name, Version: firstLine(p.Version), Note: p.Note, Command: p.Command, Reload: p.Reload, Round: round + 1, Missing: p.Missing}
+			if ctx.Err() != nil {
+				return errors.New("interrupted; nothing is written")
+			}
+			m := measured{Peer: p.Name, Version: firstLine(p.Version), Note: p.Note, Command: p.Command, Reload: p.Reload, Round: round + 1, Missing: p.Missing, Date: all.Date, Commit: all.Commit}
 			if p.Missing == "" {
 				fmt.Fprintf(os.Stderr, "%s round %d: %s\n", time.Now().Format(time.TimeOnly), round+1, p.Name)
 				t := &tool{peer: p, dir: dir, addr: addr}
-				if err := t.measure(&m); err != nil {
+				if err := t.measure(ctx, &m); err != nil {
 					m.Error = err.Error()
 					fmt.Fprintf(os.Stderr, "  %v\n", err)
 				}
@@ -163,11 +172,14 @@ func run() error {
 	if err := os.WriteFile(filepath.Join(*out, "peers.json"), append(b, '\n'), 0o644); err != nil {
 		return err
 	}
+	all = whole{} // as it stands there
+	if err := json.Unmarshal(b, &all); err != nil {
+		return err
+	}
 	return report(all, *out)
 }
 
-func (t *tool) measure(m *measured) error {
-	ctx := context.Background()
+func (t *tool) measure(ctx context.Context, m *measured) error {
 	if err := t.start(ctx); err != nil {
 		return err
 	}
@@ -202,6 +214,9 @@ func (t *tool) measure(m *measured) error {
 	m.add(r)
 	// Each by itself: what was lost in one is not for the next.
 	for _, d := range []prove.Deed{prove.Broken, prove.KillMaster} {
+		if m.Round > 1 {
+			break // they come out the same
+		}
 		t.stop()
 		if err := t.start(ctx); err != nil {
 			return err
@@ -258,13 +273,8 @@ func firstLine(words []string) string {
 	if len(words) == 0 {
 		return ""
 	}
-	cmd := exec.Command(words[0], words[1:]...)
-	cmd.Env = append(os.Environ(), "PM2_HOME="+os.TempDir()+"/handoff-peers-pm2", "PM2_DISABLE_VERSION_CHECK=true")
-	b, _ := cmd.CombinedOutput()
+	b, _ := exec.Command(words[0], words[1:]...).CombinedOutput()
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-	if strings.HasSuffix(words[0], "pm2") { // whose first words are a banner
-		return "PM2 " + lines[len(lines)-1]
-	}
 	return strings.TrimSpace(lines[0])
 }
 

@@ -62,7 +62,7 @@ func peers(dir, bin, port string) []peer {
 	pm := func(name, app string) peer {
 		p := js(name, app, []string{pm2, "start", filepath.Join(work, app), "-i", n, "--name", "app", "--wait-ready", "--listen-timeout", "10000", "--kill-timeout", "5000"},
 			"PM2_HOME="+home, "PM2_DISABLE_VERSION_CHECK=true", "PM2_SILENT=true")
-		p.Version, p.Reload = []string{pm2, "--version"}, []string{pm2, "reload", "app"}
+		p.Version, p.Reload = []string{"node", "-p", "'PM2 ' + require('" + mods + "/pm2/package.json').version"}, []string{pm2, "reload", "app"} // pm2 --version starts a daemon
 		p.Shrink, p.Grow = []string{pm2, "scale", "app", "2"}, []string{pm2, "scale", "app", n}
 		p.Daemon, p.End = filepath.Join(home, "pm2.pid"), []string{pm2, "kill"}
 		return p

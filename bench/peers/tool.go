@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"handoff/internal/procs"
 	"handoff/internal/prove"
 )
 
@@ -30,6 +31,7 @@ type tool struct {
 	dir, addr string
 	cmd       *exec.Cmd
 	ended     chan struct{}
+	groups    map[int]bool // of processes that are its own; some overwrite their environment
 	// Took is how long reloads took until only new processes answered.
 	took []time.Duration
 }
@@ -80,6 +82,10 @@ func (t *tool) start(ctx context.Context) error {
 		return err
 	}
 	defer out.Close()
+	if c, err := net.Dial("tcp", t.addr); err == nil {
+		c.Close()
+		return fmt.Errorf("somebody listens on %s already", t.addr)
+	}
 	t.cmd = exec.Command(t.Command[0], t.Command[1:]...)
 	t.cmd.Dir, t.cmd.Env, t.cmd.Stdout, t.cmd.Stderr = t.work(), t.environ(), out, out
 	t.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -98,6 +104,7 @@ func (t *tool) start(ctx context.Context) error {
 		return fmt.Errorf("%w\n%s", err, b)
 	}
 	time.Sleep(2 * time.Second) // until all workers are there
+	t.groups = map[int]bool{t.cmd.Process.Pid: true, t.manager(): true}
 	return nil
 }
 
@@ -155,17 +162,12 @@ func (t *tool) stop() {
 
 // left are the processes of this run.
 func (t *tool) left() (pids []int) {
-	entries, _ := os.ReadDir("/proc")
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid == os.Getpid() {
-			continue
+	procs.Walk(func(p procs.Process) {
+		env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.PID))
+		if p.PID != os.Getpid() && (t.groups[p.Group] || bytes.Contains(env, []byte(mark+"="+t.dir+"\x00"))) {
+			pids = append(pids, p.PID)
 		}
-		env, _ := os.ReadFile("/proc/" + e.Name() + "/environ")
-		if bytes.Contains(env, []byte(mark+"="+t.dir+"\x00")) {
-			pids = append(pids, pid)
-		}
-	}
+	})
 	return pids
 }
 
@@ -208,7 +210,10 @@ func (t *tool) Addr() string { return t.addr }
 func (t *tool) Inside(string) bool { return false }
 
 // Settle gives old processes a moment.
-func (t *tool) Settle(ctx context.Context) { time.Sleep(2 * time.Second) }
+func (t *tool) Settle(context.Context) error {
+	time.Sleep(2 * time.Second)
+	return nil
+}
 
 // who asks which process answers, on a connection of its own; 0: none does.
 func (t *tool) who() int {

@@ -35,6 +35,7 @@ type proof struct {
 	broken, tcp, asJSON, allowInside         bool
 	request, address, output                 string
 	against, againstReload                   string
+	given                                    map[string]bool // flags of the command line
 }
 
 func proveCommand() *cobra.Command {
@@ -56,7 +57,9 @@ Disturbances, each by itself, in this order: reloads, one worker more and one fe
 deploy of a program that does not start, kill -9 of workers, kill -9 of the master. 0 leaves one out.
 
 --against puts the same load on another tool, which is started by a command of the shell, and reloaded by another
-one, with $PID: no broken deploy, upgrade or scale then, and a master that was killed stays so.
+one, with $PID. Of a tool nobody knows how to scale or upgrade it; --kill-master 1 kills it, at the end.
+
+The requests are real: of --request FILE, think of where a POST goes.
 
 Exit code: 0 nothing was lost; 1 something was, or could not be proven; 2 usage.`,
 		Example: `  handoff prove server.js
@@ -68,6 +71,8 @@ Exit code: 0 nothing was lost; 1 something was, or could not be proven; 2 usage.
 			runtime.LockOSThread() // what it starts ends with this thread
 			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
+			p.given = map[string]bool{}
+			c.Flags().Visit(func(f *pflag.Flag) { p.given[f.Name] = true })
 			return p.run(ctx, c, cfg, args)
 		},
 	}
@@ -113,6 +118,23 @@ func (p *proof) run(ctx context.Context, c *cobra.Command, cfg *config.Run, args
 	}
 	if p.rate == 0 {
 		plan.Rate = -1
+	}
+	if p.against != "" {
+		for flag, d := range map[string]prove.Deed{"scale": prove.Scale, "upgrade": prove.Upgrade, "broken-deploy": prove.Broken, "kill-worker": prove.KillWorker} {
+			if p.given[flag] && plan.Times[d] > 0 {
+				return fmt.Errorf("--%s is for handoff; of another tool nobody knows how", flag)
+			}
+			plan.Times[d] = 0
+		}
+		if !p.given["kill-master"] {
+			plan.Times[prove.KillMaster] = 0
+		}
+		if plan.Times[prove.KillMaster] > 1 {
+			return errors.New("--kill-master: another tool is killed once; it stays dead")
+		}
+		if p.againstReload == "" {
+			plan.Times[prove.Reload] = 0
+		}
 	}
 	for name, n := range map[string]int{"reloads": p.reloads, "scale": p.scale, "upgrade": p.upgrade, "kill-worker": p.killWorker, "kill-master": p.killMaster} {
 		if n < 0 {
@@ -173,6 +195,9 @@ func (p *proof) run(ctx context.Context, c *cobra.Command, cfg *config.Run, args
 		return failed{err}
 	}
 	report, err := prove.Run(ctx, subject, plan)
+	if report != nil {
+		report.Forgiven = p.allowInside
+	}
 	if ctx.Err() != nil {
 		return failed{errors.New("interrupted; nothing is proven")}
 	}
@@ -182,10 +207,10 @@ func (p *proof) run(ctx context.Context, c *cobra.Command, cfg *config.Run, args
 	if plan.Progress != nil {
 		fmt.Fprint(os.Stderr, "\r\x1b[K")
 	}
-	workers := 0
+	workers, addresses := 0, 1
 	if h, ok := subject.(*prove.Handoff); ok {
 		if s, err := h.Status(); err == nil {
-			workers = s.Slots
+			workers, addresses = s.Slots, len(s.Addresses)
 		}
 	}
 	if p.asJSON {
@@ -197,6 +222,9 @@ func (p *proof) run(ctx context.Context, c *cobra.Command, cfg *config.Run, args
 		if workers > 0 {
 			fmt.Printf(", %d workers", workers)
 		}
+		if addresses > 1 {
+			fmt.Printf(" (of %d addresses only this one was tried; --address chooses another)", addresses)
+		}
 		fmt.Printf("; %s", pace(p))
 		if len(report.Wants) > 0 {
 			fmt.Printf("; wanted: %s", strings.Join(report.Wants[:min(3, len(report.Wants))], ", "))
@@ -204,11 +232,7 @@ func (p *proof) run(ctx context.Context, c *cobra.Command, cfg *config.Run, args
 		fmt.Print("\n\n")
 		err = report.Write(os.Stdout)
 	}
-	lost, inside := report.Lost()
-	if p.allowInside {
-		lost -= inside
-	}
-	if err != nil || lost > 0 || len(report.Errors()) > 0 {
+	if err != nil || !report.Proven() {
 		return failed{err}
 	}
 	return nil
@@ -261,6 +285,14 @@ func (p *proof) subject(flags *pflag.FlagSet, cfg *config.Run, args []string, di
 	if err := toml.Unmarshal(text, &keys); err != nil {
 		return nil, "", failed{err}
 	}
+	if len(cfg.Env) > 0 { // what is given wins, and may be a secret: no command line shows it
+		set := map[string]string{}
+		for _, kv := range cfg.Env {
+			k, v, _ := strings.Cut(kv, "=")
+			set[k] = v
+		}
+		keys["env"] = set
+	}
 	path := filepath.Join(dir, config.FileName)
 	write := func(command []string) func() error {
 		return func() error {
@@ -279,14 +311,20 @@ func (p *proof) subject(flags *pflag.FlagSet, cfg *config.Run, args []string, di
 	if err != nil {
 		return nil, "", failed{err}
 	}
-	// Where a handoff of its own has its socket and its files. Also of this process: it asks.
-	for name, sub := range map[string]string{"HANDOFF_RUNTIME_DIR": "run", "HANDOFF_STATE_DIR": "state"} {
-		os.Setenv(name, filepath.Join(dir, sub))
-		env = append(env, name+"="+filepath.Join(dir, sub))
+	// Where it has its socket. Also of this process, which asks.
+	os.Setenv("HANDOFF_RUNTIME_DIR", filepath.Join(dir, "run"))
+	env = append(env, "HANDOFF_RUNTIME_DIR="+filepath.Join(dir, "run"))
+	without := map[prove.Deed]string{}
+	if len(cfg.Ports) > 0 {
+		without[prove.Scale] = "each slot has a port of its own"
+	}
+	if cfg.Death != "" {
+		without[prove.Upgrade] = "with --pdeathsig workers end with their master"
+		without[prove.KillMaster] = without[prove.Upgrade]
 	}
 	h := &prove.Handoff{Binary: binary, Env: env, Name: "prove-" + strconv.Itoa(os.Getpid()), Output: p.output, Address: p.address,
-		Break: write(brokenProgram(cfg, command)), Mend: write(command)}
-	h.Args = append([]string{"run", "--private", "--config", path, "--cwd", cfg.WorkdirPath(here), "--name", h.Name, "--log", "json"}, passedOn(flags)...)
+		Break: write(brokenProgram(cfg, command)), Mend: write(command), Without: without, Patience: cfg.DrainTimeout + cfg.KillGrace + cfg.DrainSpread + settle}
+	h.Args = append([]string{"run", "--private", "--config", path, "--cwd", cfg.WorkdirPath(here), "--name", h.Name, "--log", "json"}, p.passedOn(flags)...)
 	return h, strings.Join(command, " "), nil
 }
 
@@ -307,16 +345,20 @@ func brokenProgram(cfg *config.Run, command []string) []string {
 	return []string{"sh", "-c", "echo 'this is the broken deploy of handoff prove' >&2; exit 1"}
 }
 
-// passedOn are the flags of `handoff run` that were given.
-func passedOn(flags *pflag.FlagSet) (args []string) {
+// settle is how much longer than its timeouts old workers are waited for.
+const settle = 5 * time.Second
+
+// passedOn are the flags of `handoff run` that were given; what file and environment
+// say, it reads there itself.
+func (p *proof) passedOn(flags *pflag.FlagSet) (args []string) {
 	run := pflag.NewFlagSet("run", pflag.ContinueOnError)
 	config.NewRun().Flags(run)
 	flags.Visit(func(f *pflag.Flag) {
 		switch f.Name {
-		case "config", "cwd", "name", "log", "private", "only", "pm2-env", "rack-version", "timeout":
+		case "config", "cwd", "env", "name", "log", "private", "only", "pm2-env", "rack-version", "timeout":
 			return
 		}
-		if run.Lookup(f.Name) == nil {
+		if run.Lookup(f.Name) == nil || !p.given[f.Name] {
 			return
 		}
 		if list, ok := f.Value.(pflag.SliceValue); ok {

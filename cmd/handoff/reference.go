@@ -56,7 +56,7 @@ func referenceCommand(root *cobra.Command) *cobra.Command {
 
 func cliPage(root *cobra.Command) string {
 	var b strings.Builder
-	b.WriteString("# Commands\n\n" + written + "Each answers to `--help`, and, where it prints something, to `--json`. `handoff completion bash|zsh|fish|powershell` prints shell completions; `make man` writes man pages.\n")
+	b.WriteString("# Commands\n\n" + written + "Each answers to `--help`, and, where it says what is or was done, to `--json`. `handoff completion bash|zsh|fish|powershell` prints shell completions; `make man` writes man pages.\n")
 	for _, c := range root.Commands() {
 		if c.Hidden || c.Name() == "completion" {
 			continue
@@ -146,7 +146,7 @@ var about = map[string]string{
 
 func apiPage() (string, error) {
 	var b strings.Builder
-	b.WriteString("# Control API\n\n" + written + "HTTP on a unix socket, NAME.sock in /run/handoff for root, else in XDG_RUNTIME_DIR/handoff (HANDOFF_RUNTIME_DIR names another folder). The socket is 0600, and handoff answers only\nits own user and root (SO_PEERCRED). Answers are JSON; fields are added, never changed.\n\n" +
+	b.WriteString("# Control API\n\n" + written + "HTTP on a unix socket NAME.sock, in /run/handoff for root, else in XDG_RUNTIME_DIR/handoff, or /tmp/handoff-UID. HANDOFF_RUNTIME_DIR names another folder, and so does systemd's RUNTIME_DIRECTORY: /run/handoff/web/web.sock in a unit of `handoff systemd`. The socket is 0600, and handoff answers only\nits own user and root (SO_PEERCRED). Answers are JSON; fields are added, never changed.\n\n" +
 		"```sh norun\ncurl --unix-socket /run/handoff/web.sock http://handoff/v1/status\n```\n\nWhat cannot be done is 409, what is asked wrongly 400, a master that is about to end 503, each with `{\"error\": \"…\"}`.\n\n| request | |\n|---|---|\n")
 	file, err := parser.ParseFile(token.NewFileSet(), "internal/admin/server.go", nil, 0)
 	if err != nil {

@@ -163,6 +163,7 @@ FileDescriptorStoreMax=16384
 {{end}}
 RuntimeDirectory=handoff/{{.Name}}
 RuntimeDirectoryPreserve=restart
+RuntimeDirectoryMode=0700
 StateDirectory=handoff/{{.Name}}
 LimitNOFILE=65536
 NoNewPrivileges=yes

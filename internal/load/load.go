@@ -70,6 +70,7 @@ type Config struct {
 	// connections in turn, and one that is late is late from when it was due.
 	Rate    float64
 	Timeout time.Duration // for one request, 10 s by default
+	Part    string        // name of the first part
 	Path    string        // "/" by default
 	Want    int           // status, 200 by default
 	// Requests are sent in turn, each connection beginning with the first; none: GET Path.
@@ -193,6 +194,7 @@ type Run struct {
 	wg     sync.WaitGroup
 
 	requests atomic.Int64
+	least    atomic.Int64 // generation that new connections must have
 	part     atomic.Pointer[Part]
 
 	mu    sync.Mutex // guards parts
@@ -239,6 +241,10 @@ func (p *Part) Result() Result {
 	defer p.mu.Unlock()
 	return p.seen
 }
+
+// Least says that connections that are made from now on must be answered by this
+// generation (X-Generation), or a newer one.
+func (r *Run) Least(generation int) { r.least.Store(int64(generation)) }
 
 // Count adds a failure that was seen elsewhere.
 func (r *Run) Count(f Failure) {
@@ -294,7 +300,7 @@ func Start(cfg Config) *Run {
 		cfg.Requests[i].wire()
 	}
 	r := &Run{cfg: cfg, start: time.Now(), cancel: cancel}
-	r.Begin("")
+	r.Begin(cfg.Part)
 	if cfg.Rate > 0 && cfg.Mode == New {
 		r.wg.Go(func() { r.paced(ctx) })
 		return r
@@ -381,6 +387,7 @@ type client struct {
 	used       int // responses on conn
 	sent       int // requests
 	generation int // newest seen on a new connection; -1: not followed
+	least      int // generation that this connection must have
 }
 
 func (c *client) loop(ctx context.Context) {
@@ -482,6 +489,7 @@ func (c *client) exchange(deadline time.Time) (class Class, stage Stage, err err
 	cfg := &c.run.cfg
 	fresh := c.conn == nil
 	if fresh {
+		c.least = int(c.run.least.Load())
 		if err := c.dial(deadline); err != nil {
 			return classify(err), Connect, fmt.Errorf("connect: %w", err)
 		}
@@ -502,7 +510,7 @@ func (c *client) exchange(deadline time.Time) (class Class, stage Stage, err err
 	if _, err := c.in.Peek(1); err != nil {
 		return classify(err), Answer, fmt.Errorf("read: %w", err)
 	}
-	resp, err := http.ReadResponse(c.in, &http.Request{Method: req.Method})
+	resp, err := final(c.in, req.Method)
 	if err != nil {
 		return classify(err), Body, fmt.Errorf("read: %w", err)
 	}
@@ -516,12 +524,14 @@ func (c *client) exchange(deadline time.Time) (class Class, stage Stage, err err
 	if resp.StatusCode != req.Want {
 		return Status, Whole, errors.New(resp.Status)
 	}
-	if g := resp.Header.Get("X-Generation"); g != "" && fresh && c.generation >= 0 {
+	if g := resp.Header.Get("X-Generation"); g != "" && fresh {
 		n, err := strconv.Atoi(g)
-		if err != nil || n < c.generation {
-			return Order, Whole, fmt.Errorf("generation %s after %d", g, c.generation)
+		if least := max(c.generation, c.least); (least > 0 || c.generation == 0) && (err != nil || n < least) {
+			return Order, Whole, fmt.Errorf("generation %s after %d", g, least)
 		}
-		c.generation = n
+		if c.generation >= 0 {
+			c.generation = n
+		}
 	}
 	if cfg.Observe != nil {
 		cfg.Observe(c.id, resp.Header)

@@ -144,27 +144,38 @@ func token(s string) bool {
 	})
 }
 
-// Once sends a request on a connection of its own, and returns the status of its answer.
-func (r Request) Once(ctx context.Context, addr string, timeout time.Duration) (status int, err error) {
+// Once sends a request on a connection of its own, and returns status and header of
+// its answer.
+func (r Request) Once(ctx context.Context, addr string, timeout time.Duration) (status int, header http.Header, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	defer conn.Close()
 	deadline, _ := ctx.Deadline()
 	conn.SetDeadline(deadline)
 	r.wire()
 	if _, err := conn.Write(r.close); err != nil {
-		return 0, err
+		return 0, nil, err
 	}
-	resp, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: r.Method})
+	resp, err := final(bufio.NewReader(conn), r.Method)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	defer resp.Body.Close()
 	_, err = io.Copy(io.Discard, resp.Body)
-	return resp.StatusCode, err
+	return resp.StatusCode, resp.Header, err
+}
+
+// final reads the answer, and what comes before it (RFC 9110, 15.2).
+func final(in *bufio.Reader, method string) (*http.Response, error) {
+	for {
+		resp, err := http.ReadResponse(in, &http.Request{Method: method})
+		if err != nil || resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
+			return resp, err
+		}
+	}
 }

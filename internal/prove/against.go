@@ -2,7 +2,6 @@ package prove
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"handoff/internal/procs"
 )
 
 // Against is another tool that runs a program, by commands of the shell. Start begins
@@ -26,6 +27,7 @@ type Against struct {
 	Pause   time.Duration // after each reload, since the tool does not say when it is done
 
 	cmd   *exec.Cmd
+	pidfd int
 	ended chan struct{}
 }
 
@@ -41,7 +43,7 @@ func (a *Against) Start(ctx context.Context) error {
 		a.cmd = exec.Command("sh", "-c", a.Command)
 	}
 	a.cmd.Env, a.cmd.Stdout, a.cmd.Stderr = a.Env, out, out
-	a.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	a.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, PidFD: &a.pidfd}
 	if err := a.cmd.Start(); err != nil {
 		return err
 	}
@@ -76,8 +78,14 @@ func (a *Against) Stop() {
 	case <-a.ended:
 	case <-time.After(8 * time.Second):
 	}
-	syscall.Kill(-a.cmd.Process.Pid, syscall.SIGKILL)
+	group := a.cmd.Process.Pid
+	procs.Walk(func(p procs.Process) {
+		if p.Group == group {
+			kill(p.PID)
+		}
+	})
 	<-a.ended
+	unix.Close(a.pidfd)
 }
 
 // Addr is where it answers.
@@ -88,22 +96,20 @@ func (a *Against) Do(ctx context.Context, d Deed) (out Outcome, err error) {
 	switch d {
 	case Reload:
 		if a.Reload == "" {
-			return out, ErrCannot
+			return out, fmt.Errorf("%w: --against-reload says how", ErrCannot)
 		}
+		ctx, cancel := context.WithTimeout(ctx, deedPatience)
+		defer cancel()
 		c := exec.CommandContext(ctx, "sh", "-c", a.Reload)
+		c.WaitDelay = time.Second // it may leave something behind that has its output
 		c.Env = slices.Concat(a.Env, []string{"PID=" + strconv.Itoa(a.cmd.Process.Pid)})
 		if words, err := c.CombinedOutput(); err != nil {
 			return out, fmt.Errorf("%s: %w: %s", a.Reload, err, short(strings.TrimSpace(string(words))))
 		}
 		wait(ctx, a.Pause)
 	case KillMaster:
-		fd, err := unix.PidfdOpen(a.cmd.Process.Pid, 0)
-		if err != nil {
-			return out, errors.New("it has ended")
-		}
-		defer unix.Close(fd)
-		if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
-			return out, err
+		if err := unix.PidfdSendSignal(a.pidfd, unix.SIGKILL, nil, 0); err != nil {
+			return out, fmt.Errorf("it has ended: %w", err)
 		}
 		wait(ctx, a.Pause)
 	default:
@@ -113,7 +119,10 @@ func (a *Against) Do(ctx context.Context, d Deed) (out Outcome, err error) {
 }
 
 // Settle gives old processes a moment: the tool does not say when they have gone.
-func (a *Against) Settle(ctx context.Context) { wait(ctx, a.Pause) }
+func (a *Against) Settle(ctx context.Context) error {
+	wait(ctx, a.Pause)
+	return nil
+}
 
 // Inside is never known.
 func (a *Against) Inside(string) bool { return false }

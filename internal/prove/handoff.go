@@ -35,6 +35,10 @@ type Handoff struct {
 	// Break has the next reload find a program that does not start, Mend the right one
 	// again.
 	Break, Mend func() error
+	// Without says why a deed cannot be done with this configuration.
+	Without map[Deed]string
+	// Patience is how long old workers may take to go.
+	Patience time.Duration
 
 	cmd    *exec.Cmd
 	client *admin.Client
@@ -115,8 +119,32 @@ func (h *Handoff) Stop() {
 		case <-time.After(patience):
 		}
 	}
+	// The master starts another keeper for one that is killed, and workers outlive both.
+	groups := map[int]bool{}
+	if s, err := h.Status(); err == nil {
+		for _, w := range s.Workers {
+			groups[w.PID] = true
+		}
+	}
+	if pid := h.master(); pid != 0 {
+		kill(pid)
+	}
 	h.cmd.Process.Kill()
 	<-h.ended
+	procs.Walk(func(p procs.Process) {
+		if groups[p.Group] {
+			kill(p.PID)
+		}
+	})
+}
+
+func kill(pid int) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 }
 
 // Status is what handoff says of itself.
@@ -199,6 +227,9 @@ const deedPatience = 2 * time.Minute
 func (h *Handoff) Do(ctx context.Context, d Deed) (out Outcome, err error) {
 	ctx, cancel := context.WithTimeout(ctx, deedPatience)
 	defer cancel()
+	if why := h.Without[d]; why != "" {
+		return out, fmt.Errorf("%w: %s", ErrCannot, why)
+	}
 	switch d {
 	case Reload:
 		s, err := h.reload(ctx)
@@ -208,7 +239,7 @@ func (h *Handoff) Do(ctx context.Context, d Deed) (out Outcome, err error) {
 		if s.Reload.Outcome != "served" {
 			return out, fmt.Errorf("generation %d was given up: %s", s.Reload.Generation, s.Reload.Reason)
 		}
-		out.Stale = h.stale(s)
+		out.Stale, out.Generation = h.stale(s), s.Generation
 	case Scale:
 		out.Note, err = h.scale(ctx)
 	case Upgrade:
@@ -279,15 +310,10 @@ func (h *Handoff) killMaster(ctx context.Context) error {
 	if old == 0 {
 		return errors.New("there is no master")
 	}
-	fd, err := unix.PidfdOpen(old, 0)
-	if err != nil {
+	if err := kill(old); err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
-		return err
-	}
-	_, err = h.await(ctx, func(s master.Status) bool {
+	_, err := h.await(ctx, func(s master.Status) bool {
 		now := h.master()
 		return now != 0 && now != old && s.State == "serving"
 	})
@@ -385,15 +411,11 @@ func (h *Handoff) Inside(local string) bool {
 	return h.inside[port]
 }
 
-// settlePatience is how long old workers are waited for: longer than idle connections
-// may linger.
-const settlePatience = 15 * time.Second
-
 // Settle waits until no old worker is left.
-func (h *Handoff) Settle(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, settlePatience)
+func (h *Handoff) Settle(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, h.Patience)
 	defer cancel()
-	h.await(ctx, func(s master.Status) bool {
+	s, err := h.await(ctx, func(s master.Status) bool {
 		for _, w := range s.Workers {
 			if w.Phase != "serving" {
 				return false
@@ -402,8 +424,18 @@ func (h *Handoff) Settle(ctx context.Context) {
 		return s.State == "serving"
 	})
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.inside = nil
+	h.mu.Unlock()
+	if err != nil && h.gone() == nil {
+		old := 0
+		for _, w := range s.Workers {
+			if w.Phase != "serving" {
+				old++
+			}
+		}
+		return fmt.Errorf("%v later it is %s, and %d workers are on their way", h.Patience, s.State, old)
+	}
+	return err
 }
 
 // staleTries is how many connections are looked at after each reload.
@@ -421,6 +453,7 @@ func (h *Handoff) stale(s master.Status) (wrong []error) {
 		_, port, _ := net.SplitHostPort(c.LocalAddr().String())
 		generation := 0
 		for late := time.Now().Add(200 * time.Millisecond); generation == 0 && time.Now().Before(late); {
+			time.Sleep(5 * time.Millisecond)
 			for _, k := range connections() {
 				if k.remote == port && k.inode != "0" {
 					generation = max(generation, generationOf(k.inode))

@@ -62,16 +62,20 @@ type Outcome struct {
 	// Stale are connections that were made after a reload was said to be done, and were
 	// answered by an older generation.
 	Stale []error
+	// Generation is what serves from now on; 0: it is not known.
+	Generation int
 }
 
 // Subject is what is put to the proof.
 type Subject interface {
 	// Addr is where it answers.
 	Addr() string
-	// Do does one deed, and returns when it is done. ErrCannot is that it has no such thing.
+	// Do does one deed, and returns when it is done. ErrCannot is that it has no such thing:
+	// the deed is left out.
 	Do(context.Context, Deed) (Outcome, error)
-	// Settle waits until nothing of the deeds goes on: no old worker is left.
-	Settle(context.Context)
+	// Settle waits until nothing of the deeds goes on: no old worker is left. The error is
+	// that something does.
+	Settle(context.Context) error
 	// Inside tells whether a connection, by the client's address, was inside a worker that
 	// was killed.
 	Inside(local string) bool
@@ -99,6 +103,18 @@ func (p *Part) Lost() int64 { return p.New.Lost() + p.Kept.Lost() }
 type Report struct {
 	Parts []Part
 	Wants []string // what is taken for a good answer, for each request
+	Echo  bool
+	// Forgiven is that what was inside killed workers does not count.
+	Forgiven bool
+}
+
+// Proven tells whether nothing was lost, and everything done that was to be done.
+func (r *Report) Proven() bool {
+	lost, inside := r.Lost()
+	if r.Forgiven {
+		lost -= inside
+	}
+	return lost == 0 && len(r.Errors()) == 0
 }
 
 // Lost is what was lost in all parts; inside is what of it was inside killed workers.
@@ -131,21 +147,22 @@ func Run(ctx context.Context, s Subject, plan Plan) (*Report, error) {
 	if plan.Rate == 0 {
 		plan.Rate = 1000
 	}
-	r := &Report{}
+	r := &Report{Echo: plan.Echo}
 	var err error
+	numbered := false
 	if !plan.Echo {
-		if plan.Requests, r.Wants, err = ask(ctx, s.Addr(), plan); err != nil {
+		if plan.Requests, r.Wants, numbered, err = ask(ctx, s.Addr(), plan); err != nil {
 			return nil, err
 		}
 	}
-	cfg := load.Config{Addr: s.Addr(), Timeout: plan.Timeout, Clients: plan.Clients, Requests: plan.Requests, Echo: plan.Echo, Rate: max(plan.Rate, 0) / 2, Inside: s.Inside}
+	cfg := load.Config{Addr: s.Addr(), Timeout: plan.Timeout, Clients: plan.Clients, Requests: plan.Requests, Echo: plan.Echo, Rate: max(plan.Rate, 0) / 2, Inside: s.Inside, Part: Undisturbed}
 	cfg.Mode = load.New
 	news := load.Start(cfg)
 	cfg.Mode = load.KeepAlive
 	kept := load.Start(cfg)
-	p := &run{plan: plan, subject: s, news: news, kept: kept}
+	p := &run{plan: plan, subject: s, news: news, kept: kept, numbered: numbered, done: []Part{{Name: Undisturbed}}}
+	p.tell(Progress{Part: Undisturbed})
 	stopShowing := p.show()
-	p.begin(Undisturbed, 0)
 	wait(ctx, plan.Duration)
 	for _, d := range Deeds {
 		if n := plan.Times[d]; n > 0 && ctx.Err() == nil {
@@ -159,7 +176,7 @@ func Run(ctx context.Context, s Subject, plan Plan) (*Report, error) {
 	}
 	both.Wait()
 	for i, part := range p.done {
-		part.New, part.Kept = news.Parts()[i+1].Result(), kept.Parts()[i+1].Result()
+		part.New, part.Kept = news.Parts()[i].Result(), kept.Parts()[i].Result()
 		part.Elapsed = part.New.Elapsed
 		r.Parts = append(r.Parts, part)
 	}
@@ -170,6 +187,7 @@ type run struct {
 	plan       Plan
 	subject    Subject
 	news, kept *load.Run
+	numbered   bool // answers say the subject's own generation
 	done       []Part
 
 	mu       sync.Mutex // guards progress, for show
@@ -203,9 +221,17 @@ func (p *run) part(ctx context.Context, d Deed, n int) {
 		if out.Note != "" {
 			part.Note = out.Note
 		}
+		if errors.Is(err, ErrCannot) {
+			part.Note = "left out: " + err.Error()
+			return
+		}
 		if err != nil {
 			part.Error = err.Error()
 			break
+		}
+		if p.numbered && out.Generation > 0 {
+			p.news.Least(out.Generation)
+			p.kept.Least(out.Generation)
 		}
 		part.Times++
 		part.Took = append(part.Took, time.Since(start))
@@ -215,7 +241,9 @@ func (p *run) part(ctx context.Context, d Deed, n int) {
 		p.tell(Progress{Part: string(d), Done: i + 1, Of: n})
 		wait(ctx, time.Until(began.Add(p.plan.Duration*time.Duration(i+1)/time.Duration(n))))
 	}
-	p.subject.Settle(ctx)
+	if err := p.subject.Settle(ctx); err != nil && part.Error == "" && ctx.Err() == nil {
+		part.Error = err.Error()
+	}
 }
 
 // show tells how it goes, until it is called off.
@@ -254,25 +282,28 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// ask sends each request once: its answer is what is wanted from then on.
-func ask(ctx context.Context, addr string, plan Plan) (requests []load.Request, wants []string, err error) {
+// ask sends each request once: its answer is what is wanted from then on. numbered is
+// that all of them say to be of the first generation (X-Generation).
+func ask(ctx context.Context, addr string, plan Plan) (requests []load.Request, wants []string, numbered bool, err error) {
+	numbered = true
 	requests = plan.Requests
 	if len(requests) == 0 {
 		requests = []load.Request{{Method: http.MethodGet, Target: "/", Header: http.Header{"Host": {"localhost"}}}}
 	}
 	for i := range requests {
 		r := &requests[i]
-		status, err := r.Once(ctx, addr, plan.Timeout)
+		status, header, err := r.Once(ctx, addr, plan.Timeout)
 		if err != nil {
-			return nil, nil, fmt.Errorf("%s %s of %s is not answered: %w", r.Method, r.Target, addr, err)
+			return nil, nil, false, fmt.Errorf("%s %s of %s is not answered: %w", r.Method, r.Target, addr, err)
 		}
 		if status >= http.StatusInternalServerError {
-			return nil, nil, fmt.Errorf("%s %s of %s is answered by %d, before anything is disturbed; --request FILE has others sent", r.Method, r.Target, addr, status)
+			return nil, nil, false, fmt.Errorf("%s %s of %s is answered by %d, before anything is disturbed; --request FILE has others sent", r.Method, r.Target, addr, status)
 		}
 		r.Want = status
+		numbered = numbered && header.Get("X-Generation") == "1"
 		wants = append(wants, fmt.Sprintf("%s %s: %d", r.Method, r.Target, status))
 	}
-	return requests, wants, nil
+	return requests, wants, numbered, nil
 }
 
 // Answers waits until somebody listens on an address.

@@ -61,6 +61,10 @@ func (r *Report) Write(w io.Writer) error {
 		}
 	}
 	fmt.Fprintf(w, "Of %s requests: %s.\n", thousands(r.Requests()), strings.Join(classes, ", "))
+	if n := r.idleClosed(); n > 0 {
+		fmt.Fprintf(w, "\n%s kept connections were closed while they were idle, without a word before. No request was on its way on this machine;\nover a network, some would have been lost%s.\n",
+			thousands(n), map[bool]string{true: ", and every client has to connect again"}[r.Echo])
+	}
 	for _, e := range r.Explain() {
 		fmt.Fprintf(w, "\n%s\n", e)
 	}
@@ -68,10 +72,26 @@ func (r *Report) Write(w io.Writer) error {
 	return nil
 }
 
+// idleClosed is how many kept connections were closed while idle in the parts that were
+// disturbed, beyond what the undisturbed one lets expect.
+func (r *Report) idleClosed() (n int64) {
+	if len(r.Parts) == 0 {
+		return 0
+	}
+	calm := float64(r.Parts[0].Kept.IdleClosed) / max(r.Parts[0].Elapsed.Seconds(), 1)
+	for _, p := range r.Parts[1:] {
+		n += max(p.Kept.IdleClosed-int64(2*calm*p.Elapsed.Seconds()), 0)
+	}
+	return n
+}
+
 // Verdict is the whole in a sentence.
 func (r *Report) Verdict() string {
 	lost, inside := r.Lost()
 	var bad []string
+	if lost > 0 && r.Proven() {
+		return fmt.Sprintf("Nothing was lost but %s requests of %s that were inside workers that were killed with -9.", thousands(inside), thousands(r.Requests()))
+	}
 	if lost > 0 {
 		what := fmt.Sprintf("LOST: %s of %s requests", thousands(lost), thousands(r.Requests()))
 		if inside == lost {
@@ -157,9 +177,8 @@ func (r *Report) lost() (all []lost) {
 // once is not said again.
 func (r *Report) Explain() (all []string) {
 	said := map[string]bool{}
-	calm := len(r.Parts) > 0 && r.Parts[0].Lost() > 0
-	if calm {
-		all = append(all, "Requests were lost while nothing was done. What follows is not handoff's doing: look at the program, or at what it can do at once (--rate, --clients), first.")
+	if len(r.Parts) > 0 && r.Parts[0].Lost() > 0 {
+		all = append(all, "Requests were lost while nothing was done: look at the program, or at what it can do at once (--rate, --clients), first. As many would have been lost anyway in what follows.")
 	}
 	for _, l := range r.lost() {
 		connection := "on new connections"
@@ -187,7 +206,10 @@ func (r *Report) Explain() (all []string) {
 // helps says what the cause of a kind of failure is, as far as it can be told, and
 // which option is for it.
 func helps(l lost) string {
+	byHandoff := l.part == string(Upgrade) || l.part == string(KillMaster)
 	switch k := l.kind; {
+	case byHandoff && k.Class != load.Inside && k.Class != load.Status || !k.Reused && k.Stage == load.Connect && k.Class == load.Reset:
+		return "No worker was told anything at that moment: this may be a fault of handoff's. Keep what it writes (--output FILE), and report it."
 	case k.Class == load.Inside:
 		return "A request that a process had when it was killed with -9 is gone with it; nothing outside of it can answer. --allow-inside lets that pass."
 	case k.Class == load.Order:
@@ -242,5 +264,5 @@ func (r *Report) JSON() map[string]any {
 		failures = append(failures, map[string]any{"part": l.part, "class": string(l.kind.Class), "connection": connection, "stage": string(l.kind.Stage), "count": l.count, "example": l.example, "help": helps(l)})
 	}
 	lost, inside := r.Lost()
-	return map[string]any{"schema": 1, "lost": lost, "inside_killed": inside, "requests": r.Requests(), "wants": r.Wants, "verdict": r.Verdict(), "parts": parts, "failures": failures}
+	return map[string]any{"schema": 1, "lost": lost, "proven": r.Proven(), "inside_killed": inside, "requests": r.Requests(), "wants": r.Wants, "verdict": r.Verdict(), "parts": parts, "failures": failures}
 }

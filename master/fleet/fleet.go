@@ -343,7 +343,7 @@ const extendMost = time.Hour
 // extend gives a worker that starts or drains more time.
 func (f *Fleet) extend(e Extend) {
 	w := f.worker(e.ID)
-	if w == nil || w.Phase != Starting && (w.Phase != Draining || w.asked != askedDrain || w.drained) {
+	if w == nil || w.seems && w.Phase == Starting || w.Phase != Starting && (w.Phase != Draining || w.asked != askedDrain || w.drained) {
 		return
 	}
 	if by := f.now.Add(min(e.By, extendMost)); by.After(w.deadline) {

@@ -10,7 +10,7 @@ for pair in x64:amd64 arm64:arm64; do
   cpu=${pair%:*} arch=${pair#*:}
   dir=$out/linux-$cpu
   mkdir -p "$dir/bin"
-  CGO_ENABLED=0 GOOS=linux GOARCH=$arch go build -trimpath -ldflags "-s -w -X main.version=$version" -o "$dir/bin/handoff" ./cmd/handoff
+  CGO_ENABLED=0 GOOS=linux GOARCH=$arch go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$version -X main.commit=${commit:=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}" -o "$dir/bin/handoff" ./cmd/handoff
   cat > "$dir/package.json" <<JSON
 {
   "name": "@handoff/linux-$cpu",

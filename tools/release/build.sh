@@ -5,6 +5,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=$(mkdir -p "${1:-dist}" && cd "${1:-dist}" && pwd)
+if [ -n "$(ls -A "$out")" ] && [ ! -f "$out/SHA256SUMS" ]; then
+  echo "build.sh: $out is not empty, and not a release of before: nothing is done" >&2
+  exit 1
+fi
 rm -rf "${out:?}"/*
 version=$(node -p 'require("./sdk/node/package.json").version')
 commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
