@@ -69,7 +69,7 @@ func TestRelease(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if to, err := os.Readlink(filepath.Join(root, "usr/bin/rackadmin")); err != nil || to != "handoff" {
+	if to, err := os.Readlink(filepath.Join(root, "usr/bin/rackadmin")); err != nil || to != "/usr/bin/handoff" {
 		t.Errorf("rackadmin: %q, %v", to, err)
 	}
 	if out, err := exec.Command("dpkg", "--root="+root, "--force-script-chrootless", "-r", "handoff").CombinedOutput(); err != nil {

@@ -14,8 +14,7 @@ version=$(node -p 'require("./sdk/node/package.json").version')
 commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
 export SOURCE_DATE_EPOCH CGO_ENABLED=0 GOOS=linux
-nfpm=github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.48.0
-cyclonedx=github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.9.0
+nfpm=github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -40,9 +39,7 @@ for arch in amd64 arm64; do
   for format in deb rpm; do
     env -u GOOS go run "$nfpm" package -f "$work/nfpm.yaml" -p "$format" -t "$out" >/dev/null
   done
-  (cd "$work" && env -u GOOS GOARCH="$(go env GOHOSTARCH)" go run "$cyclonedx" bin -json -noserial -version "$version" -output "$out/handoff-$version-linux-$arch.cdx.json" "$tree/handoff") 2>/dev/null
-  # When it was made says nothing of what is in it.
-  node -e 'const f = process.argv[1], fs = require("fs"), j = JSON.parse(fs.readFileSync(f)); delete j.metadata.timestamp; fs.writeFileSync(f, JSON.stringify(j, null, 1) + "\n")' "$out/handoff-$version-linux-$arch.cdx.json"
+  env -u GOOS go run ./tools/release/sbom -version "$version" "$tree/handoff" > "$out/handoff-$version-linux-$arch.cdx.json"
 done
 env -u GOOS tools/npm/build.sh "$work/npm" >/dev/null
 cp "$work"/npm/*.tgz "$out/"
