@@ -213,11 +213,12 @@ reloads('a restart onto code that dies is aborted, with an error; the next one w
 })
 
 reloads('restart during a restart is said, and called back', async (t) => {
-  const { c } = await begin(t)
+  const { c, pids } = await begin(t)
   c.do('restart')
   c.do('restart')
   await c.hears('restarted')
   await c.hears('restarted')
+  await gone(pids)
   assert.match(c.out, /Already restarting\. {2}Cannot restart yet\./)
 })
 

@@ -60,10 +60,11 @@ test('readyWhen started', async (t) => {
 })
 
 test('readyWhen ready, with the message as the argument', async (t) => {
-  const { c, port } = await begin(t, '{ workers: 1, readyWhen: "ready" }', server('one', 'setTimeout(() => process.send({ cmd: "ready", warm: 7 }), 200)'))
+  const { c, port } = await begin(t, '{ workers: 1, readyWhen: "ready" }', server('one', 'process.on("message", (m) => { if (m === "warm up") process.send({ cmd: "ready", warm: 7 }) })'))
   const listening = c.hears('listening')
   await listening
   assert.ok(!c.said.some((m) => m.name === 'ready'))
+  c.do('send', 'warm up')
   const [r] = await ready(c, 1)
   assert.strictEqual(r.a.warm, 7)
   assert.strictEqual((await get(port)).version, 'one')
