@@ -25,7 +25,7 @@ function folder (t, files) {
   return dir
 }
 
-let next = 33000 + process.pid % 10000
+let next = process.pid * 131 // suites that run at the same time have ports of their own
 function freePort () {
   return new Promise((resolve) => {
     const port = 10000 + (next++ % 10000)
