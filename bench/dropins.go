@@ -17,7 +17,10 @@ import (
 
 // A drop-in is a program that starts a cluster by a module, reloads at SIGUSR2, and
 // says "ready" and "reloaded".
-type dropin struct{ name, module, program string }
+type dropin struct {
+	name, module, program string
+	sticky                string // the module of it, where there is one
+}
 
 const (
 	reclusterProgram = `const b = require(MODULE)(APP, { workers: 2, timeout: 5, respawn: 0.1, log: {} })
@@ -25,6 +28,13 @@ let n = 0
 b.on('ready', () => { if (++n === 2) console.log('ready') })
 process.on('SIGUSR2', () => b.reload(() => console.log('reloaded')))
 b.run()`
+	// The listener is the balancer's; the workers of the original take its connections.
+	stickyProgram = `const b = require(MODULE)(APP, { workers: 2, timeout: 5, respawn: 0.1, log: {}, readyWhen: 'ready' })
+b.run()
+require(STICKY).createBalancer({ activeWorkers: b.activeWorkers }).listen(process.env.PORT, '127.0.0.1')
+let n = 0
+b.on('ready', () => { if (++n === 2) setTimeout(() => console.log('ready'), 200) })
+process.on('SIGUSR2', () => b.reload(() => console.log('reloaded')))`
 	masterProgram = `const cm = require(MODULE)
 cm({ exec: APP, size: 2, repl: null, signals: false, minRestartAge: 300 })
 let n = 0
@@ -45,7 +55,7 @@ func dropins(dir, bin string) error {
 	if err != nil {
 		return err
 	}
-	install := exec.Command("npm", "install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", dir, "recluster@1.0.0", "cluster-master@0.2.1")
+	install := exec.Command("npm", "install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", dir, "recluster@1.0.0", "cluster-master@0.2.1", "sticky-listen@3.3.0")
 	if out, err := install.CombinedOutput(); err != nil {
 		return fmt.Errorf("npm install: %w\n%s", err, out)
 	}
@@ -54,13 +64,16 @@ func dropins(dir, bin string) error {
 		return err
 	}
 	all := []dropin{
-		{"recluster 1.0.0", "recluster", reclusterProgram},
-		{"@handoff/node/recluster", filepath.Join(sdk, "recluster.js"), reclusterProgram},
-		{"cluster-master 0.2.1", "cluster-master", masterProgram},
-		{"@handoff/node/cluster-master", filepath.Join(sdk, "cluster-master.js"), masterProgram},
+		{"recluster 1.0.0", "recluster", reclusterProgram, ""},
+		{"@handoff/node/recluster", filepath.Join(sdk, "recluster.js"), reclusterProgram, ""},
+		{"cluster-master 0.2.1", "cluster-master", masterProgram, ""},
+		{"@handoff/node/cluster-master", filepath.Join(sdk, "cluster-master.js"), masterProgram, ""},
+		{"sticky-listen 3.3.0", "recluster", stickyProgram, filepath.Join(dir, "node_modules", "sticky-listen")},
+		{"@handoff/node/sticky-listen", filepath.Join(sdk, "recluster.js"), stickyProgram, filepath.Join(sdk, "sticky-listen.js")},
 	}
 	const reloads = 10
-	fmt.Printf("%-30s %10s %10s   %s\n", "2 workers, new connections", "req/s", "ratio", fmt.Sprintf("lost in %d reloads, each asked for 300 ms after the one before was done, or 3 s", reloads))
+	fmt.Printf("Lost in %d reloads, each asked for 300 ms after the one before was done, or 3 s; done: those whose callback came.\n", reloads)
+	fmt.Printf("%-30s %10s %10s   %-18s %-20s %s\n", "2 workers, new connections", "req/s", "ratio", "lost", "lost, kept-alive", "done")
 	base := 0.0
 	for i, d := range all {
 		rate, lost, err := d.measure(dir, bin, app, reloads)
@@ -84,7 +97,14 @@ func (d dropin) measure(dir, bin, app string, reloads int) (rate float64, lost s
 	addr := l.Addr().String()
 	_, port, _ := net.SplitHostPort(addr)
 	l.Close()
-	program := strings.NewReplacer("MODULE", strconv.Quote(d.module), "APP", strconv.Quote(app)).Replace(d.program)
+	if d.sticky != "" { // its clients have one address here: one worker serves them all
+		app = filepath.Join(dir, "sticky-app.js")
+		text := "const server = require('http').createServer((q, r) => r.end('ok\\n'))\nrequire(" + strconv.Quote(d.sticky) + ").listen(server)\nprocess.send({ cmd: 'ready' })\n"
+		if err := os.WriteFile(app, []byte(text), 0o644); err != nil {
+			return 0, "", err
+		}
+	}
+	program := strings.NewReplacer("MODULE", strconv.Quote(d.module), "STICKY", strconv.Quote(d.sticky), "APP", strconv.Quote(app)).Replace(d.program)
 	file := filepath.Join(dir, "caller.js")
 	if err := os.WriteFile(file, []byte(program), 0o644); err != nil {
 		return 0, "", err
@@ -135,6 +155,7 @@ func (d dropin) measure(dir, bin, app string, reloads int) (rate float64, lost s
 	r := run.Stop()
 	rate = float64(r.Requests) / r.Elapsed.Seconds()
 	run = load.Start(load.Config{Addr: addr, Clients: 16})
+	kept := load.Start(load.Config{Addr: addr, Clients: 16, Mode: load.KeepAlive})
 	done := 0
 	for range reloads {
 		time.Sleep(300 * time.Millisecond)
@@ -144,6 +165,6 @@ func (d dropin) measure(dir, bin, app string, reloads int) (rate float64, lost s
 		}
 	}
 	time.Sleep(time.Second)
-	r = run.Stop()
-	return rate, fmt.Sprintf("%d of %d (%d of %d were said to be done)", r.Lost(), r.Requests, done, reloads), nil
+	r, k := run.Stop(), kept.Stop()
+	return rate, fmt.Sprintf("%-18s %-20s %d of %d", fmt.Sprintf("%d of %d", r.Lost(), r.Requests), fmt.Sprintf("%d of %d", k.Lost(), k.Requests), done, reloads), nil
 }

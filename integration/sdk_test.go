@@ -76,29 +76,40 @@ func TestNodeSDK(t *testing.T) {
 	}
 }
 
-// The control: against a module that never reloads, each case of a reload fails, and
-// no other.
+// The control: under a module that never reloads, each case of a reload fails, and no
+// other. For each drop-in: how many such cases there are at least.
 func TestNodeSDKControl(t *testing.T) {
 	control, _ := filepath.Abs("../sdk/node/test/never-reloads.js")
-	out, failed := nodeTest(t, "", []string{"HANDOFF_TEST_MODULE=" + control}, "recluster.test.js")
-	if !failed {
-		t.Fatalf("everything passes:\n%s", out)
-	}
-	cases := 0
-	for _, m := range regexp.MustCompile(`(?m)^ *(not ok|ok) \d+ - (.*)$`).FindAllStringSubmatch(out, -1) {
-		if m[2] == "recluster.test.js" {
-			continue
-		}
-		reload := strings.Contains(m[2], "reload") || strings.Contains(m[2], "ignores SIGTERM") || strings.Contains(m[2], "kill -9 of the master")
-		if reload {
-			cases++
-		}
-		if reload == (m[1] == "ok") {
-			t.Errorf("%s: %s", m[2], m[1])
-		}
-	}
-	if cases < 7 {
-		t.Errorf("%d cases of a reload:\n%s", cases, out)
+	for _, c := range []struct {
+		suite, of string
+		cases     int
+	}{
+		{"recluster", "recluster", 11}, {"cluster-master", "cluster-master", 11}, {"dutch-master", "dutch-master", 9},
+		{"rackman", "rackman", 5}, {"sticky-listen", "recluster", 2},
+	} {
+		t.Run(c.suite, func(t *testing.T) {
+			out, failed := nodeTest(t, "", []string{"HANDOFF_TEST_MODULE=" + control, "HANDOFF_TEST_OF=" + c.of, "HANDOFF_TEST_PATIENCE_MS=12000"}, c.suite+".test.js")
+			if !failed {
+				t.Fatalf("everything passes:\n%s", out)
+			}
+			cases := 0
+			for _, m := range regexp.MustCompile(`(?m)^ *(not ok|ok) \d+ - (.*)$`).FindAllStringSubmatch(out, -1) {
+				name := strings.TrimSpace(m[2])
+				if strings.HasSuffix(name, c.suite+".test.js") {
+					continue
+				}
+				reloads := strings.HasSuffix(name, "[reloads]")
+				if reloads {
+					cases++
+				}
+				if reloads == (m[1] == "ok") {
+					t.Errorf("%s: %s", name, m[1])
+				}
+			}
+			if t.Failed() || cases < c.cases {
+				t.Errorf("%d cases of a reload:\n%s", cases, out)
+			}
+		})
 	}
 }
 
@@ -145,6 +156,41 @@ func TestReclustersOwnSuite(t *testing.T) {
 				t.Logf("%s: %s assertions", file, m[1])
 			}
 		}
+	}
+}
+
+// sticky-listen's own suite, of its npm package, with both modules replaced by the
+// drop-ins.
+func TestStickyListensOwnSuite(t *testing.T) {
+	suite, _ := filepath.Abs("node_modules/sticky-listen/test")
+	if _, err := os.Stat(suite); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skip("no sticky-listen; make test installs it")
+	}
+	dir := t.TempDir()
+	if err := os.CopyFS(filepath.Join(dir, "test"), os.DirFS(suite)); err != nil {
+		t.Fatal(err)
+	}
+	module := func(path, name string) {
+		sdk, _ := filepath.Abs("../sdk/node/" + name)
+		quoted, _ := json.Marshal(sdk)
+		os.MkdirAll(filepath.Dir(filepath.Join(dir, path)), 0o755)
+		put(t, filepath.Join(dir, path), "module.exports = require("+string(quoted)+")", 0o644)
+	}
+	module("index.js", "sticky-listen.js")
+	module("node_modules/recluster/index.js", "recluster.js")
+	for range 3 {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		cmd := exec.CommandContext(ctx, "node", "test/test-basic.js") // listens on 8099, or fails
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "HANDOFF_BIN="+binary)
+		cmd.WaitDelay = time.Second
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		cancel()
 	}
 }
 
@@ -209,8 +255,8 @@ b.run()`, 0o644)
 	}
 }
 
-// The types say what the modules do: sdk/node/test/types.ts is compiled, and what is
-// marked there as wrong must be.
+// The types say what the modules do: sdk/node/test/types.ts and types.mts are compiled,
+// and what is marked there as wrong must be.
 func TestNodeTypes(t *testing.T) {
 	tsc, _ := filepath.Abs("node_modules/typescript/bin/tsc")
 	if _, err := os.Stat(tsc); err != nil {
@@ -226,9 +272,12 @@ func TestNodeTypes(t *testing.T) {
 	os.Symlink(sdk, filepath.Join(dir, "node_modules/@handoff/node"))
 	os.Symlink(filepath.Join(modules, "@types"), filepath.Join(dir, "node_modules/@types"))
 	os.Symlink(filepath.Join(modules, "undici-types"), filepath.Join(dir, "node_modules/undici-types"))
-	put(t, filepath.Join(dir, "types.ts"), read(t, filepath.Join(sdk, "test/types.ts")), 0o644)
+	files := []string{"types.ts", "types.mts"} // CommonJS and ESM
+	for _, name := range files {
+		put(t, filepath.Join(dir, name), read(t, filepath.Join(sdk, "test", name)), 0o644)
+	}
 	for _, how := range [][]string{{"--module", "node16"}, {"--module", "node16", "--esModuleInterop"}} {
-		cmd := exec.Command("node", append([]string{tsc, "--noEmit", "--strict", "--skipLibCheck", "false", "--preserveSymlinks", "--types", "node", "types.ts"}, how...)...)
+		cmd := exec.Command("node", append(append([]string{tsc, "--noEmit", "--strict", "--skipLibCheck", "false", "--preserveSymlinks", "--types", "node"}, files...), how...)...)
 		cmd.Dir = dir
 		if b, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("tsc %v: %v\n%s", how, err, b)

@@ -10,7 +10,7 @@ declare namespace clusterMaster {
     args?: string[]
     argv?: string[]
     execArgv?: string[]
-    /** The workers' output goes to worker.process.stdout and stderr instead. */
+    /** The workers' output goes to worker.process.stdout and stderr instead; of what nobody reads the first 64 KiB. */
     silent?: boolean
     /** SIGHUP restarts, SIGINT and SIGTERM quit; true. */
     signals?: boolean
@@ -18,8 +18,10 @@ declare namespace clusterMaster {
     onmessage?: (this: Worker, message: any) => void
     /** Milliseconds that a new worker must live before the rest follows; 2000. */
     minRestartAge?: number
-    /** Milliseconds that a worker may take to finish; 5000. */
+    /** Milliseconds that a worker may take to finish; 30000. */
     stopTimeout?: number
+    /** Seconds, or '90s', that a new worker may take to listen, before a restart fails; 60. */
+    readyTimeout?: number | string
     /** A unix path, a port of loopback, {address, port}, or null: none. */
     repl?: string | number | { address?: string, port: number } | null | false
   }

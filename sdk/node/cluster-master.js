@@ -5,8 +5,13 @@ const fs = require('fs')
 const net = require('net')
 const os = require('os')
 const path = require('path')
+const { PassThrough } = require('stream')
 const util = require('util')
 const { Master } = require('./lib/master')
+
+const STOP_MS = 30000 // the original waits without end
+const UNREAD = 64 * 1024 // bytes of a silent worker's output that are kept for who reads it
+const LAST_WORDS_MS = 200 // in which the output of a worker that has ended may still come
 
 let master = null
 let config = null
@@ -15,7 +20,9 @@ let restarting = false
 let quitting = false
 let hard = false
 let danger = false
-let connections = 0
+let connections = 0 // to the REPL, open now
+let sockets = 0 // of the REPL, ever
+const waiting = [] // callbacks of restarts during a restart
 const repls = new Set()
 let server = null
 
@@ -28,7 +35,56 @@ exports.quit = quit
 function debug (...args) {
   console.error(...args)
   const text = util.format(...args)
-  for (const r of repls) r.outputStream ? r.outputStream.write(text + '\n') : r.output.write(text + '\n')
+  for (const r of repls) {
+    r.output.write(text + '\n')
+    r.displayPrompt()
+  }
+}
+
+// Output is a stream of a silent worker's. What nobody reads is dropped beyond a
+// bound: the worker goes on, and so does this process.
+class Output extends PassThrough {
+  constructor () {
+    super({ highWaterMark: UNREAD })
+    this.dropped = 0 // bytes
+  }
+
+  write (chunk, ...rest) {
+    const unread = this.readableLength + this.writableLength
+    if (this.writableEnded || unread + Buffer.byteLength(chunk) > UNREAD) {
+      this.dropped += Buffer.byteLength(chunk)
+      return false
+    }
+    return super.write(chunk, ...rest)
+  }
+}
+
+// listen has what silent workers write go to their streams, which end after them.
+function listen (master) {
+  const writers = new Map() // by pid
+  master.on('fork', (w) => {
+    w.process.stdout = new Output()
+    w.process.stderr = new Output()
+    writers.set(w.process.pid, w.process)
+  })
+  master.on('exit', (w) => {
+    // Its last words come by another way than its end.
+    setTimeout(() => {
+      if (writers.get(w.process.pid) === w.process) writers.delete(w.process.pid)
+      w.process.stdout.end()
+      w.process.stderr.end()
+    }, LAST_WORDS_MS).unref()
+  })
+  master._wrote = (stream, line) => {
+    let said
+    try { said = JSON.parse(line) } catch (err) {}
+    if (!said || said.stream === undefined) {
+      debug(line) // handoff's own words
+      return
+    }
+    const process = writers.get(said.pid)
+    if (process && process[said.stream]) process[said.stream].write(said.line + '\n')
+  }
 }
 
 function clusterMaster (c) {
@@ -39,7 +95,7 @@ function clusterMaster (c) {
   config = c
   size = c.size || os.cpus().length
   const minRestartAge = c.minRestartAge === undefined ? 2000 : c.minRestartAge
-  const stop = c.stopTimeout === undefined ? 5000 : c.stopTimeout
+  const stop = c.stopTimeout === undefined ? STOP_MS : c.stopTimeout
   const onMessage = c.onMessage || c.onmessage
   master = new Master({
     exec: c.exec,
@@ -48,22 +104,19 @@ function clusterMaster (c) {
     env: c.env,
     workers: size,
     silent: c.silent,
-    flags: ['--canary', minRestartAge + 'ms', '--drain-timeout', stop + 'ms', '--respawn', '1s', '--max-failures', '3']
+    flags: ['--canary', minRestartAge + 'ms', '--drain-timeout', stop + 'ms', '--respawn', '1s', '--max-failures', '3',
+      ...(c.readyTimeout === undefined ? [] : ['--ready-timeout', typeof c.readyTimeout === 'number' ? Math.round(c.readyTimeout * 1000) + 'ms' : c.readyTimeout])]
   })
+  if (c.silent) listen(master)
   master.on('fork', (w) => {
     debug('Worker %j setting up', w.id)
-    w.age = 0
     w.birth = Date.now()
-    Object.defineProperty(w, 'age', { get: () => Date.now() - w.birth })
-    Object.defineProperty(w, 'pid', { get: () => w.process.pid })
-    if (c.silent) {
-      const { PassThrough } = require('stream')
-      w.process.stdout = new PassThrough()
-      w.process.stderr = new PassThrough()
-    }
+    Object.defineProperty(w, 'age', { get: () => Date.now() - w.birth, enumerable: true, configurable: true })
+    w.pid = w.process.pid
     if (onMessage) w.on('message', function (message) { onMessage.call(w, message) })
   })
   master.on('disconnect', (w) => debug('Worker %j disconnect', w.id))
+  master.on('event', (e, w) => { if (e.event === 'worker.killed' && w) debug('Worker %j, forcefully killing', w.id) })
   master.on('exit', (w, code, signal) => {
     if (w.crashed) {
       debug('Worker %j exited abnormally', w.id)
@@ -99,32 +152,37 @@ function clusterMaster (c) {
 function check () { if (!master) throw new Error('There is no cluster: call clusterMaster(config) first') }
 
 // restart calls back when every new worker serves and the old ones are gone, or with
-// an error when the new code does not: the old serves on.
+// an error when the new code does not: the old serves on. One during another is
+// called back with it.
 function restart (cb) {
   check()
   if (typeof cb !== 'function') cb = null
   if (restarting) {
     debug('Already restarting.  Cannot restart yet.')
-    if (cb) master.until(() => !restarting, 'restarted').then(() => cb(), cb)
+    if (cb) waiting.push(cb)
     return
   }
   restarting = true
+  const current = [...master.workers.values()].filter((w) => !w.leaving).length
+  if (current !== size) debug('resize %d -> %d, change = %d', current, size, size - current)
   let i = 0
+  debug('graceful %d of %d', i, size)
   const count = (w) => { if (w.exitedAfterDisconnect) debug('graceful %d of %d', ++i, size) }
   master.on('exit', count)
   master.reload().then(() => {
+    if (current !== size) debug('resize cb')
     debug('graceful completion')
     danger = false
-    return null
   }, (err) => {
-    debug('New worker died quickly. Aborting restart.')
-    debug(err.message)
+    if (!quitting) {
+      debug('New worker died quickly. Aborting restart.')
+      debug(err.message)
+    }
     return err
   }).then((err) => {
-    if (master) master.removeListener('exit', count)
+    master.removeListener('exit', count)
     restarting = false
-    if (master) master.emit('restarted')
-    if (cb) err ? cb(err) : cb()
+    for (const f of [cb, ...waiting.splice(0)]) if (f) err ? f(err) : f()
   })
 }
 
@@ -144,9 +202,10 @@ function resize (n, cb) {
   master.scale(n).then(() => master.until(() => {
     if (size !== n) return true // overtaken
     const all = [...master.workers.values()]
-    return all.length === n && all.every((w) => w.ready)
+    return all.length === n && all.every((w) => w.ready) && new Set(all.map((w) => w.slot)).size === n
   }, 'ready', 'exit')).then(() => {
     debug('done resizing')
+    danger = false
     if (cb) cb()
   }, (err) => { if (cb) cb(err) })
 }
@@ -208,16 +267,16 @@ function closeRepl () {
 }
 
 function startRepl (sock) {
-  const id = ++connections
+  const id = sockets++
+  connections++
   let ended = false
   sock.on('error', () => {})
   sock.write('Starting repl #' + id + '\n')
   const r = require('repl').start({
     prompt: 'ClusterMaster (`help` for cmds) ' + process.pid + ' ' + id + '> ', input: sock, output: sock, terminal: false, useGlobal: false, ignoreUndefined: true
   })
-  const list = () => [...master.workers.values()]
-  const each = (f) => list().reduce((all, w) => { all[w.id] = f(w); return all }, {})
   const context = {
+    help: HELP,
     repl: r,
     resize,
     restart,
@@ -226,31 +285,64 @@ function startRepl (sock) {
     cluster,
     get size () { return size },
     get connections () { return connections },
-    get workers () { return list().map((w) => ({ id: w.id, pid: w.process.pid, state: w.state, age: w.age, disconnect: () => w.disconnect(), kill: (s) => w.kill(s) })) },
-    select: (f) => list().filter(f),
-    get pids () { return list().map((w) => w.process.pid) },
-    get ages () { return each((w) => w.age) },
-    get states () { return each((w) => w.state) },
+    get workers () { return [...master.workers.values()].map((w) => new Worker(w)) },
+    select,
+    get pids () { return select('pid') },
+    get ages () { return select('age') },
+    get states () { return select('state') },
     get danger () { return danger },
     debug,
-    sock,
-    help: [
-      'help        - display these commands', 'repl        - access the REPL', 'resize(n)   - resize the cluster to `n` workers',
-      'restart(cb) - gracefully restart workers, cb is optional', 'stop()      - gracefully stop workers and master', 'kill()      - forcefully kill workers and master',
-      'cluster     - node.js cluster module', 'size        - current cluster size', 'connections - number of REPL connections to master',
-      'workers     - current workers', 'select(fn)  - call with a function to select workers', 'pids        - get pids of workers',
-      'ages        - get ages of workers', 'states      - get states of workers', 'debug(a1)   - output `a1` to stdout and all REPLs', 'sock        - this REPL socket',
-      '.exit       - close this connection to the REPL'
-    ]
+    sock
   }
   for (const key of Object.keys(context)) Object.defineProperty(r.context, key, { ...Object.getOwnPropertyDescriptor(context, key), configurable: true, enumerable: true })
   repls.add(r)
   const end = () => {
     if (ended) return
     ended = true
+    connections--
     repls.delete(r)
     sock.end()
   }
   r.on('exit', end)
   sock.on('close', () => { if (!ended) r.close(); end() })
 }
+
+// select is a map of ids to a field of the workers.
+function select (field) {
+  const all = {}
+  for (const w of master.workers.values()) all[w.id] = w[field]
+  return all
+}
+
+// Worker is what the REPL shows of one.
+class Worker {
+  constructor (w) {
+    this.id = String(w.id)
+    this.pid = w.pid
+    this.state = w.state
+    this.age = w.age
+    Object.defineProperty(this, 'disconnect', { value: () => { w.disconnect() } })
+    Object.defineProperty(this, 'kill', { value: (signal) => { w.kill(signal) } })
+  }
+}
+
+const HELP = [
+  'help        - display these commands',
+  'repl        - access the REPL',
+  'resize(n)   - resize the cluster to `n` workers',
+  'restart(cb) - gracefully restart workers, cb is optional',
+  'stop()      - gracefully stop workers and master',
+  'kill()      - forcefully kill workers and master',
+  'cluster     - node.js cluster module',
+  'size        - current cluster size',
+  'connections - number of REPL connections to master',
+  'workers     - current workers',
+  'select(fld) - map of id to field (from workers)',
+  'pids        - map of id to pids',
+  'ages        - map of id to worker ages',
+  'states      - map of id to worker states',
+  'danger      - whether workers died too quickly, or their number is wrong',
+  'debug(a1)   - output `a1` to stdout and all REPLs',
+  'sock        - this REPL socket',
+  '.exit       - close this connection to the REPL'
+]

@@ -13,6 +13,8 @@ declare namespace start {
     beforeFork?: () => void
     logger?: Logger
     workerEnvironment?: Record<string, string | undefined>
+    /** Seconds, or '90s', that a new worker may take to listen, before a restart fails; 60. */
+    readyTimeout?: number | string
     /** 'SIGUSR2'. */
     restartSignal?: NodeJS.Signals
   }

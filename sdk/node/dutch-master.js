@@ -25,7 +25,8 @@ function start (options) {
     workers: numWorkers,
     execArgv: process.execArgv,
     env: options.workerEnvironment,
-    flags: ['--drain-timeout', SHUTDOWN_MS + 'ms', '--respawn', '1s', '--backoff', '30s']
+    flags: ['--drain-timeout', SHUTDOWN_MS + 'ms', '--respawn', '1s', '--backoff', '30s',
+      ...(options.readyTimeout === undefined ? [] : ['--ready-timeout', typeof options.readyTimeout === 'number' ? Math.round(options.readyTimeout * 1000) + 'ms' : options.readyTimeout])]
   })
   const logs = new Map() // worker -> its child logger
   const log = (w) => logs.get(w) || logger
@@ -56,7 +57,17 @@ function start (options) {
   master.on('message', (w, message) => {
     if (message && message.event === 'request-restart') log(w).info('Worker dying')
   })
-  master.on('draining', (w) => log(w).debug({ state }, 'Stopping worker'))
+  // One that asks to go has its replacement first; so has one that disconnects.
+  master.on('leaving', (w) => { if (!w.exitedAfterDisconnect && state !== 'stopping') forks(1) })
+  master.on('draining', (w) => {
+    log(w).debug({ state }, 'Stopping worker')
+    log(w).debug('Disconnecting worker')
+  })
+  master.on('event', (e, w) => {
+    if (!w) return
+    if (e.event === 'worker.terminated') log(w).debug('Killing worker')
+    else if (e.event === 'worker.killed') log(w).debug('Hard-killing worker as it did not die gracefully')
+  })
   master.on('disconnect', (w) => {
     if (w.exitedAfterDisconnect) log(w).info('Worker disconnected')
     else log(w).warn(w.told ? 'Worker disconnection was unexpected' : 'Worker disconnected unexpectedly while starting')
@@ -64,7 +75,7 @@ function start (options) {
   master.on('exit', (w, code, signal) => {
     log(w).info({ code, signal }, 'Worker exited')
     logs.delete(w)
-    if (w.crashed && state !== 'stopping') forks(1)
+    if (w.crashed && !w.leaving && state !== 'stopping') forks(1)
   })
   master.on('end', (code, err) => {
     if (state === 'stopping') return

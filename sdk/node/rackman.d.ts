@@ -2,15 +2,32 @@ import { EventEmitter } from 'events'
 import { Worker } from 'cluster'
 
 declare class RackMan extends EventEmitter {
-  /** `version`: true, the live one of a deployment; a string, that one for good; false, the folder itself. */
+  /**
+   * `version`: true, the live one of a deployment; a string, that one for good; false, the folder itself. Not given:
+   * the folder itself, or the live version where the folder has versions alone.
+   */
   constructor (folder: string, version?: boolean | string)
   start (): void
   stop (cb?: () => void): void
   reload (cb?: (err?: Error) => void): void
+  /** Replaces the worker of a port. */
+  restartWorker (port: number): void
+  /** Nothing, as ever. */
+  removeWatch (glob: string): void
+  /** @deprecated Throws: .rackman.json says it. */
+  addWorker (port: number): never
+  /** @deprecated Throws: .rackman.json says it. */
+  addAndStartWorker (port: number): never
+  /** @deprecated Throws: .rackman.json says it. */
+  removeWorker (port: number): never
+  /** @deprecated Throws: .rackman.json says it. */
+  addWatch (glob: string): never
+  /** @deprecated Throws: .rackman.json says it. */
+  onNewConfig (config: object): never
   readonly managers: RackMan.Manager[]
   on (event: 'error', listener: (err: Error) => void): this
   on (event: 'reloading', listener: () => void): this
-  on (event: 'modified', listener: (file: string, change: string) => void): this
+  on (event: 'modified', listener: (file: string, change: 'created' | 'changed' | 'removed') => void): this
   on (event: 'workerStarted' | 'workerShutdown' | 'workerKilling' | 'workerCrashed', listener: (manager: RackMan.Manager, worker: Worker) => void): this
 }
 declare namespace RackMan {

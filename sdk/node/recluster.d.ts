@@ -6,12 +6,14 @@ declare namespace recluster {
   interface Options {
     /** Number of workers; as many as there are CPUs. */
     workers?: number
-    /** Seconds that a worker may take to finish; 1, in production 3600. */
+    /** Seconds that a worker may take to finish; 30 (recluster: 1), in production 3600. */
     timeout?: number
     /** Least seconds between two starts of a worker that dies; 1. */
     respawn?: number
     /** Most seconds between them. */
     backoff?: number
+    /** Seconds, or '90s', that a new worker may take to become ready, before a reload fails; 60. */
+    readyTimeout?: number | string
     /** 'listening', 'started', or a message {cmd: 'ready'}. */
     readyWhen?: 'listening' | 'started' | 'ready' | string
     args?: string[]

@@ -6,11 +6,13 @@ const { EventEmitter } = require('events')
 const { Master } = require('./lib/master')
 
 const isProduction = process.env.NODE_ENV === 'production'
+const RUNNING = Symbol.for('handoff.recluster') // for sticky-listen
 
 module.exports = function recluster (file, opt) {
   opt = opt || {}
   opt.workers = opt.workers || os.cpus().length
-  if (opt.timeout === undefined || opt.timeout === null) opt.timeout = isProduction ? 3600 : 1
+  // recluster's own second, where none is given, cuts requests that take longer.
+  if (opt.timeout === undefined || opt.timeout === null) opt.timeout = isProduction ? 3600 : 30
   opt.readyWhen = opt.readyWhen || 'listening'
   opt.args = opt.args || []
   opt.execArgv = opt.execArgv || []
@@ -23,6 +25,7 @@ module.exports = function recluster (file, opt) {
   const workers = []
   const activeWorkers = { length: opt.workers }
   const failures = {} // of slots, in a row
+  const followers = new Set() // are called with each master
   let master = null
   let silent = false // after stop: nothing is told any more
 
@@ -52,7 +55,8 @@ module.exports = function recluster (file, opt) {
       execArgv: opt.execArgv,
       workers: opt.workers,
       flags: ['--ready-when', readyWhen, '--drain-timeout', seconds(opt.timeout), '--respawn', seconds(respawn), '--backoff', seconds(backoff),
-        '--keepalive-linger', seconds(Math.min(6, opt.timeout))]
+        '--keepalive-linger', seconds(Math.min(6, opt.timeout)),
+        ...(opt.readyTimeout === undefined ? [] : ['--ready-timeout', typeof opt.readyTimeout === 'number' ? seconds(opt.readyTimeout) : opt.readyTimeout])]
     })
     master.on('fork', (w) => {
       w._rc_wid = w.slot
@@ -76,7 +80,10 @@ module.exports = function recluster (file, opt) {
     })
     master.on('leaving', (w) => {
       deactivate(w)
-      if (w.exitedAfterDisconnect) return // handoff retires it
+      if (w.exitedAfterDisconnect) { // handoff retires it
+        w._rc_isReplaced = true
+        return
+      }
       mustBeReplaced(w)
       // Its time counts from now; it is not cut short before somebody else serves.
       const late = setTimeout(() => {
@@ -95,9 +102,13 @@ module.exports = function recluster (file, opt) {
     master.on('end', (code, err) => {
       const was = master
       master = null
-      if (!was.stopping && (err || code)) self.emit(self.listenerCount('error') ? 'error' : 'end', err || new Error('handoff ended with code ' + code))
+      if (was.stopping || !(err || code)) return
+      err = err || new Error('handoff ended with code ' + code)
+      if (self.listenerCount('error')) self.emit('error', err)
+      else logger.log('recluster: the workers have ended, nobody starts them any more: ' + err.message)
     })
     master.start()
+    for (const f of followers) f(master)
   }
 
   // reload calls back when every new worker is ready and the old ones are gone, or
@@ -125,7 +136,15 @@ module.exports = function recluster (file, opt) {
 
   self.workers = () => workers
   self.activeWorkers = () => activeWorkers
-  self.activeWorkers.master = () => master // for sticky-listen
+  // Whoever has the workers may know by whom they run: f is called with the master
+  // that there is, and with each one that a later run() makes, until the answer is called.
+  Object.defineProperty(activeWorkers, RUNNING, {
+    value: (f) => {
+      followers.add(f)
+      if (master) f(master)
+      return () => followers.delete(f)
+    }
+  })
   return self
 }
 

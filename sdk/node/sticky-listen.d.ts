@@ -9,7 +9,7 @@ export interface Balancer extends EventEmitter {
   address (): { address: string, port: number, family: string } | null
 }
 export interface Options {
-  /** That of @handoff/node/recluster. */
+  /** What returns the active workers of @handoff/node/recluster. It is called by listen. */
   activeWorkers: () => { length: number, [slot: number]: any }
   retryDelay?: number
   maxRetries?: number

@@ -7,7 +7,9 @@
 // worker (handoff run --ports; examples/nginx).
 const { EventEmitter } = require('events')
 
+const HOLD_MS = 1000
 const LISTEN = 'sticky:listen'
+const RUNNING = Symbol.for('handoff.recluster')
 
 // createBalancer is for the calling (primary) process: its listen tells the workers
 // where to listen, those that come later, too.
@@ -16,37 +18,69 @@ function createBalancer (options) {
   if (options.behindProxy || options.cipHeader) {
     throw new Error('sticky-listen under handoff chooses by the client\'s address, in the kernel: behindProxy and cipHeader cannot be had. Give each worker a port (handoff run --ports) and let the proxy choose')
   }
-  const master = options.activeWorkers.master && options.activeWorkers.master()
-  if (!master) throw new Error('createBalancer: activeWorkers must be that of @handoff/node/recluster, after run()')
   const balancer = new EventEmitter()
+  let master = null
+  let forget = null // what ends the following of recluster's masters
   let where = null
   let open = false
-  const tell = (w) => { if (where) w.send({ msg: LISTEN, where }, () => {}) }
   const there = new Set() // workers that listen
-  // It listens when every worker does: until then clients would move with each.
+  const tell = (w) => { if (where) w.send({ msg: LISTEN, where }, () => {}) }
+  const gone = (w) => there.delete(w.id)
+  // It listens when every worker does, and the kernel knows them all: until then clients
+  // would move with each. What handoff answers after that is after its steering.
+  const look = () => {
+    if (open || !where || !master.live || there.size < master.options.workers) return
+    open = true
+    const m = master
+    m.status().then(() => { if (master === m && where) balancer.emit('listening') }, () => {}) // else it has ended
+  }
   const listening = (w, address) => {
     there.add(w.id)
-    if (open || !where || there.size < master.options.workers) return
-    open = true
-    where.bound = address
-    balancer.emit('listening')
+    if (where && !open) where.bound = address
+    look()
   }
+  function leave () {
+    if (!master) return
+    master.removeListener('online', tell)
+    master.removeListener('listening', listening)
+    master.removeListener('live', look)
+    master.removeListener('exit', gone)
+    master = null
+  }
+  function follow (m) {
+    leave()
+    master = m
+    there.clear()
+    m.ask('POST', '/v1/balance?to=sticky').then(() => {
+      if (master !== m || !where) return
+      m.on('online', tell)
+      m.on('listening', listening)
+      m.on('live', look)
+      m.on('exit', gone)
+      for (const w of m.workers.values()) tell(w)
+    }, (err) => { if (master === m) balancer.emit('error', err) })
+  }
+  // Whose workers they are is looked up here: run() may come before or after.
   balancer.listen = function (port, host, ...rest) {
+    const workers = options.activeWorkers()
+    if (!workers || typeof workers[RUNNING] !== 'function') {
+      const err = new Error('sticky-listen under handoff: activeWorkers must return those of @handoff/node/recluster, whose workers handoff can steer to')
+      err.code = 'ERR_NOT_RECLUSTER'
+      throw err
+    }
     const done = [host, ...rest].find((arg) => typeof arg === 'function')
     if (done) balancer.once('listening', done)
     where = typeof port === 'object' ? { ...port } : { port, host: typeof host === 'string' ? host : undefined }
-    master.ask('POST', '/v1/balance?to=sticky').then(() => {
-      master.on('online', tell)
-      master.on('listening', listening)
-      for (const w of master.workers.values()) tell(w)
-    }, (err) => balancer.emit('error', err))
+    if (forget) forget()
+    forget = workers[RUNNING](follow)
     return balancer
   }
   balancer.address = () => where && where.bound ? { address: where.bound.address || '::', port: where.bound.port, family: where.bound.addressType === 4 && where.bound.address ? 'IPv4' : 'IPv6' } : null
   balancer.close = function (done) {
-    master.removeListener('online', tell)
-    master.removeListener('listening', listening)
-    for (const w of master.workers.values()) w.send({ msg: LISTEN, where: null }, () => {})
+    if (forget) forget()
+    forget = null
+    if (master) for (const w of master.workers.values()) w.send({ msg: LISTEN, where: null }, () => {})
+    leave()
     where = null
     open = false
     if (done) process.nextTick(done)
@@ -59,6 +93,7 @@ function createBalancer (options) {
 // listen is for a worker: its server listens where the balancer says.
 function listen (server) {
   let listening = false
+  holdReady(server)
   process.on('message', (message) => {
     if (!message || message.msg !== LISTEN) return
     if (message.where && !listening) {
@@ -70,6 +105,31 @@ function listen (server) {
     }
   })
   return server
+}
+
+// holdReady keeps back what the worker says of being ready until its server listens:
+// it says so right after listen(server), as sticky-listen's README has it, and its
+// predecessor would go while nobody listens in its place. Not for long: a program may
+// wait for its workers before it has the balancer listen.
+function holdReady (server) {
+  const send = process.send
+  if (typeof send !== 'function') return
+  const held = []
+  let released = false
+  const release = () => {
+    released = true
+    clearTimeout(late)
+    if (process.send === hold) process.send = send
+    for (const args of held.splice(0)) if (process.connected) send.apply(process, args)
+  }
+  const hold = function (message, ...rest) {
+    if (released || !message || message.cmd !== 'ready') return send.call(process, message, ...rest)
+    held.push([message, ...rest])
+    return true
+  }
+  const late = setTimeout(release, HOLD_MS)
+  server.once('listening', release)
+  process.send = hold
 }
 
 module.exports = { createBalancer, listen }

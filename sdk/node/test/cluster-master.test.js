@@ -6,7 +6,7 @@ const assert = require('assert')
 const fs = require('fs')
 const net = require('net')
 const path = require('path')
-const { root, folder, freePort, server, caller, get, load, gone, children } = require('./helper')
+const { root, reloads, folder, freePort, server, caller, get, load, gone, children, masterOf } = require('./helper')
 
 const MODULE = process.env.HANDOFF_TEST_MODULE || path.join(root, 'cluster-master.js')
 const head = (config) => `
@@ -14,6 +14,24 @@ const cm = require(${JSON.stringify(MODULE)})
 on('restart', () => cm.restart((err) => say({ name: 'restarted', err: err && err.message })))
 on('resize', (n) => cm.resize(n, (err) => say({ name: 'resized', n, err: err && err.message, workers: Object.keys(require('cluster').workers).length })))
 on('quit', () => cm.quit())
+on('exit', (code) => process.exit(code))
+// How many serve, at each moment at which that changes.
+const serving = () => Object.values(require('cluster').workers || {}).filter((w) => w.ready && w.state === 'listening').length
+let least = Infinity
+on('watch', () => {
+  for (const w of Object.values(require('cluster').workers)) for (const name of ['exit', 'disconnect']) w.on(name, () => { least = Math.min(least, serving()) })
+  setInterval(() => { least = Math.min(least, serving()) }, 1)
+})
+on('restartAtExit', () => { for (const w of Object.values(require('cluster').workers)) w.on('exit', () => cm.restart((err) => say({ name: 'restarted', err: err && err.message }))) })
+on('read', () => {
+  for (const w of Object.values(require('cluster').workers)) {
+    let text = ''
+    w.process.stdout.resume()
+    w.process.stderr.on('data', (d) => { text += d }).on('end', () => say({ name: 'ended', text }))
+  }
+  say({ name: 'reading' })
+})
+on('least', () => say({ name: 'least', least }))
 on('quitHard', () => cm.quitHard())
 cm(${config})
 const look = setInterval(() => {
@@ -59,7 +77,7 @@ test('onMessage has the worker as this', async (t) => {
   assert.ok(pids.includes(m.pid))
 })
 
-test('restart: nothing is lost, the callback means new ready and old gone (before: half of them)', async (t) => {
+reloads('restart: nothing is lost, the callback means new ready and old gone (before: half of them)', async (t) => {
   const { port, dir, c, pids } = await begin(t)
   const l = load(t, port)
   await l.atLeast(30)
@@ -69,10 +87,106 @@ test('restart: nothing is lost, the callback means new ready and old gone (befor
   await gone(pids)
   assert.strictEqual((await get(port)).version, 'two')
   await l.nothingLost()
-  assert.match(c.out, /graceful completion/)
+  assert.match(c.out, /graceful 0 of 2[^]*graceful 1 of 2[^]*graceful 2 of 2[^]*graceful completion/)
+  // A planned end is none that is not (before, on Node 20: each).
+  assert.strictEqual((c.out.match(/Worker \d+ exited$/gm) || []).length, 2)
+  assert.ok(!/exited abnormally/.test(c.out))
 })
 
-test('SIGHUP restarts (before, on Node 20: the master died in the middle of it)', async (t) => {
+reloads('in a restart there are never fewer workers than size (before: half of them)', async (t) => {
+  const slow = (version) => server(version).replace('http.createServer', 'const wait = Date.now() + 300; while (Date.now() < wait); http.createServer')
+  const { port, dir, c } = await begin(t, '{}', slow('one'), {}, 4)
+  c.do('watch')
+  fs.writeFileSync(path.join(dir, 'app.js'), slow('two'))
+  c.do('restart')
+  assert.strictEqual((await c.hears('restarted')).err, undefined)
+  c.do('least')
+  assert.strictEqual((await c.hears('least')).least, 4)
+  assert.strictEqual((await get(port)).version, 'two')
+})
+
+reloads('a restart onto code that is never ready: an error, the old serves on, the next one works (before: never)', async (t) => {
+  const { port, dir, c } = await begin(t, '{ readyTimeout: 1 }')
+  const l = load(t, port)
+  fs.writeFileSync(path.join(dir, 'app.js'), 'setInterval(() => {}, 1e3)')
+  c.do('restart')
+  assert.match((await c.hears('restarted')).err, /the old serves on: not ready within 1s/)
+  assert.match(c.out, /Aborting restart\./)
+  assert.strictEqual((await get(port)).version, 'one')
+  fs.writeFileSync(path.join(dir, 'app.js'), server('two'))
+  c.do('restart')
+  assert.strictEqual((await c.hears('restarted')).err, undefined)
+  assert.strictEqual((await get(port)).version, 'two')
+  await l.nothingLost()
+})
+
+reloads('a worker that does not go in a restart is killed after stopTimeout, and said', async (t) => {
+  const hangs = (version) => server(version, 'process.on("SIGTERM", () => {}); setInterval(() => {}, 1000)')
+  const { c, port, pids } = await begin(t, '{ stopTimeout: 300 }', hangs('one'))
+  const stuck = get(port, '/?ms=60000').catch(() => {})
+  await get(port)
+  c.do('restart')
+  assert.strictEqual((await c.hears('restarted')).err, undefined)
+  await gone(pids)
+  await stuck
+  assert.match(c.out, /Worker \d+, forcefully killing/)
+})
+
+reloads('a restart where a worker is missing says so, and when they are all there', async (t) => {
+  const { c, pids, port, dir } = await begin(t)
+  fs.writeFileSync(path.join(dir, 'app.js'), server('two'))
+  c.do('restartAtExit')
+  process.kill(pids[0], 'SIGKILL')
+  assert.strictEqual((await c.hears('restarted')).err, undefined)
+  assert.strictEqual((await get(port)).version, 'two')
+  assert.match(c.out, /resize 1 -> 2, change = 1[^]*resize cb\n[^]*graceful completion/)
+})
+
+reloads('quit during a restart ends it all with 0 (before: nothing)', async (t) => {
+  const { c, pids } = await begin(t)
+  c.do('restart')
+  await c.until('a new worker', () => (c.out.match(/setting up/g) || []).length > 2)
+  c.do('quit')
+  assert.deepStrictEqual(await c.exited, { code: 0, signal: null })
+  assert.match(c.out, /Graceful shutdown successful/)
+  assert.ok(!/Aborting restart/.test(c.out))
+  await gone(pids)
+})
+
+reloads('resize during a restart: both are done, and called back', async (t) => {
+  const { c, port, dir, pids } = await begin(t)
+  const l = load(t, port)
+  fs.writeFileSync(path.join(dir, 'app.js'), server('two'))
+  c.do('restart')
+  c.do('resize', 3)
+  assert.deepStrictEqual(await c.hears('resized'), { name: 'resized', n: 3, workers: 3 })
+  await c.until('restarted', () => c.said.some((m) => m.name === 'restarted' && m.err === undefined))
+  await gone(pids)
+  assert.strictEqual((await get(port)).version, 'two')
+  await l.nothingLost()
+})
+
+test('process.exit(7) is 7 (before: 1), and everything goes', async (t) => {
+  const { c, pids } = await begin(t)
+  c.do('exit', 7)
+  assert.deepStrictEqual(await c.exited, { code: 7, signal: null })
+  await gone(pids)
+})
+
+reloads('kill -9 of the master: nothing is lost, and it restarts after it', async (t) => {
+  const { c, port, dir } = await begin(t)
+  const l = load(t, port)
+  await l.atLeast(30)
+  process.kill(masterOf(c.pid).master, 'SIGKILL')
+  await l.atLeast(30)
+  fs.writeFileSync(path.join(dir, 'app.js'), server('two'))
+  c.do('restart')
+  assert.strictEqual((await c.hears('restarted')).err, undefined)
+  assert.strictEqual((await get(port)).version, 'two')
+  await l.nothingLost()
+})
+
+reloads('SIGHUP restarts (before, on Node 20: the master died in the middle of it)', async (t) => {
   const { port, dir, c } = await begin(t)
   const l = load(t, port)
   fs.writeFileSync(path.join(dir, 'app.js'), server('two'))
@@ -82,7 +196,7 @@ test('SIGHUP restarts (before, on Node 20: the master died in the middle of it)'
   await l.nothingLost()
 })
 
-test('a restart onto code that dies is aborted, with an error; the next one works (before: the callback never came)', async (t) => {
+reloads('a restart onto code that dies is aborted, with an error; the next one works (before: the callback never came)', async (t) => {
   const { port, dir, c } = await begin(t)
   const l = load(t, port)
   fs.writeFileSync(path.join(dir, 'app.js'), server('bad', 'setTimeout(() => process.exit(1), 100)'))
@@ -98,12 +212,13 @@ test('a restart onto code that dies is aborted, with an error; the next one work
   assert.deepStrictEqual(l.failed.filter((f) => f !== 'ECONNRESET' && f !== 'socket hang up'), []) // those that were inside the one that died
 })
 
-test('restart during a restart is said, and called back', async (t) => {
-  const { c } = await begin(t)
+reloads('restart during a restart is said, and called back', async (t) => {
+  const { c, pids } = await begin(t)
   c.do('restart')
   c.do('restart')
   await c.hears('restarted')
   await c.hears('restarted')
+  await gone(pids)
   assert.match(c.out, /Already restarting\. {2}Cannot restart yet\./)
 })
 
@@ -145,6 +260,16 @@ test('SIGINT quits with code 0 when a long request is done; a second one with 1,
   await gone(two.pids)
 })
 
+test('SIGINT: a request of 8 s is answered, and the code is 0', async (t) => {
+  const { c, port, pids } = await begin(t)
+  const slow = get(port, '/?ms=8000')
+  await get(port)
+  process.kill(c.pid, 'SIGINT')
+  assert.strictEqual((await slow).version, 'one')
+  assert.deepStrictEqual(await c.exited, { code: 0, signal: null })
+  await gone(pids)
+})
+
 test('quit and quitHard: 0 and 1; SIGTERM is 0, drained (before: 143)', async (t) => {
   for (const [how, code] of [['quit', 0], ['quitHard', 1], ['SIGTERM', 0]]) {
     const { c, pids } = await begin(t)
@@ -170,6 +295,24 @@ test('silent: the output is the worker\'s stream', async (t) => {
   assert.ok(!/tick/.test(c.out))
 })
 
+test('silent: what nobody reads is bounded, and the streams end', async (t) => {
+  const { c, pids, port } = await begin(t, '{ silent: true, onMessage: function (m) { if (m === "written") say({ name: "written", kept: this.process.stdout.readableLength + this.process.stdout.writableLength }) } }', server('one', `
+    const line = 'x'.repeat(1023) + '\\n'
+    let n = 0
+    const write = () => { if (n++ < 4096) process.stdout.write(line, write); else process.send('written') }
+    if (process.env.WORKER_ID === '0') write()
+    process.stderr.write('a last word\\n')
+  `))
+  const { kept } = await c.hears('written') // of 4 MiB; what is under way from one side of the stream to the other is counted twice
+  assert.ok(kept > 0 && kept <= 65 * 1024, kept + ' bytes')
+  c.do('read')
+  await c.hears('reading')
+  process.kill(pids[0], 'SIGKILL')
+  process.kill(pids[1], 'SIGKILL')
+  for (let i = 0; i < 2; i++) assert.match((await c.hears('ended')).text, /a last word/)
+  await get(port)
+})
+
 function ask (address, line, end) {
   return new Promise((resolve, reject) => {
     const s = net.connect(address)
@@ -186,18 +329,46 @@ function ask (address, line, end) {
 }
 
 test('the REPL: on a socket that only this user opens, with its context; closing it hurts nobody (before: the master died)', async (t) => {
-  const { c, dir, port } = await begin(t, '{ repl: "repl-socket" }')
+  const { c, dir, port, pids } = await begin(t, '{ repl: "repl-socket" }')
   const sock = path.join(dir, 'repl-socket')
   await c.until('repl', () => /ClusterMaster repl listening on/.test(c.out))
   assert.strictEqual(fs.statSync(sock).mode & 0o777, 0o600)
-  let text = await ask(sock, 'pids.length + ":" + size + ":" + typeof restart', (s) => /'2:2:function'/.test(s))
-  assert.match(text, /^Starting repl #1/)
-  assert.match(text, /ClusterMaster \(`help` for cmds\) \d+ 1> /)
+  let text = await ask(sock, 'Object.keys(pids).length + ":" + size + ":" + typeof restart', (s) => /'2:2:function'/.test(s))
+  assert.match(text, /^Starting repl #0/)
+  assert.match(text, /ClusterMaster \(`help` for cmds\) \d+ 0> /)
   text = await ask(sock, 'help', (s) => /gracefully restart workers/.test(s))
-  assert.match(text, /Starting repl #2/)
-  text = await ask(sock, 'states', (s) => /listening/.test(s))
+  assert.match(text, /Starting repl #1/)
+  // Maps of ids, as the original has them.
+  for (const map of ['states', "select('state')"]) {
+    text = await ask(sock, map, (s) => /\}/.test(s))
+    assert.match(text, /\{ '\d+': 'listening', '\d+': 'listening' \}/, map)
+  }
+  text = await ask(sock, 'pids', (s) => /\}/.test(s))
+  for (const pid of pids) assert.match(text, new RegExp(`'\\d+': ${pid}[ ,]`))
+  text = await ask(sock, 'JSON.stringify(Object.values(ages).map((n) => n > 0 && n < 60000))', (s) => /\]/.test(s))
+  assert.match(text, /\[true,true\]/)
+  text = await ask(sock, '[workers.length, typeof workers[0].id, workers[0].state, typeof workers[0].disconnect, typeof workers[0].kill].join()', (s) => /function'/.test(s))
+  assert.match(text, /2,string,listening,function,function/)
+  text = await ask(sock, '[typeof cluster.workers, typeof stop, typeof kill, typeof sock.write, typeof repl.close, danger].join()', (s) => /false'/.test(s))
+  assert.match(text, /object,function,function,function,function,false/)
+  text = await ask(sock, 'debug("to all of you")', (s) => /to all of you\n/.test(s))
+  await c.until('stderr', () => /^to all of you$/m.test(c.out))
+  // connections is of now: one that has ended does not count.
+  const connections = async (n) => {
+    for (let i = 0, seen; seen !== n; i++) {
+      assert.ok(i < 100, `${seen} connections, ${n} awaited`)
+      seen = Number((await ask(sock, '"there are " + connections', (s) => /'there are \d+'/.test(s))).match(/'there are (\d+)'/)[1])
+    }
+  }
+  const other = net.connect(sock)
+  await new Promise((resolve) => other.once('data', resolve))
+  await connections(2)
+  other.destroy()
+  await connections(1)
   text = await ask(sock, 'resize(3)', (s) => /done resizing/.test(s)) // what is logged goes to each REPL
   assert.strictEqual((await get(port)).version, 'one')
+  await ask(sock, 'kill()', () => false).catch(() => {})
+  assert.deepStrictEqual(await c.exited, { code: 1, signal: null })
 })
 
 test('the REPL over TCP is on loopback', async (t) => {
@@ -209,7 +380,7 @@ test('the REPL over TCP is on loopback', async (t) => {
   await d.until('repl', () => /ClusterMaster repl listening on/.test(d.out))
   assert.match(fs.readFileSync('/proc/net/tcp', 'utf8'), new RegExp('0100007F:' + repl.toString(16).toUpperCase().padStart(4, '0')))
   const text = await ask({ host: '127.0.0.1', port: repl }, '1 + 1', (s) => /\n2\n/.test(s) || / 2\n/.test(s) || /> 2/.test(s))
-  assert.match(text, /Starting repl #1/)
+  assert.match(text, /Starting repl #0/)
 })
 
 test('kill -9 of the caller: everything goes with it', async (t) => {

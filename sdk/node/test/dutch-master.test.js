@@ -5,12 +5,13 @@ const test = require('node:test')
 const assert = require('assert')
 const fs = require('fs')
 const path = require('path')
-const { root, folder, freePort, server, caller, get, load, gone } = require('./helper')
+const { root, reloads, folder, freePort, server, caller, get, load, gone, masterOf } = require('./helper')
 
 const MODULE = process.env.HANDOFF_TEST_MODULE || path.join(root, 'dutch-master.js')
 const head = (options, start = '') => `
 const logger = { }
-for (const level of ['info', 'warn', 'debug']) logger[level] = (a, b) => say({ name: 'log', level, msg: b === undefined ? a : b, fields: b === undefined ? {} : a })
+const plain = (a) => a.err ? { ...a, err: a.err.message } : a
+for (const level of ['info', 'warn', 'debug']) logger[level] = (a, b) => say({ name: 'log', level, msg: b === undefined ? a : b, fields: b === undefined ? {} : plain(a) })
 logger.child = (fields) => { const l = {}; for (const level of ['info', 'warn', 'debug']) l[level] = (a, b) => say({ name: 'log', level, msg: b === undefined ? a : b, fields: b === undefined ? {} : a, child: fields }); return l }
 require(${JSON.stringify(MODULE)})${start}(Object.assign({ worker: require('path').join(__dirname, 'app.js'), logger }, ${options}))
 `
@@ -46,7 +47,7 @@ test('.start, no logger, numWorkers as a string and as a function, workerEnviron
 })
 
 for (const [signal, options] of [['SIGUSR2', '{}'], ['SIGHUP', '{ restartSignal: "SIGHUP" }']]) {
-  test(`${signal}: a restart that loses nothing`, async (t) => {
+  reloads(`${signal}: a restart that loses nothing`, async (t) => {
     const { c, port, dir } = await begin(t, options)
     await c.logs('Cluster ready')
     const l = load(t, port)
@@ -62,18 +63,19 @@ for (const [signal, options] of [['SIGUSR2', '{}'], ['SIGHUP', '{ restartSignal:
   })
 }
 
-test('a request of 8 s is finished in a restart (before: cut at 5.4 s)', async (t) => {
+reloads('a request of 8 s is finished in a restart (before: cut at 5.4 s)', async (t) => {
   const { c, port } = await begin(t, '{ numWorkers: 1 }')
   await c.logs('Cluster ready')
   const slow = get(port, '/?ms=8000')
-  await get(port)
+  const { pid } = await get(port)
   process.kill(c.pid, 'SIGUSR2')
   await c.logs('Restart requested')
-  assert.strictEqual((await slow).version, 'one')
+  assert.strictEqual((await slow).pid, pid)
   await c.logs('Restart complete')
+  assert.notStrictEqual((await get(port)).pid, pid)
 })
 
-test('a replacement that never listens or crashes does not wedge it (before: for ever)', async (t) => {
+reloads('a replacement that crashes does not wedge it (before: for ever)', async (t) => {
   const { c, port, dir } = await begin(t, '{ numWorkers: 1 }')
   await c.logs('Cluster ready')
   fs.writeFileSync(path.join(dir, 'app.js'), 'process.exit(1)')
@@ -86,7 +88,22 @@ test('a replacement that never listens or crashes does not wedge it (before: for
   assert.strictEqual((await get(port)).version, 'two')
 })
 
-test('a restart during a restart is ignored, and said', async (t) => {
+reloads('a replacement that never listens fails the restart, and the next one works (before: none)', async (t) => {
+  const { c, port, dir } = await begin(t, '{ readyTimeout: 1 }')
+  await c.logs('Cluster ready')
+  const l = load(t, port)
+  fs.writeFileSync(path.join(dir, 'app.js'), 'setInterval(() => {}, 1e3)')
+  process.kill(c.pid, 'SIGUSR2')
+  assert.match((await c.logs('Restart failed, the workers before serve on')).fields.err, /not ready within 1s/)
+  assert.strictEqual((await get(port)).version, 'one')
+  fs.writeFileSync(path.join(dir, 'app.js'), server('two'))
+  process.kill(c.pid, 'SIGUSR2')
+  await c.logs('Restart complete')
+  assert.strictEqual((await get(port)).version, 'two')
+  await l.nothingLost()
+})
+
+reloads('a restart during a restart is ignored, and said', async (t) => {
   const { c } = await begin(t, '{}', server('one').replace('.listen(', '.listen(').replace('http.createServer', 'const wait = Date.now() + 300; while (Date.now() < wait); http.createServer'))
   await c.logs('Cluster ready')
   process.kill(c.pid, 'SIGUSR2')
@@ -112,7 +129,7 @@ test('a crash at boot is tried again with growing waits (before: 43 forks in 3 s
   assert.ok(Date.now() - began > 1500, 'three starts within a moment')
 })
 
-test('SIGTERM drains and ends with 0, also after a restart and a crash (before: 10 s and 1)', async (t) => {
+reloads('SIGTERM drains and ends with 0, also after a restart and a crash (before: 10 s and 1)', async (t) => {
   const { c, port } = await begin(t)
   await c.logs('Cluster ready')
   process.kill(c.pid, 'SIGUSR2')
@@ -128,11 +145,50 @@ test('SIGTERM drains and ends with 0, also after a restart and a crash (before: 
   assert.ok(c.count('Shutdown requested') && c.count('Cluster shutdown cleanly'))
 })
 
-test('a worker that ignores SIGTERM is killed (before: never)', async (t) => {
+reloads('a worker that ignores SIGTERM is killed (before: never), and that is said; how workers end is, too', async (t) => {
   const { c, port } = await begin(t, '{ numWorkers: 1 }', server('one', 'process.on("SIGTERM", () => {}); setInterval(() => {}, 1000)'))
   await c.logs('Cluster ready')
   const { pid } = await get(port)
   process.kill(c.pid, 'SIGUSR2')
   await c.logs('Restart complete')
   await gone([pid])
+  assert.deepStrictEqual((await c.logs('Stopping worker')).fields, { state: 'restarting' })
+  for (const msg of ['Disconnecting worker', 'Killing worker', 'Hard-killing worker as it did not die gracefully']) {
+    const said = await c.logs(msg)
+    assert.deepStrictEqual([said.level, said.child.workerPid], ['debug', pid], msg)
+  }
+  assert.deepStrictEqual((await c.logs('Worker exited')).fields, { code: null, signal: 'SIGKILL' })
+})
+
+test('an end with a code of its own is said, and beforeFork is called for what comes instead', async (t) => {
+  const { c } = await begin(t, '{ numWorkers: 1, beforeFork: () => say({ name: "fork" }) }', server('one', 'process.on("message", () => {}); setTimeout(() => process.exit(5), 500)'))
+  await c.logs('Cluster ready')
+  assert.deepStrictEqual((await c.logs('Worker exited')).fields, { code: 5, signal: null })
+  await c.until('a second fork', () => c.said.filter((m) => m.name === 'fork').length === 2)
+})
+
+test('beforeFork is called for the replacement that a worker asks for', async (t) => {
+  const { c, port } = await begin(t, '{ numWorkers: 1, beforeFork: () => say({ name: "fork" }) }', server('one', 'process.on("SIGUSR1", () => process.send({ event: "request-restart" }))'))
+  await c.logs('Cluster ready')
+  const { pid } = await get(port)
+  process.kill(pid, 'SIGUSR1')
+  await c.logs('Worker dying')
+  await c.logs('Worker exited')
+  assert.strictEqual(c.said.filter((m) => m.name === 'fork').length, 2)
+  assert.strictEqual(c.count('Creating new worker'), 2)
+  assert.notStrictEqual((await get(port)).pid, pid)
+})
+
+reloads('kill -9 of the master: nothing is lost, and it restarts after it', async (t) => {
+  const { c, port, dir } = await begin(t)
+  await c.logs('Cluster ready')
+  const l = load(t, port)
+  await l.atLeast(30)
+  process.kill(masterOf(c.pid).master, 'SIGKILL')
+  await l.atLeast(30)
+  fs.writeFileSync(path.join(dir, 'app.js'), server('two'))
+  process.kill(c.pid, 'SIGUSR2')
+  await c.logs('Restart complete')
+  assert.strictEqual((await get(port)).version, 'two')
+  await l.nothingLost()
 })

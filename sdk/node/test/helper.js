@@ -2,6 +2,7 @@
 // What the suites share: a caller's program in a process of its own, servers for it
 // to run, and a load that counts every request that fails, with no retries.
 const { spawn } = require('child_process')
+const test = require('node:test')
 const assert = require('assert')
 const fs = require('fs')
 const http = require('http')
@@ -10,6 +11,11 @@ const os = require('os')
 const path = require('path')
 
 const root = path.join(__dirname, '..')
+const PATIENCE_MS = Number(process.env.HANDOFF_TEST_PATIENCE_MS || 30000) // for failure only
+
+// reloads is a case that must fail where nothing ever reloads (never-reloads.js): the
+// control goes by its name.
+const reloads = (name, f) => test(name + ' [reloads]', f)
 
 // folder makes a temporary folder with files in it, which goes with the test.
 function folder (t, files) {
@@ -19,7 +25,7 @@ function folder (t, files) {
   return dir
 }
 
-let next = 33000 + process.pid % 10000
+let next = process.pid * 131 // suites that run at the same time have ports of their own
 function freePort () {
   return new Promise((resolve) => {
     const port = 10000 + (next++ % 10000)
@@ -50,7 +56,7 @@ function caller (t, dir, source, env = {}) {
   child.on('message', (m) => { c.said.push(m); look() })
   c.exited = new Promise((resolve) => child.on('exit', (code, signal) => { c.code = code; c.signal = signal; resolve({ code, signal }); look() }))
   c.until = (what, ok) => new Promise((resolve, reject) => {
-    const late = setTimeout(() => { waiting.delete(f); reject(new Error(`no ${what} within 30 s\nsaid ${JSON.stringify(c.said)}\n${c.out}`)) }, 30000)
+    const late = setTimeout(() => { waiting.delete(f); reject(new Error(`no ${what} within ${PATIENCE_MS} ms\nsaid ${JSON.stringify(c.said)}\n${c.out}`)) }, PATIENCE_MS)
     const f = () => {
       const v = ok()
       if (v === undefined || v === false) {
@@ -82,9 +88,9 @@ function caller (t, dir, source, env = {}) {
   return c
 }
 
-function get (port, url = '/', timeout = 15000) {
+function get (port, url = '/', { timeout = 15000, agent = false } = {}) {
   return new Promise((resolve, reject) => {
-    const req = http.get({ host: '127.0.0.1', port, path: url, agent: false, timeout }, (res) => {
+    const req = http.get({ host: '127.0.0.1', port, path: url, agent, timeout }, (res) => {
       let body = ''
       res.on('data', (d) => { body += d })
       res.on('error', reject)
@@ -98,21 +104,25 @@ function get (port, url = '/', timeout = 15000) {
   })
 }
 
-// load sends requests over new connections until it is stopped, or the test ends.
-function load (t, port, clients = 8) {
-  const l = { done: 0, failed: [], versions: new Set() }
+// load sends requests until it is stopped, or the test ends: of some clients over new
+// connections, of others over one that each keeps. Nothing is tried twice.
+function load (t, port, { clients = 4, keepAlive = 4 } = {}) {
+  const l = { done: 0, kept: 0, failed: [], versions: new Set() }
   let stopped = false
   t.after(() => { stopped = true })
-  const all = Array.from({ length: clients }, async () => {
+  const all = Array.from({ length: clients + keepAlive }, async (_, i) => {
+    const agent = i < keepAlive && new http.Agent({ keepAlive: true, maxSockets: 1 })
     while (!stopped) {
       try {
-        const answer = await get(port)
+        const answer = await get(port, '/', { agent })
         l.versions.add(answer.version)
         l.done++
+        if (agent) l.kept++
       } catch (err) {
-        l.failed.push(err.code || err.message)
+        l.failed.push((err.code || err.message) + (agent ? ' on a kept connection' : ''))
       }
     }
+    if (agent) agent.destroy()
   })
   l.atLeast = async (n) => { const end = l.done + n; while (!stopped && l.done + l.failed.length < end) await new Promise((resolve) => setTimeout(resolve, 5)) }
   l.stop = async () => {
@@ -124,6 +134,7 @@ function load (t, port, clients = 8) {
     await l.stop()
     assert.deepStrictEqual(l.failed, [], `${l.failed.length} of ${l.done + l.failed.length} requests failed`)
     assert.ok(l.done > 20, `${l.done} requests are too few`)
+    assert.ok(keepAlive === 0 || l.kept > 10, `${l.kept} requests on kept connections are too few`)
     return l
   }
   return l
@@ -136,7 +147,7 @@ const alive = (pid) => {
 
 // gone waits until processes have ended.
 async function gone (pids) {
-  for (const end = Date.now() + 30000; Date.now() < end;) {
+  for (const end = Date.now() + PATIENCE_MS; Date.now() < end;) {
     if (!pids.some(alive)) return
     await new Promise((resolve) => setTimeout(resolve, 20))
   }
@@ -161,4 +172,4 @@ function masterOf (pid) {
   return {}
 }
 
-module.exports = { root, folder, freePort, server, caller, get, load, alive, gone, children, masterOf }
+module.exports = { root, reloads, folder, freePort, server, caller, get, load, alive, gone, children, masterOf }

@@ -1,9 +1,13 @@
 'use strict'
-// A control: recluster's interface with a reload that does nothing. Each case of a
-// reload must fail against it.
-const real = require('../recluster.js')
-module.exports = (file, opt) => {
-  const b = real(file, opt)
-  b.reload = (cb) => cb && process.nextTick(cb)
-  return b
+// A control: a drop-in (HANDOFF_TEST_OF) under which nothing ever reloads. Each case of
+// a reload must fail against it, and no other.
+const { Master } = require('../lib/master')
+
+Master.prototype.reload = async () => {}
+const start = Master.prototype.start
+Master.prototype.start = function () {
+  // What handoff does by itself, when files change.
+  if (this.options.folder !== undefined) this.options.flags = [...(this.options.flags || []), '--watch-delay=10h']
+  return start.call(this)
 }
+module.exports = require('../' + process.env.HANDOFF_TEST_OF)

@@ -3,8 +3,9 @@
 const test = require('node:test')
 const assert = require('assert')
 const fs = require('fs')
+const os = require('os')
 const path = require('path')
-const { root, folder, freePort, server, caller, get, load, gone, masterOf } = require('./helper')
+const { root, reloads, folder, freePort, server, caller, get, load, gone, masterOf } = require('./helper')
 
 const MODULE = process.env.HANDOFF_TEST_MODULE || path.join(root, 'recluster.js')
 const head = (options) => `
@@ -19,13 +20,15 @@ on('stop', () => b.stop())
 on('state', () => say({ name: 'state', workers: b.workers().length, active: Object.values(b.activeWorkers()).filter((w) => w && w.id).length, length: b.activeWorkers().length }))
 on('send', (m) => b.workers()[0].send(m))
 on('kill', (s) => b.workers()[0].kill(s))
+b.on('exit', (w) => say({ name: 'replaced', pid: w.process.pid, replaced: w._rc_isReplaced }))
 process.on('SIGUSR2', () => b.reload((err) => say({ name: 'reloaded', err: err && err.message })))
 b.run()
 `
 
-async function begin (t, options, app = server('one'), env = {}) {
+async function begin (t, options, app = server('one'), env = {}, prepare = () => {}) {
   const port = await freePort()
   const dir = folder(t, { 'app.js': app })
+  prepare(dir)
   const c = caller(t, dir, head(options), { PORT: String(port), ...env })
   return { port, dir, c }
 }
@@ -57,16 +60,17 @@ test('readyWhen started', async (t) => {
 })
 
 test('readyWhen ready, with the message as the argument', async (t) => {
-  const { c, port } = await begin(t, '{ workers: 1, readyWhen: "ready" }', server('one', 'setTimeout(() => process.send({ cmd: "ready", warm: 7 }), 200)'))
+  const { c, port } = await begin(t, '{ workers: 1, readyWhen: "ready" }', server('one', 'process.on("message", (m) => { if (m === "warm up") process.send({ cmd: "ready", warm: 7 }) })'))
   const listening = c.hears('listening')
   await listening
   assert.ok(!c.said.some((m) => m.name === 'ready'))
+  c.do('send', 'warm up')
   const [r] = await ready(c, 1)
   assert.strictEqual(r.a.warm, 7)
   assert.strictEqual((await get(port)).version, 'one')
 })
 
-test('reload: nothing is lost, the callback means new ready and old gone', async (t) => {
+reloads('reload: nothing is lost, the callback means new ready and old gone', async (t) => {
   const { port, dir, c } = await begin(t, '{ workers: 2, timeout: 5 }')
   await ready(c, 2)
   const l = load(t, port)
@@ -82,7 +86,7 @@ test('reload: nothing is lost, the callback means new ready and old gone', async
   await l.nothingLost()
 })
 
-test('reload by the user\'s own USR2 handler', async (t) => {
+reloads('reload by the user\'s own USR2 handler', async (t) => {
   const { port, dir, c } = await begin(t, '{ workers: 2, timeout: 5 }')
   await ready(c, 2)
   fs.writeFileSync(path.join(dir, 'app.js'), server('two'))
@@ -91,7 +95,7 @@ test('reload by the user\'s own USR2 handler', async (t) => {
   assert.strictEqual((await get(port)).version, 'two')
 })
 
-test('overlapping reloads: nothing is refused (recluster: 67 of 625)', async (t) => {
+reloads('overlapping reloads: nothing is refused (recluster: 67 of 625)', async (t) => {
   const { port, dir, c } = await begin(t, '{ workers: 2, timeout: 5 }')
   await ready(c, 2)
   const l = load(t, port)
@@ -106,7 +110,7 @@ test('overlapping reloads: nothing is refused (recluster: 67 of 625)', async (t)
   await l.nothingLost()
 })
 
-test('reload onto broken code: an error, the old serves on, a later reload works', async (t) => {
+reloads('reload onto broken code: an error, the old serves on, a later reload works', async (t) => {
   const { port, dir, c } = await begin(t, '{ workers: 2, timeout: 5, respawn: 0.05 }')
   await ready(c, 2)
   const l = load(t, port)
@@ -123,7 +127,7 @@ test('reload onto broken code: an error, the old serves on, a later reload works
   await l.nothingLost()
 })
 
-test('a request that takes long is finished in a reload, within the timeout', async (t) => {
+reloads('a request that takes long is finished in a reload, within the timeout', async (t) => {
   const { port, dir, c } = await begin(t, '{ workers: 2, timeout: 10 }')
   await ready(c, 2)
   const slow = get(port, '/?ms=2000')
@@ -133,6 +137,105 @@ test('a request that takes long is finished in a reload, within the timeout', as
   await c.hears('reloaded')
   assert.strictEqual((await slow).version, 'one')
   assert.strictEqual((await get(port)).version, 'two')
+})
+
+reloads('a reload without a timeout given finishes what takes 1.5 s (recluster: ECONNRESET)', async (t) => {
+  const { port, dir, c } = await begin(t, '{ workers: 2 }')
+  const before = (await ready(c, 2)).map((r) => r.pid)
+  const slow = get(port, '/?ms=1500')
+  await get(port)
+  fs.writeFileSync(path.join(dir, 'app.js'), server('two'))
+  c.do('reload')
+  assert.strictEqual((await c.hears('reloaded')).err, undefined)
+  const { version, pid } = await slow
+  assert.strictEqual(version, 'one')
+  assert.ok(before.includes(pid))
+  assert.strictEqual((await get(port)).version, 'two')
+})
+
+reloads('a reload onto code that is never ready: an error, the old serves on, the next one works', async (t) => {
+  const { port, dir, c } = await begin(t, '{ workers: 2, readyTimeout: 1 }')
+  await ready(c, 2)
+  const l = load(t, port)
+  fs.writeFileSync(path.join(dir, 'app.js'), 'setInterval(() => {}, 1e3)')
+  c.do('reload')
+  assert.match((await c.hears('reloaded')).err, /the old serves on: not ready within 1s/)
+  assert.strictEqual((await get(port)).version, 'one')
+  fs.writeFileSync(path.join(dir, 'app.js'), server('two'))
+  c.do('reload')
+  assert.strictEqual((await c.hears('reloaded')).err, undefined)
+  assert.strictEqual((await get(port)).version, 'two')
+  await l.nothingLost()
+})
+
+reloads('retired workers: disconnect before exit, _rc_isReplaced', async (t) => {
+  const { c } = await begin(t, '{ workers: 2 }')
+  const old = (await ready(c, 2)).map((r) => r.pid)
+  c.do('reload')
+  await c.hears('reloaded')
+  for (const pid of old) {
+    const of = c.said.filter((m) => m.pid === pid && ['disconnect', 'exit', 'replaced'].includes(m.name))
+    assert.deepStrictEqual(of.map((m) => m.name), ['disconnect', 'exit', 'replaced'])
+    assert.strictEqual(of[2].replaced, true)
+  }
+  assert.ok(!/must be replaced/.test(c.out))
+})
+
+reloads('a symlink as the file is followed at a reload', async (t) => {
+  const point = (dir, to) => {
+    fs.symlinkSync(to, path.join(dir, 'new'))
+    fs.renameSync(path.join(dir, 'new'), path.join(dir, 'app.js'))
+  }
+  const { port, dir, c } = await begin(t, '{ workers: 1 }', server('one'), {}, (dir) => {
+    fs.renameSync(path.join(dir, 'app.js'), path.join(dir, 'one.js'))
+    fs.writeFileSync(path.join(dir, 'two.js'), server('two'))
+    point(dir, 'one.js')
+  })
+  await ready(c, 1)
+  assert.strictEqual((await get(port)).version, 'one')
+  point(dir, 'two.js')
+  c.do('reload')
+  assert.strictEqual((await c.hears('reloaded')).err, undefined)
+  assert.strictEqual((await get(port)).version, 'two')
+})
+
+test('workers: as many as there are CPUs, where nothing is said', async (t) => {
+  const { c } = await begin(t, '{}')
+  await ready(c, os.cpus().length)
+  c.do('state')
+  assert.deepStrictEqual(await c.hears('state'), { name: 'state', workers: os.cpus().length, active: os.cpus().length, length: os.cpus().length })
+})
+
+test('a logger of one\'s own; log: {} is silent', async (t) => {
+  const own = await begin(t, '{ workers: 1, respawn: 0.1, logger: { log: (...args) => say({ name: "logged", args }) } }')
+  await ready(own.c, 1)
+  own.c.do('kill', 'SIGKILL')
+  const { args } = await own.c.hears('logged')
+  assert.match(args[0], /must be replaced, respawning in$/)
+  assert.strictEqual(typeof args[1], 'number')
+  assert.ok(!/must be replaced/.test(own.c.out))
+  const none = await begin(t, '{ workers: 1, respawn: 0.1, log: {} }')
+  await ready(none.c, 1)
+  none.c.do('kill', 'SIGKILL')
+  await ready(none.c, 1)
+  assert.ok(!/must be replaced/.test(none.c.out))
+})
+
+test('backoff: the waits grow, and the cap holds (recluster: 2, 4, 8 s and more, 10 s between each, with a cap of 10)', async (t) => {
+  const { c } = await begin(t, '{ workers: 4, respawn: 0.1, backoff: 0.4 }', 'process.exit(3)')
+  for (let i = 0; i < 20; i++) await c.hears('exit')
+  await c.until('20 lines', () => (c.out.match(/respawning in \d+/g) || []).length >= 20)
+  const waits = c.out.match(/respawning in \d+/g).map((s) => Number(s.split(' ')[2]))
+  assert.ok(Math.max(...waits) <= 400, waits.join())
+  assert.ok(waits.includes(200) && waits.includes(400), waits.join())
+})
+
+test('a file that is not there at the first start is tried again, as a crash is', async (t) => {
+  const { c, dir, port } = await begin(t, '{ workers: 1, respawn: 0.05, log: {} }', '', {}, (dir) => fs.unlinkSync(path.join(dir, 'app.js')))
+  for (let i = 0; i < 4; i++) await c.hears('exit') // more than a reload would be given
+  fs.writeFileSync(path.join(dir, 'app.js'), server('mended'))
+  await c.hears('ready')
+  await get(port)
 })
 
 test('a crash: exit with code and signal, the log line, one replacement', async (t) => {
@@ -164,7 +267,7 @@ test('a first start that fails is tried for ever, and works when the file is men
 })
 
 test('{cmd: disconnect}: replaced first, then it goes; nothing is lost', async (t) => {
-  const { c, port } = await begin(t, '{ workers: 2, timeout: 0.5, respawn: 0.01 }', server('one', 'process.on("message", (m) => { if (m === "leave") { process.send({ cmd: "disconnect" }); setInterval(() => {}, 1000) } })'))
+  const { c, port } = await begin(t, '{ workers: 2, timeout: 2, respawn: 0.01 }', server('one', 'process.on("message", (m) => { if (m === "leave") { process.send({ cmd: "disconnect" }); setInterval(() => {}, 1000) } })'))
   await ready(c, 2)
   const l = load(t, port)
   await l.atLeast(30)
@@ -204,7 +307,7 @@ test('stop: nobody is replaced any more, nothing is told', async (t) => {
   assert.ok(!c.said.some((m) => m.name === 'exit'))
 })
 
-test('a worker that ignores SIGTERM is killed', async (t) => {
+reloads('a worker that ignores SIGTERM is killed', async (t) => {
   const { c } = await begin(t, '{ workers: 1, timeout: 0.2 }', server('one', 'process.on("SIGTERM", () => {}); setInterval(() => {}, 1000)'))
   const [old] = await ready(c, 1)
   c.do('reload')
@@ -212,7 +315,7 @@ test('a worker that ignores SIGTERM is killed', async (t) => {
   await gone([old.pid])
 })
 
-test('kill -9 of the master: nothing is lost, and the caller goes on', async (t) => {
+reloads('kill -9 of the master: nothing is lost, and the caller goes on', async (t) => {
   const { c, port, dir } = await begin(t, '{ workers: 2, timeout: 5 }')
   await ready(c, 2)
   const l = load(t, port)
@@ -236,10 +339,19 @@ test('kill -9 of the caller: everything goes with it', async (t) => {
   await gone([...pids, keeper, master])
 })
 
-test('kill -9 of the keeper: an error, and everything ends', async (t) => {
-  const { c } = await begin(t, '{ workers: 2 }')
-  const pids = (await ready(c, 2)).map((r) => r.pid)
-  const { keeper, master } = masterOf(c.pid)
-  process.kill(keeper, 'SIGKILL')
-  await gone([...pids, keeper, master])
+test('kill -9 of the keeper: an error, or a line of the log, and everything ends', async (t) => {
+  for (const listens of [true, false]) {
+    const { c } = await begin(t, '{ workers: 2 }' + (listens ? '); b.on("error", (err) => say({ name: "error", message: err.message })' : ''))
+    const pids = (await ready(c, 2)).map((r) => r.pid)
+    const { keeper, master } = masterOf(c.pid)
+    process.kill(keeper, 'SIGKILL')
+    if (listens) assert.match((await c.hears('error')).message, /handoff was killed by SIGKILL/)
+    else await c.until('the log', () => /recluster: the workers have ended, nobody starts them any more: handoff was killed by SIGKILL/.test(c.out))
+    await gone([...pids, keeper, master])
+  }
+})
+
+test('handoff cannot start: a line of the log says so', async (t) => {
+  const { c } = await begin(t, '{ workers: 1 }', server('one'), { HANDOFF_BIN: '/bin/false' })
+  await c.until('the log', () => /recluster: the workers have ended, nobody starts them any more: handoff ended with code 1/.test(c.out))
 })

@@ -96,7 +96,7 @@ for (const [name, flags, command] of [['node', [], []], ['bind (behind a shell)'
     `, ['-n', '1', '--drain-timeout', '10s', ...flags], command)
     const first = await s.event('cluster.started')
     assert.ok(first)
-    const l = load(t, s.port, 4)
+    const l = load(t, s.port)
     const { pid } = await get(s.port)
     await s.reload()
     await s.until('drained', () => s.out.includes('drained ' + pid))

@@ -3,7 +3,9 @@ import sdk = require('@handoff/node')
 import recluster = require('@handoff/node/recluster')
 import clusterMaster = require('@handoff/node/cluster-master')
 import dutchMaster = require('@handoff/node/dutch-master')
+import RackMan = require('@handoff/node/rackman')
 import sticky = require('@handoff/node/sticky-listen')
+import '@handoff/node/preload'
 import http = require('http')
 
 const slot: number = sdk.slot
@@ -44,9 +46,22 @@ dutchMaster.start({ worker: 'server.js' })
 // @ts-expect-error
 dutchMaster({ numWorkers: 2 })
 
+dutchMaster({ worker: 'server.js', readyTimeout: '90s' })
+
+const rack = new RackMan('/srv/web', 'v12')
+rack.on('modified', (file, change) => { const c: 'created' | 'changed' | 'removed' = change; return [file, c] })
+rack.on('workerCrashed', (manager, worker) => { const port: number = manager.port; return [port, manager.status === 'Offline', worker.process.pid] })
+rack.restartWorker(3000)
+rack.reload((err) => err && err.message)
+const deployed: Promise<string> = new RackMan.Admin('/srv/web').deploy('.', 'v13', { force: true })
+// @ts-expect-error
+new RackMan()
+// @ts-expect-error
+rack.restartWorker()
+
 const balancer = sticky.createBalancer({ activeWorkers: b.activeWorkers })
 balancer.listen(8080, () => balancer.address()?.port)
 const server: http.Server = sticky.listen(http.createServer())
 // @ts-expect-error
 sticky.createBalancer()
-export { told, pids, length, server }
+export { deployed, told, pids, length, server }
