@@ -162,11 +162,17 @@ func supervise(cfg *config.Run, what program, args []string, asMaster bool) (cod
 	if rackmanLog(cfg) {
 		heard = append(heard, apart(rackmanLines(os.Stdout, os.Stderr, pid, term.IsTerminal(int(os.Stdout.Fd())))))
 	}
-	var tell func([]byte)
+	var tell func([]byte, bool)
 	if cfg.Embedded {
-		log.Told = &logging.Events{Numbered: true}
-		tell = func(line []byte) { log.Told.Write(line) }
-		heard = append(heard, tell)
+		log.Told = &logging.Told{}
+		tell = func(line []byte, wait bool) {
+			if wait {
+				log.Told.Say(line)
+				return
+			}
+			log.Told.Write(line)
+		}
+		heard = append(heard, func(line []byte) { log.Told.Write(line) })
 	}
 	log.Events.Heard = func(line []byte) {
 		for _, f := range heard {
