@@ -410,6 +410,9 @@ func environ(cfg *config.Run, command []string, log *slog.Logger) func([]string)
 	load := preload(cfg, command, log)
 	return func(env []string) []string {
 		env = append(slices.Clone(env), "HANDOFF_DRAIN_SIGNAL="+drainSignal(cfg), "HANDOFF_KEEPALIVE_LINGER="+linger(cfg).String())
+		if self, err := os.Executable(); err == nil && cfg.ContractOf(command) != "node" {
+			env = append(env, node.NotifyVariable+"="+self)
+		}
 		if load != nil {
 			env = load(env)
 		}
@@ -637,11 +640,8 @@ func preload(cfg *config.Run, command []string, log *slog.Logger) func([]string)
 			return env
 		}
 		if cfg.ContractOf(command) != "node" {
-			env = node.EnvironBehind(env, path, drainSignal(cfg), drain)
-			if self, err := os.Executable(); err == nil && cfg.ReadyWhen == "ready" {
-				env = append(env, node.NotifyVariable+"="+self)
-			}
-			return env
+			drain.SayReady = cfg.ReadyWhen == "ready"
+			return node.EnvironBehind(env, path, drainSignal(cfg), drain)
 		}
 		return node.Environ(env, command, path, drain)
 	}
