@@ -111,7 +111,7 @@ on('flood', () => first().send('go'))`)
   assert.deepStrictEqual(await c.hears('count'), { name: 'count', n: 2000, code: 3 })
 })
 
-test('what a master has not come to say before it was killed is made up for', async (t) => {
+test('a caller that was stopped while its worker and its master were killed knows what there is', async (t) => {
   const { c, port } = await begin(t, '{ flags: ["--respawn", "100ms"] }', FLOOD, `
 let n = 0
 m.on('message', () => { if (n++ === 10) { say({ name: 'flooded' }); process.kill(process.pid, 'SIGSTOP') } })
@@ -135,6 +135,23 @@ on('flood', () => first().send({ flood: 20000 }))`)
   const done = await c.hears('reloaded')
   assert.strictEqual(done.err, undefined)
   assert.ok(!done.workers.includes(now.pid) && done.workers.length === 1)
+})
+
+test('events that were not heard are made up for from the status', async (t) => {
+  const { c, port } = await begin(t, '{ flags: ["--respawn", "100ms"] }', server('one'), `
+on('deaf', () => { m._heard = () => {}; process.kill(first().process.pid, 'SIGKILL') })
+on('hear', () => { delete m._heard; m._sync() })`)
+  const { pid } = await c.hears('ready')
+  c.do('deaf')
+  let now = { pid }
+  while (now.pid === pid) now = await get(port).catch(() => ({ pid }))
+  c.do('hear')
+  assert.strictEqual((await c.hears('exit')).pid, pid)
+  assert.strictEqual((await c.hears('ready')).pid, now.pid)
+  c.do('state')
+  assert.deepStrictEqual(await c.hears('state'), { name: 'state', workers: [[now.pid, true]], cluster: 1 })
+  c.do('reload')
+  assert.strictEqual((await c.hears('reloaded')).err, undefined)
 })
 
 test('a worker that is busy for 3 s gets 5 000 messages, in order; one that is too large is an error', async (t) => {
