@@ -1,7 +1,6 @@
 package master
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -296,12 +295,15 @@ func (m *Master) attend(w *worker) {
 		// What it said last is on its way and counts (a connection that it
 		// has taken, its last words), unless a child of its own still has
 		// the other ends.
-		patience, cancel := context.WithTimeout(context.Background(), lastWords)
-		defer cancel()
-		for _, end := range []chan struct{}{heard, copied} {
+		// Who hears its messages may take longer.
+		patience := time.NewTicker(lastWords)
+		defer patience.Stop()
+		for open, ends := true, []chan struct{}{heard, copied}; open && len(ends) > 0; {
 			select {
-			case <-end:
-			case <-patience.Done():
+			case <-ends[0]:
+				ends = ends[1:]
+			case <-patience.C:
+				open = w.telling.Load()
 			}
 		}
 		m.post(ended{w.id})

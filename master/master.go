@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -126,8 +127,8 @@ type Config struct {
 	Admin     func(net.Listener, Control) (stop func())
 	AdminAddr string
 	// Tell hears what Node workers say, a line of JSON each, from any goroutine; it
-	// must not block. May be nil.
-	Tell func(line []byte)
+	// may block where wait says so: the worker waits then. May be nil.
+	Tell func(line []byte, wait bool)
 	// Finish is called at the end of everything, when all has been logged; may be nil.
 	Finish func()
 	// Calm is called when a generation serves and little is to do; may be nil.
@@ -205,6 +206,7 @@ type worker struct {
 	last        *tail.Tail                    // of its stderr
 	copied      <-chan struct{}               // closed when its output has ended
 	tell        func(nodeipc.Message, []byte) // of what it says; nil: nobody hears it
+	telling     atomic.Bool                   // tell waits for who hears it
 	began       time.Time
 	dead        bool           // its process is; the rest of it may not be
 	refused     int            // queries

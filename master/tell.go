@@ -36,14 +36,14 @@ type nodeAddress struct {
 }
 
 // teller returns what tells of a worker; nil: nobody is to hear it. It may be called
-// from any goroutine.
+// from any goroutine, but with messages of the program's only from one that may wait.
 func (m *Master) teller(w *worker) func(nodeipc.Message, []byte) {
 	if m.cfg.Tell == nil {
 		return nil
 	}
 	line := told{Slot: w.slot, PID: w.pid, Generation: int(w.gen), Worker: int(w.id)}
 	return func(msg nodeipc.Message, raw []byte) {
-		line := line
+		line, wait := line, false
 		line.Time = time.Now()
 		switch msg := msg.(type) {
 		case nil:
@@ -57,14 +57,35 @@ func (m *Master) teller(w *worker) func(nodeipc.Message, []byte) {
 				line.Address.Address = &msg.Address
 			}
 		case nodeipc.Ready, nodeipc.ReplaceMe, nodeipc.Requests, nodeipc.Other:
-			line.Event, line.Message = "node.message", raw
+			line.Event, line.Message, wait = "node.message", raw, true
 		default:
 			return
 		}
 		if b, err := json.Marshal(line); err == nil {
-			m.cfg.Tell(append(b, '\n'))
+			w.telling.Store(wait)
+			m.cfg.Tell(append(b, '\n'), wait)
+			w.telling.Store(false)
 		}
 	}
+}
+
+// TellStatus puts the status among what is told, as the event cluster.status: in the
+// order of all other events, so that who has missed some knows from when on it has not.
+func (c Control) TellStatus(ctx context.Context) error {
+	return c.do(ctx, func(m *Master) error {
+		if m.cfg.Tell == nil {
+			return refuse("it was not started by a program of yours: nobody is told")
+		}
+		b, err := json.Marshal(struct {
+			Time   time.Time `json:"time"`
+			Event  string    `json:"event"`
+			Status Status    `json:"status"`
+		}{time.Now(), "cluster.status", m.status()})
+		if err == nil {
+			m.cfg.Tell(append(b, '\n'), false)
+		}
+		return err
+	})
 }
 
 // Send sends a message, as JSON, to a Node worker: process.on('message').

@@ -78,6 +78,7 @@ func configured(flags *pflag.FlagSet, cfg *config.Run, args []string, asMaster, 
 	}
 	var file *config.File
 	switch {
+	case cfg.Embedded && dir == "" && given == "": // a file where the caller happens to be is not meant
 	case isMaster && !again && len(inherited.Config) == 0:
 	case isMaster && !again: // as it was when it was read last: a crash puts nothing new into effect
 		file, err = config.ParseFile(string(inherited.Config), inherited.Text)

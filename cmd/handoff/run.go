@@ -162,11 +162,17 @@ func supervise(cfg *config.Run, what program, args []string, asMaster bool) (cod
 	if rackmanLog(cfg) {
 		heard = append(heard, apart(rackmanLines(os.Stdout, os.Stderr, pid, term.IsTerminal(int(os.Stdout.Fd())))))
 	}
-	var tell func([]byte)
+	var tell func([]byte, bool)
 	if cfg.Embedded {
-		log.Told = &logging.Events{Numbered: true}
-		tell = func(line []byte) { log.Told.Write(line) }
-		heard = append(heard, tell)
+		log.Told = &logging.Told{}
+		tell = func(line []byte, wait bool) {
+			if wait {
+				log.Told.Say(line)
+				return
+			}
+			log.Told.Write(line)
+		}
+		heard = append(heard, func(line []byte) { log.Told.Write(line) })
 	}
 	log.Events.Heard = func(line []byte) {
 		for _, f := range heard {
@@ -404,6 +410,9 @@ func environ(cfg *config.Run, command []string, log *slog.Logger) func([]string)
 	load := preload(cfg, command, log)
 	return func(env []string) []string {
 		env = append(slices.Clone(env), "HANDOFF_DRAIN_SIGNAL="+drainSignal(cfg), "HANDOFF_KEEPALIVE_LINGER="+linger(cfg).String())
+		if self, err := os.Executable(); err == nil && cfg.ContractOf(command) != "node" {
+			env = append(env, node.NotifyVariable+"="+self)
+		}
 		if load != nil {
 			env = load(env)
 		}
@@ -631,11 +640,8 @@ func preload(cfg *config.Run, command []string, log *slog.Logger) func([]string)
 			return env
 		}
 		if cfg.ContractOf(command) != "node" {
-			env = node.EnvironBehind(env, path, drainSignal(cfg), drain)
-			if self, err := os.Executable(); err == nil && cfg.ReadyWhen == "ready" {
-				env = append(env, node.NotifyVariable+"="+self)
-			}
-			return env
+			drain.SayReady = cfg.ReadyWhen == "ready"
+			return node.EnvironBehind(env, path, drainSignal(cfg), drain)
 		}
 		return node.Environ(env, command, path, drain)
 	}

@@ -36,6 +36,7 @@ func Serve(l net.Listener, c master.Control, about About) (stop func(follows boo
 	log := about.Log
 	mux := http.NewServeMux()
 	ending := make(chan struct{})
+	numbered := strconv.Itoa(os.Getpid()) + "-" + strconv.FormatInt(time.Now().UnixNano(), 36) // whose numbers those of Told are
 	handle := func(pattern string, f func(ctx context.Context, r *http.Request) (any, error)) {
 		mux.HandleFunc(pattern, func(rw http.ResponseWriter, r *http.Request) {
 			ctx, cancel := context.WithTimeout(r.Context(), askPatience)
@@ -125,8 +126,10 @@ func Serve(l net.Listener, c master.Control, about About) (stop func(follows boo
 			answer(rw, http.StatusConflict, Problem{"it was not started by a program of yours: nobody hears what workers say"})
 			return
 		}
-		rw.Header().Set("Handoff-Master", strconv.Itoa(os.Getpid())) // whose numbers they are
-		stream(rw, r, about.Told, ending)
+		tell(rw, r, about.Told, numbered, ending)
+	})
+	handle("POST /v1/told/status", func(ctx context.Context, _ *http.Request) (any, error) {
+		return map[string]bool{"told": true}, c.TellStatus(ctx)
 	})
 	mux.HandleFunc("GET /v1/logs", func(rw http.ResponseWriter, r *http.Request) {
 		if about.Output == nil {
@@ -194,11 +197,50 @@ func stream(rw http.ResponseWriter, r *http.Request, lines *logging.Events, endi
 	}
 }
 
+// tell writes what the program above is told, from the line after ?after= on, if that
+// is a number of this master's (?of=).
+func tell(rw http.ResponseWriter, r *http.Request, told *logging.Told, numbered string, ending <-chan struct{}) {
+	var n int64
+	if r.FormValue("of") == numbered {
+		n, _ = strconv.ParseInt(r.FormValue("after"), 10, 64)
+	}
+	rw.Header().Set("Content-Type", "text/plain")
+	rw.Header().Set("Handoff-Master", numbered)
+	out := http.NewResponseController(rw)
+	if out.Flush() != nil {
+		return
+	}
+	for {
+		lines, last, more := told.After(n)
+		if len(lines) == 0 {
+			select {
+			case <-more:
+				continue
+			case <-ending: // what was there has been told
+				return
+			case <-r.Context().Done():
+				return
+			}
+		}
+		out.SetWriteDeadline(time.Now().Add(askPatience))
+		for _, line := range lines {
+			if _, err := rw.Write(line); err != nil {
+				return
+			}
+		}
+		if out.Flush() != nil {
+			return
+		}
+		n = last
+		told.Took(n)
+	}
+}
+
 // About is what the control socket tells of besides the master.
 type About struct {
 	Events *logging.Events // of the log
 	Output *logging.Events // what workers write; nil: it is not captured
-	Told   *logging.Events // the events of the log, and what Node workers say; nil: nobody is told
+	Told   *logging.Told   // the events of the log, and what Node workers say; nil: nobody is told
 	Config func() any      // what the service runs by, without secrets
 	Log    *slog.Logger
 }

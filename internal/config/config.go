@@ -183,7 +183,7 @@ func (r *Run) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&r.Only, "only", r.Only, "of PM2's ecosystem file, the app of this `name`")
 	fs.StringVar(&r.PM2Env, "pm2-env", r.PM2Env, "of PM2's ecosystem file, put env_`NAME` over env")
 	fs.BoolVar(&r.NoSteering, "no-steering", false, "do without the kernel's steering program")
-	fs.BoolVar(&r.Embedded, "embedded", false, "end with the process that has started this, try the first generation for ever, and tell what workers say")
+	fs.BoolVar(&r.Embedded, "embedded", false, "end with the process that has started this, try the first generation for ever, tell what workers say, and read a configuration file only where it is named")
 	fs.StringVar(&r.RackVersion, "rack-version", "", "of RackMan's folder, run this `version`, whichever is live")
 	fs.MarkHidden("rack-version")
 	fs.BoolVar(&r.Scratch, "scratch", false, "only try the program: every address is one of loopback's, where nobody else is")

@@ -5,7 +5,6 @@ import (
 	"context"
 	"log/slog"
 	"slices"
-	"strconv"
 	"sync"
 )
 
@@ -15,14 +14,10 @@ type Events struct {
 	// Heard is given each line too; it must not block, nor keep it. Set it before
 	// the first.
 	Heard func(line []byte)
-	// Numbered puts a number and a blank before each line, from 1, in the order that
-	// all readers see: who comes back knows what is new. Set it before the first.
-	Numbered bool
 
 	mu    sync.Mutex // guards all below
 	last  [][]byte
-	size  int   // of last, in bytes
-	seq   int64 // of the last line
+	size  int // of last, in bytes
 	heard map[chan []byte]struct{}
 }
 
@@ -43,9 +38,6 @@ func (e *Events) Write(line []byte) (int, error) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.seq++; e.Numbered {
-		line = append(strconv.AppendInt(nil, e.seq, 10), append([]byte{' '}, line...)...)
-	}
 	e.last, e.size = append(e.last, line), e.size+len(line)
 	for len(e.last) > eventsMost || e.size > sizeMost && len(e.last) > 1 {
 		e.size -= len(e.last[0])

@@ -22,7 +22,7 @@ import (
 type Log struct {
 	*slog.Logger
 	Events  *Events
-	Told    *Events // the events, and what Node workers say; nil: nobody is told
+	Told    *Told   // the events, and what Node workers say; nil: nobody is told
 	Output  *Events // what workers write, where that is captured; nil: it is not
 	level   *slog.LevelVar
 	path    string

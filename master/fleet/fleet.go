@@ -57,7 +57,7 @@ type Config struct {
 	Watchdog     time.Duration // in which a worker that serves must ping; 0: it need not
 	DrainSpread  time.Duration // over which the drains of workers that retire together are spread
 	MaxAge       time.Duration // of serving, after which a worker is replaced; 0: never
-	Patient      bool          // the first generation is never given up
+	Patient      bool          // the first generation is never given up, and ReadyTimeout is for reloads alone
 	ReloadEvery  time.Duration // after the last reload, the next one; 0: never
 }
 
@@ -343,7 +343,7 @@ const extendMost = time.Hour
 // extend gives a worker that starts or drains more time.
 func (f *Fleet) extend(e Extend) {
 	w := f.worker(e.ID)
-	if w == nil || w.seems && w.Phase == Starting || w.Phase != Starting && (w.Phase != Draining || w.asked != askedDrain || w.drained) {
+	if w == nil || w.deadline.IsZero() || w.seems && w.Phase == Starting || w.Phase != Starting && (w.Phase != Draining || w.asked != askedDrain || w.drained) {
 		return
 	}
 	if by := f.now.Add(min(e.By, extendMost)); by.After(w.deadline) {

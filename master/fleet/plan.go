@@ -380,10 +380,11 @@ func (f *Fleet) fill(slot int, gen Gen) bool {
 		return false
 	}
 	f.lastID++
-	f.workers = append(f.workers, &Worker{
-		ID: f.lastID, Slot: slot, Gen: gen, extra: f.lit(slot),
-		started: f.now, deadline: f.now.Add(f.cfg.ReadyTimeout),
-	})
+	w := &Worker{ID: f.lastID, Slot: slot, Gen: gen, extra: f.lit(slot), started: f.now}
+	if !f.cfg.Patient || f.live != 0 && gen != f.live { // who is patient gives up reloads alone
+		w.deadline = f.now.Add(f.cfg.ReadyTimeout)
+	}
+	f.workers = append(f.workers, w)
 	f.do(Spawn{ID: f.lastID, Slot: slot, Gen: gen})
 	return true
 }

@@ -172,6 +172,8 @@ func parseConfig(t *testing.T, words []string) Config {
 		switch {
 		case k == "strategy":
 			c.Strategy = map[string]Strategy{"all": All, "slot": Slot}[v]
+		case w == "patient":
+			c.Patient = true
 		case durations[k] != nil:
 			*durations[k], err = time.ParseDuration(v)
 		case numbers[k] != nil:

@@ -20,10 +20,29 @@ function say (message, notice) {
     return true
   }
   if (isHandoff && notifier && env.NOTIFY_SOCKET) {
-    spawn(notifier, ['notify', notice], { stdio: 'ignore' }).on('error', () => {}).unref()
+    notices.set(notice.split('=')[0], notice)
+    notify()
     return true
   }
   return false
+}
+
+const COUNT = 'X_REQUESTS'
+const COUNT_MS = 1000 // from one count of requests to the next, at least
+const notices = new Map() // what is to be said next, by its word: the last counts
+let notifying = false
+let counted = null // the time until the next count
+
+// notify has it said, by one process at a time.
+function notify () {
+  const word = [...notices.keys()].find((w) => w !== COUNT || !counted)
+  if (notifying || !word) return
+  if (word === COUNT) counted = setTimeout(() => { counted = null; notify() }, COUNT_MS).unref()
+  notifying = true
+  const child = spawn(notifier, ['notify', notices.get(word)], { stdio: 'ignore' })
+  notices.delete(word)
+  const again = () => { notifying = false; notify() }
+  child.once('error', again).once('exit', again).unref()
 }
 
 // ready says that the worker is warm, where handoff waits for it (--ready-when ready).
@@ -67,8 +86,33 @@ function listen () {
       state.pending.then(() => { if (process.connected) disconnect.call(process) })
     }
   } else {
-    process.on('SIG' + (env.HANDOFF_DRAIN_SIGNAL || 'TERM').replace(/^SIG/, ''), begin)
+    process.prependListener(SIGNAL, signalled)
   }
+}
+
+const SIGNAL = 'SIG' + (env.HANDOFF_DRAIN_SIGNAL || 'TERM').replace(/^SIG/, '')
+
+// signalled: who listens to a signal takes its own effect away. Where nobody else does,
+// the program or the preload, it is raised again after the hooks; a second one, which
+// comes when the drain timeout is over, at once.
+function signalled () {
+  const alone = () => process.listenerCount(SIGNAL) === 1
+  const raise = () => {
+    process.removeListener(SIGNAL, signalled)
+    process.kill(process.pid, SIGNAL)
+  }
+  if (state.began) {
+    if (alone()) raise()
+    else process.removeListener(SIGNAL, signalled)
+    return
+  }
+  const mine = alone() // now: a listener for once is gone later
+  begin()
+  const after = () => {
+    if (state.pending) state.pending.then(after)
+    else if (mine && alone()) raise()
+  }
+  after()
 }
 
 function begin () {

@@ -124,6 +124,7 @@ type Drain struct {
 	Websocket int           // code of the close frame that websockets get: 1001, 1012; 0: they are the program's
 	Spread    time.Duration // of the closes of one worker's websockets
 	Emit      string        // a signal whose listeners in the program are called, where a channel orders the drain; "": none
+	SayReady  bool          // behind a launcher: process.send of {cmd: 'ready'} is passed on
 }
 
 func (d Drain) environ(env []string) []string {
@@ -137,8 +138,8 @@ func (d Drain) environ(env []string) []string {
 	return env
 }
 
-// NotifyVariable names the program that the preload runs, behind a launcher, when
-// the program says that it is ready: handoff itself.
+// NotifyVariable names the program that preload and SDK run, behind a launcher, when
+// the program has something to say: handoff itself.
 const NotifyVariable = "HANDOFF_PRELOAD_NOTIFY"
 
 // EnvironBehind adds to env what loads the preload into whatever node processes
@@ -153,6 +154,9 @@ func EnvironBehind(env []string, path, signal string, d Drain) []string {
 			continue
 		}
 		out = append(out, kv)
+	}
+	if d.SayReady {
+		out = append(out, "HANDOFF_PRELOAD_READY=1")
 	}
 	return append(d.environ(out), "NODE_OPTIONS="+options, "HANDOFF_PRELOAD_SIGNAL=SIG"+strings.TrimPrefix(signal, "SIG"))
 }

@@ -22,6 +22,9 @@
 // which notes servers, HTTP/2 sessions and upgraded sockets (all servers inherit it);
 // with --max-requests also emit of http.Server and https.Server.
 //
+// A program may require it itself, as its first line, under --no-preload; of several
+// copies the first does it all.
+//
 // Touched: net.Server.prototype.emit, the handle below an HTTP/2 session's socket
 // (process.binding('stream_wrap'), undocumented; Node 18-26), http.ServerResponse.prototype.writeHead, http.Server.prototype and
 // https.Server.prototype.closeIdleConnections (Node >= 18.2; before, Node leaves
@@ -30,7 +33,8 @@
 const LINGER = 'HANDOFF_PRELOAD_LINGER_MS'
 const OPTIONS = 'HANDOFF_PRELOAD_NODE_OPTIONS'
 const SIGNAL = 'HANDOFF_PRELOAD_SIGNAL' // behind a launcher: what tells us to drain
-const NOTIFY = 'HANDOFF_PRELOAD_NOTIFY' // behind a launcher, where ready is waited for: the program that says it
+const NOTIFY = 'HANDOFF_PRELOAD_NOTIFY' // behind a launcher: the program that says something for us
+const READY = 'HANDOFF_PRELOAD_READY' // ready is waited for
 const REQUESTS = 'HANDOFF_MAX_REQUESTS' // that are served, before the worker is replaced
 const WEBSOCKET = 'HANDOFF_PRELOAD_WEBSOCKET' // the code of a close, and ms over which the closes are spread
 const EMIT = 'HANDOFF_PRELOAD_EMIT' // a signal whose listeners are called in the drain
@@ -38,15 +42,17 @@ const GOAWAY_MS = 300 // between the two steps
 const RECHECK_MS = 250
 const EXIT_MS = 2000 // for the exit, after the last connection has ended
 
+const ATTACHED = Symbol.for('handoff.preload') // several copies may be required: the injected one, and the package's
+
 const linger = process.env[LINGER]
 const emitted = process.env[EMIT]
 const websocket = (process.env[WEBSOCKET] || '').split(',').map(Number)
 if (linger !== undefined && process.env[SIGNAL]) {
   // The launcher's children are the ones meant, so the environment stays.
-  if (require('worker_threads').isMainThread) {
+  once(() => {
     attachBehind(Number(linger), process.env[SIGNAL])
-    if (process.env[NOTIFY] && process.env.NOTIFY_SOCKET && !process.send) sayReady(process.env[NOTIFY])
-  }
+    if (process.env[READY] && process.env[NOTIFY] && process.env.NOTIFY_SOCKET && !process.send) sayReady(process.env[NOTIFY])
+  })
 } else if (linger !== undefined) {
   // Children and worker threads get the environment without us.
   if (process.env[OPTIONS] === undefined) delete process.env.NODE_OPTIONS
@@ -55,10 +61,32 @@ if (linger !== undefined && process.env[SIGNAL]) {
   delete process.env[OPTIONS]
   delete process.env[WEBSOCKET]
   delete process.env[EMIT]
-  if (process.channel) {
-    attach(Number(linger))
-    if (Number(process.env[REQUESTS]) > 0) countRequests(Number(process.env[REQUESTS]))
-  }
+  if (process.channel) once(() => attachChannel(Number(linger)))
+} else if (process.env.HANDOFF_GENERATION !== undefined && process.env.WORKER_ID !== undefined) {
+  // Required by the program itself, under --no-preload.
+  once(() => {
+    const ms = milliseconds(process.env.HANDOFF_KEEPALIVE_LINGER)
+    if (process.channel) attachChannel(ms)
+    else attachBehind(ms, 'SIG' + (process.env.HANDOFF_DRAIN_SIGNAL || 'TERM').replace(/^SIG/, ''))
+  })
+}
+
+function once (f) {
+  if (process[ATTACHED] || !require('worker_threads').isMainThread) return
+  Object.defineProperty(process, ATTACHED, { value: true })
+  f()
+}
+
+function attachChannel (lingerMs) {
+  attach(lingerMs)
+  if (Number(process.env[REQUESTS]) > 0) countRequests(Number(process.env[REQUESTS]))
+}
+
+// milliseconds reads a duration as Go writes it: 6s, 1m30s, 200ms.
+function milliseconds (text) {
+  let ms = 0
+  for (const [, n, unit] of String(text || '6s').matchAll(/([\d.]+)(ms|h|m|s)/g)) ms += Number(n) * { ms: 1, s: 1000, m: 60000, h: 3600000 }[unit]
+  return ms
 }
 
 function attach (lingerMs) {

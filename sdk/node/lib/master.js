@@ -14,6 +14,17 @@ const { findBinary } = require('./binary')
 const NAME = 'app'
 const RETRY_MS = 10
 const PATIENCE_MS = 10000 // in which a control socket must come, and come back
+const BUSY_MS = 100 // at most, before a worker that does not read is asked again
+const MESSAGE_MOST = 1 << 20 // bytes of a message
+const QUEUE_MOST = 64 << 20 // bytes of messages that wait for one worker
+const QUEUE_MUCH = 64 << 10 // from which on send says so
+// A flag of `handoff run` has a variable each. What is set around the caller is not meant
+// for this one.
+const FLAGS = new Set(('CONFIG WORKERS PORTS READY_WHEN READY_TIMEOUT READY_DELAY DRAIN_TIMEOUT KILL_GRACE QUIET_TIMEOUT RESPAWN BACKOFF MAX_FAILURES STRATEGY SURGE CANARY ' +
+  'BALANCE CONTRACT DRAIN_SIGNAL HOLD NO_HOLD LISTEN WATCHDOG DRAIN_SPREAD UPGRADE_TIMEOUT KEEPALIVE_LINGER WEBSOCKET_CLOSE NO_PRELOAD PID_FILE NAME CWD ' +
+  'ENV ENV_FILE LOG LOG_LEVEL LOG_FILE WATCH WATCH_IGNORE WATCH_DELAY ADMIN ADMIN_TOKEN_FILE MAX_AGE MAX_MEMORY MAX_REQUESTS RELOAD_EVERY STALL_KILL HOOK ' +
+  'HOOK_TIMEOUT LOG_PREFIX CAPTURE CAPTURE_DIR USER GROUP UMASK NICE RLIMIT CPU_AFFINITY CGROUP PDEATHSIG SLOT_VARIABLE DRAIN_MESSAGE ONLY PM2_ENV ' +
+  'NO_STEERING EMBEDDED RACK_VERSION SCRATCH PRIVATE').split(' ').map((name) => 'HANDOFF_' + name))
 
 // Worker is what cluster.Worker is to its primary.
 class Worker extends EventEmitter {
@@ -40,22 +51,33 @@ class Worker extends EventEmitter {
   isConnected () { return this.process.connected }
   isDead () { return this.process.exitCode !== null || this.process.signalCode !== null }
 
-  // send returns false when so much waits that the caller should, too.
+  // send returns false when so much waits that the caller should, too. What goes wrong
+  // is for done; without it for who listens for 'error', if anybody does.
   send (message, handle, options, done) {
+    const given = handle
     done = [handle, options, done].find((arg) => typeof arg === 'function')
-    if (!this.process.connected) {
-      const err = new Error('Channel closed')
-      err.code = 'ERR_IPC_CHANNEL_CLOSED'
-      if (done) process.nextTick(done, err)
-      else process.nextTick(() => this.emit('error', err))
+    if (given !== undefined && given !== null && typeof given !== 'function') {
+      const err = error('ERR_HANDLE_NOT_SUPPORTED', 'handoff: a handle cannot be sent to a worker, only a message')
+      if (!done) throw err
+      process.nextTick(done, err)
       return false
     }
     return this._master._send(this, message, done)
   }
 
+  // kill tells whether there was somebody to get the signal; 0 only asks that.
   kill (signal = 'SIGTERM') {
-    if (typeof signal === 'number') signal = Object.keys(os.constants.signals).find((name) => os.constants.signals[name] === signal) || 'SIGTERM'
-    this._master.signal(this, signal).catch(() => {}) // it has ended
+    if (signal === null) signal = 'SIGTERM'
+    const { signals } = os.constants
+    let name = String(signal).toUpperCase()
+    if (typeof signal === 'number') name = Object.keys(signals).find((n) => signals[n] === signal)
+    else if (signals[name] === undefined) name = 'SIG' + name
+    if (signal !== 0 && signals[name] === undefined) throw error('ERR_UNKNOWN_SIGNAL', `handoff: unknown signal: ${signal}`, TypeError)
+    if (this.isDead()) return false
+    if (signal === 0) {
+      try { return process.kill(this.process.pid, 0) } catch (err) { return err.code === 'EPERM' }
+    }
+    this._master.signal(this, name).catch(() => {}) // it has ended
     return true
   }
 
@@ -75,7 +97,7 @@ class Worker extends EventEmitter {
 // signal); live (generation), failed (generation, reason, stderr), end (code).
 class Master extends EventEmitter {
   // options: exec, args, execArgv, workers, or folder; env, cwd, flags (of handoff run),
-  // silent
+  // silent; readyTimeout, in ms: how long a new worker of a reload may take
   constructor (options) {
     super()
     this.setMaxListeners(0)
@@ -84,8 +106,10 @@ class Master extends EventEmitter {
     this.live = 0
     this.ended = false
     this.failures = new Map() // generation -> {reason, stderr}
-    this._waiting = 0 // bytes of messages under way
-    this._seen = 0
+    this._of = null // the master whose lines are heard, and the last of them
+    this._last = 0
+    this._early = null // events of workers that nobody knows yet, while the status is asked for
+    this._serving = new Set() // reloads that somebody waits for: {generation, reason, stderr}
     this._agent = new http.Agent({ keepAlive: false, maxSockets: 8 })
   }
 
@@ -94,13 +118,17 @@ class Master extends EventEmitter {
     const binary = findBinary()
     this.dir = fs.mkdtempSync(path.join(os.tmpdir(), 'handoff-'))
     this.socket = path.join(this.dir, NAME + '.sock')
+    this._clean = () => { // at once: who hears that it has ended may exit
+      try { fs.rmSync(this.dir, { recursive: true, force: true }) } catch (err) {}
+    }
+    process.on('exit', this._clean)
     const what = o.folder !== undefined
       ? [path.resolve(o.folder)]
       : ['--contract', 'node', '-n', String(o.workers), '--', process.execPath, ...(o.execArgv || []), path.resolve(o.exec), ...(o.args || []).map(String)]
     const args = ['run', '--embedded', '--name', NAME, '--log', 'json', '--log-file', '/dev/null',
-      ...(o.silent ? ['--capture', 'json'] : []), ...(o.flags || []), ...what]
+      ...(o.silent ? ['--capture', 'json'] : []), ...(o.readyTimeout > 0 ? ['--ready-timeout', Math.round(o.readyTimeout) + 'ms'] : []), ...(o.flags || []), ...what]
     const env = { ...process.env, ...o.env, HANDOFF_RUNTIME_DIR: this.dir, HANDOFF_PARENT: String(process.pid) }
-    for (const name of Object.keys(env)) if (/^HANDOFF_(RUN|WORKERS|NAME|LOG|CONFIG)$/.test(name) || env[name] === undefined) delete env[name]
+    for (const name of Object.keys(env)) if (FLAGS.has(name) || name.startsWith('HANDOFF_PRELOAD_') || env[name] === undefined) delete env[name]
     // A session of its own: what is typed at a terminal is the caller's to handle.
     this.child = spawn(binary, args, { cwd: o.cwd, env, detached: true, stdio: ['ignore', o.silent ? 'pipe' : 'inherit', o.silent ? 'pipe' : 'inherit'] })
     this.pid = this.child.pid
@@ -116,7 +144,8 @@ class Master extends EventEmitter {
     this.ended = true
     for (const w of [...this.workers.values()]) this._exited(w, null, null)
     this._agent.destroy()
-    fs.rm(this.dir, { recursive: true, force: true }, () => {})
+    process.removeListener('exit', this._clean)
+    this._clean()
     this.emit('end', code, err)
   }
 
@@ -143,7 +172,7 @@ class Master extends EventEmitter {
       })
       req.on('error', (err) => {
         // What may have been done is not asked for twice, unless it only looks.
-        const twice = method === 'GET' || /^\/v1\/(reload|scale|freeze|balance|stop)/.test(pathname) ? ['ENOENT', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE'] : ['ENOENT', 'ECONNREFUSED']
+        const twice = method === 'GET' || /^\/v1\/(reload|scale|freeze|balance|stop|told)/.test(pathname) ? ['ENOENT', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE'] : ['ENOENT', 'ECONNREFUSED']
         if (twice.includes(err.code)) again(err)
         else reject(err)
       })
@@ -157,17 +186,22 @@ class Master extends EventEmitter {
     const again = () => { if (!this.ended) setTimeout(() => this._follow(), RETRY_MS) }
     let done = false
     const once = () => { if (!done) { done = true; again() } }
-    const req = http.get({ socketPath: this.socket, path: '/v1/told?follow=1&last=1000000', agent: false }, (res) => {
+    const req = http.get({ socketPath: this.socket, path: `/v1/told?after=${this._last}&of=${this._of}`, agent: false }, (res) => {
+      const of = res.headers['handoff-master']
       if (res.statusCode !== 200) { res.resume(); return once() }
-      // Lines are numbered: of a master that is asked once more only what is new counts.
-      if (res.headers['handoff-master'] !== this._of) {
-        this._of = res.headers['handoff-master']
+      // Lines are numbered from 1 by each master. What the one before has not come to say
+      // is in the status.
+      if (of !== this._of) {
+        const first = this._of === null
+        this._of = of
         this._last = 0
+        if (!first) this._sync()
       }
       lines(res, (line) => {
         const at = line.indexOf(' ')
         const number = Number(line.slice(0, at))
-        if (!(number > this._last)) return
+        if (of !== this._of || !(number > this._last)) return
+        if (number > this._last + 1) this._missed(number - this._last - 1)
         this._last = number
         let event
         try { event = JSON.parse(line.slice(at + 1)) } catch (err) { return }
@@ -179,8 +213,43 @@ class Master extends EventEmitter {
     req.on('error', once)
   }
 
+  _missed (n) {
+    warn('HANDOFF_EVENTS_LOST', `handoff: this process was busy for so long that ${n} events and messages of workers are lost`)
+    this._sync()
+  }
+
+  // _sync has the status put among the events. What comes before it of workers that are
+  // not known waits for it.
+  _sync () {
+    this._early = this._early || []
+    this.ask('POST', '/v1/told/status').catch(() => { this._early = null }) // it ends, or another master comes
+  }
+
+  // _reconcile makes of the status what the events that were lost would have.
+  _reconcile (status) {
+    const early = this._early || []
+    this._early = null
+    const there = new Map(status.workers.map((ws) => [ws.worker, ws]))
+    for (const w of [...this.workers.values()]) if (!there.has(w.id)) this._exited(w, null, null)
+    for (const ws of there.values()) {
+      if (!this.workers.has(ws.worker)) this._heard({ event: 'worker.started', ...ws })
+      const w = this.workers.get(ws.worker)
+      if (w.state === 'none' && ws.ready_at) this._heard({ event: 'node.online', ...ws })
+      if (!w.ready && ws.ready_at) this._heard({ event: 'worker.ready', ...ws })
+      if (ws.phase === 'draining' && !w.exitedAfterDisconnect) this._heard({ event: 'worker.draining', ...ws })
+      else if (ws.phase === 'quieting') this._leaves(w)
+    }
+    for (const e of early) if (this.workers.has(e.worker)) this._heard(e)
+    if (status.generation > this.live) this._heard({ event: 'cluster.reloaded', generation: status.generation })
+    this._look()
+  }
+
   _heard (e) {
     let w = this.workers.get(e.worker)
+    if (!w && this._early && e.worker !== undefined && e.event !== 'worker.started') {
+      this._early.push(e)
+      return
+    }
     switch (e.event) {
       case 'worker.started':
         if (w) return
@@ -234,12 +303,28 @@ class Master extends EventEmitter {
         break
       case 'cluster.started':
       case 'cluster.reloaded':
+        if (!(e.generation > this.live)) break // the status has said so
         this.live = e.generation
         this.emit('live', e.generation)
         break
       case 'cluster.failed':
+        if (e.generation === undefined) break // what failed was no generation
         this.failures.set(e.generation, { reason: e.reason, stderr: e.stderr })
         this.emit('failed', e.generation, e.reason, e.stderr)
+        break
+      case 'reload.refused':
+      case 'config.failed':
+      case 'upgrade.failed':
+        this._look() // perhaps a reload was to follow
+        break
+      case 'cluster.status':
+        this._reconcile(e.status)
+        break
+      case 'worker.garbled':
+        warn('HANDOFF_MESSAGE_DROPPED', `handoff: worker ${e.worker} (slot ${e.slot}, pid ${e.pid}): ${e.msg}`)
+        break
+      case 'told.lost':
+        warn('HANDOFF_EVENTS_LOST', `handoff: this process was busy for so long that ${e.messages} messages of workers are lost`)
         break
     }
     this.emit('event', e, w)
@@ -255,6 +340,7 @@ class Master extends EventEmitter {
     if (!w.process.connected) return
     w.process.connected = false
     if (w.state !== 'dead') w.state = 'disconnected'
+    if (cluster.workers && cluster.workers[w.id] === w) delete cluster.workers[w.id]
     w.emit('disconnect')
     this.emit('disconnect', w)
   }
@@ -267,7 +353,6 @@ class Master extends EventEmitter {
     w.crashed = !!crashed
     this._disconnected(w)
     w.state = 'dead'
-    if (cluster.workers && cluster.workers[w.id] === w) delete cluster.workers[w.id]
     w.process.emit('exit', code, signal)
     w.emit('exit', code, signal)
     this.emit('exit', w, code, signal)
@@ -282,18 +367,64 @@ class Master extends EventEmitter {
     }
   }
 
+  // _send has messages wait in order, for as long as the worker does not read.
   _send (w, message, done) {
     const body = JSON.stringify(message)
     if (body === undefined) throw new TypeError('The "message" argument must be given')
-    this._waiting += body.length
-    // One after another, as a channel has it.
-    const sent = (w._sending || Promise.resolve()).catch(() => {}).then(() => this.ask('POST', `/v1/workers/${w.id}/message`, body))
-    Object.defineProperty(w, '_sending', { value: sent, writable: true, configurable: true })
-    sent.then(() => done && done(null), (err) => {
-      if (done) done(err)
-      else if (!this.ended && w.process.connected) w.emit('error', err)
-    }).finally(() => { this._waiting -= body.length })
-    return this._waiting < 64 * 1024
+    const size = Buffer.byteLength(body)
+    const queue = w._queue || (Object.defineProperty(w, '_queue', { value: { all: [], size: 0, busy: false } }), w._queue)
+    let err = null
+    if (!w.process.connected) err = error('ERR_IPC_CHANNEL_CLOSED', 'Channel closed')
+    else if (size > MESSAGE_MOST) err = error('ERR_MESSAGE_TOO_LARGE', `handoff: a message of ${size} bytes is too large for a worker, ${MESSAGE_MOST} are the most`)
+    else if (queue.size + size > QUEUE_MOST) err = error('ERR_WORKER_BUSY', `handoff: worker ${w.id} does not read: ${queue.size} bytes wait for it already`)
+    if (err) {
+      process.nextTick(() => this._notSent(w, done, err))
+      return false
+    }
+    queue.all.push({ body, size, done })
+    queue.size += size
+    if (!queue.busy) this._pump(w, queue)
+    return queue.size < QUEUE_MUCH
+  }
+
+  _notSent (w, done, err) {
+    if (done) done(err)
+    else if (this.ended || !w.process.connected || w.leaving || err.code === 'ERR_IPC_CHANNEL_CLOSED') return // it goes, as those in a broadcast may
+    else if (w.listenerCount('error') > 0) w.emit('error', err)
+    else warn('HANDOFF_MESSAGE_DROPPED', `${err.message} (for worker ${w.id})`)
+  }
+
+  async _pump (w, queue) {
+    queue.busy = true
+    let head = 0
+    let wait = RETRY_MS
+    while (head < queue.all.length) {
+      const { body, size, done } = queue.all[head]
+      let err = null
+      try {
+        if (!w.process.connected) throw error('ERR_IPC_CHANNEL_CLOSED', 'Channel closed')
+        await this.ask('POST', `/v1/workers/${w.id}/message`, body)
+        wait = RETRY_MS
+      } catch (e) {
+        if (/does not read/.test(e.message) && w.process.connected && !this.ended) {
+          await new Promise((resolve) => setTimeout(resolve, wait))
+          wait = Math.min(wait * 2, BUSY_MS)
+          continue
+        }
+        err = /has no channel/.test(e.message) ? error('ERR_IPC_CHANNEL_CLOSED', 'Channel closed') : e // it is told in a moment
+      }
+      queue.all[head++] = null
+      queue.size -= size
+      if (head > 1000) {
+        queue.all.splice(0, head)
+        head = 0
+      }
+      // Not within this promise: what a callback throws is the caller's.
+      if (err) process.nextTick(() => this._notSent(w, done, err))
+      else if (done) process.nextTick(done, null)
+    }
+    queue.all.length = 0
+    queue.busy = false
   }
 
   signal (w, name) { return this.ask('POST', `/v1/workers/${w.id}/signal?name=${encodeURIComponent(name)}`) }
@@ -311,13 +442,39 @@ class Master extends EventEmitter {
     return generation
   }
 
+  // serves resolves when a generation does, or one that has overtaken it. It rejects when
+  // it, or the one that has overtaken it, is given up, or nothing comes of the reload.
   async serves (generation) {
-    await this.until(() => this.live >= generation || this.failures.has(generation), 'live', 'failed')
+    const reload = { generation, failed: null }
+    this._serving.add(reload)
+    const failed = () => reload.failed || [...this.failures].filter(([g]) => g >= generation).map(([, f]) => f)[0]
+    this._look() // what was told before is in the status
+    try {
+      await this.until(() => this.live >= generation || failed(), 'live', 'failed', 'looked')
+    } finally {
+      this._serving.delete(reload)
+    }
     if (this.live >= generation) return
-    const { reason, stderr } = this.failures.get(generation)
-    const err = new Error(`the new code does not serve, the old serves on: ${reason}` + (stderr ? '\n' + stderr : ''))
-    err.code = 'ERR_RELOAD_FAILED'
-    throw err
+    const { reason, stderr } = failed()
+    throw error('ERR_RELOAD_FAILED', `the new code does not serve, the old serves on: ${reason}` + (stderr ? '\n' + stderr : ''))
+  }
+
+  // _look asks what has become of the reloads that are waited for now: one that was
+  // refused comes to no generation, and its number is given again.
+  _look () {
+    const reloads = [...this._serving]
+    if (reloads.length === 0) return
+    this.status().then((s) => {
+      const last = s.reload || {}
+      const rests = s.wanted_generation === s.generation
+      for (const reload of reloads) {
+        if (s.generation >= reload.generation || last.outcome !== 'failed') continue
+        if (last.generation === reload.generation || (last.generation > reload.generation && rests)) {
+          reload.failed = { reason: last.reason, stderr: (last.stderr || []).join('\n') }
+        }
+      }
+      this.emit('looked')
+    }, () => {}) // it ends, or a new master comes and it is asked again
   }
 
   // until resolves when ok says so, which may change with one of the events.
@@ -346,6 +503,12 @@ class Master extends EventEmitter {
     await end
   }
 }
+
+function error (code, message, Kind = Error) {
+  return Object.assign(new Kind(message), { code })
+}
+
+function warn (code, message) { process.emitWarning(message, { type: 'HandoffWarning', code }) }
 
 // lines calls f for each line of a stream.
 function lines (stream, f) {

@@ -4,6 +4,7 @@ const test = require('node:test')
 const assert = require('assert')
 const { spawn, execFileSync } = require('child_process')
 const fs = require('fs')
+const http = require('http')
 const path = require('path')
 const { root, folder, freePort, get, load } = require('./helper')
 const { findBinary } = require('../lib/binary')
@@ -105,6 +106,88 @@ for (const [name, flags, command] of [['node', [], []], ['bind (behind a shell)'
     assert.ok(s.out.includes('a drain hook failed'))
     assert.ok(!s.out.includes('taken out'))
     await l.nothingLost()
+  })
+}
+
+// A listener takes the signal's own effect away: somebody must end the process.
+for (const [name, flags, app] of [
+  ['--no-preload', ['--no-preload'], APP],
+  ['a process that listens on nothing', ['--ready-when', 'started'], "const h = require(process.env.SDK); console.log('up ' + process.pid); setInterval(() => {}, 1000)\n"]
+]) {
+  test(`onDrain by a signal, ${name}: the process ends after the hooks`, async (t) => {
+    const s = await service(t, app + `
+      h.onDrain(async () => { await new Promise((resolve) => setTimeout(resolve, 300)); console.log('drained ' + process.pid) })`,
+    ['-n', '1', '--contract', name === '--no-preload' ? 'bind' : 'activation', '--drain-timeout', '20s', ...(name === '--no-preload' ? [] : ['--listen', '127.0.0.1:' + await freePort()]), ...flags])
+    await s.event('cluster.started')
+    if (name !== '--no-preload') await s.until('up', () => s.out.includes('up '))
+    await s.reload()
+    const gone = await s.event('worker.shutdown')
+    assert.strictEqual(gone.killed_by, 'SIGTERM', JSON.stringify(gone))
+    assert.ok(s.out.includes('drained ' + gone.pid))
+    assert.ok(!s.events.some((e) => e.event === 'worker.terminated'))
+  })
+}
+
+test('onDrain by a signal that the program handles once: it ends as it likes', async (t) => {
+  const s = await service(t, APP + `
+    process.once('SIGTERM', () => setTimeout(() => process.exit(7), 600))
+    h.onDrain(() => console.log('drained'))`, ['-n', '1', '--contract', 'bind', '--no-preload'])
+  await s.event('cluster.started')
+  await s.reload()
+  assert.strictEqual((await s.event('worker.shutdown')).code, 7)
+  assert.ok(s.out.includes('drained'))
+})
+
+test('requestRestart and reportRequests behind a launcher; process.send stays undefined', async (t) => {
+  const s = await service(t, APP + `
+    console.log('send ' + typeof process.send)
+    let n = 0
+    server.on('request', (q) => { if (q.url === '/many') for (let i = 0; i < 500; i++) h.reportRequests(++n) })`,
+  ['-n', '1', '--max-requests', '450', '--respawn', '100ms'], ['sh', '-c', 'node app.js; exit'])
+  await s.event('cluster.started')
+  await get(s.port, '/leave')
+  await s.event('worker.leaving')
+  await s.event('worker.ready')
+  await s.event('worker.shutdown')
+  await get(s.port, '/many')
+  const at = Date.now()
+  await s.event('worker.recycled')
+  assert.ok(Date.now() - at < 10000)
+  assert.ok(s.out.includes('send undefined'), s.out)
+})
+
+// The preload of the package, required by the program: by itself where handoff injects
+// none, and not twice where it does.
+for (const [name, flags, command, event, want] of [
+  ['node', [], [], 'internalMessage', 0],
+  ['node, --no-preload', ['--no-preload'], [], 'internalMessage', 1],
+  ['bind', [], ['sh', '-c', 'node app.js'], 'SIGTERM', 1],
+  ['bind, --no-preload', ['--no-preload'], ['sh', '-c', 'node app.js'], 'SIGTERM', 1]
+]) {
+  test(`the preload required under ${name}: once, and idle connections linger`, async (t) => {
+    const s = await service(t, `
+      const before = process.listenerCount('${event}')
+      require(process.env.SDK + '/preload.cjs')
+      require('http').createServer((q, r) => r.end(JSON.stringify({ pid: process.pid, n: process.listenerCount('${event}') - before }))).listen(process.env.PORT)`,
+    ['-n', '1', '--keepalive-linger', '5s', ...flags], command)
+    await s.event('cluster.started')
+    const agent = new http.Agent({ keepAlive: true, maxSockets: 1 })
+    t.after(() => agent.destroy())
+    const ask = () => new Promise((resolve, reject) => {
+      const req = http.get({ host: '127.0.0.1', port: s.port, agent }, (res) => {
+        let text = ''
+        res.on('data', (d) => { text += d }).on('end', () => resolve({ ...JSON.parse(text), reused: req.reusedSocket, connection: res.headers.connection }))
+      }).on('error', reject)
+    })
+    const before = await ask()
+    assert.strictEqual(before.n, want)
+    await s.reload()
+    await s.event('worker.draining')
+    for (let after = before; after.connection !== 'close';) {
+      after = await ask()
+      assert.deepStrictEqual([after.pid, after.reused], [before.pid, true])
+    }
+    await s.event('worker.shutdown')
   })
 }
 
