@@ -5,7 +5,7 @@
 //
 //	go run ./bench/peers                  # about 40 minutes; writes docs/benchmarks
 //	go run ./bench/peers -quick -only PM2 # a look
-//	go run ./bench/peers -plot            # tables and plots of what was measured before
+//	go run ./bench/peers -redraw          # tables and plots of what was measured before
 //
 // It installs what is missing, from npm into a folder of its own, and from Debian.
 package main
@@ -37,7 +37,7 @@ var (
 	reloads = flag.Int("reloads", 10, "reloads in a round")
 	only    = flag.String("only", "", "only peers with this in their names")
 	quick   = flag.Bool("quick", false, "one round with 3 reloads, written nowhere")
-	redraw  = flag.Bool("plot", false, "measure nothing; tables and plots of what was measured before")
+	redraw  = flag.Bool("redraw", false, "measure nothing; tables and plots of what was measured before")
 	out     = flag.String("out", "docs/benchmarks", "folder for what comes of it")
 )
 
