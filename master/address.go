@@ -327,11 +327,7 @@ func (as *addresses) steer() error {
 		if a.group == nil {
 			continue
 		}
-		var seats []*handoff.Socket
-		for _, id := range as.seats {
-			seats = append(seats, a.seatsOf(id)...)
-		}
-		errs = append(errs, a.group.Steer(seats))
+		errs = append(errs, a.group.Steer(a.seatsOf(as.seats)))
 		for _, s := range a.group.Sockets() {
 			if !s.Held() {
 				// What came while nobody could take it is told of again.
@@ -342,17 +338,21 @@ func (as *addresses) steer() error {
 	return errors.Join(errs...)
 }
 
-// seatsOf returns the sockets at which a worker accepts, nil as the only one if
-// there is none. A program that opens several on one address has several.
-func (a *address) seatsOf(id fleet.ID) []*handoff.Socket {
-	var seats []*handoff.Socket
+// seatsOf returns the sockets at which workers accept, in their order, nil for one
+// that has none. A program that opens several on one address has several.
+func (a *address) seatsOf(workers []fleet.ID) (seats []*handoff.Socket) {
+	of := make(map[fleet.ID][]*handoff.Socket, len(a.holds))
 	for _, h := range a.holds {
-		if id != 0 && h.worker == id && h.listening && h.socket != nil {
-			seats = append(seats, h.socket)
+		if h.listening && h.socket != nil {
+			of[h.worker] = append(of[h.worker], h.socket)
 		}
 	}
-	if seats == nil {
-		return []*handoff.Socket{nil}
+	for _, id := range workers {
+		if own := of[id]; id != 0 && own != nil {
+			seats = append(seats, own...)
+		} else {
+			seats = append(seats, nil)
+		}
 	}
 	return seats
 }
