@@ -1,0 +1,47 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"handoff/internal/deploy"
+)
+
+func cleanCommand() *cobra.Command {
+	var what deploy.Clean
+	asJSON := false
+	c := &cobra.Command{
+		Use:   "clean [PROJECT] [VERSION]",
+		Short: "Remove old versions, and what deploy has left unfinished",
+		Long: `Remove versions: those before VERSION in the list, all but the newest (--keep), those that are old (--older-than).
+Never the live one, nor the one that was live before it, nor anything that is no version.
+Without any of these, only what an interrupted deploy has left behind goes.`,
+		Example: "  handoff clean --keep 5\n  handoff clean /srv/web v7 --dry-run\n  handoff clean --older-than 720h",
+		Args:    cobra.MaximumNArgs(2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return change(args, func(f *deploy.Folder, rest []string) error {
+				if len(rest) > 0 {
+					version, err := f.Resolve(rest[0])
+					if err != nil {
+						return err
+					}
+					what.Until = version
+				}
+				names, err := f.Clean(what)
+				if asJSON && err == nil {
+					return printJSON(map[string]any{"schema": 1, "project": f.Path, "removed": append([]string{}, names...), "dry_run": what.Dry})
+				}
+				for _, name := range names {
+					fmt.Println(name)
+				}
+				return err
+			})
+		},
+	}
+	c.Flags().IntVar(&what.Keep, "keep", 0, "keep so `many` of the newest")
+	durationFlag(c, &what.OlderThan, "older-than", "remove those that were deployed longer ago")
+	c.Flags().BoolVar(&what.Dry, "dry-run", false, "only print what would go")
+	jsonFlag(c, &asJSON)
+	return c
+}

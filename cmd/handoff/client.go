@@ -1,0 +1,117 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/internal/admin"
+	"handoff/master"
+)
+
+// look is how often a command looks whether what it waits for has come.
+const look = 50 * time.Millisecond
+
+// find is the client of a command's NAME, if it has one.
+func find(args []string) (*admin.Client, error) {
+	if len(args) > 0 {
+		return admin.Find(args[0])
+	}
+	return admin.Find("")
+}
+
+// await asks for the status until ok likes it. timeout 0 is none. Between two
+// masters nobody answers, for as long as the keeper takes.
+func await(client *admin.Client, timeout time.Duration, ok func(master.Status) bool) (s master.Status, err error) {
+	began, heard := time.Now(), time.Now()
+	for {
+		s = master.Status{}
+		err := client.Get("/v1/status", &s)
+		if err == nil {
+			if heard = time.Now(); ok(s) {
+				return s, nil
+			}
+		} else if time.Since(heard) > masterless || !errors.Is(err, admin.ErrNotRunning) && !errors.Is(err, admin.ErrEnded) {
+			if errors.Is(err, admin.ErrNotRunning) {
+				return s, err
+			}
+			return s, failed{err}
+		}
+		if timeout > 0 && time.Since(began) > timeout {
+			return s, failed{fmt.Errorf("%s: not done within %v: %s, %d of %d slots ready, generation %d of %d", client.Name, timeout, s.State, s.Ready, s.Slots, s.Generation, s.Wanted)}
+		}
+		time.Sleep(look)
+	}
+}
+
+// masterless is how long there may be no master while a command waits: more than
+// the keeper's longest wait before it starts the next one.
+const masterless = 4 * time.Second
+
+// awaitEnd waits until the process is gone, for as long as timeout says (0: for
+// ever).
+func awaitEnd(pidfd int, timeout time.Duration) bool {
+	patience := -1
+	if timeout > 0 {
+		patience = int(timeout.Milliseconds())
+	}
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, patience)
+		if err != unix.EINTR {
+			return n > 0
+		}
+	}
+}
+
+// follows streams lines to f, and with follow goes on with those of the next master.
+func follows(args []string, path string, last int, follow bool, f func(line []byte), end ...func()) error {
+	client, err := find(args)
+	if err != nil {
+		return err
+	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		<-stop
+		os.Exit(0)
+	}()
+	var seen time.Time
+	for n := last; ; n = 1 << 20 { // of the next master all that is new
+		err := client.Stream(fmt.Sprintf("%s?last=%d&follow=%d", path, n, btoi(follow)), func(line []byte) {
+			var e struct{ Time time.Time }
+			if json.Unmarshal(line, &e) == nil {
+				if follow && !e.Time.After(seen) {
+					return
+				}
+				seen = e.Time
+			}
+			f(line)
+		})
+		if !follow || err != nil {
+			for _, f := range end {
+				f()
+			}
+			if err != nil && !errors.Is(err, admin.ErrNotRunning) {
+				err = failed{err}
+			}
+			return err
+		}
+		time.Sleep(look) // the next master
+	}
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// plainly keeps an error's words and loses what it is, for the exit code.
+func plainly(err error) error { return errors.New(err.Error()) }

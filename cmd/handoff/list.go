@@ -1,0 +1,52 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"handoff/internal/admin"
+	"handoff/master"
+)
+
+func listCommand() *cobra.Command {
+	asJSON := false
+	c := &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"ps", "list"},
+		Short:   "List what runs of this user",
+		Long:    `List every handoff of this user that runs here. Exit code 0, also if none does.`,
+		Example: `  handoff ls
+  handoff ls --json | jq -r '.services[].name'`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			list := []master.Status{}
+			for _, name := range admin.Names() {
+				client, err := admin.Find(name)
+				var s master.Status
+				if err == nil && client.Get("/v1/status", &s) == nil {
+					list = append(list, s)
+				}
+			}
+			if asJSON {
+				return printJSON(map[string]any{"schema": 1, "services": list})
+			}
+			t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(t, "NAME\tSTATE\tREADY\tGENERATION\tPID\tUP\tLISTENS ON")
+			for _, s := range list {
+				var at []string
+				for _, a := range s.Addresses {
+					at = append(at, a.Address)
+				}
+				fmt.Fprintf(t, "%s\t%s\t%d/%d\t%d\t%d\t%s\t%s\n", s.Name, s.State, s.Ready, s.Slots, s.Generation, s.PID, age(time.Since(s.Started)), strings.Join(at, " "))
+			}
+			return t.Flush()
+		},
+	}
+	jsonFlag(c, &asJSON)
+	return c
+}

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"handoff/internal/capture"
+)
+
+func logsCommand() *cobra.Command {
+	asJSON, follow, last, slot := false, false, 100, -1
+	c := &cobra.Command{
+		Use:   "logs [NAME]",
+		Short: "Show what workers write, where it is captured",
+		Long: `Show the last lines that the workers of a running handoff have written, and with --follow those that come.
+It needs handoff run --capture prefix, json or files (or --log-prefix); without, they go where handoff's own output goes.`,
+		Example: `  handoff logs -f
+  handoff logs web --slot 0 --last 20`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			n := last
+			if slot >= 0 {
+				n = 1 << 20 // of which the last are chosen here
+			}
+			var kept [][]byte
+			show := func(line []byte) {
+				if asJSON {
+					os.Stdout.Write(append(line, '\n'))
+					return
+				}
+				var l capture.Line
+				if json.Unmarshal(line, &l) == nil {
+					fmt.Printf("%s.%d | %s\n", l.Name, l.Slot, l.Line)
+				}
+			}
+			return follows(args, "/v1/logs", n, follow, func(line []byte) {
+				var l capture.Line
+				if json.Unmarshal(line, &l) != nil || slot >= 0 && l.Slot != slot {
+					return
+				}
+				if slot < 0 || follow {
+					show(line)
+					return
+				}
+				if kept = append(kept, bytes.Clone(line)); len(kept) > last {
+					kept = kept[1:]
+				}
+			}, func() {
+				for _, line := range kept {
+					show(line)
+				}
+			})
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, one line each")
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with those that come")
+	c.Flags().IntVarP(&last, "last", "n", last, "how `many` lines to begin with")
+	c.Flags().IntVar(&slot, "slot", slot, "of this `slot` alone")
+	return c
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"handoff/internal/deploy"
+)
+
+// lockPatience is how long somebody else's change of a deployment is waited for.
+const lockPatience = 5 * time.Minute
+
+// project tells the deployment from the other arguments, by RackMan's rule: the first
+// argument if it is one, else the folder here, or one above it.
+func project(args []string) (folder string, rest []string, err error) {
+	here, err := os.Getwd()
+	if err != nil {
+		return "", nil, failed{err}
+	}
+	if len(args) > 0 && deploy.Is(args[0]) {
+		folder, err := filepath.Abs(args[0])
+		return folder, args[1:], err
+	}
+	if found, ok := deploy.Find(here); ok {
+		return found, args, nil
+	}
+	if len(args) > 0 {
+		return "", nil, failed{fmt.Errorf("%s %w: there is no %s in it; `rackadmin setup %s` makes one", args[0], deploy.ErrNone, deploy.File, args[0])}
+	}
+	return "", nil, failed{fmt.Errorf("%s %w: there is no %s here or above; `rackadmin setup` makes one", here, deploy.ErrNone, deploy.File)}
+}
+
+// who is the user, for the history.
+func who() string {
+	if name := os.Getenv("SUDO_USER"); name != "" {
+		return name
+	}
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return strconv.Itoa(os.Getuid())
+}
+
+// change opens the deployment of the arguments, and has f change it.
+func change(args []string, f func(folder *deploy.Folder, rest []string) error) error {
+	path, rest, err := project(args)
+	if err != nil {
+		return err
+	}
+	folder, err := deploy.Open(path, lockPatience)
+	if err != nil {
+		return failed{err}
+	}
+	defer folder.Close()
+	if err := f(folder, rest); err != nil {
+		var asked failed
+		if errors.As(err, &asked) {
+			return err
+		}
+		return failed{err}
+	}
+	return nil
+}
+
+// inspect reads the deployment of the arguments.
+func inspect(args []string) (path string, r *deploy.Record, err error) {
+	if path, _, err = project(args); err != nil {
+		return "", nil, err
+	}
+	if r, err = deploy.Read(path); err != nil {
+		return "", nil, failed{err}
+	}
+	return path, r, nil
+}
+
+// deployCommands are those of versions side by side, for handoff and for rackadmin.
+func deployCommands() []*cobra.Command {
+	return []*cobra.Command{setupCommand(), registerCommand(), deployCommand(), switchCommand(), rollbackCommand(), cleanCommand(), headCommand(), versionsCommand()}
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"handoff/master"
+)
+
+func reloadCommand() *cobra.Command {
+	asJSON, noWait, timeout := false, false, time.Duration(0)
+	c := &cobra.Command{
+		Use:   "reload [NAME]",
+		Short: "Put new code into service, and say whether it serves",
+		Long: `Put the code that is on disk now into service, as USR2 does, and wait until it serves.
+
+Exit code: 0 the new generation serves; 1 it was given up, the old one serves on, and the reason
+is printed with the last lines of the worker that failed; 3 handoff is not running.
+A reload during a reload is no error: the newest wins, and both commands wait for it.`,
+		Example: `  handoff reload
+  handoff reload web --timeout 2m
+  handoff reload --no-wait`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			client, err := find(args)
+			if err != nil {
+				return err
+			}
+			var asked struct{ Generation int }
+			if err := client.Post("/v1/reload", &asked); err != nil {
+				return failed{err}
+			}
+			if noWait {
+				if asJSON {
+					return printJSON(map[string]any{"schema": 1, "name": client.Name, "generation": asked.Generation, "outcome": "running"})
+				}
+				fmt.Printf("%s: generation %d starts\n", client.Name, asked.Generation)
+				return nil
+			}
+			told := 0
+			var r *master.ReloadStatus
+			s, err := await(client, timeout, func(s master.Status) bool {
+				if r = s.Reload; !asJSON && told != s.Wanted && s.Wanted >= asked.Generation {
+					told = s.Wanted
+					fmt.Printf("%s: generation %d → %d, %d slots\n", client.Name, s.Generation, s.Wanted, s.Slots)
+				}
+				return r != nil && r.Generation >= asked.Generation && r.Outcome != "running"
+			})
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				printJSON(map[string]any{"schema": 1, "name": client.Name, "generation": r.Generation, "outcome": r.Outcome, "reason": r.Reason, "stderr": r.Stderr, "seconds": r.Seconds, "serving": s.Generation})
+			}
+			if r.Outcome == "served" {
+				if !asJSON {
+					fmt.Printf("%s: generation %d serves, after %v\n", client.Name, r.Generation, seconds(r.Seconds))
+				}
+				return nil
+			}
+			if !asJSON {
+				for _, line := range r.Stderr {
+					fmt.Fprintln(os.Stderr, "  "+line)
+				}
+				fmt.Fprintf(os.Stderr, "handoff: generation %d was given up after %v: %s; generation %d serves on\n", r.Generation, seconds(r.Seconds), r.Reason, s.Generation)
+			}
+			return failed{nil}
+		},
+	}
+	jsonFlag(c, &asJSON)
+	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until it serves")
+	durationFlag(c, &timeout, "timeout", "give up waiting after so long; the reload goes on (default: as long as it takes)")
+	return c
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"handoff/master"
+)
+
+func restartCommand() *cobra.Command {
+	asJSON, noWait, timeout := false, false, time.Duration(0)
+	c := &cobra.Command{
+		Use:   "restart SLOT [NAME]",
+		Short: "Replace the worker of one slot",
+		Long: `Replace the worker of a slot, with the code of its generation; the old one drains when the new one serves.
+(New code is put into service by reload.) Exit code: 0 replaced; 1 refused; 3 handoff is not running.`,
+		Example: `  handoff restart 2
+  handoff restart 0 web`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			slot, err := strconv.Atoi(args[0])
+			if err != nil {
+				return fmt.Errorf("cannot restart %q: want the number of a slot, see `handoff status`", args[0])
+			}
+			client, err := find(args[1:])
+			if err != nil {
+				return err
+			}
+			var old struct{ Worker int }
+			if err := client.Post(fmt.Sprintf("/v1/slots/%d/restart", slot), &old); err != nil {
+				return failed{err}
+			}
+			pid := 0
+			if !noWait {
+				s, err := await(client, timeout, func(s master.Status) bool {
+					for _, w := range s.Workers {
+						if w.Slot == slot && w.Worker > old.Worker && w.Steered {
+							pid = w.PID
+							return true
+						}
+					}
+					return slot >= s.Slots || s.State == "stopping"
+				})
+				if err != nil {
+					return err
+				}
+				if pid == 0 {
+					return failed{fmt.Errorf("%s: overtaken: it is %s, with %d workers", client.Name, s.State, s.Slots)}
+				}
+			}
+			if asJSON {
+				return printJSON(map[string]any{"schema": 1, "name": client.Name, "slot": slot, "pid": pid})
+			}
+			if pid == 0 {
+				fmt.Printf("%s: slot %d is replaced\n", client.Name, slot)
+			} else {
+				fmt.Printf("%s: slot %d serves, pid %d\n", client.Name, slot, pid)
+			}
+			return nil
+		},
+	}
+	jsonFlag(c, &asJSON)
+	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until the new one serves")
+	durationFlag(c, &timeout, "timeout", "give up waiting after so long (default: as long as it takes)")
+	return c
+}

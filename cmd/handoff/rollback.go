@@ -1,0 +1,31 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"handoff/internal/deploy"
+)
+
+func rollbackCommand() *cobra.Command {
+	var a after
+	steps := 1
+	c := &cobra.Command{
+		Use:     "rollback [PROJECT]",
+		Short:   "Make the version live that was live before",
+		Long:    `Make the version live that was live before this one, by the history; once more goes further back.`,
+		Example: "  handoff rollback\n  handoff rollback /srv/web --steps 2",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return change(args, func(f *deploy.Folder, _ []string) error {
+				version, err := f.Before(steps)
+				if err != nil {
+					return err
+				}
+				return a.live(f, version, "rollback")
+			})
+		},
+	}
+	c.Flags().IntVar(&steps, "steps", 1, "so many `steps` back")
+	a.flags(c)
+	return c
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"handoff/master"
+)
+
+// notAFlag is put before an argument like -1, which is a number.
+const notAFlag = "by:"
+
+// numbers makes arguments of `handoff scale` such that -1 is no flag.
+func numbers(args []string) []string {
+	args = slices.Clone(args)
+	if len(args) > 0 && args[0] == "scale" {
+		for i, a := range args {
+			if _, err := strconv.Atoi(a); err == nil && a[0] == '-' {
+				args[i] = notAFlag + a
+			}
+		}
+	}
+	return args
+}
+
+func scaleCommand() *cobra.Command {
+	asJSON, noWait, timeout := false, false, time.Duration(0)
+	c := &cobra.Command{
+		Use:   "scale N|+N|-N [NAME]",
+		Short: "Change the number of workers",
+		Long: `Change the number of workers, and wait until they serve. Nothing is lost either way: who goes, drains.
+Exit code: 0 done; 1 refused; 3 handoff is not running.`,
+		Example: `  handoff scale 8
+  handoff scale +2 web
+  handoff scale -1`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			args[0] = strings.TrimPrefix(args[0], notAFlag)
+			if _, err := strconv.Atoi(args[0]); err != nil {
+				return fmt.Errorf("cannot scale to %q: want a number of workers, or how many more or fewer: 8, +2, -1", args[0])
+			}
+			client, err := find(args[1:])
+			if err != nil {
+				return err
+			}
+			query := "workers="
+			if args[0][0] == '+' || args[0][0] == '-' {
+				query = "by="
+			}
+			var done struct{ Workers int }
+			if err := client.Post("/v1/scale?"+query+url.QueryEscape(args[0]), &done); err != nil {
+				return failed{err}
+			}
+			if !noWait {
+				s, err := await(client, timeout, func(s master.Status) bool {
+					return s.Slots != done.Workers || s.Ready >= s.Slots || s.State == "stopping"
+				})
+				if err != nil {
+					return err
+				}
+				if s.State == "stopping" || s.Slots != done.Workers {
+					return failed{fmt.Errorf("%s: overtaken: it is %s, with %d workers", client.Name, s.State, s.Slots)}
+				}
+			}
+			if asJSON {
+				return printJSON(map[string]any{"schema": 1, "name": client.Name, "workers": done.Workers})
+			}
+			fmt.Printf("%s: %d workers\n", client.Name, done.Workers)
+			return nil
+		},
+	}
+	jsonFlag(c, &asJSON)
+	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until they serve")
+	durationFlag(c, &timeout, "timeout", "give up waiting after so long (default: as long as it takes)")
+	return c
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"handoff/master"
+)
+
+func stopCommand() *cobra.Command {
+	asJSON, now, noWait, timeout := false, false, false, time.Duration(0)
+	c := &cobra.Command{
+		Use:   "stop [NAME]",
+		Short: "Stop with drain, and wait for the end",
+		Long: `Stop: workers drain, within --drain-timeout of handoff run. Waits until all are gone.
+Exit code: 0 stopped; 1 not within --timeout; 3 handoff is not running.`,
+		Example: `  handoff stop
+  handoff stop web --now`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			client, err := find(args)
+			if err != nil {
+				return err
+			}
+			// The keeper is the service: when it is gone, it has stopped.
+			var before master.Status
+			if err := client.Get("/v1/status", &before); err != nil {
+				return err
+			}
+			pidfd, err := unix.PidfdOpen(before.PID, 0)
+			if err != nil {
+				return failed{fmt.Errorf("cannot wait for process %d: %w", before.PID, err)}
+			}
+			defer unix.Close(pidfd)
+			path := "/v1/stop"
+			if now {
+				path += "?now=1"
+			}
+			var done struct{ Stopping bool }
+			if err := client.Post(path, &done); err != nil {
+				return failed{err}
+			}
+			what := "stops"
+			if !noWait {
+				what = "stopped"
+				if !awaitEnd(pidfd, timeout) {
+					return failed{fmt.Errorf("%s: not stopped within %v; it goes on stopping", client.Name, timeout)}
+				}
+			}
+			if asJSON {
+				return printJSON(map[string]any{"schema": 1, "name": client.Name, "state": what})
+			}
+			fmt.Printf("%s: %s\n", client.Name, what)
+			return nil
+		},
+	}
+	jsonFlag(c, &asJSON)
+	c.Flags().BoolVar(&now, "now", false, "kill the workers, without drain")
+	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait for the end")
+	durationFlag(c, &timeout, "timeout", "give up waiting after so long (default: as long as it takes)")
+	return c
+}

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"handoff/internal/admin"
+	"handoff/master"
+)
+
+func waitCommand() *cobra.Command {
+	asJSON, ready, timeout := false, false, time.Duration(0)
+	c := &cobra.Command{
+		Use:   "wait [NAME]",
+		Short: "Wait until every slot is served",
+		Long: `Wait until a service serves every slot, also if it is not running yet.
+Exit code: 0 it serves; 1 not within --timeout.`,
+		Example: `  handoff wait --ready --timeout 30s
+  handoff wait web --timeout 1m && curl -s http://127.0.0.1:3000/`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			began := time.Now()
+			if len(args) > 0 {
+				if err := admin.CheckName(args[0]); err != nil {
+					return err
+				}
+			}
+			for {
+				client, err := find(args)
+				if err == nil {
+					var s master.Status
+					if err = client.Get("/v1/status", &s); err == nil && s.Ready >= s.Slots && s.Generation > 0 && s.State != "stopping" {
+						if asJSON {
+							return printJSON(s)
+						}
+						fmt.Printf("%s: %d of %d slots ready\n", client.Name, s.Ready, s.Slots)
+						return nil
+					}
+					if err == nil {
+						err = fmt.Errorf("%s: %s, %d of %d slots ready", client.Name, s.State, s.Ready, s.Slots)
+					}
+				}
+				if errors.Is(err, admin.ErrWhich) {
+					return err
+				}
+				if timeout > 0 && time.Since(began) > timeout {
+					return failed{fmt.Errorf("not ready within %v: %w", timeout, plainly(err))}
+				}
+				time.Sleep(look)
+			}
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print the status as JSON, when it serves")
+	c.Flags().BoolVar(&ready, "ready", true, "until every slot is served")
+	durationFlag(c, &timeout, "timeout", "give up after so long (default: never)")
+	return c
+}
