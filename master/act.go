@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/handoff"
+	"handoff/internal/api"
 	"handoff/internal/nodeipc"
 	"handoff/internal/tail"
 	"handoff/master/fleet"
@@ -42,7 +43,7 @@ func (m *Master) do(a fleet.Action) {
 		m.reload(true)
 	case fleet.Recycle:
 		if w := m.workers[a.ID]; w != nil {
-			count(&m.counters.Restarts, "recycled")
+			m.counters.CountRestart("recycled")
 			m.log.Info("Worker is replaced: "+a.Reason, w.attrs("worker.recycled", "reason", a.Reason)...)
 		}
 	case fleet.Abandon:
@@ -51,7 +52,7 @@ func (m *Master) do(a fleet.Action) {
 			if strings.HasPrefix(a.Reason, stalledReason) {
 				why = "stalled"
 			}
-			count(&m.counters.Restarts, why)
+			m.counters.CountRestart(why)
 			m.log.Error("Worker is given up: "+a.Reason, w.attrs("worker.hung")...)
 			// What waits at its socket goes to others, or to its replacement.
 			m.addrs.releaseAll(a.ID, time.Now())
@@ -71,7 +72,7 @@ func (m *Master) do(a fleet.Action) {
 		m.log.Info(what, "event", event, "generation", int(a.Gen), "workers", m.fleet.Slots(),
 			"after", a.Took.Round(time.Millisecond), "addresses", m.names())
 		m.told = a.Gen
-		m.reloadEnds(int(a.Gen), "served", "", nil)
+		m.reloadEnds(int(a.Gen), api.OutcomeServed, "", nil)
 		if m.cfg.Calm != nil {
 			m.cfg.Calm()
 		}
@@ -120,7 +121,7 @@ func (m *Master) prepare(gen fleet.Gen) {
 	if gen > 1 {
 		m.log.Info("Reload", "event", "cluster.reloading", "generation", int(gen), "workers", m.fleet.Slots())
 		m.upReloading(int(gen))
-		m.reloaded = ReloadStatus{Generation: int(gen), Outcome: "running", Began: time.Now()}
+		m.reloaded = api.ReloadStatus{Generation: int(gen), Outcome: api.OutcomeRunning, Began: time.Now()}
 	}
 	g := &generation{drain: m.cfg.DrainSignal}
 	g.launch, g.err = m.cfg.Command.pin()
@@ -132,8 +133,8 @@ func (m *Master) prepare(gen fleet.Gen) {
 
 func (m *Master) reloadEnds(generation int, outcome, reason string, words []string) {
 	if r := &m.reloaded; r.Generation == generation {
-		if count(&m.counters.Reloads, outcome); outcome == "served" {
-			m.counters.Reload.add(time.Since(r.Began))
+		if m.counters.CountReload(outcome); outcome == api.OutcomeServed {
+			m.counters.Reload.Add(time.Since(r.Began))
 		}
 		r.Outcome, r.Reason, r.Stderr, r.Seconds = outcome, clean(reason), nil, time.Since(r.Began).Seconds()
 		for _, w := range words {
@@ -150,7 +151,7 @@ func (m *Master) failed(a fleet.Failed) {
 		m.log.Error("The program cannot be started; giving up", attrs...)
 		return
 	}
-	m.reloadEnds(int(a.Gen), "failed", a.Reason, words)
+	m.reloadEnds(int(a.Gen), api.OutcomeFailed, a.Reason, words)
 	m.log.Error("Reload failed: the new generation is given up, the old one serves on", append(attrs, "serving", int(a.Back))...)
 	m.up("READY=1\nSTATUS=" + clean(fmt.Sprintf("Generation %d serves; generation %d was given up: %s", a.Back, a.Gen, a.Reason)))
 }
@@ -324,7 +325,7 @@ func (m *Master) steer(ids []fleet.ID) {
 			seats = append(seats, 0)
 		}
 		if !slices.Contains(m.addrs.seats, id) {
-			m.counters.Ready.add(time.Since(w.began))
+			m.counters.Ready.Add(time.Since(w.began))
 			m.log.Info("Worker serves", w.attrs("worker.ready", "after", time.Since(w.began).Round(time.Millisecond))...)
 		}
 		seats[w.slot] = id

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
+	"handoff/internal/api"
 	"handoff/master/fleet"
 )
 
@@ -43,7 +43,7 @@ func (c Control) do(ctx context.Context, f func(m *Master) error) error {
 }
 
 // Status asks what there is.
-func (c Control) Status(ctx context.Context) (s Status, err error) {
+func (c Control) Status(ctx context.Context) (s api.Status, err error) {
 	err = c.do(ctx, func(m *Master) error {
 		s = m.status()
 		return nil
@@ -70,7 +70,7 @@ func (c Control) Upgrade(ctx context.Context) error {
 }
 
 // Reload asks for one, as SIGUSR2 does, and returns the generation that it will
-// be. [Status.Reload] says what comes of it. One that is under way is overtaken.
+// be. [api.Status.Reload] says what comes of it. One that is under way is overtaken.
 func (c Control) Reload(ctx context.Context) (generation int, err error) {
 	err = c.do(ctx, func(m *Master) error {
 		if m.fleet.Stopping() {
@@ -138,14 +138,4 @@ func (c Control) Restart(ctx context.Context, slot int) (worker int, err error) 
 		return refuse("no worker serves slot %d now", slot)
 	})
 	return worker, err
-}
-
-// ReloadStatus is what came of the last reload.
-type ReloadStatus struct {
-	Generation int       `json:"generation"`
-	Outcome    string    `json:"outcome"` // running, served, failed
-	Reason     string    `json:"reason,omitempty"`
-	Stderr     []string  `json:"stderr,omitempty"` // last lines of the worker that failed
-	Began      time.Time `json:"began_at"`
-	Seconds    float64   `json:"seconds,omitempty"`
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"handoff/internal/api"
 	"handoff/master/fleet"
 )
 
@@ -27,7 +28,7 @@ func (m *Master) reload(upgrade bool) error {
 	}
 	m.asking, m.askedUpgrade = true, upgrade
 	next := int(m.fleet.Last()) + 1
-	m.reloaded = ReloadStatus{Generation: next, Outcome: "running", Began: time.Now()}
+	m.reloaded = api.ReloadStatus{Generation: next, Outcome: api.OutcomeRunning, Began: time.Now()}
 	ask, about := m.cfg.BeforeReload, map[string]any{"name": m.cfg.Name, "generation": next, "serving": int(m.fleet.Live()), "workers": m.fleet.Slots()}
 	go func() { m.post(reloadJudged{ask(about)}) }() // ends with the hook, which has a timeout
 	return nil
@@ -52,7 +53,7 @@ func (m *Master) reloadJudged(err error) {
 func (m *Master) reloadNow(upgrade bool) {
 	if upgrade && (m.upgrading || m.cfg.Changed != nil && !m.fleet.Stopping() && m.cfg.Changed()) {
 		m.reloadNext = true
-		m.reloaded = ReloadStatus{Generation: int(m.fleet.Last()) + 1, Outcome: "running", Began: time.Now()}
+		m.reloaded = api.ReloadStatus{Generation: int(m.fleet.Last()) + 1, Outcome: api.OutcomeRunning, Began: time.Now()}
 		m.upgrade()
 		return
 	}

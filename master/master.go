@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/handoff"
+	"handoff/internal/api"
 	"handoff/internal/nodeipc"
 	"handoff/internal/seat"
 	"handoff/internal/tail"
@@ -179,8 +180,8 @@ type Master struct {
 	strays       map[string]bool // things said once
 	began        time.Time
 	keeperBefore int // pid of the keeper of the master before
-	reloaded     ReloadStatus
-	counters     Counters
+	reloaded     api.ReloadStatus
+	counters     api.Counters
 	admin        *net.TCPListener // of --admin; nil: none
 	told         fleet.Gen        // the last generation of which it was said that it serves
 	restarts     map[int]int      // of slots, by crashes
@@ -581,8 +582,8 @@ func (m *Master) signalled(s os.Signal) {
 // a service manager that waits for it.
 func (m *Master) notReloaded(reason string) {
 	generation := int(m.fleet.Last()) + 1
-	m.reloaded = ReloadStatus{Generation: generation, Outcome: "running", Began: time.Now()}
-	m.reloadEnds(generation, "failed", reason, nil)
+	m.reloaded = api.ReloadStatus{Generation: generation, Outcome: api.OutcomeRunning, Began: time.Now()}
+	m.reloadEnds(generation, api.OutcomeFailed, reason, nil)
 	m.upReloading(generation)
 	m.up("READY=1\nSTATUS=" + clean(fmt.Sprintf("Generation %d serves; not reloaded: %s", m.fleet.Live(), reason)))
 }
@@ -728,7 +729,7 @@ func (m *Master) answerDrain(id fleet.ID, fd int) {
 }
 
 func (m *Master) leaving(w *worker) {
-	count(&m.counters.Restarts, "asked")
+	m.counters.CountRestart("asked")
 	m.log.Info("Worker asks to be replaced", w.attrs("worker.leaving")...)
 	m.step(fleet.Leave{ID: w.id})
 }

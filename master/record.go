@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/handoff"
+	"handoff/internal/api"
 	"handoff/internal/nodeipc"
 	"handoff/master/fleet"
 )
@@ -28,26 +29,26 @@ const recordVersion = 1
 // version. It holds the workers' environment, and so is for keeper and master
 // alone.
 type record struct {
-	Version   int             `json:"version"`
-	Fleet     fleet.State     `json:"fleet"`
-	Gens      []genRecord     `json:"generations"`
-	Workers   []workerRecord  `json:"workers"`
-	Addresses []addressRecord `json:"addresses"`
-	LastKey   int             `json:"last_key"`
-	Seats     []fleet.ID      `json:"seats"`
-	Given     []string        `json:"given,omitempty"` // keys of the addresses of --listen
-	Seq       int             `json:"seq"`
-	Began     time.Time       `json:"began"`
-	Restarts  map[int]int     `json:"restarts,omitempty"`
-	LastError string          `json:"last_error,omitempty"`
-	Reload    bool            `json:"reload,omitempty"` // is wanted, once the next master is there
-	Asking    bool            `json:"asking,omitempty"` // whether a reload may be; with Upgrade before it
-	Upgrade   bool            `json:"upgrade,omitempty"`
-	Instance  string          `json:"instance,omitempty"`
-	Counters  Counters        `json:"counters"`
-	Reloaded  *ReloadStatus   `json:"reloaded,omitempty"` // the last one
-	Told      fleet.Gen       `json:"told,omitempty"`     // the last generation of which it was said that it serves
-	Keeper    int             `json:"keeper,omitempty"`   // its pid
+	Version   int               `json:"version"`
+	Fleet     fleet.State       `json:"fleet"`
+	Gens      []genRecord       `json:"generations"`
+	Workers   []workerRecord    `json:"workers"`
+	Addresses []addressRecord   `json:"addresses"`
+	LastKey   int               `json:"last_key"`
+	Seats     []fleet.ID        `json:"seats"`
+	Given     []string          `json:"given,omitempty"` // keys of the addresses of --listen
+	Seq       int               `json:"seq"`
+	Began     time.Time         `json:"began"`
+	Restarts  map[int]int       `json:"restarts,omitempty"`
+	LastError string            `json:"last_error,omitempty"`
+	Reload    bool              `json:"reload,omitempty"` // is wanted, once the next master is there
+	Asking    bool              `json:"asking,omitempty"` // whether a reload may be; with Upgrade before it
+	Upgrade   bool              `json:"upgrade,omitempty"`
+	Instance  string            `json:"instance,omitempty"`
+	Counters  api.Counters      `json:"counters"`
+	Reloaded  *api.ReloadStatus `json:"reloaded,omitempty"` // the last one
+	Told      fleet.Gen         `json:"told,omitempty"`     // the last generation of which it was said that it serves
+	Keeper    int               `json:"keeper,omitempty"`   // its pid
 }
 
 type genRecord struct {

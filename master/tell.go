@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/handoff"
+	"handoff/internal/api"
 	"handoff/internal/nodeipc"
 	"handoff/master/fleet"
 )
@@ -77,9 +78,9 @@ func (c Control) TellStatus(ctx context.Context) error {
 			return refuse("it was not started by a program of yours: nobody is told")
 		}
 		b, err := json.Marshal(struct {
-			Time   time.Time `json:"time"`
-			Event  string    `json:"event"`
-			Status Status    `json:"status"`
+			Time   time.Time  `json:"time"`
+			Event  string     `json:"event"`
+			Status api.Status `json:"status"`
 		}{time.Now(), "cluster.status", m.status()})
 		if err == nil {
 			m.cfg.Tell(append(b, '\n'), false)

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/internal/admin"
-	"handoff/master"
+	"handoff/internal/api"
 )
 
 // look is how often a command looks whether what it waits for has come.
@@ -28,10 +28,10 @@ func find(args []string) (*admin.Client, error) {
 
 // await asks for the status until ok likes it. timeout 0 is none. Between two
 // masters nobody answers, for as long as the keeper takes.
-func await(client *admin.Client, timeout time.Duration, ok func(master.Status) bool) (s master.Status, err error) {
+func await(client *admin.Client, timeout time.Duration, ok func(api.Status) bool) (s api.Status, err error) {
 	began, heard := time.Now(), time.Now()
 	for {
-		s = master.Status{}
+		s = api.Status{}
 		err := client.Get("/v1/status", &s)
 		if err == nil {
 			if heard = time.Now(); ok(s) {

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"handoff/internal/admin"
-	"handoff/master"
+	"handoff/internal/api"
 )
 
 func listCommand() *cobra.Command {
@@ -24,10 +24,10 @@ func listCommand() *cobra.Command {
   handoff ls --json | jq -r '.services[].name'`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			list := []master.Status{}
+			list := []api.Status{}
 			for _, name := range admin.Names() {
 				client, err := admin.Find(name)
-				var s master.Status
+				var s api.Status
 				if err == nil && client.Get("/v1/status", &s) == nil {
 					list = append(list, s)
 				}

@@ -9,8 +9,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"handoff/internal/admin"
+	"handoff/internal/api"
 	"handoff/internal/deploy"
-	"handoff/master"
 )
 
 // after is what follows a change of what is live.
@@ -30,7 +30,7 @@ func (a *after) flags(c *cobra.Command) {
 func (a *after) live(f *deploy.Folder, version, how string) error {
 	before := f.Head
 	client := runs(f.Path)
-	var was master.Status
+	var was api.Status
 	if client != nil && client.Get("/v1/status", &was) != nil {
 		client = nil
 	}
@@ -70,13 +70,13 @@ func (a *after) live(f *deploy.Folder, version, how string) error {
 
 // served waits for the reload that the master does when it sees the change; one that
 // does not see it is told.
-func (a *after) served(client *admin.Client, was master.Status) (r master.ReloadStatus, err error) {
+func (a *after) served(client *admin.Client, was api.Status) (r api.ReloadStatus, err error) {
 	var before time.Time // a number may come twice: one that was refused used none up
 	if was.Reload != nil {
 		before = was.Reload.Began
 	}
 	began, told := time.Now(), false
-	_, err = await(client, a.timeout, func(s master.Status) bool {
+	_, err = await(client, a.timeout, func(s api.Status) bool {
 		if s.Reload == nil || !s.Reload.Began.After(before) {
 			if !told && time.Since(began) > seenWithin {
 				told = true

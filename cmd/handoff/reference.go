@@ -16,9 +16,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"handoff/internal/api"
 	"handoff/internal/config"
 	"handoff/internal/metrics"
-	"handoff/master"
 )
 
 const written = "<!-- Written by make reference; do not edit. -->\n\n"
@@ -179,10 +179,8 @@ func apiPage() (string, error) {
 		return "", err
 	}
 	b.WriteString("\n## The status\n")
-	for _, path := range []string{"master/status.go", "master/control.go"} {
-		if err := structs(&b, path, "Status", "ReloadStatus", "AddressStatus", "WorkerStatus"); err != nil {
-			return "", err
-		}
+	if err := structs(&b, "internal/api/status.go", "Status", "ReloadStatus", "AddressStatus", "WorkerStatus"); err != nil {
+		return "", err
 	}
 	return b.String(), nil
 }
@@ -245,7 +243,7 @@ func expression(w *bytes.Buffer, e ast.Expr) {
 
 func metricsPage() (string, error) {
 	var text bytes.Buffer
-	if err := metrics.Write(&text, master.Metrics{}, 0); err != nil {
+	if err := metrics.Write(&text, api.Metrics{}, 0); err != nil {
 		return "", err
 	}
 	var b strings.Builder

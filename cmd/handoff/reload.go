@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"handoff/master"
+	"handoff/internal/api"
 )
 
 func reloadCommand() *cobra.Command {
@@ -41,8 +41,8 @@ A reload during a reload is no error: the newest wins, and both commands wait fo
 				return nil
 			}
 			told := 0
-			var r *master.ReloadStatus
-			s, err := await(client, timeout, func(s master.Status) bool {
+			var r *api.ReloadStatus
+			s, err := await(client, timeout, func(s api.Status) bool {
 				if r = s.Reload; !asJSON && told != s.Wanted && s.Wanted >= asked.Generation {
 					told = s.Wanted
 					fmt.Printf("%s: generation %d → %d, %d slots\n", client.Name, s.Generation, s.Wanted, s.Slots)

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"handoff/master"
+	"handoff/internal/api"
 )
 
 func restartCommand() *cobra.Command {
@@ -35,7 +35,7 @@ func restartCommand() *cobra.Command {
 			}
 			pid := 0
 			if !noWait {
-				s, err := await(client, timeout, func(s master.Status) bool {
+				s, err := await(client, timeout, func(s api.Status) bool {
 					for _, w := range s.Workers {
 						if w.Slot == slot && w.Worker > old.Worker && w.Steered {
 							pid = w.PID

@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"handoff/master"
+	"handoff/internal/api"
 )
 
 // notAFlag is put before an argument like -1, which is a number.
@@ -58,7 +58,7 @@ Exit code: 0 done; 1 refused; 3 handoff is not running.`,
 				return failed{err}
 			}
 			if !noWait {
-				s, err := await(client, timeout, func(s master.Status) bool {
+				s, err := await(client, timeout, func(s api.Status) bool {
 					return s.Slots != done.Workers || s.Ready >= s.Slots || s.State == "stopping"
 				})
 				if err != nil {

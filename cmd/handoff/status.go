@@ -16,7 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"handoff/internal/admin"
-	"handoff/master"
+	"handoff/internal/api"
 )
 
 func statusCommand() *cobra.Command {
@@ -36,7 +36,7 @@ Exit code: 0 it serves every slot; 1 it does not; 3 it is not running.`,
 			if err != nil {
 				return err
 			}
-			var s master.Status
+			var s api.Status
 			if watch {
 				return watchStatus(client, asJSON)
 			}
@@ -67,7 +67,7 @@ func watchStatus(client *admin.Client, asJSON bool) error {
 	defer tick.Stop()
 	tty := term.IsTerminal(int(os.Stdout.Fd()))
 	for {
-		var s master.Status
+		var s api.Status
 		err := client.Get("/v1/status", &s)
 		var b bytes.Buffer
 		switch {
@@ -92,7 +92,7 @@ func watchStatus(client *admin.Client, asJSON bool) error {
 	}
 }
 
-func printStatus(out io.Writer, s master.Status, now time.Time) {
+func printStatus(out io.Writer, s api.Status, now time.Time) {
 	fmt.Fprintf(out, "%s: %s, %d of %d slots ready, generation %d, pid %d, up %s\n", s.Name, s.State, s.Ready, s.Slots, s.Generation, s.PID, age(now.Sub(s.Started)))
 	var at []string
 	for _, a := range s.Addresses {

@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"handoff/master"
+	"handoff/internal/api"
 )
 
 func stopCommand() *cobra.Command {
@@ -26,7 +26,7 @@ Exit code: 0 stopped; 1 not within --timeout; 3 handoff is not running.`,
 				return err
 			}
 			// The keeper is the service: when it is gone, it has stopped.
-			var before master.Status
+			var before api.Status
 			if err := client.Get("/v1/status", &before); err != nil {
 				return err
 			}

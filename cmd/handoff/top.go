@@ -7,8 +7,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"handoff/internal/api"
 	"handoff/internal/top"
-	"handoff/master"
 )
 
 func topCommand() *cobra.Command {
@@ -27,7 +27,7 @@ what workers write, S stop everything (asks), q quit.`,
 			if err != nil {
 				return err
 			}
-			var s master.Status
+			var s api.Status
 			if err := client.Get("/v1/status", &s); err != nil {
 				return err
 			}

@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"handoff/internal/admin"
-	"handoff/master"
+	"handoff/internal/api"
 )
 
 func waitCommand() *cobra.Command {
@@ -31,7 +31,7 @@ Exit code: 0 it serves; 1 not within --timeout.`,
 			for {
 				client, err := find(args)
 				if err == nil {
-					var s master.Status
+					var s api.Status
 					if err = client.Get("/v1/status", &s); err == nil && s.Ready >= s.Slots && s.Generation > 0 && s.State != "stopping" {
 						if asJSON {
 							return printJSON(s)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"handoff/internal/api"
 	"handoff/internal/metrics"
 	"handoff/master"
 )
@@ -62,7 +63,7 @@ func CheckAddr(addr string, token bool) error {
 // Serve answers on l until stop is called, which closes it.
 func (p Public) Serve(l net.Listener, c master.Control, log *slog.Logger) (stop func()) {
 	mux := http.NewServeMux()
-	handle := func(pattern string, f func(rw http.ResponseWriter, s master.Metrics)) {
+	handle := func(pattern string, f func(rw http.ResponseWriter, s api.Metrics)) {
 		mux.HandleFunc("GET "+pattern, func(rw http.ResponseWriter, r *http.Request) {
 			if p.Token != "" && subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), []byte("Bearer "+p.Token)) != 1 {
 				rw.Header().Set("WWW-Authenticate", "Bearer")
@@ -79,8 +80,8 @@ func (p Public) Serve(l net.Listener, c master.Control, log *slog.Logger) (stop 
 			f(rw, s)
 		})
 	}
-	handle("/livez", func(rw http.ResponseWriter, _ master.Metrics) { fmt.Fprintln(rw, "ok") })
-	handle("/readyz", func(rw http.ResponseWriter, m master.Metrics) {
+	handle("/livez", func(rw http.ResponseWriter, _ api.Metrics) { fmt.Fprintln(rw, "ok") })
+	handle("/readyz", func(rw http.ResponseWriter, m api.Metrics) {
 		s := m.Status
 		if s.Ready >= s.Slots && s.Generation > 0 && s.State != "stopping" {
 			fmt.Fprintf(rw, "ok: %d of %d slots ready\n", s.Ready, s.Slots)
@@ -101,7 +102,7 @@ func (p Public) Serve(l net.Listener, c master.Control, log *slog.Logger) (stop 
 			fmt.Fprintln(rw, "last error:", s.LastError)
 		}
 	})
-	handle("/metrics", func(rw http.ResponseWriter, m master.Metrics) {
+	handle("/metrics", func(rw http.ResponseWriter, m api.Metrics) {
 		usage(m.Status.Workers)
 		fds, _ := os.ReadDir("/proc/self/fd")
 		var b bytes.Buffer

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"handoff/handoff"
+	"handoff/internal/api"
 	"handoff/internal/logging"
 	"handoff/internal/procs"
 	"handoff/master"
@@ -23,7 +24,7 @@ import (
 // Serve answers on l until it is closed, and removes its file then, unless another
 // master follows.
 //
-//	GET  /v1/status                  master.Status
+//	GET  /v1/status                  api.Status
 //	GET  /v1/events?last=N&follow=1  JSON lines: the last N (100), and those that come
 //	POST /v1/reload                  {"generation": N}; what becomes of it is in the status
 //	POST /v1/upgrade                 {"upgraded": true}
@@ -270,8 +271,8 @@ func answer(rw http.ResponseWriter, code int, body any) {
 }
 
 // usage adds what the process groups of the workers use.
-func usage(workers []master.WorkerStatus) {
-	at := map[int]*master.WorkerStatus{}
+func usage(workers []api.WorkerStatus) {
+	at := map[int]*api.WorkerStatus{}
 	for i := range workers {
 		at[workers[i].PID] = &workers[i]
 	}

@@ -12,11 +12,11 @@ import (
 	"strconv"
 	"strings"
 
-	"handoff/master"
+	"handoff/internal/api"
 )
 
 // Write writes all families. rss and cpu of the workers are those of the status.
-func Write(out io.Writer, m master.Metrics, fds int) error {
+func Write(out io.Writer, m api.Metrics, fds int) error {
 	w := writer{bufio.NewWriter(out)}
 	s, c := m.Status, m.Counters
 	w.family("handoff_build_info", "gauge", "A constant 1, with the version of handoff.")
@@ -41,7 +41,7 @@ func Write(out io.Writer, m master.Metrics, fds int) error {
 		w.sample("handoff_workers", float64(phases[p]), "phase", p)
 	}
 	// Of a slot the worker that connections go to, so that each has one value.
-	per := func(name, kind, help string, value func(master.WorkerStatus) float64) {
+	per := func(name, kind, help string, value func(api.WorkerStatus) float64) {
 		w.family(name, kind, help)
 		for _, x := range s.Workers {
 			if x.Steered {
@@ -49,11 +49,11 @@ func Write(out io.Writer, m master.Metrics, fds int) error {
 			}
 		}
 	}
-	per("handoff_slot_ready", "gauge", "Whether the slot is served.", func(x master.WorkerStatus) float64 { return truth(x.Phase == "serving") })
-	per("handoff_slot_generation", "gauge", "The generation of the worker that serves the slot.", func(x master.WorkerStatus) float64 { return float64(x.Generation) })
-	per("handoff_slot_queue_length", "gauge", "Connections that wait in the accept queue of the slot's worker.", func(x master.WorkerStatus) float64 { return float64(x.Queue) })
-	per("handoff_slot_resident_memory_bytes", "gauge", "Resident memory of the process group of the slot's worker.", func(x master.WorkerStatus) float64 { return float64(x.RSS) })
-	per("handoff_slot_cpu_seconds", "gauge", "Processor time that the process group of the slot's worker has used.", func(x master.WorkerStatus) float64 { return x.CPU })
+	per("handoff_slot_ready", "gauge", "Whether the slot is served.", func(x api.WorkerStatus) float64 { return truth(x.Phase == "serving") })
+	per("handoff_slot_generation", "gauge", "The generation of the worker that serves the slot.", func(x api.WorkerStatus) float64 { return float64(x.Generation) })
+	per("handoff_slot_queue_length", "gauge", "Connections that wait in the accept queue of the slot's worker.", func(x api.WorkerStatus) float64 { return float64(x.Queue) })
+	per("handoff_slot_resident_memory_bytes", "gauge", "Resident memory of the process group of the slot's worker.", func(x api.WorkerStatus) float64 { return float64(x.RSS) })
+	per("handoff_slot_cpu_seconds", "gauge", "Processor time that the process group of the slot's worker has used.", func(x api.WorkerStatus) float64 { return x.CPU })
 	w.family("handoff_listen_queue_length", "gauge", "Connections that nobody has accepted, of all sockets of an address.")
 	for _, a := range s.Addresses {
 		w.sample("handoff_listen_queue_length", float64(a.Queue), "address", a.Address)
@@ -117,10 +117,10 @@ func (w writer) counters(name, help, label string, all map[string]int, known ...
 	}
 }
 
-func (w writer) histogram(name, help string, h master.Histogram) {
+func (w writer) histogram(name, help string, h api.Histogram) {
 	w.family(name, "histogram", help)
 	sum := 0
-	for i, bound := range master.Bounds() {
+	for i, bound := range api.Bounds() {
 		if i < len(h.Counts) {
 			sum += h.Counts[i]
 		}

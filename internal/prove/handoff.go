@@ -20,8 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/internal/admin"
+	"handoff/internal/api"
 	"handoff/internal/procs"
-	"handoff/master"
 )
 
 // Handoff is a program under a handoff of its own. Start begins it, and Stop ends it.
@@ -71,7 +71,7 @@ func (h *Handoff) Start(ctx context.Context) error {
 	if h.client, err = admin.Find(h.Name); err != nil {
 		return err
 	}
-	s, err := h.await(ctx, func(s master.Status) bool { return s.State == "serving" })
+	s, err := h.await(ctx, func(s api.Status) bool { return s.State == "serving" })
 	if err != nil {
 		if why := h.lastWords(); strings.TrimSpace(why) != "" {
 			return fmt.Errorf("the program does not come to serve: %s", why)
@@ -87,7 +87,7 @@ func (h *Handoff) Start(ctx context.Context) error {
 }
 
 // reach is where a client on this machine reaches the first TCP address.
-func reach(addrs []master.AddressStatus) string {
+func reach(addrs []api.AddressStatus) string {
 	for _, a := range addrs {
 		host, port, err := net.SplitHostPort(a.Address)
 		if err != nil {
@@ -148,7 +148,7 @@ func kill(pid int) error {
 }
 
 // Status is what handoff says of itself.
-func (h *Handoff) Status() (s master.Status, err error) {
+func (h *Handoff) Status() (s api.Status, err error) {
 	err = h.client.Get("/v1/status", &s)
 	return s, err
 }
@@ -201,7 +201,7 @@ func (h *Handoff) gone() error {
 const look = 10 * time.Millisecond
 
 // await asks for the status until ok likes it. Between two masters nobody answers.
-func (h *Handoff) await(ctx context.Context, ok func(master.Status) bool) (s master.Status, err error) {
+func (h *Handoff) await(ctx context.Context, ok func(api.Status) bool) (s api.Status, err error) {
 	for {
 		if s, err = h.Status(); err == nil && ok(s) {
 			return s, nil
@@ -257,12 +257,12 @@ func (h *Handoff) Do(ctx context.Context, d Deed) (out Outcome, err error) {
 	return out, err
 }
 
-func (h *Handoff) reload(ctx context.Context) (master.Status, error) {
+func (h *Handoff) reload(ctx context.Context) (api.Status, error) {
 	var asked struct{ Generation int }
 	if err := h.client.Post("/v1/reload", &asked); err != nil {
-		return master.Status{}, err
+		return api.Status{}, err
 	}
-	return h.await(ctx, func(s master.Status) bool {
+	return h.await(ctx, func(s api.Status) bool {
 		return s.Reload != nil && s.Reload.Generation >= asked.Generation && s.Reload.Outcome != "running"
 	})
 }
@@ -277,7 +277,7 @@ func (h *Handoff) scale(ctx context.Context) (note string, err error) {
 		if err := h.client.Post("/v1/scale?by="+strings.Replace(by, "+", "%2B", 1), &done); err != nil {
 			return "", err
 		}
-		if _, err := h.await(ctx, func(s master.Status) bool { return s.Slots == done.Workers && s.Ready >= s.Slots }); err != nil {
+		if _, err := h.await(ctx, func(s api.Status) bool { return s.Slots == done.Workers && s.Ready >= s.Slots }); err != nil {
 			return "", err
 		}
 	}
@@ -313,7 +313,7 @@ func (h *Handoff) killMaster(ctx context.Context) error {
 	if err := kill(old); err != nil {
 		return err
 	}
-	_, err := h.await(ctx, func(s master.Status) bool {
+	_, err := h.await(ctx, func(s api.Status) bool {
 		now := h.master()
 		return now != 0 && now != old && s.State == "serving"
 	})
@@ -343,7 +343,7 @@ func (h *Handoff) killWorker(ctx context.Context) (note string, err error) {
 	if err != nil {
 		return "", err
 	}
-	var victim master.WorkerStatus // the oldest that serves
+	var victim api.WorkerStatus // the oldest that serves
 	for _, w := range s.Workers {
 		if w.Steered && (victim.PID == 0 || w.Worker < victim.Worker) {
 			victim = w
@@ -392,7 +392,7 @@ func (h *Handoff) killWorker(ctx context.Context) (note string, err error) {
 			return "", err
 		}
 	}
-	_, err = h.await(ctx, func(s master.Status) bool {
+	_, err = h.await(ctx, func(s api.Status) bool {
 		for _, w := range s.Workers {
 			if w.PID == victim.PID {
 				return false
@@ -415,7 +415,7 @@ func (h *Handoff) Inside(local string) bool {
 func (h *Handoff) Settle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, h.Patience)
 	defer cancel()
-	s, err := h.await(ctx, func(s master.Status) bool {
+	s, err := h.await(ctx, func(s api.Status) bool {
 		for _, w := range s.Workers {
 			if w.Phase != "serving" {
 				return false
@@ -444,7 +444,7 @@ const staleTries = 4
 // stale connects a few times, and looks in whose hands the connections are: those of
 // a generation before the one that serves are wrong. Processes say their generation by
 // their environment, however deep below the worker they are.
-func (h *Handoff) stale(s master.Status) (wrong []error) {
+func (h *Handoff) stale(s api.Status) (wrong []error) {
 	for range staleTries {
 		c, err := net.DialTimeout("tcp", h.addr, time.Second)
 		if err != nil {

@@ -16,8 +16,8 @@ import (
 	"github.com/charmbracelet/x/ansi"
 
 	"handoff/internal/admin"
+	"handoff/internal/api"
 	"handoff/internal/capture"
-	"handoff/master"
 )
 
 // every is how often the status is asked for, kept is how many values a sparkline
@@ -58,7 +58,7 @@ func stream(ctx context.Context, client *admin.Client, path string, f func([]byt
 
 type (
 	statusMsg struct {
-		s   master.Status
+		s   api.Status
 		at  time.Time
 		err error
 	}
@@ -81,7 +81,7 @@ type history struct {
 type model struct {
 	client        *admin.Client
 	width, height int
-	s             master.Status
+	s             api.Status
 	known         bool
 	err           error
 	at            time.Time
@@ -97,7 +97,7 @@ type model struct {
 func (m *model) Init() tea.Cmd { return m.ask }
 
 func (m *model) ask() tea.Msg {
-	var s master.Status
+	var s api.Status
 	err := m.client.Get("/v1/status", &s)
 	return statusMsg{s, time.Now(), err}
 }
@@ -149,7 +149,7 @@ func (m *model) took(msg statusMsg) {
 
 // follow finds the row that was selected in a new table: of the same worker, else of
 // the same slot, in service if there is one.
-func follow(before, now []master.WorkerStatus, selected int) int {
+func follow(before, now []api.WorkerStatus, selected int) int {
 	if selected < len(before) {
 		was := before[selected]
 		of := -1

@@ -8,7 +8,7 @@ import (
 	"github.com/charmbracelet/x/ansi"
 
 	"handoff/internal/admin"
-	"handoff/master"
+	"handoff/internal/api"
 )
 
 // The screen fits, however many workers there are and however long their words.
@@ -17,10 +17,10 @@ func TestScreenFits(t *testing.T) {
 	for _, size := range [][2]int{{80, 24}, {40, 10}, {200, 60}} {
 		for _, n := range []int{0, 1, 4, 64} {
 			m := &model{client: &admin.Client{Name: "web"}, width: size[0], height: size[1], history: map[int]*history{}}
-			var s master.Status
+			var s api.Status
 			s.Name, s.State, s.LastError = "web", "degraded", strings.Repeat("wrong ", 50)
 			for i := range n {
-				s.Workers = append(s.Workers, master.WorkerStatus{Slot: i, Worker: i + 1, Status: strings.Repeat("é", 100), CPU: float64(i)})
+				s.Workers = append(s.Workers, api.WorkerStatus{Slot: i, Worker: i + 1, Status: strings.Repeat("é", 100), CPU: float64(i)})
 			}
 			m.took(statusMsg{s, now, nil})
 			m.took(statusMsg{s, now.Add(time.Second), nil})
@@ -44,8 +44,8 @@ func TestScreenFits(t *testing.T) {
 }
 
 func TestSelectionFollowsItsWorker(t *testing.T) {
-	before := []master.WorkerStatus{{Slot: 0, Worker: 1}, {Slot: 1, Worker: 2}}
-	now := []master.WorkerStatus{{Slot: 0, Worker: 1, Phase: "draining"}, {Slot: 0, Worker: 3, Steered: true}, {Slot: 1, Worker: 2}}
+	before := []api.WorkerStatus{{Slot: 0, Worker: 1}, {Slot: 1, Worker: 2}}
+	now := []api.WorkerStatus{{Slot: 0, Worker: 1, Phase: "draining"}, {Slot: 0, Worker: 3, Steered: true}, {Slot: 1, Worker: 2}}
 	if i := follow(before, now, 1); i != 2 {
 		t.Errorf("row %d, want that of worker 2", i)
 	}

@@ -1,0 +1,89 @@
+package api
+
+import "time"
+
+// Status is of GET /v1/status: one service, at one moment.
+type Status struct {
+	Schema     int             `json:"schema"` // 1
+	Name       string          `json:"name"`
+	Version    string          `json:"version"`
+	PID        int             `json:"pid"`
+	Started    time.Time       `json:"started_at"`
+	State      string          `json:"state"` // starting, serving, degraded, reloading, stopping
+	Generation int             `json:"generation"`
+	Wanted     int             `json:"wanted_generation"` // differs from generation during a reload
+	Slots      int             `json:"slots"`
+	Ready      int             `json:"ready"` // slots that are served
+	LastError  string          `json:"last_error,omitempty"`
+	Reload     *ReloadStatus   `json:"reload,omitempty"` // the last one
+	Addresses  []AddressStatus `json:"addresses"`
+	Workers    []WorkerStatus  `json:"workers"`
+}
+
+// The states of a service.
+const (
+	StateStarting  = "starting" // no generation has served yet
+	StateServing   = "serving"  // every slot is served
+	StateDegraded  = "degraded" // some slots are not
+	StateReloading = "reloading"
+	StateStopping  = "stopping"
+)
+
+// Serves tells whether every slot is served, and the service is not stopping.
+func (s Status) Serves() bool {
+	return s.Ready >= s.Slots && s.Generation > 0 && s.State != StateStopping
+}
+
+// ReloadStatus is the result of the last reload.
+type ReloadStatus struct {
+	Generation int       `json:"generation"`
+	Outcome    string    `json:"outcome"` // running, served, failed
+	Reason     string    `json:"reason,omitempty"`
+	Stderr     []string  `json:"stderr,omitempty"` // last lines of the worker that failed
+	Began      time.Time `json:"began_at"`
+	Seconds    float64   `json:"seconds,omitempty"`
+}
+
+// The outcomes of a reload.
+const (
+	OutcomeRunning = "running" // none yet
+	OutcomeServed  = "served"  // the new generation serves
+	OutcomeFailed  = "failed"  // it was given up, the one before serves on
+)
+
+// AddressStatus is one address.
+type AddressStatus struct {
+	Address string `json:"address"`
+	Balance string `json:"balance"` // even, sticky, shared; hash where the kernel refuses to steer
+	Queue   int    `json:"queue"`   // connections that no worker has accepted yet
+}
+
+// WorkerStatus is one worker.
+type WorkerStatus struct {
+	Slot       int        `json:"slot"`
+	PID        int        `json:"pid"`
+	Worker     int        `json:"worker"` // its number, which is never used again
+	Generation int        `json:"generation"`
+	Phase      string     `json:"phase"`      // starting, serving, quieting, draining
+	Steered    bool       `json:"in_service"` // new connections go to it
+	Started    time.Time  `json:"started_at"`
+	Ready      *time.Time `json:"ready_at,omitempty"`
+	Queue      int        `json:"queue"`            // connections that it has not accepted yet
+	Restarts   int        `json:"restarts"`         // of its slot, after crashes
+	Status     string     `json:"status,omitempty"` // what it says about itself
+	Reloading  bool       `json:"reloading,omitempty"`
+	Port       int        `json:"port,omitempty"`     // of its slot
+	Requests   int        `json:"requests,omitempty"` // served, if it reports them
+	Stalled    bool       `json:"stalled,omitempty"`  // it accepts nothing, while others do
+	// Of its process group; the server of the API fills them in.
+	RSS int64   `json:"rss_bytes"`
+	CPU float64 `json:"cpu_seconds"`
+}
+
+// The phases of a worker.
+const (
+	PhaseStarting = "starting"
+	PhaseServing  = "serving"
+	PhaseQuieting = "quieting" // nothing new comes, what waits is accepted
+	PhaseDraining = "draining" // it finishes what it has
+)
