@@ -64,8 +64,14 @@ func TestImports(t *testing.T) {
 		only   []string // if set, nothing else
 		reason string
 	}{
-		{pkg: "master/fleet", only: []string{"fmt", "time", "slices"},
+		{pkg: "master/fleet", only: []string{"fmt", "time", "slices", "handoff/internal/jitter"},
 			reason: "the decision is pure: no I/O, no clock, no goroutine, so that a million steps can be tested in a second"},
+		{pkg: "internal/jitter", only: []string{},
+			reason: "pure decisions use it"},
+		{pkg: "master/reload", only: []string{"time", "fmt"},
+			reason: "what follows an order to reload is decided without I/O or a clock, and tested by transcripts"},
+		{pkg: "master/recycle", only: []string{"fmt", "time", "maps", "slices", "strconv", "handoff/internal/jitter"},
+			reason: "samples in, verdicts out"},
 		{pkg: "handoff", never: []string{"os/exec", "os/signal", "net/http", "handoff/master", "handoff/internal/*", "handoff/worker"},
 			reason: "sockets know nothing of processes or protocols; keeper, master and SDK share them"},
 		{pkg: "internal/nodeipc", never: []string{"os", "net", "os/exec", "golang.org/x/sys/unix", "handoff/*"},

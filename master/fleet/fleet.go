@@ -19,6 +19,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"handoff/internal/jitter"
 )
 
 // ID names a worker. IDs are positive, increase, and are never used again.
@@ -392,7 +394,7 @@ func (f *Fleet) failure(w *Worker) *seat {
 	wait = min(wait, f.cfg.Backoff)
 	// A jitter of up to a quarter downwards, so that the cap holds; it is
 	// taken from the ID, so that a step is repeatable.
-	wait -= wait / 4 * time.Duration(uint32(w.ID)*2654435761>>24) / 256
+	wait -= jitter.Of(wait/4, int(w.ID))
 	s.notBefore = f.now.Add(wait)
 	return s
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"handoff/internal/jitter"
 )
 
 // plan compares facts with wishes.
@@ -159,7 +161,7 @@ const tooOld = "older than its maximum age"
 // those that started together do not all go together. It is taken from the ID, so
 // that a step is repeatable.
 func (f *Fleet) age(w *Worker) time.Duration {
-	return f.cfg.MaxAge - f.cfg.MaxAge/10*time.Duration(uint32(w.ID)*2654435761>>24)/256
+	return f.cfg.MaxAge - jitter.Of(f.cfg.MaxAge/10, int(w.ID))
 }
 
 // canaryUnderWay tells whether only slot 0 may have the wanted generation yet.
