@@ -4,11 +4,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
-	"handoff/internal/config"
+	"handoff/internal/migrate/pm2"
 )
 
 func importCommand() *cobra.Command {
@@ -37,12 +36,12 @@ FILE is ecosystem.config.js here, if none is given. handoff run FILE runs it as 
 			if path == "" {
 				return failed{fmt.Errorf("there is no ecosystem.config.js here: give PM2's file")}
 			}
-			app, err := config.ReadPM2(path, only, environ)
+			app, err := pm2.Read(path, only, environ)
 			if err != nil {
 				return failed{err}
 			}
 			fmt.Printf("# From %s. handoff run runs it, handoff check looks at it.\n", filepath.Base(path))
-			for line := range strings.SplitSeq(app.Report(), "; ") {
+			for _, line := range app.Report() {
 				fmt.Println("# " + line)
 			}
 			os.Stdout.Write(app.TOML)

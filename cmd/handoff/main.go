@@ -34,7 +34,7 @@ func main() {
 		os.Exit(run(os.Args[2:], true))
 	}
 	if byName() == "rackman" {
-		args, code := rackman(os.Args[1:])
+		args, code := rackmanArgs(os.Args[1:])
 		if code >= 0 {
 			os.Exit(code)
 		}

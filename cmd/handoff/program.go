@@ -12,7 +12,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"handoff/internal/config"
-	"handoff/internal/deploy"
+	"handoff/internal/migrate/pm2"
+	"handoff/internal/migrate/rackman"
 	"handoff/master"
 )
 
@@ -64,7 +65,7 @@ func configured(flags *pflag.FlagSet, cfg *config.Run, args []string, asMaster, 
 		return p, nil, failed{fmt.Errorf("cannot find the working directory: %w", err)}
 	}
 	dir, given := "", cfg.Config
-	if len(args) == 1 && config.IsPM2File(args[0]) {
+	if len(args) == 1 && pm2.Is(args[0]) {
 		given, args = args[0], nil
 	}
 	if len(args) == 1 {
@@ -83,7 +84,7 @@ func configured(flags *pflag.FlagSet, cfg *config.Run, args []string, asMaster, 
 	case isMaster && !again: // as it was when it was read last: a crash puts nothing new into effect
 		file, err = config.ParseFile(string(inherited.Config), inherited.Text)
 	case isMaster && len(inherited.Config) > 0:
-		file, err = config.ReadFile(string(inherited.Config), cfg)
+		file, err = readFile(string(inherited.Config), cfg)
 	default:
 		file, err = findFile(cfg, given, here, dir)
 	}
@@ -160,24 +161,38 @@ func findFile(cfg *config.Run, path, here, dir string) (*config.File, error) {
 			if dir == "" {
 				return nil, nil
 			}
-			if path = rackPath(dir); path == "" {
-				return nil, failed{fmt.Errorf("cannot run %s: there is no %s in it, and no %s or %s", dir, config.FileName, config.RackFile, config.RackmanFile)}
+			if path = rackman.Find(dir); path == "" {
+				return nil, failed{fmt.Errorf("cannot run %s: there is no %s in it, and no %s or %s", dir, config.FileName, rackman.RackFile, rackman.File)}
 			}
 		}
 	case !filepath.IsAbs(path):
 		path = filepath.Join(here, path)
 	}
-	return config.ReadFile(path, cfg)
+	return readFile(path, cfg)
 }
 
-// rackPath is what makes a folder RackMan's; "": it is not.
-func rackPath(dir string) string {
-	for _, name := range []string{config.RackFile, deploy.VersionFile, config.RackmanFile} {
-		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
-			return filepath.Join(dir, name)
+// readFile reads a configuration file: ours, or RackMan's or PM2's, whose meaning is
+// Text then. Of PM2's the app is chosen by cfg.
+func readFile(path string, cfg *config.Run) (*config.File, error) {
+	switch {
+	case pm2.Is(path):
+		app, err := pm2.Read(path, cfg.Only, cfg.PM2Env)
+		if err != nil {
+			return nil, err
 		}
+		f, err := config.ParseFile(path, app.TOML)
+		if err == nil {
+			f.Report = strings.Join(app.Report(), "; ")
+		}
+		return f, err
+	case rackman.Is(path):
+		text, err := rackman.Read(path, cfg.RackVersion)
+		if err != nil {
+			return nil, err
+		}
+		return config.ParseFile(path, text)
 	}
-	return ""
+	return config.ReadFile(path)
 }
 
 // resolve finds out what runs where. later leaves it to the generation to find that

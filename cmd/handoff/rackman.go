@@ -27,8 +27,8 @@ func byName() string {
 	return ""
 }
 
-// rackman turns `rackman PROJECT [VERSION]` into the command line of run.
-func rackman(args []string) (runArgs []string, code int) {
+// rackmanArgs turns `rackman PROJECT [VERSION]` into the command line of run.
+func rackmanArgs(args []string) (runArgs []string, code int) {
 	tty := term.IsTerminal(int(os.Stderr.Fd()))
 	wrong := func(text string) ([]string, int) {
 		fmt.Fprintln(os.Stderr, paint(tty, 31, text))

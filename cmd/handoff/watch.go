@@ -7,7 +7,7 @@ import (
 	"slices"
 
 	"handoff/internal/config"
-	"handoff/internal/deploy"
+	"handoff/internal/migrate/rackman"
 	"handoff/internal/watch"
 	"handoff/master"
 )
@@ -30,8 +30,8 @@ func watchConfig(cfg *config.Run, what program) watch.Config {
 	if len(what.Config) > 0 {
 		w.Files = []string{filepath.Clean(string(what.Config))}
 	}
-	if len(what.Rack) > 0 && filepath.Base(string(what.Config)) != config.RackmanFile {
-		w.Files = append(w.Files, filepath.Join(w.Dir, config.RackmanFile), filepath.Join(string(what.Rack), deploy.VersionFile))
+	if len(what.Rack) > 0 && filepath.Base(string(what.Config)) != rackman.File {
+		w.Files = append(w.Files, filepath.Join(w.Dir, rackman.File), filepath.Join(string(what.Rack), rackman.VersionFile))
 		if cfg.RackVersion != "" {
 			w.Files = nil // it stays what it is, whatever is live
 		}

@@ -445,9 +445,12 @@ func isNode(name string) bool {
 	return base == "node" || base == "nodejs"
 }
 
+// nodeTimeout is how long node may take to say what it can do.
+const nodeTimeout = 5 * time.Second
+
 // typescriptFlags asks the node at hand what it needs to run TypeScript.
 func typescriptFlags() ([]string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), evaluatePatience)
+	ctx, cancel := context.WithTimeout(context.Background(), nodeTimeout)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "node", "-p", "[process.versions.node, !!process.features.typescript].join()").Output()
 	if err != nil {

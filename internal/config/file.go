@@ -6,15 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
 	"github.com/spf13/pflag"
-
-	"handoff/internal/deploy"
 )
 
 // FileName is the configuration file that is looked for.
@@ -39,27 +36,8 @@ type value struct {
 	at    unstable.Position
 }
 
-// ReadFile reads a configuration file: ours, or RackMan's or PM2's, whose meaning is
-// Text then. Of PM2's the app is chosen by r.
-func ReadFile(path string, r *Run) (*File, error) {
-	if IsPM2File(path) {
-		app, err := ReadPM2(path, r.Only, r.PM2Env)
-		if err != nil {
-			return nil, err
-		}
-		f, err := ParseFile(path, app.TOML)
-		if err == nil {
-			f.Report = app.Report()
-		}
-		return f, err
-	}
-	if base := filepath.Base(path); base == RackFile || base == RackmanFile || base == deploy.VersionFile {
-		b, err := readRackman(path, r.RackVersion)
-		if err != nil {
-			return nil, err
-		}
-		return ParseFile(path, b)
-	}
+// ReadFile reads a handoff.toml.
+func ReadFile(path string) (*File, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the configuration: %w", err)

@@ -1,0 +1,68 @@
+package pm2
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"handoff/internal/migrate"
+)
+
+// timeout is how long the file may take to say what it has.
+const timeout = 5 * time.Second
+
+// script has node print what a file exports, between marks, since the file may print
+// on its own. Functions are no data.
+const script = `import(require('url').pathToFileURL(process.argv[1])).then((m) => {
+  const v = m.default === undefined ? m : m.default
+  require('fs').writeSync(1, '\n\0' + JSON.stringify(v, (k, v) => typeof v === 'function' ? undefined : v) + '\0')
+}).catch((err) => { console.error(err && err.stack || err); process.exit(1) })`
+
+// evaluate reads a file's value.
+func evaluate(path string) (value any, err error) {
+	switch filepath.Ext(path) {
+	case ".json":
+		return value, migrate.ReadJSON(path, &value)
+	case ".yaml", ".yml":
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read PM2's file: %w", err)
+		}
+		if err := yaml.Unmarshal(b, &value); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		return value, nil
+	}
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("cannot read PM2's file: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "node", "-e", script, "--", path)
+	cmd.Dir = filepath.Dir(path)
+	cmd.WaitDelay = time.Second
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		if ctx.Err() != nil {
+			err = fmt.Errorf("not done within %v", timeout)
+		}
+		first, _, _ := strings.Cut(strings.TrimSpace(errs.String()), "\n")
+		return nil, fmt.Errorf("%s: node cannot read it (%w): %s", path, err, first)
+	}
+	_, text, ok := strings.Cut(string(out), "\n\x00")
+	text, _, ok2 := strings.Cut(text, "\x00")
+	if !ok || !ok2 || json.Unmarshal([]byte(text), &value) != nil {
+		return nil, fmt.Errorf("%s: it exports nothing that is data", path)
+	}
+	return value, nil
+}
