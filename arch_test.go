@@ -80,6 +80,8 @@ func TestImports(t *testing.T) {
 			reason: "the master does not know how it was configured, and stays small"},
 		{pkg: "internal/keeper", never: []string{"handoff/master", "handoff/internal/config", "net/http", "encoding/json"},
 			reason: "it must not fail: it does nothing but hold, start, forward and reap"},
+		{pkg: "internal/keeper/fdstore", never: []string{"handoff/master", "handoff/master/*", "os/signal", "os/exec", "log/slog"},
+			reason: "it is one protocol, both ends of it: it knows neither what masters do nor how a keeper supervises them"},
 		{pkg: "worker", never: []string{"handoff/master", "handoff/internal/config"},
 			reason: "it runs inside other people's programs"},
 		{pkg: "internal/watch", never: []string{"handoff/*", "handoff/internal/*"},

@@ -12,6 +12,7 @@ import (
 
 	"handoff/handoff"
 	"handoff/internal/api"
+	"handoff/internal/keeper/fdstore"
 	"handoff/internal/nodeipc"
 	"handoff/internal/tail"
 	"handoff/master/fleet"
@@ -63,7 +64,7 @@ func (m *Master) do(a fleet.Action) {
 		m.quiet = nil
 		m.giveUpStranded()
 		m.addrs.closeAll()
-		m.keep.flush() // only then are connections refused
+		m.keep.Flush() // only then are connections refused
 	case fleet.Live:
 		event, what := "cluster.started", "Generation serves"
 		if a.Gen > 1 {
@@ -246,17 +247,17 @@ func portOf(ports []int, slot int) int {
 
 // keepWorker has the keeper hold what a worker is known by.
 func (m *Master) keepWorker(w *worker) {
-	if m.keep.conn == nil {
+	if m.keep == nil {
 		return
 	}
-	m.keep.storeFile(workerName(w.id, keptPID), w.pidfd)
-	m.keep.store(workerName(w.id, keptPair), w.pair.FD())
-	m.keep.storeFile(workerName(w.id, keptStderr), w.stderr)
+	m.keep.StoreFile(fdstore.WorkerName(int(w.id), fdstore.PID), w.pidfd)
+	m.keep.Store(fdstore.WorkerName(int(w.id), fdstore.Pair), w.pair.FD())
+	m.keep.StoreFile(fdstore.WorkerName(int(w.id), fdstore.Stderr), w.stderr)
 	if w.stdout != nil {
-		m.keep.storeFile(workerName(w.id, keptStdout), w.stdout)
+		m.keep.StoreFile(fdstore.WorkerName(int(w.id), fdstore.Stdout), w.stdout)
 	}
 	if w.notify != nil {
-		m.keep.storeFile(workerName(w.id, keptNotify), w.notify)
+		m.keep.StoreFile(fdstore.WorkerName(int(w.id), fdstore.Notify), w.notify)
 	}
 }
 
@@ -266,7 +267,7 @@ func (m *Master) attend(w *worker) {
 	copied := make(chan struct{}) // closed when its output has ended
 	w.copied = copied
 	w.tell = m.teller(w)
-	tell := w.tell
+	tell, keep := w.tell, m.keep
 	if w.notify != nil {
 		go attendNotify(w.id, w.pid, m.cfg.Fleet.Watchdog, w.notify, m.post) // ends with the socket
 	}
@@ -279,7 +280,7 @@ func (m *Master) attend(w *worker) {
 			attendCalls(w.id, w.seat, w.board, m.post)
 		case w.pair != nil && !w.adopted:
 			attendSeat(w.id, w.pair, func(fd, board int) error {
-				return errors.Join(m.keep.store(workerName(w.id, keptSeat), fd), m.keep.store(workerName(w.id, keptBoard), board))
+				return errors.Join(keep.Store(fdstore.WorkerName(int(w.id), fdstore.Filter), fd), keep.Store(fdstore.WorkerName(int(w.id), fdstore.Calls), board))
 			}, m.post)
 		}
 	}()

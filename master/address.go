@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/handoff"
+	"handoff/internal/keeper/fdstore"
 	"handoff/internal/nodeipc"
 	"handoff/master/fleet"
 )
@@ -106,7 +107,7 @@ type addresses struct {
 	inherited []*inherited  // passed by a service manager, and not asked for yet
 	scratch   bool          // an address of loopback's where nobody else is, whatever is asked for
 	say       func(string)  // a warning
-	keep      keep
+	keep      *fdstore.Client
 }
 
 // provide answers a worker's query: with a descriptor and its kind, which stays
@@ -186,7 +187,7 @@ func (as *addresses) open(want ask, own func() error) (*address, error) {
 		return nil, err
 	}
 	if a.shared != nil {
-		as.keep.store(sharedName(a.key), a.shared.fd)
+		as.keep.Store(fdstore.SharedName(a.key), a.shared.fd)
 	}
 	as.list = append(as.list, a)
 	return a, nil
@@ -218,7 +219,8 @@ func (as *addresses) adopt(want ask, fd int) (*address, error) {
 
 func (as *addresses) config(v6only bool) handoff.Config {
 	return handoff.Config{V6Only: v6only, Balance: as.balance, Watch: as.watch, NoProgram: as.noProgram,
-		Joined: as.keep.storeSocket, Left: as.keep.dropSocket}
+		Joined: func(s *handoff.Socket) { as.keep.Store(fdstore.SocketName(s.Inode()), s.FD()) },
+		Left:   func(s *handoff.Socket) { as.keep.Remove(fdstore.SocketName(s.Inode())) }}
 }
 
 func (as *addresses) listenTCP(want ask) (*handoff.Group, error) {
@@ -412,7 +414,7 @@ func (as *addresses) close(a *address) {
 	if a.group != nil {
 		a.group.Close()
 	} else {
-		as.keep.drop(sharedName(a.key))
+		as.keep.Remove(fdstore.SharedName(a.key))
 		a.shared.close()
 	}
 }

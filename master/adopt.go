@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/handoff"
+	"handoff/internal/keeper/fdstore"
 	"handoff/internal/tail"
 	"handoff/master/fleet"
 )
@@ -60,16 +61,16 @@ func (s stored) file(name string) *os.File {
 // inherit looks at what the keeper has kept, and tells whether a master before
 // has left something to adopt, and what the fleet wants done first then.
 func (m *Master) inherit(s stored) (first []fleet.Action, adopted bool) {
-	if fd := s.take(programName); fd >= 0 {
+	if fd := s.take(fdstore.Program); fd >= 0 {
 		unix.Close(fd) // was read at the start; it is told anew
 	}
-	fd := s.take(stateName)
+	fd := s.take(fdstore.State)
 	if r, found, ok := m.recoverIf(fd < 0 && len(s) == 0); ok {
 		return m.takeOver(r, found), true
 	}
 	if fd < 0 {
 		m.discard(s)
-		m.keep.flush() // or the addresses are still taken
+		m.keep.Flush() // or the addresses are still taken
 		m.killStrangers(fleet.State{})
 		return nil, false
 	}
@@ -77,7 +78,7 @@ func (m *Master) inherit(s stored) (first []fleet.Action, adopted bool) {
 	if err != nil {
 		m.log.Error(err.Error()+"; everything is started anew", "event", "cluster.failed")
 		m.discard(s)
-		m.keep.flush() // or the addresses are still taken
+		m.keep.Flush() // or the addresses are still taken
 		m.killStrangers(fleet.State{})
 		return nil, false
 	}
@@ -156,7 +157,7 @@ func (m *Master) takeOver(r record, s stored) []fleet.Action {
 	m.trouble(m.addrs.steer())
 	m.discard(s)
 	if !whole { // or the keeper has what this one could not use, and closed
-		m.retell()
+		m.resyncKeeper()
 	}
 	m.killStrangers(r.Fleet)
 	m.reloadNext, m.asking, m.askedUpgrade = r.Reload, r.Asking, r.Upgrade
@@ -191,7 +192,7 @@ func (m *Master) takeOver(r record, s stored) []fleet.Action {
 func (m *Master) discard(s stored) {
 	for name, fd := range s {
 		unix.Close(fd)
-		m.keep.drop(name)
+		m.keep.Remove(name)
 	}
 }
 
@@ -200,7 +201,7 @@ func (as *addresses) adoptAddress(r addressRecord, s stored) error {
 	a := &address{key: r.Key, name: r.Name, data: r.Data, given: r.Given, unheld: r.Unheld,
 		ask: ask{kind: r.Kind, addr: r.Addr, any: r.Any, port: r.Port, v6only: r.V6Only, index: r.Index}}
 	if r.Shared != nil {
-		fd := s.take(sharedName(r.Key))
+		fd := s.take(fdstore.SharedName(r.Key))
 		if fd < 0 {
 			return fmt.Errorf("cannot take over %s: its socket was not kept", r.Name)
 		}
@@ -215,7 +216,7 @@ func (as *addresses) adoptAddress(r addressRecord, s stored) error {
 	var inodes []uint64
 	var gone []int // members that are not there any more
 	for _, sr := range r.Sockets {
-		fd := s.take(socketName(sr.Inode))
+		fd := s.take(fdstore.SocketName(sr.Inode))
 		if fd < 0 {
 			// It was not kept, and is closed: the kernel has put the last of
 			// the group in its place (reuseport_detach_sock).
@@ -254,32 +255,32 @@ func (as *addresses) adoptAddress(r addressRecord, s stored) error {
 
 // adoptWorker takes a worker over.
 func adoptWorker(r workerRecord, s stored, contract Contract) (w *worker, err error) {
-	pidfd := s.file(workerName(r.ID, keptPID))
+	pidfd := s.file(fdstore.WorkerName(int(r.ID), fdstore.PID))
 	if pidfd == nil {
 		return nil, errors.New("its pidfd was not kept")
 	}
 	w = &worker{started: &started{process: process{pid: r.PID, pidfd: pidfd, adopted: true}}, id: r.ID, slot: r.Slot, gen: r.Gen,
 		severalBind: r.Several, ports: r.Ports, last: tail.New(tailMost), began: r.Began, passed: map[int]passed{},
-		state: state{r.Status, r.Reloading}, port: r.Port, requests: r.Requests, seat: s.take(workerName(r.ID, keptSeat)), board: s.take(workerName(r.ID, keptBoard))}
-	if w.stderr = s.file(workerName(r.ID, keptStderr)); w.stderr == nil {
+		state: state{r.Status, r.Reloading}, port: r.Port, requests: r.Requests, seat: s.take(fdstore.WorkerName(int(r.ID), fdstore.Filter)), board: s.take(fdstore.WorkerName(int(r.ID), fdstore.Calls))}
+	if w.stderr = s.file(fdstore.WorkerName(int(r.ID), fdstore.Stderr)); w.stderr == nil {
 		if w.stderr, err = os.Open(os.DevNull); err != nil {
 			return nil, err
 		}
 	}
-	w.stdout = s.file(workerName(r.ID, keptStdout))
-	if fd := s.take(workerName(r.ID, keptPair)); fd >= 0 {
+	w.stdout = s.file(fdstore.WorkerName(int(r.ID), fdstore.Stdout))
+	if fd := s.take(fdstore.WorkerName(int(r.ID), fdstore.Pair)); fd >= 0 {
 		if w.pair, err = handoff.OpenConn(fd); err != nil {
 			return nil, err
 		}
 	}
-	if f := s.file(workerName(r.ID, keptNotify)); f != nil {
+	if f := s.file(fdstore.WorkerName(int(r.ID), fdstore.Notify)); f != nil {
 		c, err := net.FilePacketConn(f)
 		f.Close()
 		if err == nil {
 			w.notify, _ = c.(*net.UnixConn)
 		}
 	}
-	if f := s.file(workerName(r.ID, keptBinder)); f != nil {
+	if f := s.file(fdstore.WorkerName(int(r.ID), fdstore.Binder)); f != nil {
 		w.binder = &process{pid: r.Binder, pidfd: f}
 	}
 	if contract == NodeContract && w.pair != nil {

@@ -17,6 +17,7 @@ import (
 
 	"handoff/handoff"
 	"handoff/internal/api"
+	"handoff/internal/keeper/fdstore"
 	"handoff/internal/nodeipc"
 	"handoff/internal/seat"
 	"handoff/internal/tail"
@@ -103,11 +104,11 @@ type Config struct {
 	Store      []handoff.Named
 	Restarts   int
 	Reason     string
-	// Rekeep starts a new keeper with what the one before had, which ends this
+	// ReplaceKeeper starts a new keeper with what the one before had, which ends this
 	// process when it takes over, and returns if it does not. KeptAbove: a service
 	// manager keeps it all, and starts a new keeper itself.
-	Rekeep    func(named []handoff.Named, program []byte) error
-	KeptAbove bool
+	ReplaceKeeper func(named []handoff.Named, program []byte) error
+	KeptAbove     bool
 	// Upgrade starts the binary that is on disk now with the state, and returns
 	// nil when that can take over: this master ends then. Changed tells whether it
 	// is another one. Upgraded tells that this master has taken over so.
@@ -151,15 +152,14 @@ type Master struct {
 	workers      map[fleet.ID]*worker
 	gens         map[fleet.Gen]*generation
 	addrs        addresses
-	given        []*address // of cfg.Listen, in its order
-	keep         keep
-	saved        []byte        // the record that the keeper has
-	probeAt      time.Time     // when a keeper that does not answer is tried next
-	dirty        bool          // the record may have changed
-	savedAt      time.Time     // when it was written last
-	saveTook     time.Duration // and how long that took
-	took         []unix.Signal // since the record was saved
-	aliveAt      time.Time     // when the service manager is told next
+	given        []*address      // of cfg.Listen, in its order
+	keep         *fdstore.Client // nil: no keeper
+	saved        []byte          // the record that the keeper has
+	dirty        bool            // the record may have changed
+	savedAt      time.Time       // when it was written last
+	saveTook     time.Duration   // and how long that took
+	took         []unix.Signal   // since the record was saved
+	aliveAt      time.Time       // when the service manager is told next
 	upgrading    bool
 	askers       []chan<- error // of the upgrade that is under way
 	reloadNext   bool           // a reload is to follow the upgrade
@@ -167,7 +167,7 @@ type Master struct {
 	askedUpgrade bool           // and an upgrade before it
 	weighing     bool           // the workers' memory is looked at
 	weighAt      time.Time      // when it is, next
-	orphan       bool           // a new keeper is to follow the upgrade
+	keeperGone   bool           // a new keeper is to follow the upgrade
 	replaced     bool           // a new master takes over: this one ends, and nothing with it
 	quiet        []*quieting
 	waiting      []passed        // connections for which there is no worker yet
@@ -260,7 +260,7 @@ func Run(cfg Config) int {
 		began: time.Now(), aliveAt: time.Now(), restarts: map[int]int{},
 	}
 	var kerr error
-	if m.keep, kerr = dialKeeper(cfg.Keeper, cfg.Log); kerr != nil {
+	if m.keep, kerr = fdstore.Dial(cfg.Keeper, m.keeperMute); kerr != nil {
 		m.log.Error(kerr.Error()+"; if this master dies, everything does", "event", "keeper.mute")
 	}
 	m.addrs.keep = m.keep
@@ -270,20 +270,20 @@ func Run(cfg Config) int {
 		m.log.Warn(perr.Error(), "event", "address.passed")
 	}
 	store := storedOf(cfg.Store)
-	adminFD := store.take(adminName)
+	adminFD := store.take(fdstore.Admin)
 	first, adopted := m.inherit(store)
 	if !adopted {
 		if err := m.openListens(); err != nil {
 			cfg.Log.Error("Cannot start: "+err.Error(), "event", "cluster.failed")
 			m.addrs.closeAll()
 			watch.Close()
-			m.keep.say("STOPPING=1")
+			m.keep.Stopping()
 			return 1
 		}
 	}
 	m.keepProgram()
 	stop := watchSignals(cfg.SignalBase, m.post)
-	m.keep.say("READY=1")
+	m.keep.Ready()
 	go watchKeeper(cfg.PID, m.post) // ends with the keeper, or this process
 	go func() {                     // ends when the watch is closed
 		for watch.Wait() == nil {
@@ -314,14 +314,14 @@ func Run(cfg Config) int {
 	defer stop() // at the very end: a signal to who ends would change its code
 	if m.replaced {
 		m.hush()
-		m.keep.say("X_LEAVING=1")
-		m.keep.flush()
+		m.keep.Leaving()
+		m.keep.Flush()
 		close(m.quit)
 		control(m.replaced)
 		admin()
 		return 0
 	}
-	m.keep.say("STOPPING=1")
+	m.keep.Stopping()
 	close(m.quit)
 	control(m.replaced)
 	admin()
@@ -413,9 +413,7 @@ func (m *Master) deadline() time.Time {
 	if m.cfg.UpWatchdog > 0 {
 		next = earlier(next, m.aliveAt)
 	}
-	if m.keep.conn != nil && m.keep.mute.Load() {
-		next = earlier(next, m.probeAt)
-	}
+	next = earlier(next, m.keep.Deadline())
 	for _, q := range m.quiet {
 		next = earlier(next, q.next)
 	}
@@ -435,7 +433,7 @@ func (m *Master) tick(now time.Time) {
 	m.upAlive(now)
 	m.weigh(now)
 	m.lookStalls(now)
-	m.probeKeeper(now)
+	m.tickKeeper(now)
 	m.lookQuiet(now)
 	m.dropOverdue(now)
 	if !m.wake.IsZero() && !now.Before(m.wake) {
@@ -483,7 +481,7 @@ func (m *Master) handle(e event) {
 	}
 	switch e := e.(type) {
 	case signalled:
-		if m.keep.conn != nil && !e.kept {
+		if m.keep != nil && !e.kept {
 			m.log.Warn("A signal for the keeper has come to its master, which leaves it alone", "event", "signal.stray",
 				"signal", unix.SignalName(e.signal.(unix.Signal)), "keeper", m.cfg.PID, "pid", os.Getpid())
 			break
@@ -599,7 +597,7 @@ func (m *Master) keepProgram() {
 		return
 	}
 	defer f.Close()
-	m.keep.storeFile(programName, f)
+	m.keep.StoreFile(fdstore.Program, f)
 }
 
 // reread takes over what has changed in the configuration. One that is wrong
@@ -880,8 +878,8 @@ func (m *Master) ended(id fleet.ID) {
 		unix.Kill(-w.pid, unix.SIGTERM)
 	}
 	w.close()
-	for _, what := range keptOfWorker {
-		m.keep.drop(workerName(id, what))
+	for _, what := range fdstore.OfWorker() {
+		m.keep.Remove(fdstore.WorkerName(int(id), what))
 	}
 	status, err := w.reap()
 	reason, ended := how(status), []any(nil)

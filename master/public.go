@@ -5,10 +5,9 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
-)
 
-// adminName is what the listener of --admin is kept by.
-const adminName = "admin"
+	"handoff/internal/keeper/fdstore"
+)
 
 // serveAdmin serves what a master before has listened on (fd; -1: there was none,
 // which it takes over), or listens anew. That it cannot is said, and no more: the
@@ -18,24 +17,24 @@ func (m *Master) serveAdmin(fd int) (stop func()) {
 	if m.cfg.Admin == nil {
 		if fd >= 0 {
 			unix.Close(fd)
-			m.keep.drop(adminName)
+			m.keep.Remove(fdstore.Admin)
 		}
 		return stop
 	}
 	l, err := m.adminListener(fd)
 	if err != nil {
 		m.log.Error("Cannot serve --admin: "+err.Error(), "event", "admin.failed", "address", m.cfg.AdminAddr)
-		m.keep.drop(adminName)
+		m.keep.Remove(fdstore.Admin)
 		return stop
 	}
 	m.admin = l
-	m.keep.storeFile(adminName, l)
+	m.keep.StoreFile(fdstore.Admin, l)
 	return m.cfg.Admin(l, Control{m.post, m.quit, &m.replaced})
 }
 
 func (m *Master) adminListener(fd int) (*net.TCPListener, error) {
 	if fd >= 0 {
-		f := os.NewFile(uintptr(fd), adminName)
+		f := os.NewFile(uintptr(fd), fdstore.Admin)
 		l, err := net.FileListener(f)
 		f.Close()
 		want, werr := net.ResolveTCPAddr("tcp", m.cfg.AdminAddr)
@@ -49,8 +48,8 @@ func (m *Master) adminListener(fd int) (*net.TCPListener, error) {
 		if l != nil {
 			l.Close()
 		}
-		m.keep.drop(adminName)
-		m.keep.flush()
+		m.keep.Remove(fdstore.Admin)
+		m.keep.Flush()
 	}
 	l, err := net.Listen("tcp", m.cfg.AdminAddr)
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -15,6 +14,7 @@ import (
 
 	"handoff/handoff"
 	"handoff/internal/api"
+	"handoff/internal/keeper/fdstore"
 	"handoff/internal/nodeipc"
 	"handoff/master/fleet"
 )
@@ -229,7 +229,7 @@ func (a *address) record() addressRecord {
 // a file of its own before the keeper takes it in the place of the last one, so
 // that a master that is killed at any instant leaves a whole one.
 func (m *Master) save() {
-	if m.keep.conn == nil {
+	if m.keep == nil {
 		return
 	}
 	began := time.Now()
@@ -248,16 +248,7 @@ func (m *Master) save() {
 		return
 	}
 	defer f.Close()
-	// In one message, so that a signal is never both in the record and told again.
-	text := "FDSTORE=1\nFDPOLL=0\nFDNAME=" + stateName
-	var names []string
-	for _, s := range m.took {
-		names = append(names, unix.SignalName(s))
-	}
-	if len(names) > 0 {
-		text += "\nX_TOOK=" + strings.Join(names, ",")
-	}
-	if m.keep.say(text, int(f.Fd())) == nil {
+	if m.keep.StoreState(int(f.Fd()), m.took) == nil {
 		m.saved, m.took = b, nil
 	}
 }
@@ -276,7 +267,7 @@ func memfd(b []byte) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot write the state: %w", err)
 	}
-	f := os.NewFile(uintptr(fd), stateName)
+	f := os.NewFile(uintptr(fd), fdstore.State)
 	if _, err := f.Write(b); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("cannot write the state: %w", err)
@@ -306,7 +297,7 @@ func CheckRecord(b []byte) error {
 }
 
 func readRecord(fd int) (record, error) {
-	f := os.NewFile(uintptr(fd), stateName)
+	f := os.NewFile(uintptr(fd), fdstore.State)
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(io.NewSectionReader(f, 0, recordMost), recordMost))
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/handoff"
+	"handoff/internal/keeper/fdstore"
 	"handoff/internal/nodeipc"
 	"handoff/master/fleet"
 )
@@ -209,7 +210,7 @@ func (m *Master) recordOf(orphans []*orphan, s stored) record {
 		}
 		r.Fleet.Workers = append(r.Fleet.Workers, w)
 		r.Workers = append(r.Workers, workerRecord{ID: id, Slot: o.slot, Gen: live, PID: o.pid, Began: now})
-		s[workerName(id, keptPID)] = o.pidfd
+		s[fdstore.WorkerName(int(id), fdstore.PID)] = o.pidfd
 		for _, n := range o.sockets {
 			m.recoverSocket(addresses, s, id, o.slot, n.FD)
 		}
@@ -270,10 +271,10 @@ func (m *Master) recoverSocket(addresses map[netip.AddrPort]*addressRecord, s st
 			Steerable: true, Balance: m.cfg.Balance.String()}
 		addresses[at] = a
 	}
-	if _, twice := s[socketName(st.Ino)]; twice {
+	if _, twice := s[fdstore.SocketName(st.Ino)]; twice {
 		unix.Close(fd)
 	} else {
-		s[socketName(st.Ino)] = fd
+		s[fdstore.SocketName(st.Ino)] = fd
 		a.Sockets = append(a.Sockets, socketRecord{Inode: st.Ino, Slot: slot, Own: true})
 	}
 	if !slices.ContainsFunc(a.Holds, func(h holdRecord) bool { return h.Worker == id && h.Inode == st.Ino }) {

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/handoff"
+	"handoff/internal/keeper/fdstore"
 	"handoff/internal/nodeipc"
 	"handoff/internal/seat"
 	"handoff/master/fleet"
@@ -65,8 +66,8 @@ func (m *Master) seated(w *worker, e seated) {
 	errno := e.errno
 	w.seat, w.board = e.fd, e.board
 	if !e.kept {
-		m.keep.store(workerName(w.id, keptSeat), w.seat)
-		m.keep.store(workerName(w.id, keptBoard), w.board)
+		m.keep.Store(fdstore.WorkerName(int(w.id), fdstore.Filter), w.seat)
+		m.keep.Store(fdstore.WorkerName(int(w.id), fdstore.Calls), w.board)
 	}
 	if errno != 0 {
 		m.once("seat", "The kernel refuses a seccomp notification filter ("+errno.Error()+
@@ -162,7 +163,7 @@ func (m *Master) binder(w *worker, c *seat.Call) {
 	fd, err := unix.FcntlInt(uintptr(c.Process), unix.F_DUPFD_CLOEXEC, 3)
 	if err == nil {
 		w.binder = &process{pid: c.TGID, pidfd: os.NewFile(uintptr(fd), "pidfd")}
-		m.keep.store(workerName(w.id, keptBinder), fd)
+		m.keep.Store(fdstore.WorkerName(int(w.id), fdstore.Binder), fd)
 	}
 }
 

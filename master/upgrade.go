@@ -16,9 +16,9 @@ func (m *Master) upgrade() {
 	}
 	var err error
 	switch {
-	case m.cfg.Upgrade == nil || m.keep.conn == nil:
+	case m.cfg.Upgrade == nil || m.keep == nil:
 		err = errors.New("cannot upgrade: there is no keeper")
-	case m.keep.mute.Load():
+	case m.keep.Mute():
 		err = errors.New("cannot upgrade: the keeper does not answer (is it stopped?)")
 	case m.fleet.Stopping():
 		err = errors.New("cannot upgrade: everything stops")
@@ -52,8 +52,8 @@ func (m *Master) upgraded(err error) {
 		to <- err
 	}
 	m.askers = nil
-	if m.orphan {
-		m.rekeep()
+	if m.keeperGone {
+		m.replaceKeeper()
 	}
 }
 

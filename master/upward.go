@@ -12,7 +12,7 @@ import (
 // RELOADING=1 with the monotonic time, then READY=1.
 
 // up tells the service manager above, if there is one.
-func (m *Master) up(text string) { m.keep.say("X_UP=1\n" + text) }
+func (m *Master) up(text string) { m.keep.TellManager(text) }
 
 func (m *Master) upReloading(generation int) {
 	var now unix.Timespec

@@ -12,9 +12,9 @@ import (
 	"github.com/spf13/pflag"
 
 	"handoff/internal/config"
+	"handoff/internal/keeper/fdstore"
 	"handoff/internal/migrate/pm2"
 	"handoff/internal/migrate/rackman"
-	"handoff/master"
 )
 
 // envProgram tells masters what the keeper has found out.
@@ -52,7 +52,7 @@ func configured(flags *pflag.FlagSet, cfg *config.Run, args []string, asMaster, 
 	}
 	var inherited program
 	isMaster := false
-	if asMaster || os.Getenv(envRekept) != "" {
+	if asMaster || os.Getenv(envReplaces) != "" {
 		if inherited, isMaster, err = inheritedProgram(asMaster); err != nil {
 			return p, nil, failed{err}
 		}
@@ -214,18 +214,18 @@ func resolve(cfg *config.Run, here string, args []string, later bool) (p program
 	return p, nil
 }
 
-// envRekept marks a keeper that comes after one that was killed.
-const envRekept = "HANDOFF_REKEPT"
+// envReplaces marks a keeper that comes after one that was killed.
+const envReplaces = "HANDOFF_REKEPT"
 
 // inheritedProgram is what the master before has read last, or what the keeper has
 // passed.
 func inheritedProgram(asMaster bool) (p program, ok bool, err error) {
 	text := []byte(os.Getenv(envProgram))
 	if notify := os.Getenv("NOTIFY_SOCKET"); asMaster && notify != "" {
-		if err := master.SayCandidate(notify); err != nil { // a candidate is not believed before; others need not say it
+		if err := fdstore.Announce(notify); err != nil { // a candidate is not believed before; others need not say it
 			return p, false, err
 		}
-		kept, err := master.GiveProgram(notify)
+		kept, err := fdstore.ReadProgram(notify)
 		if err != nil {
 			return p, false, err
 		}

@@ -27,6 +27,7 @@ import (
 	"handoff/internal/config"
 	"handoff/internal/hooks"
 	"handoff/internal/keeper"
+	"handoff/internal/keeper/fdstore"
 	"handoff/internal/logging"
 	"handoff/internal/pidfile"
 	"handoff/internal/seat"
@@ -146,7 +147,7 @@ func supervise(cfg *config.Run, what program, args []string, asMaster bool) (cod
 	if err != nil {
 		return 0, failed{err}
 	}
-	all, err := master.Give(os.Getenv("NOTIFY_SOCKET"))
+	all, err := fdstore.TakeAll(os.Getenv("NOTIFY_SOCKET"))
 	if err != nil {
 		return 0, failed{err}
 	}
@@ -198,31 +199,31 @@ func supervise(cfg *config.Run, what program, args []string, asMaster bool) (cod
 	reopen := log.Reopen
 	conf := master.Config{
 		Name: name, Version: version, PID: pid, Control: watched(files, control(name, log, effective)),
-		Live:       live,
-		Reread:     reread(log, files, hooking, effective, &given, os.Args[2:]),
-		Contract:   master.Contract(contract),
-		Listen:     listens,
-		Passed:     passed,
-		Store:      store,
-		Keeper:     os.Getenv("NOTIFY_SOCKET"),
-		Instance:   os.Getenv(keeper.EnvInstance),
-		SignalBase: keeper.SignalBase,
-		Restarts:   restarts,
-		Reason:     reason,
-		Rekeep:     rekeep,
-		KeptAbove:  keptAbove(),
-		UpWatchdog: upWatchdog(pid),
-		Upgrade:    up.Start,
-		Changed:    upgrade.Changed,
-		Upgraded:   up.Candidate(),
-		NoSteering: cfg.NoSteering,
-		Scratch:    cfg.Scratch,
-		Admin:      public,
-		AdminAddr:  adminAddr(cfg.Admin),
-		Calm:       dropText,
-		Log:        log.Logger,
-		Stderr:     os.Stderr,
-		Tell:       tell,
+		Live:          live,
+		Reread:        reread(log, files, hooking, effective, &given, os.Args[2:]),
+		Contract:      master.Contract(contract),
+		Listen:        listens,
+		Passed:        passed,
+		Store:         store,
+		Keeper:        os.Getenv("NOTIFY_SOCKET"),
+		Instance:      os.Getenv(keeper.EnvInstance),
+		SignalBase:    keeper.SignalBase,
+		Restarts:      restarts,
+		Reason:        reason,
+		ReplaceKeeper: replaceKeeper,
+		KeptAbove:     keptAbove(),
+		UpWatchdog:    upWatchdog(pid),
+		Upgrade:       up.Start,
+		Changed:       upgrade.Changed,
+		Upgraded:      up.Candidate(),
+		NoSteering:    cfg.NoSteering,
+		Scratch:       cfg.Scratch,
+		Admin:         public,
+		AdminAddr:     adminAddr(cfg.Admin),
+		Calm:          dropText,
+		Log:           log.Logger,
+		Stderr:        os.Stderr,
+		Tell:          tell,
 	}
 	if output != nil {
 		conf.Output = output.worker
@@ -458,7 +459,7 @@ func keep(cfg *config.Run, what program, kept, passed []handoff.Named) (code int
 	if err := os.Chdir("/"); err != nil {
 		return 0, failed{err}
 	}
-	os.Unsetenv(envRekept)
+	os.Unsetenv(envReplaces)
 	if cfg.Embedded {
 		if err := endWithParent(); err != nil {
 			return 0, failed{err}
@@ -498,7 +499,7 @@ func upWatchdog(keeper int) time.Duration {
 // stepUp is what a new binary does: it looks whether it understands the state, and
 // lets the master before go.
 func stepUp(up *upgrade.Upgrader) error {
-	if err := master.SayCandidate(os.Getenv("NOTIFY_SOCKET")); err != nil {
+	if err := fdstore.Announce(os.Getenv("NOTIFY_SOCKET")); err != nil {
 		return err
 	}
 	state, err := up.State()
@@ -559,10 +560,10 @@ func keptAbove() bool {
 	return err == nil && n > 0
 }
 
-// rekeep starts a new keeper with what the one before had. That one ends this
-// process when it takes over; if it does not, rekeep returns why, and this one may
+// replaceKeeper starts a new keeper with what the one before had. That one ends this
+// process when it takes over; if it does not, replaceKeeper returns why, and this one may
 // go on.
-func rekeep(named []handoff.Named, program []byte) error {
+func replaceKeeper(named []handoff.Named, program []byte) error {
 	self, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
 		return err
@@ -575,7 +576,7 @@ func rekeep(named []handoff.Named, program []byte) error {
 	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
 		return strings.HasPrefix(kv, "NOTIFY_SOCKET=") || strings.HasPrefix(kv, "LISTEN_") || strings.HasPrefix(kv, envProgram+"=")
 	})
-	env = append(env, envProgram+"="+string(program), envRekept+"=1", "NOTIFY_SOCKET="+os.Getenv(keeper.EnvUpstream), "LISTEN_FDS="+strconv.Itoa(len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
+	env = append(env, envProgram+"="+string(program), envReplaces+"=1", "NOTIFY_SOCKET="+os.Getenv(keeper.EnvUpstream), "LISTEN_FDS="+strconv.Itoa(len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
 	pidfd := -1
 	pid, err := syscall.ForkExec("/proc/self/exe", seat.Args(-1, len(names), seat.Conditions{}, "/proc/self/exe", append(os.Args[:1:1], os.Args[2:]...)), &syscall.ProcAttr{
 		Env: env, Files: files, Sys: &syscall.SysProcAttr{PidFD: &pidfd, Setpgid: true},

@@ -6,12 +6,42 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"handoff/handoff"
+	"handoff/internal/keeper/fdstore"
 	"handoff/master/fleet"
 )
+
+// keeperMute says that the keeper does not read what it is told; from any goroutine.
+func (m *Master) keeperMute(why error) {
+	m.log.Error("The keeper does not respond ("+why.Error()+"): until it does, it does not hold what changes", "event", "keeper.mute")
+}
+
+// tickKeeper tries a mute keeper, and has it hold what there is if it responds.
+func (m *Master) tickKeeper(now time.Time) {
+	if !m.keep.Tick(now) {
+		return
+	}
+	m.resyncKeeper()
+	if !m.keep.Mute() {
+		m.log.Info("Keeper responds again; state resynchronised", "event", "keeper.answers")
+	}
+}
+
+// resyncKeeper has the keeper hold what there is, and nothing else.
+func (m *Master) resyncKeeper() {
+	named, err := m.kept()
+	m.trouble(err)
+	m.keep.Resync(named)
+	for _, n := range named {
+		unix.Close(n.FD)
+	}
+	m.saved = nil // and the record once more, with what has changed meanwhile
+	m.dirty = true
+}
 
 // keeperDied goes on without the process that everybody knows. Under a service
 // manager that keeps descriptors this master ends, so that nothing changes that
@@ -19,26 +49,26 @@ import (
 // it all that the old one had, and is followed by a master of that one's: so there
 // is one way to adopt, that of the master that was killed.
 func (m *Master) keeperDied() {
-	m.log.Error("The keeper has died: workers serve on", "event", "keeper.died", "keeper", m.cfg.PID, "pid", os.Getpid())
+	m.log.Error("The keeper has died; the workers serve on", "event", "keeper.died", "keeper", m.cfg.PID, "pid", os.Getpid())
 	m.lastError = "the keeper has died"
-	m.keep.end()
-	m.keep = keep{log: m.log, mute: m.keep.mute}
-	m.addrs.keep = m.keep
+	m.keep.Close()
+	m.keep = nil
+	m.addrs.keep = nil
 	if m.upgrading { // it fails, since its candidate has no keeper either; then
-		m.orphan = true
+		m.keeperGone = true
 		return
 	}
-	m.rekeep()
+	m.replaceKeeper()
 }
 
-func (m *Master) rekeep() {
-	m.orphan = false
+func (m *Master) replaceKeeper() {
+	m.keeperGone = false
 	var err error
 	switch {
 	case m.fleet.Stopping():
 		return // and ends as it was told to
 	case m.cfg.KeptAbove:
-		m.log.Warn("The service manager has what is needed: it starts handoff again", "event", "keeper.awaited")
+		m.log.Warn("The service manager holds the state and starts handoff again", "event", "keeper.awaited")
 		m.drainEvents()
 		m.replaced = true
 		return
@@ -46,13 +76,13 @@ func (m *Master) rekeep() {
 		m.log.Error("The keeper has died, and with it the way to the program that has started this: stopping", "event", "cluster.shutdown", "workers", len(m.workers))
 		m.step(fleet.Stop{})
 		return
-	case m.cfg.Rekeep == nil:
+	case m.cfg.ReplaceKeeper == nil:
 		err = errors.New("there is no way to")
 	default:
 		m.drainEvents()
 		var named []handoff.Named
 		if named, err = m.kept(); err == nil {
-			err = m.cfg.Rekeep(named, m.cfg.Program) // ends this process, if it can
+			err = m.cfg.ReplaceKeeper(named, m.cfg.Program) // ends this process, if it can
 		}
 		for _, n := range named {
 			unix.Close(n.FD)
@@ -86,48 +116,48 @@ func (m *Master) kept() (named []handoff.Named, err error) {
 		return nil, err
 	}
 	defer state.Close()
-	file(stateName, state)
+	file(fdstore.State, state)
 	if m.cfg.Program != nil {
 		program, err := memfd(m.cfg.Program)
 		if err != nil {
 			return named, err
 		}
 		defer program.Close()
-		file(programName, program)
+		file(fdstore.Program, program)
 	}
 	if m.admin != nil {
-		file(adminName, m.admin)
+		file(fdstore.Admin, m.admin)
 	}
 	for _, w := range m.workers {
 		if w.dead {
 			continue // the next one starts another
 		}
-		file(workerName(w.id, keptPID), w.pidfd)
-		file(workerName(w.id, keptStderr), w.stderr)
+		file(fdstore.WorkerName(int(w.id), fdstore.PID), w.pidfd)
+		file(fdstore.WorkerName(int(w.id), fdstore.Stderr), w.stderr)
 		if w.stdout != nil {
-			file(workerName(w.id, keptStdout), w.stdout)
+			file(fdstore.WorkerName(int(w.id), fdstore.Stdout), w.stdout)
 		}
 		if w.pair != nil {
-			add(workerName(w.id, keptPair), w.pair.FD())
+			add(fdstore.WorkerName(int(w.id), fdstore.Pair), w.pair.FD())
 		}
 		if w.notify != nil {
-			file(workerName(w.id, keptNotify), w.notify)
+			file(fdstore.WorkerName(int(w.id), fdstore.Notify), w.notify)
 		}
 		if is(w.seat, "anon_inode:seccomp") && is(w.board, "/memfd:handoff-calls") {
-			add(workerName(w.id, keptSeat), w.seat)
-			add(workerName(w.id, keptBoard), w.board)
+			add(fdstore.WorkerName(int(w.id), fdstore.Filter), w.seat)
+			add(fdstore.WorkerName(int(w.id), fdstore.Calls), w.board)
 		}
 		if w.binder != nil {
-			file(workerName(w.id, keptBinder), w.binder.pidfd)
+			file(fdstore.WorkerName(int(w.id), fdstore.Binder), w.binder.pidfd)
 		}
 	}
 	for _, a := range m.addrs.list {
 		if a.shared != nil {
-			add(sharedName(a.key), a.shared.fd)
+			add(fdstore.SharedName(a.key), a.shared.fd)
 		}
 		if a.group != nil {
 			for _, s := range a.group.Sockets() {
-				add(socketName(s.Inode()), s.FD())
+				add(fdstore.SocketName(s.Inode()), s.FD())
 			}
 		}
 	}

@@ -1,0 +1,66 @@
+// Package fdstore is both ends of the talk between a keeper and its masters: the
+// master's client, and the server in the keeper, which holds a duplicate of every
+// descriptor that must survive a master. It is the service manager's side of
+// systemd's notify protocol with its fd store (sd_notify(3)), and a few words more.
+// Each message is a datagram of lines, KEY=VALUE:
+//
+//	keeper → master   NOTIFY_SOCKET: where the keeper listens
+//	master → keeper   X_GIVE=1 + socket           the store, please: each name with its descriptor;
+//	                                              with FDNAME=n that one alone
+//	keeper → master   n + fd, on that socket      a line each; an empty line is the end
+//	master → keeper   READY=1                     it heeds signals from now on
+//	                  FDSTORE=1 FDNAME=n + fd     hold this; what had the name is closed
+//	                  FDSTOREREMOVE=1 FDNAME=n    close it
+//	                  BARRIER=1 + pipe            close this when you have heeded what came before
+//	                  X_CANDIDATE=1               I may become the master (an upgrade)
+//	                  STOPPING=1                  my exit is meant: exit with my code
+//	                  X_LEAVING=1                 I make room for the candidate
+//	                  X_TOOK=SIGUSR2,SIGHUP       I have taken note of these signals
+//	                  X_BEGIN=1 … X_END=1         what is not stored again between the two is dropped
+//	                  X_UP=1 and more             the rest is for the service manager above
+//	                  X_PROBE=1                   nothing: whether you read
+//
+// The keeper never answers but to X_GIVE, so that a master that is stopped keeps it
+// waiting at most for that; a keeper that does not read is mute for its client, which
+// goes on without it, and tells it everything again when it reads.
+package fdstore
+
+import "strconv"
+
+// The names of what is held.
+const (
+	State   = "state"   // the record of the last master
+	Program = "program" // what the next master is to run
+	Admin   = "admin"   // the listener of --admin
+	// Master is the pidfd of a master, for a keeper that comes after its own: it
+	// ends it.
+	Master = "master"
+	// PassedPrefix begins the names of sockets that a service manager has passed.
+	PassedPrefix = "passed-"
+)
+
+// What is held of a worker; see [WorkerName].
+const (
+	PID    = "pid"    // its pidfd
+	Pair   = "pair"   // its channel
+	Stderr = "stderr" // the read ends of its output
+	Stdout = "stdout"
+	Notify = "notify" // its notify socket
+	Filter = "seat"   // the notification descriptor of its bind filter
+	Calls  = "calls"  // its pending calls
+	Binder = "binder" // the pidfd of the process that has bound, if that is not the leader
+)
+
+// OfWorker lists what may be held of a worker.
+func OfWorker() []string {
+	return []string{PID, Pair, Stderr, Stdout, Notify, Filter, Calls, Binder}
+}
+
+// WorkerName is the name of something of a worker.
+func WorkerName(id int, what string) string { return "w" + strconv.Itoa(id) + "-" + what }
+
+// SocketName is the name of a listening socket of a group.
+func SocketName(inode uint64) string { return "s" + strconv.FormatUint(inode, 10) }
+
+// SharedName is the name of a socket that the workers of an address share.
+func SharedName(key string) string { return "x" + key }

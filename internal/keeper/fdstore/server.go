@@ -1,0 +1,149 @@
+package fdstore
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/handoff"
+)
+
+// Server holds descriptors by name, in the order in which they came. It belongs to
+// one goroutine. The zero value is an empty store.
+type Server struct {
+	// Mirror holds everything, too; nil: nobody does.
+	Mirror Mirror
+	// GiveTimeout is how long a master may take to read what it has asked for; 0:
+	// two seconds.
+	GiveTimeout time.Duration
+
+	held  []handoff.Named
+	stale map[string]bool // names that X_BEGIN found and nobody has stored since; nil: no X_BEGIN
+}
+
+// Mirror is a second store: that of the service manager above. What it is told is
+// held already, or not any more.
+type Mirror interface {
+	Store(name string, fd int)
+	Remove(name string)
+}
+
+const (
+	maxHeld = 1 << 16
+	maxName = 255 // FDNAME of sd_notify(3)
+)
+
+// Held is what is held. The descriptors stay the server's.
+func (s *Server) Held() []handoff.Named { return s.held }
+
+// Adopt adds what somebody before has held, which a mirror has already. The server
+// owns it from now on.
+func (s *Server) Adopt(named ...handoff.Named) { s.held = append(s.held, named...) }
+
+// Take gives up what is held by a name, which the caller owns; -1 if there is none.
+func (s *Server) Take(name string) (fd int) {
+	for i, n := range s.held {
+		if n.Name == name {
+			s.held = append(s.held[:i], s.held[i+1:]...)
+			return n.FD
+		}
+	}
+	return -1
+}
+
+// Handle does what a message says of the store, and owns the descriptors that came
+// with it. The error is of a master that cannot be given what it asks for.
+func (s *Server) Handle(m Message, fds []int) (err error) {
+	if m.begin {
+		s.stale = map[string]bool{}
+		for _, n := range s.held {
+			s.stale[n.Name] = !strings.HasPrefix(n.Name, PassedPrefix)
+		}
+	}
+	if m.remove {
+		s.Remove(m.name)
+	}
+	if m.store && len(fds) == 1 && m.name != "" && len(m.name) <= maxName && len(s.held) < maxHeld {
+		name := CleanName(m.name)
+		s.Store(name, fds[0])
+		delete(s.stale, name)
+		fds = nil
+	}
+	if m.end {
+		for name, stale := range s.stale {
+			if stale {
+				s.Remove(name)
+			}
+		}
+		s.stale = nil
+	}
+	if m.give && len(fds) == 1 {
+		err = s.give(fds[0], m.name)
+		fds = nil
+	}
+	closeAll(fds)
+	return err
+}
+
+// CleanName is a name without what would end it in LISTEN_FDNAMES or in a message.
+func CleanName(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r <= ' ' || r > '~' || r == ':' {
+			return '_'
+		}
+		return r
+	}, name)
+}
+
+// Store holds fd, which it owns, in the place of what has the name.
+func (s *Server) Store(name string, fd int) {
+	if s.Mirror != nil {
+		s.Mirror.Store(name, fd)
+	}
+	for i := range s.held {
+		if s.held[i].Name == name {
+			unix.Close(s.held[i].FD)
+			s.held[i].FD = fd
+			return
+		}
+	}
+	s.held = append(s.held, handoff.Named{Name: name, FD: fd})
+}
+
+// Remove closes what is held by a name.
+func (s *Server) Remove(name string) {
+	if s.Mirror != nil {
+		s.Mirror.Remove(name)
+	}
+	if fd := s.Take(name); fd >= 0 {
+		unix.Close(fd)
+	}
+}
+
+// give writes the store to a socket, which it takes over: a name and a newline for
+// each, with the descriptor, and an empty line. only is the name of the one that is
+// wanted; "" is all.
+func (s *Server) give(fd int, only string) error {
+	c, err := handoff.OpenConn(fd)
+	if err != nil {
+		return nil // who asks so gets nothing
+	}
+	defer c.Close()
+	timeout := s.GiveTimeout
+	if timeout == 0 {
+		timeout = 2 * time.Second
+	}
+	c.SetWriteDeadline(time.Now().Add(timeout))
+	for _, n := range s.held {
+		if only != "" && n.Name != only {
+			continue
+		}
+		if err := c.Write([]byte(n.Name+"\n"), n.FD); err != nil {
+			return fmt.Errorf("cannot give the new master what is kept: %w", err)
+		}
+	}
+	c.Write([]byte("\n"))
+	return nil
+}
