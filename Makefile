@@ -52,7 +52,7 @@ fuzz: ## a minute for each parser of what others send
 	go test -fuzz FuzzAddress -fuzztime 1m ./internal/seat
 	go test -fuzz FuzzListen -fuzztime 1m ./internal/config
 	go test -fuzz FuzzFile -fuzztime 1m ./internal/config
-	go test -fuzz FuzzNotice -fuzztime 1m ./master
+	go test -fuzz FuzzNotice -fuzztime 1m ./internal/sdnotify
 	go test -fuzz FuzzRecord -fuzztime 1m ./master
 	go test -fuzz FuzzStream -fuzztime 1m ./internal/capture
 	go test -fuzz FuzzParse -fuzztime 1m ./internal/deploy

@@ -82,6 +82,8 @@ func TestImports(t *testing.T) {
 			reason: "it must not fail: it does nothing but hold, start, forward and reap"},
 		{pkg: "internal/keeper/fdstore", never: []string{"handoff/master", "handoff/master/*", "os/signal", "os/exec", "log/slog"},
 			reason: "it is one protocol, both ends of it: it knows neither what masters do nor how a keeper supervises them"},
+		{pkg: "internal/sdnotify", never: []string{"handoff/master", "handoff/handoff", "handoff/worker", "log/slog", "os/exec"},
+			reason: "workers in other people's programs speak by it: it brings the standard library and x/sys, and no more"},
 		{pkg: "worker", never: []string{"handoff/master", "handoff/internal/config"},
 			reason: "it runs inside other people's programs"},
 		{pkg: "internal/watch", never: []string{"handoff/*", "handoff/internal/*"},

@@ -14,6 +14,7 @@ import (
 	"handoff/internal/api"
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/nodeipc"
+	"handoff/internal/sdnotify"
 	"handoff/internal/tail"
 	"handoff/master/fleet"
 )
@@ -60,7 +61,7 @@ func (m *Master) do(a fleet.Action) {
 			m.resteer()
 		}
 	case fleet.Unlisten:
-		m.upStopping()
+		m.reportStopping()
 		m.quiet = nil
 		m.giveUpStranded()
 		m.addrs.closeAll()
@@ -77,7 +78,7 @@ func (m *Master) do(a fleet.Action) {
 		if m.cfg.Calm != nil {
 			m.cfg.Calm()
 		}
-		m.upServes()
+		m.reportServing()
 	case fleet.Failed:
 		m.failed(a)
 	case fleet.Done:
@@ -121,7 +122,7 @@ func (m *Master) names() string {
 func (m *Master) prepare(gen fleet.Gen) {
 	if gen > 1 {
 		m.log.Info("Reload", "event", "cluster.reloading", "generation", int(gen), "workers", m.fleet.Slots())
-		m.upReloading(int(gen))
+		m.reportReloading(int(gen))
 		m.reloaded = api.ReloadStatus{Generation: int(gen), Outcome: api.OutcomeRunning, Began: time.Now()}
 	}
 	g := &generation{drain: m.cfg.DrainSignal}
@@ -137,16 +138,16 @@ func (m *Master) reloadEnds(generation int, outcome, reason string, words []stri
 		if m.counters.CountReload(outcome); outcome == api.OutcomeServed {
 			m.counters.Reload.Add(time.Since(r.Began))
 		}
-		r.Outcome, r.Reason, r.Stderr, r.Seconds = outcome, clean(reason), nil, time.Since(r.Began).Seconds()
+		r.Outcome, r.Reason, r.Stderr, r.Seconds = outcome, sdnotify.Printable(reason), nil, time.Since(r.Began).Seconds()
 		for _, w := range words {
-			r.Stderr = append(r.Stderr, clean(w))
+			r.Stderr = append(r.Stderr, sdnotify.Printable(w))
 		}
 	}
 }
 
 func (m *Master) failed(a fleet.Failed) {
 	words := m.gens[a.Gen].words
-	m.lastError = clean(fmt.Sprintf("generation %d was given up: %s", a.Gen, a.Reason))
+	m.lastError = sdnotify.Printable(fmt.Sprintf("generation %d was given up: %s", a.Gen, a.Reason))
 	attrs := append([]any{"event", "cluster.failed", "generation", int(a.Gen), "reason", a.Reason}, wordsAttr(words)...)
 	if a.Back == 0 {
 		m.log.Error("The program cannot be started; giving up", attrs...)
@@ -154,7 +155,7 @@ func (m *Master) failed(a fleet.Failed) {
 	}
 	m.reloadEnds(int(a.Gen), api.OutcomeFailed, a.Reason, words)
 	m.log.Error("Reload failed: the new generation is given up, the old one serves on", append(attrs, "serving", int(a.Back))...)
-	m.up("READY=1\nSTATUS=" + clean(fmt.Sprintf("Generation %d serves; generation %d was given up: %s", a.Back, a.Gen, a.Reason)))
+	m.manager.Ready(sdnotify.Printable(fmt.Sprintf("Generation %d serves; generation %d was given up: %s", a.Back, a.Gen, a.Reason)))
 }
 
 // wordsAttr puts the last words of a worker into a log line, if it had any.
@@ -207,7 +208,7 @@ func (m *Master) spawn(a fleet.Spawn) {
 		env = append(env, nodeipc.EnvChannel+"="+strconv.Itoa(channelFD(listen)), nodeipc.EnvSerialization+"=json",
 			nodeipc.EnvUniqueID+"="+strconv.Itoa(int(a.ID)))
 	}
-	notify, name, err := openNotify()
+	notify, name, err := sdnotify.Listen()
 	if err != nil {
 		m.trouble(err) // the worker goes without
 	} else {
@@ -269,7 +270,7 @@ func (m *Master) attend(w *worker) {
 	w.tell = m.teller(w)
 	tell, keep := w.tell, m.keep
 	if w.notify != nil {
-		go attendNotify(w.id, w.pid, m.cfg.Fleet.Watchdog, w.notify, m.post) // ends with the socket
+		go m.hearNotices(w.id, w.pid, w.notify).Serve() // ends with the socket
 	}
 	go func() {
 		defer close(heard)

@@ -15,6 +15,7 @@ import (
 
 	"handoff/handoff"
 	"handoff/internal/keeper/fdstore"
+	"handoff/internal/sdnotify"
 	"handoff/internal/tail"
 	"handoff/master/fleet"
 )
@@ -177,9 +178,9 @@ func (m *Master) takeOver(r record, s stored) []fleet.Action {
 		m.do(fleet.Live{Gen: live, Took: now.Sub(r.Fleet.Began)})
 	}
 	if live := m.fleet.Live(); live > 0 && !m.fleet.Stopping() { // a service manager that has started the keeper anew waits for it
-		m.upServes()
+		m.reportServing()
 		if wanted := r.Fleet.Wanted; wanted != live {
-			m.upReloading(int(wanted))
+			m.reportReloading(int(wanted))
 		}
 	}
 	for _, w := range m.workers {
@@ -261,7 +262,7 @@ func adoptWorker(r workerRecord, s stored, contract Contract) (w *worker, err er
 	}
 	w = &worker{started: &started{process: process{pid: r.PID, pidfd: pidfd, adopted: true}}, id: r.ID, slot: r.Slot, gen: r.Gen,
 		severalBind: r.Several, ports: r.Ports, last: tail.New(tailMost), began: r.Began, passed: map[int]passed{},
-		state: state{r.Status, r.Reloading}, port: r.Port, requests: r.Requests, seat: s.take(fdstore.WorkerName(int(r.ID), fdstore.Filter)), board: s.take(fdstore.WorkerName(int(r.ID), fdstore.Calls))}
+		state: sdnotify.State{Status: r.Status, Reloading: r.Reloading}, port: r.Port, requests: r.Requests, seat: s.take(fdstore.WorkerName(int(r.ID), fdstore.Filter)), board: s.take(fdstore.WorkerName(int(r.ID), fdstore.Calls))}
 	if w.stderr = s.file(fdstore.WorkerName(int(r.ID), fdstore.Stderr)); w.stderr == nil {
 		if w.stderr, err = os.Open(os.DevNull); err != nil {
 			return nil, err

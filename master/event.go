@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/internal/nodeipc"
+	"handoff/internal/sdnotify"
 	"handoff/internal/seat"
 	"handoff/master/fleet"
 )
@@ -50,7 +51,7 @@ type (
 	// notified: a worker has said something on its notify socket.
 	notified struct {
 		id     fleet.ID
-		notice notice
+		notice sdnotify.Notice
 	}
 	// weighed: what the workers' process groups have of memory, in bytes.
 	weighed struct{ bytes map[fleet.ID]int64 }
@@ -60,11 +61,12 @@ type (
 		id  fleet.ID
 		err error
 	}
-	// drainAsked: a worker wants to know whether it is to drain. The descriptor is
-	// the loop's to close.
+	// drainAsked: a worker wants to know whether it is to drain. answer has room for
+	// it; told is closed when the worker has it.
 	drainAsked struct {
-		id fleet.ID
-		fd int
+		id     fleet.ID
+		answer chan<- bool
+		told   <-chan struct{}
 	}
 	// died: a worker's process is dead. Its last words are still read.
 	died struct{ id fleet.ID }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"handoff/internal/api"
+	"handoff/internal/sdnotify"
 	"handoff/master/fleet"
 )
 
@@ -40,7 +41,7 @@ func (m *Master) reloadJudged(err error) {
 		return
 	}
 	if err != nil {
-		m.lastError = clean(err.Error())
+		m.lastError = sdnotify.Printable(err.Error())
 		m.log.Error("Reload refused, nothing changes: "+err.Error(), "event", "reload.refused", "reason", err.Error())
 		m.notReloaded(err.Error())
 		return

@@ -173,3 +173,21 @@ func is(fd int, kind string) bool {
 	to, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
 	return err == nil && strings.HasPrefix(to, kind)
 }
+
+// watchKeeper waits for the end of the keeper, and posts it.
+func watchKeeper(pid int, post func(event)) {
+	if pid <= 0 {
+		return
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		post(keeperDied{})
+		return
+	}
+	unix.SetNonblock(fd, true)
+	p := process{pid: pid, pidfd: newPidfd(fd)}
+	defer p.pidfd.Close()
+	if p.awaitEnd() == nil {
+		post(keeperDied{})
+	}
+}

@@ -19,6 +19,7 @@ import (
 	"handoff/internal/api"
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/nodeipc"
+	"handoff/internal/sdnotify"
 	"handoff/internal/seat"
 	"handoff/internal/tail"
 	"handoff/master/fleet"
@@ -159,7 +160,7 @@ type Master struct {
 	savedAt      time.Time       // when it was written last
 	saveTook     time.Duration   // and how long that took
 	took         []unix.Signal   // since the record was saved
-	aliveAt      time.Time       // when the service manager is told next
+	manager      *sdnotify.Manager
 	upgrading    bool
 	askers       []chan<- error // of the upgrade that is under way
 	reloadNext   bool           // a reload is to follow the upgrade
@@ -196,10 +197,10 @@ type worker struct {
 	gen     fleet.Gen
 	channel *channel // nil under the bind contract
 	notify  *net.UnixConn
-	seat    int      // notification descriptor, which the one that attends to it closes; -1: none
-	board   int      // of its calls, likewise
-	state   state    // what it says about itself
-	binder  *process // has bound its address, where that is not the leader; see severalBind
+	seat    int            // notification descriptor, which the one that attends to it closes; -1: none
+	board   int            // of its calls, likewise
+	state   sdnotify.State // what it says about itself
+	binder  *process       // has bound its address, where that is not the leader; see severalBind
 	// severalBind: more than one process has, or the leader.
 	severalBind bool
 	drainedAt   time.Time                     // zero: it was not told to
@@ -257,8 +258,9 @@ func Run(cfg Config) int {
 		workers: map[fleet.ID]*worker{}, gens: map[fleet.Gen]*generation{},
 		addrs:  addresses{watch: watch, balance: cfg.Balance, noProgram: cfg.NoSteering, scratch: cfg.Scratch, grace: max(unheldGrace, cfg.Fleet.ReadyTimeout)},
 		events: make(chan event, 64), quit: make(chan struct{}), strays: map[string]bool{},
-		began: time.Now(), aliveAt: time.Now(), restarts: map[int]int{},
+		began: time.Now(), restarts: map[int]int{},
 	}
+	m.manager = sdnotify.NewManager(func(text string) { m.keep.TellManager(text) }, cfg.UpWatchdog, time.Now())
 	var kerr error
 	if m.keep, kerr = fdstore.Dial(cfg.Keeper, m.keeperMute); kerr != nil {
 		m.log.Error(kerr.Error()+"; if this master dies, everything does", "event", "keeper.mute")
@@ -351,8 +353,6 @@ func (m *Master) post(e event) {
 		switch e := e.(type) {
 		case said:
 			closeAll(e.fds)
-		case drainAsked:
-			unix.Close(e.fd)
 		}
 	}
 }
@@ -410,9 +410,7 @@ func (m *Master) deadline() time.Time {
 	if m.cfg.MemoryMost > 0 && !m.weighing {
 		next = earlier(next, m.weighAt)
 	}
-	if m.cfg.UpWatchdog > 0 {
-		next = earlier(next, m.aliveAt)
-	}
+	next = earlier(next, m.manager.Deadline())
 	next = earlier(next, m.keep.Deadline())
 	for _, q := range m.quiet {
 		next = earlier(next, q.next)
@@ -430,7 +428,7 @@ func (m *Master) tick(now time.Time) {
 	for _, a := range given {
 		m.log.Info("Address given up, nobody listens on it any more", "event", "address.closed", "address", a.name)
 	}
-	m.upAlive(now)
+	m.manager.Tick(now)
 	m.weigh(now)
 	m.lookStalls(now)
 	m.tickKeeper(now)
@@ -519,7 +517,7 @@ func (m *Master) handle(e event) {
 			m.notified(w, e.notice)
 		}
 	case drainAsked:
-		m.answerDrain(e.id, e.fd)
+		e.answer <- m.isDraining(e.id)
 	case weighed:
 		m.weighed(e.bytes)
 	case reloadJudged:
@@ -582,8 +580,8 @@ func (m *Master) notReloaded(reason string) {
 	generation := int(m.fleet.Last()) + 1
 	m.reloaded = api.ReloadStatus{Generation: generation, Outcome: api.OutcomeRunning, Began: time.Now()}
 	m.reloadEnds(generation, api.OutcomeFailed, reason, nil)
-	m.upReloading(generation)
-	m.up("READY=1\nSTATUS=" + clean(fmt.Sprintf("Generation %d serves; not reloaded: %s", m.fleet.Live(), reason)))
+	m.reportReloading(generation)
+	m.manager.Ready(sdnotify.Printable(fmt.Sprintf("Generation %d serves; not reloaded: %s", m.fleet.Live(), reason)))
 }
 
 // keepProgram has the keeper hold what the next master is to know.
@@ -608,7 +606,7 @@ func (m *Master) reread() error {
 	}
 	live, later, err := m.cfg.Reread()
 	if err != nil {
-		m.lastError = clean("configuration: " + err.Error())
+		m.lastError = sdnotify.Printable("configuration: " + err.Error())
 		m.log.Error("The configuration is wrong, nothing changes: "+err.Error(), "event", "config.failed", "reason", err.Error())
 		m.notReloaded("configuration: " + err.Error())
 		return err
@@ -688,42 +686,37 @@ func (m *Master) said(w *worker, s said) {
 }
 
 // notified is what a worker says by sd_notify(3).
-func (m *Master) notified(w *worker, n notice) {
-	if n.state != nil {
-		w.state = *n.state
-		m.log.Debug("Worker's status", w.attrs("worker.status", "status", w.state.status, "reloading", w.state.reloading)...)
+func (m *Master) notified(w *worker, n sdnotify.Notice) {
+	if n.State != nil {
+		w.state = *n.State
+		m.log.Debug("Worker's status", w.attrs("worker.status", "status", w.state.Status, "reloading", w.state.Reloading)...)
 	}
-	if n.stores {
+	if n.Stores {
 		m.log.Warn("A worker wants its descriptors stored; handoff keeps no store for workers, they are closed", w.attrs("worker.status")...)
 	}
-	if n.extend > 0 {
-		m.step(fleet.Extend{ID: w.id, By: n.extend})
+	if n.Extend > 0 {
+		m.step(fleet.Extend{ID: w.id, By: n.Extend})
 	}
-	if n.alive {
+	if n.Alive {
 		m.step(fleet.Ping{ID: w.id})
 	}
-	if n.requests > 0 {
-		m.served(w, n.requests)
+	if n.Requests > 0 {
+		m.served(w, n.Requests)
 	}
-	if n.hung {
+	if n.Hung {
 		m.step(fleet.Hung{ID: w.id, Reason: "its watchdog says so"})
 	}
-	if n.ready && m.cfg.ReadyWhen != Started {
+	if n.Ready && m.cfg.ReadyWhen != Started {
 		m.ready(w) // also where listening is waited for
 	}
-	if n.stopping && m.fleet.Stays(w.id) {
+	if n.Stopping && m.fleet.Stays(w.id) {
 		m.leaving(w) // one that drains says nothing new
 	}
 }
 
-// answerDrain tells a worker whether it is to drain.
-func (m *Master) answerDrain(id fleet.ID, fd int) {
-	defer unix.Close(fd)
-	for _, w := range m.fleet.Workers() {
-		if w.ID == id && w.Phase == fleet.Draining && unix.SetNonblock(fd, true) == nil {
-			unix.Write(fd, []byte{1}) // to a pipe; who gives something else has no answer
-		}
-	}
+// isDraining tells whether a worker has been told to drain.
+func (m *Master) isDraining(id fleet.ID) bool {
+	return slices.ContainsFunc(m.fleet.Workers(), func(w fleet.Worker) bool { return w.ID == id && w.Phase == fleet.Draining })
 }
 
 func (m *Master) leaving(w *worker) {
@@ -904,7 +897,7 @@ func (m *Master) ended(id fleet.ID) {
 	if words := w.last.Lines(wordsMost); phase < fleet.Quieting {
 		m.gens[w.gen].words = words
 		m.restarts[w.slot]++
-		m.lastError = clean(fmt.Sprintf("slot %d, generation %d %s", w.slot, w.gen, reason))
+		m.lastError = sdnotify.Printable(fmt.Sprintf("slot %d, generation %d %s", w.slot, w.gen, reason))
 		m.log.Error("Worker crashed: "+reason, append(w.attrs("worker.crashed", append(ended, "after", time.Since(w.began).Round(time.Millisecond))...), wordsAttr(words)...)...)
 	} else {
 		m.log.Info("Worker is gone: "+reason, w.attrs("worker.shutdown", ended...)...)

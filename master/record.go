@@ -188,7 +188,7 @@ func (m *Master) record() record {
 			continue
 		}
 		wr := workerRecord{ID: w.id, Slot: w.slot, Gen: w.gen, PID: w.pid, Several: w.severalBind, Ports: w.ports, Began: w.began,
-			Status: w.state.status, Reloading: w.state.reloading, Port: w.port, Requests: w.requests, Flying: w.channel != nil && w.channel.flying != nil}
+			Status: w.state.Status, Reloading: w.state.Reloading, Port: w.port, Requests: w.requests, Flying: w.channel != nil && w.channel.flying != nil}
 		if w.binder != nil {
 			wr.Binder = w.binder.pid
 		}

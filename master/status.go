@@ -42,7 +42,7 @@ func (m *Master) status() api.Status {
 			continue
 		}
 		ws := api.WorkerStatus{Slot: fw.Slot, PID: w.pid, Worker: int(fw.ID), Generation: int(fw.Gen), Phase: fw.Phase.String(),
-			Started: w.began, Queue: queues[fw.ID], Restarts: m.restarts[fw.Slot], Status: w.state.status, Reloading: w.state.reloading,
+			Started: w.began, Queue: queues[fw.ID], Restarts: m.restarts[fw.Slot], Status: w.state.Status, Reloading: w.state.Reloading,
 			Port: w.port, Requests: w.requests, Stalled: !w.stalledAt.IsZero()}
 		for _, id := range m.addrs.seats {
 			ws.Steered = ws.Steered || id == fw.ID

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"time"
+
+	"handoff/internal/sdnotify"
 )
 
 // upgrade starts a new binary, which looks at the state and says whether it can
@@ -19,7 +21,7 @@ func (m *Master) upgrade() {
 	case m.cfg.Upgrade == nil || m.keep == nil:
 		err = errors.New("cannot upgrade: there is no keeper")
 	case m.keep.Mute():
-		err = errors.New("cannot upgrade: the keeper does not answer (is it stopped?)")
+		err = errors.New("cannot upgrade: the keeper does not respond (is it stopped?)")
 	case m.fleet.Stopping():
 		err = errors.New("cannot upgrade: everything stops")
 	}
@@ -46,7 +48,7 @@ func (m *Master) upgraded(err error) {
 		m.log.Error("The workers are not reloaded either", "event", "cluster.failed", "reason", "the upgrade failed")
 	}
 	m.reloadNext = false
-	m.lastError = clean("upgrade: " + err.Error())
+	m.lastError = sdnotify.Printable("upgrade: " + err.Error())
 	m.log.Error("Upgrade failed, this master goes on: "+err.Error(), "event", "upgrade.failed", "reason", err.Error())
 	for _, to := range m.askers {
 		to <- err
@@ -66,6 +68,12 @@ func (m *Master) drainEvents() {
 				continue // the keeper tells the next one
 			}
 			m.handle(e)
+			if q, ok := e.(drainAsked); ok { // or the answer would be lost with this process
+				select {
+				case <-q.told:
+				case <-time.After(lastEvents / 5):
+				}
+			}
 		default:
 			return
 		}

@@ -40,7 +40,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/signal"
@@ -55,6 +54,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/handoff"
+	"handoff/internal/sdnotify"
 )
 
 // Worker is this process's part in handoff. New makes it.
@@ -135,35 +135,18 @@ func New() *Worker {
 // order: kill(1) at a whole control group, and handoff that stops for it.
 const sameOrder = time.Second
 
-// told asks handoff whether the signal is its order to drain: with X_DRAINING=1
-// and a pipe, in which a byte is the yes. Where nobody answers, the signal is what
-// it is.
+// told asks handoff whether the signal is its order to drain. Where nobody answers, the
+// signal is what it is.
 func (w *Worker) told() bool {
 	if !w.managed || w.notify == "" {
 		return true
 	}
-	r, end, err := os.Pipe()
-	if err != nil {
-		return true
-	}
-	defer r.Close()
-	c, err := handoff.DialNotify(w.notify)
-	if err == nil {
-		err = c.Write([]byte("X_DRAINING=1"), int(end.Fd()))
-		c.Close()
-	}
-	end.Close()
-	if err != nil {
-		return true
-	}
-	r.SetReadDeadline(time.Now().Add(toldPatience))
-	_, err = r.Read(make([]byte, 1))
-	return err != io.EOF
+	return sdnotify.AskDraining(w.notify, answerTimeout)
 }
 
-// toldPatience is how long handoff may take to answer: between two masters there
+// answerTimeout is how long handoff may take to answer: between two masters there
 // is none for a moment.
-const toldPatience = 3 * time.Second
+const answerTimeout = 3 * time.Second
 
 // number reads a variable that is a whole number, 0 if it is none.
 func number(name string) int {
@@ -349,12 +332,7 @@ func (w *Worker) say(what string) error {
 	if w.notify == "" {
 		return nil
 	}
-	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: w.notify, Net: "unixgram"})
-	if err == nil {
-		_, err = c.Write([]byte(what))
-		c.Close()
-	}
-	if err != nil {
+	if err := sdnotify.Send(w.notify, what); err != nil {
 		return fmt.Errorf("cannot notify the supervisor: %w", err)
 	}
 	return nil

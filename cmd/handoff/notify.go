@@ -3,18 +3,17 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"handoff/handoff"
+	"handoff/internal/sdnotify"
 )
 
-// notifyPatience is how long the supervisor may take to look at a notice.
-const notifyPatience = 5 * time.Second
+// notifyTimeout is how long the supervisor may take to look at a notice.
+const notifyTimeout = 5 * time.Second
 
 func notifyCommand() *cobra.Command {
 	return &cobra.Command{
@@ -46,39 +45,10 @@ func notifyCommand() *cobra.Command {
 			if to == "" {
 				return failed{errors.New("nobody listens: NOTIFY_SOCKET is not set (this is for programs that handoff or systemd runs)")}
 			}
-			if err := notify(to, strings.Join(args, "\n")); err != nil {
+			if err := sdnotify.SendAndWait(to, strings.Join(args, "\n"), notifyTimeout); err != nil {
 				return failed{fmt.Errorf("cannot notify the supervisor: %w", err)}
 			}
 			return nil
 		},
 	}
-}
-
-// notify sends a notice and waits until it has been looked at, since who is gone
-// by then is not believed: the barrier of sd_notify_barrier(3), the end of a
-// pipe that the supervisor closes.
-func notify(to, what string) error {
-	c, err := handoff.DialNotify(to)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if err := c.Write([]byte(what)); err != nil {
-		return err
-	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	err = c.Write([]byte("BARRIER=1"), int(w.Fd()))
-	w.Close()
-	if err != nil {
-		return err
-	}
-	r.SetReadDeadline(time.Now().Add(notifyPatience))
-	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, io.EOF) { // its end
-		return fmt.Errorf("nobody has looked at it within %v", notifyPatience)
-	}
-	return nil
 }

@@ -1,7 +1,6 @@
 package keeper
 
 import (
-	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -10,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/handoff"
+	"handoff/internal/sdnotify"
 )
 
 // above is the service manager that has started the keeper, seen from below: an
@@ -83,21 +83,7 @@ func (a *above) say(text string, fds ...int) {
 	if a.socket == "" {
 		return
 	}
-	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: a.socket, Net: "unixgram"})
-	if err != nil {
-		return
-	}
-	defer c.Close()
-	c.SetWriteDeadline(time.Now().Add(time.Second))
-	if len(fds) == 0 {
-		c.Write([]byte(text))
-		return
-	}
-	if raw, err := c.SyscallConn(); err == nil { // WriteMsgUnix refuses a connected one
-		raw.Write(func(fd uintptr) bool {
-			return unix.Sendmsg(int(fd), []byte(text), unix.UnixRights(fds...), nil, 0) != unix.EAGAIN
-		})
-	}
+	sdnotify.Send(a.socket, text, fds...) // whom it does not reach it cannot help
 }
 
 // end ends the master of the keeper before: what it does from now on nobody

@@ -1,0 +1,43 @@
+package master
+
+import (
+	"fmt"
+	"net"
+
+	"handoff/internal/sdnotify"
+	"handoff/master/fleet"
+)
+
+// hearNotices returns what reads a worker's notify socket, and posts its news.
+func (m *Master) hearNotices(id fleet.ID, pid int, c *net.UnixConn) *sdnotify.Server {
+	return &sdnotify.Server{
+		Conn:    c,
+		Believe: func(sender int) bool { return sdnotify.Descends(sender, pid) },
+		Limiter: sdnotify.Limiter{AliveEvery: m.cfg.Fleet.Watchdog / 8},
+		News:    func(n sdnotify.Notice) { m.post(notified{id, n}) },
+		Draining: func() (yes bool, told func()) {
+			answer, done := make(chan bool, 1), make(chan struct{})
+			m.post(drainAsked{id, answer, done})
+			select {
+			case yes = <-answer:
+			case <-m.quit:
+			}
+			return yes, func() { close(done) }
+		},
+	}
+}
+
+// What a service manager above is told, by way of the keeper, which is the process that
+// it knows.
+
+func (m *Master) reportReloading(generation int) {
+	m.manager.Reloading(fmt.Sprintf("Reloading: generation %d starts", generation), m.cfg.Fleet.ReadyTimeout)
+}
+
+func (m *Master) reportServing() {
+	m.manager.Ready(fmt.Sprintf("Generation %d serves on %s, %d workers", m.fleet.Live(), m.names(), m.fleet.Slots()))
+}
+
+func (m *Master) reportStopping() {
+	m.manager.Stopping("Stopping: workers drain", m.cfg.Fleet.DrainTimeout+m.cfg.Fleet.KillGrace)
+}
