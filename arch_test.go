@@ -72,6 +72,8 @@ func TestImports(t *testing.T) {
 			reason: "what follows an order to reload is decided without I/O or a clock, and tested by transcripts"},
 		{pkg: "master/recycle", only: []string{"fmt", "time", "maps", "slices", "strconv", "handoff/internal/jitter"},
 			reason: "samples in, verdicts out"},
+		{pkg: "master/listeners", never: []string{"handoff/master", "handoff/master/*", "handoff/internal/*", "os/exec", "net/http"},
+			reason: "it knows addresses and who has a share of them by a number: nothing of processes, protocols, or who keeps its sockets"},
 		{pkg: "handoff", never: []string{"os/exec", "os/signal", "net/http", "handoff/master", "handoff/internal/*", "handoff/worker"},
 			reason: "sockets know nothing of processes or protocols; keeper, master and SDK share them"},
 		{pkg: "internal/nodeipc", never: []string{"os", "net", "os/exec", "golang.org/x/sys/unix", "handoff/*"},

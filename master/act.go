@@ -3,20 +3,19 @@ package master
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"handoff/handoff"
 	"handoff/internal/api"
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/nodeipc"
 	"handoff/internal/sdnotify"
 	"handoff/internal/tail"
 	"handoff/master/fleet"
+	"handoff/master/listeners"
 )
 
 // do carries out an action of the fleet's.
@@ -31,9 +30,9 @@ func (m *Master) do(a fleet.Action) {
 	case fleet.Steer:
 		m.steer(a.IDs)
 	case fleet.Quiesce:
-		m.quiesce(a.ID)
+		m.listeners.Quiesce(listeners.Worker(a.ID), time.Now(), m.cfg.QuietGrace)
 	case fleet.Drain:
-		m.quiet = slices.DeleteFunc(m.quiet, func(q *quieting) bool { return q.id == a.ID })
+		m.listeners.ForgetQuiet(listeners.Worker(a.ID))
 		if w := m.workers[a.ID]; w != nil {
 			w.drainedAt = time.Now()
 			m.log.Info("Worker drains", w.attrs("worker.draining")...)
@@ -57,14 +56,13 @@ func (m *Master) do(a fleet.Action) {
 			m.counters.CountRestart(why)
 			m.log.Error("Worker is given up: "+a.Reason, w.attrs("worker.hung")...)
 			// What waits at its socket goes to others, or to its replacement.
-			m.addrs.releaseAll(a.ID, time.Now())
+			m.listeners.ReleaseAll(listeners.Worker(a.ID), time.Now())
 			m.resteer()
 		}
 	case fleet.Unlisten:
 		m.reportStopping()
-		m.quiet = nil
 		m.giveUpStranded()
-		m.addrs.closeAll()
+		m.listeners.CloseAll()
 		m.keep.Flush() // only then are connections refused
 	case fleet.Live:
 		event, what := "cluster.started", "Generation serves"
@@ -109,15 +107,7 @@ func (m *Master) drain(w *worker) {
 	m.send(w, nodeipc.Drain(m.seq, m.cfg.DrainMessage), -1)
 }
 
-func (m *Master) names() string {
-	var names []string
-	for _, a := range m.addrs.list {
-		if len(a.holds) > 0 {
-			names = append(names, a.name)
-		}
-	}
-	return strings.Join(names, " ")
-}
+func (m *Master) names() string { return strings.Join(m.listeners.InUse(), " ") }
 
 func (m *Master) prepare(gen fleet.Gen) {
 	if gen > 1 {
@@ -195,7 +185,7 @@ func (m *Master) spawn(a fleet.Spawn) {
 	}
 	listen, about, err := m.activate(a.ID, a.Slot)
 	if err != nil {
-		m.addrs.releaseAll(a.ID, time.Now())
+		m.listeners.ReleaseAll(listeners.Worker(a.ID), time.Now())
 		m.log.Error("Cannot give a worker its sockets: "+err.Error(), "event", "address.refused", "slot", a.Slot, "generation", int(a.Gen), "worker", int(a.ID))
 		m.later = append(m.later, fleet.Exited{ID: a.ID, Reason: err.Error()})
 		return
@@ -216,7 +206,7 @@ func (m *Master) spawn(a fleet.Spawn) {
 	}
 	s, err := start(&l, env, m.cfg.Contract, m.conditions(a.Slot), m.cfg.Output != nil, listen)
 	if err != nil {
-		m.addrs.releaseAll(a.ID, time.Now())
+		m.listeners.ReleaseAll(listeners.Worker(a.ID), time.Now())
 		m.log.Error("Cannot start a worker: "+err.Error(), "event", "worker.crashed", "slot", a.Slot, "generation", int(a.Gen), "worker", int(a.ID))
 		if notify != nil {
 			notify.Close()
@@ -317,22 +307,22 @@ func (m *Master) attend(w *worker) {
 const lastWords = 200 * time.Millisecond
 
 func (m *Master) steer(ids []fleet.ID) {
-	seats := make([]fleet.ID, m.fleet.Slots())
+	targets := make([]listeners.Worker, m.fleet.Slots())
 	for _, id := range ids {
 		w := m.workers[id]
 		if w == nil {
 			continue
 		}
-		for len(seats) <= w.slot {
-			seats = append(seats, 0)
+		for len(targets) <= w.slot {
+			targets = append(targets, 0)
 		}
-		if !slices.Contains(m.addrs.seats, id) {
+		if !m.listeners.IsTarget(listeners.Worker(id)) {
 			m.counters.Ready.Add(time.Since(w.began))
 			m.log.Info("Worker serves", w.attrs("worker.ready", "after", time.Since(w.began).Round(time.Millisecond))...)
 		}
-		seats[w.slot] = id
+		targets[w.slot] = listeners.Worker(id)
 	}
-	m.addrs.seats = seats
+	m.listeners.SetTargets(targets)
 	m.counters.Steerings++
 	// Before the kernel knows it: a master that comes after this one would steer
 	// back, and clients would see the generation before again.
@@ -340,10 +330,10 @@ func (m *Master) steer(ids []fleet.ID) {
 	m.resteer()
 }
 
-// resteer applies the seats after a change, and finds room for connections that
+// resteer applies the targets after a change, and finds room for connections that
 // had to wait for it.
 func (m *Master) resteer() {
-	m.trouble(m.addrs.steer())
+	m.trouble(m.listeners.Steer())
 	m.passStranded()
 }
 
@@ -361,51 +351,5 @@ func (m *Master) signal(a fleet.Signal) {
 	m.trouble(w.process.signal(unix.SIGTERM))
 	if w.binder != nil {
 		m.trouble(w.binder.signal(unix.SIGTERM))
-	}
-}
-
-// quieting is a worker that is steered away and not quiet yet.
-type quieting struct {
-	id    fleet.ID
-	until time.Time // the end of the grace, where there is no group to ask
-	waits []*handoff.Quiet
-	next  time.Time
-}
-
-func (m *Master) quiesce(id fleet.ID) {
-	now := time.Now()
-	q := &quieting{id: id, until: now.Add(m.cfg.QuietGrace), next: now}
-	for _, a := range m.addrs.list {
-		if h := a.holdOf(id); h != nil && h.socket != nil {
-			q.waits = append(q.waits, a.group.Quiet(now, m.cfg.QuietGrace, h.socket))
-		}
-	}
-	m.quiet = append(m.quiet, q)
-}
-
-// lookQuiet asks the workers' sockets whether anything can still come.
-func (m *Master) lookQuiet(now time.Time) {
-	var quiet []fleet.ID
-	m.quiet = slices.DeleteFunc(m.quiet, func(q *quieting) bool {
-		if now.Before(q.next) {
-			return false
-		}
-		q.next = time.Time{}
-		if now.Before(q.until) {
-			q.next = q.until
-		}
-		for _, wait := range q.waits {
-			if ok, again := wait.Look(now); !ok {
-				q.next = earlier(q.next, now.Add(again))
-			}
-		}
-		if q.next.IsZero() {
-			quiet = append(quiet, q.id)
-			return true
-		}
-		return false
-	})
-	for _, id := range quiet {
-		m.step(fleet.Quiet{ID: id})
 	}
 }

@@ -2,7 +2,6 @@ package master
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -18,6 +17,7 @@ import (
 	"handoff/internal/sdnotify"
 	"handoff/internal/tail"
 	"handoff/master/fleet"
+	"handoff/master/listeners"
 )
 
 // A master that comes after one that has died finds in the keeper's store what
@@ -101,7 +101,7 @@ func (m *Master) takeOver(r record, s stored) []fleet.Action {
 	if m.told = r.Told; r.Reloaded != nil {
 		m.reloaded = *r.Reloaded
 	}
-	m.addrs.last, m.addrs.seats, m.seq, m.began = r.LastKey, r.Seats, r.Seq, r.Began
+	m.seq, m.began = r.Seq, r.Began
 	if m.keeperBefore = r.Keeper; r.Instance != "" {
 		m.cfg.Instance = r.Instance
 	}
@@ -122,21 +122,12 @@ func (m *Master) takeOver(r record, s stored) []fleet.Action {
 			m.prepare(gen)
 		}
 	}
-	for _, ar := range r.Addresses {
-		if err := m.addrs.adoptAddress(ar, s); err != nil {
-			m.log.Error(err.Error(), "event", "address.lost", "address", ar.Name)
-			whole = false
-		}
+	for _, lost := range m.listeners.Restore(r.State, s.take) {
+		m.log.Error(lost.Error(), "event", "address.lost", "address", lost.Name)
+		whole = false
 	}
-	for i, key := range r.Given {
-		a := m.addrs.byKey(key)
-		if a == nil && i < len(m.cfg.Listen) {
-			var err error
-			if a, err = m.openListen(m.cfg.Listen[i]); err != nil {
-				m.log.Error(err.Error(), "event", "address.lost", "address", m.cfg.Listen[i].String())
-			}
-		}
-		m.given = append(m.given, a)
+	for _, lost := range m.listeners.RestorePreopened(r.Preopened, m.cfg.Listen) {
+		m.log.Error(lost.Error(), "event", "address.lost", "address", lost.Name)
 	}
 	for _, wr := range r.Workers {
 		w, err := adoptWorker(wr, s, m.cfg.Contract)
@@ -151,11 +142,11 @@ func (m *Master) takeOver(r record, s stored) []fleet.Action {
 	m.fleet, actions = fleet.Restore(m.cfg.Fleet, r.Fleet, now)
 	for _, fw := range m.fleet.Workers() {
 		if m.workers[fw.ID] == nil {
-			m.addrs.releaseAll(fw.ID, now)
+			m.listeners.ReleaseAll(listeners.Worker(fw.ID), now)
 			m.later = append(m.later, fleet.Exited{ID: fw.ID, Reason: "lost with the master before"})
 		}
 	}
-	m.trouble(m.addrs.steer())
+	m.trouble(m.listeners.Steer())
 	m.discard(s)
 	if !whole { // or the keeper has what this one could not use, and closed
 		m.resyncKeeper()
@@ -195,63 +186,6 @@ func (m *Master) discard(s stored) {
 		unix.Close(fd)
 		m.keep.Remove(name)
 	}
-}
-
-// adoptAddress takes an address over.
-func (as *addresses) adoptAddress(r addressRecord, s stored) error {
-	a := &address{key: r.Key, name: r.Name, data: r.Data, given: r.Given, unheld: r.Unheld,
-		ask: ask{kind: r.Kind, addr: r.Addr, any: r.Any, port: r.Port, v6only: r.V6Only, index: r.Index}}
-	if r.Shared != nil {
-		fd := s.take(fdstore.SharedName(r.Key))
-		if fd < 0 {
-			return fmt.Errorf("cannot take over %s: its socket was not kept", r.Name)
-		}
-		a.shared = &shared{fd: fd, kind: r.Shared.Kind, name: r.Name, path: r.Shared.Path, file: unixFile{r.Shared.Dev, r.Shared.Ino}}
-		for _, h := range r.Holds {
-			a.holds = append(a.holds, &hold{worker: h.Worker, slot: h.Slot, listening: h.Listening, given: h.Given})
-		}
-		as.list = append(as.list, a)
-		return nil
-	}
-	var members []handoff.Member
-	var inodes []uint64
-	var gone []int // members that are not there any more
-	for _, sr := range r.Sockets {
-		fd := s.take(fdstore.SocketName(sr.Inode))
-		if fd < 0 {
-			// It was not kept, and is closed: the kernel has put the last of
-			// the group in its place (reuseport_detach_sock).
-			gone = append(gone, len(members))
-		}
-		member := handoff.Member{FD: fd, Slot: sr.Slot, Own: sr.Own}
-		for _, h := range r.Holds {
-			if h.Inode == sr.Inode {
-				member.Holders++
-			}
-		}
-		members, inodes = append(members, member), append(inodes, sr.Inode)
-	}
-	for _, i := range slices.Backward(gone) {
-		last := len(members) - 1
-		members[i], inodes[i] = members[last], inodes[last]
-		members, inodes = members[:last], inodes[:last]
-	}
-	cfg := as.config(r.V6Only)
-	cfg.Addr, cfg.Balance = r.Bound, balanceOf(r.Balance)
-	g, sockets, err := handoff.Restore(cfg, members, r.Steerable)
-	if err != nil {
-		return err
-	}
-	a.group = g
-	for _, h := range r.Holds {
-		for i, inode := range inodes {
-			if inode == h.Inode {
-				a.holds = append(a.holds, &hold{worker: h.Worker, slot: h.Slot, socket: sockets[i], listening: h.Listening, given: h.Given})
-			}
-		}
-	}
-	as.list = append(as.list, a)
-	return nil
 }
 
 // adoptWorker takes a worker over.

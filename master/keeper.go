@@ -53,7 +53,6 @@ func (m *Master) keeperDied() {
 	m.lastError = "the keeper has died"
 	m.keep.Close()
 	m.keep = nil
-	m.addrs.keep = nil
 	if m.upgrading { // it fails, since its candidate has no keeper either; then
 		m.keeperGone = true
 		return
@@ -151,16 +150,7 @@ func (m *Master) kept() (named []handoff.Named, err error) {
 			file(fdstore.WorkerName(int(w.id), fdstore.Binder), w.binder.pidfd)
 		}
 	}
-	for _, a := range m.addrs.list {
-		if a.shared != nil {
-			add(fdstore.SharedName(a.key), a.shared.fd)
-		}
-		if a.group != nil {
-			for _, s := range a.group.Sockets() {
-				add(fdstore.SocketName(s.Inode()), s.FD())
-			}
-		}
-	}
+	m.listeners.Kept(add)
 	return named, err
 }
 

@@ -23,6 +23,7 @@ import (
 	"handoff/internal/seat"
 	"handoff/internal/tail"
 	"handoff/master/fleet"
+	"handoff/master/listeners"
 )
 
 // ReadyWhen is what counts as ready.
@@ -152,8 +153,7 @@ type Master struct {
 	wake         time.Time // the fleet's
 	workers      map[fleet.ID]*worker
 	gens         map[fleet.Gen]*generation
-	addrs        addresses
-	given        []*address      // of cfg.Listen, in its order
+	listeners    *listeners.Table
 	keep         *fdstore.Client // nil: no keeper
 	saved        []byte          // the record that the keeper has
 	dirty        bool            // the record may have changed
@@ -162,15 +162,14 @@ type Master struct {
 	took         []unix.Signal   // since the record was saved
 	manager      *sdnotify.Manager
 	upgrading    bool
-	askers       []chan<- error // of the upgrade that is under way
-	reloadNext   bool           // a reload is to follow the upgrade
-	asking       bool           // whether a reload may be, of somebody outside
-	askedUpgrade bool           // and an upgrade before it
-	weighing     bool           // the workers' memory is looked at
-	weighAt      time.Time      // when it is, next
-	keeperGone   bool           // a new keeper is to follow the upgrade
-	replaced     bool           // a new master takes over: this one ends, and nothing with it
-	quiet        []*quieting
+	askers       []chan<- error  // of the upgrade that is under way
+	reloadNext   bool            // a reload is to follow the upgrade
+	asking       bool            // whether a reload may be, of somebody outside
+	askedUpgrade bool            // and an upgrade before it
+	weighing     bool            // the workers' memory is looked at
+	weighAt      time.Time       // when it is, next
+	keeperGone   bool            // a new keeper is to follow the upgrade
+	replaced     bool            // a new master takes over: this one ends, and nothing with it
 	waiting      []passed        // connections for which there is no worker yet
 	events       chan event      // never closed; posting ends with quit
 	quit         chan struct{}   // closed by Run when it returns
@@ -216,8 +215,6 @@ type worker struct {
 	port        int            // of its slot; 0: it has none
 	requests    int            // that it says it has served
 	judging     bool           // somebody outside is asked whether it may serve
-	stalledAt   time.Time      // since when it accepts nothing, while others do; zero: it does
-	stallSaid   bool
 }
 
 // close ends the talk with a worker.
@@ -248,27 +245,24 @@ type generation struct {
 // Run supervises until it is told to stop by a signal, or the first generation
 // cannot start. It returns the exit code.
 func Run(cfg Config) int {
-	watch, err := handoff.NewWatch()
-	if err != nil {
-		cfg.Log.Error("Cannot start: "+err.Error(), "event", "cluster.failed")
-		return 1
-	}
 	m := &Master{
 		cfg: cfg, log: cfg.Log, fleet: fleet.New(cfg.Fleet),
 		workers: map[fleet.ID]*worker{}, gens: map[fleet.Gen]*generation{},
-		addrs:  addresses{watch: watch, balance: cfg.Balance, noProgram: cfg.NoSteering, scratch: cfg.Scratch, grace: max(unheldGrace, cfg.Fleet.ReadyTimeout)},
 		events: make(chan event, 64), quit: make(chan struct{}), strays: map[string]bool{},
 		began: time.Now(), restarts: map[int]int{},
 	}
 	m.manager = sdnotify.NewManager(func(text string) { m.keep.TellManager(text) }, cfg.UpWatchdog, time.Now())
+	var err error
+	if m.listeners, err = listeners.New(listeners.Config{Store: socketStore{m}, Balance: cfg.Balance, NoProgram: cfg.NoSteering,
+		Private: cfg.Scratch, Grace: m.grace(), StallTimeout: cfg.StallKill}); err != nil {
+		cfg.Log.Error("Cannot start: "+err.Error(), "event", "cluster.failed")
+		return 1
+	}
 	var kerr error
 	if m.keep, kerr = fdstore.Dial(cfg.Keeper, m.keeperMute); kerr != nil {
 		m.log.Error(kerr.Error()+"; if this master dies, everything does", "event", "keeper.mute")
 	}
-	m.addrs.keep = m.keep
-	m.addrs.say = func(what string) { m.log.Warn(what, "event", "address.shared") }
-	var perr error
-	if m.addrs.inherited, perr = inherit(cfg.Passed); perr != nil {
+	if perr := m.listeners.Pass(cfg.Passed); perr != nil {
 		m.log.Warn(perr.Error(), "event", "address.passed")
 	}
 	store := storedOf(cfg.Store)
@@ -277,8 +271,7 @@ func Run(cfg Config) int {
 	if !adopted {
 		if err := m.openListens(); err != nil {
 			cfg.Log.Error("Cannot start: "+err.Error(), "event", "cluster.failed")
-			m.addrs.closeAll()
-			watch.Close()
+			m.listeners.Close()
 			m.keep.Stopping()
 			return 1
 		}
@@ -287,8 +280,8 @@ func Run(cfg Config) int {
 	stop := watchSignals(cfg.SignalBase, m.post)
 	m.keep.Ready()
 	go watchKeeper(cfg.PID, m.post) // ends with the keeper, or this process
-	go func() {                     // ends when the watch is closed
-		for watch.Wait() == nil {
+	go func() {                     // ends when the table is closed
+		for m.listeners.Wait() == nil {
 			m.post(stirred{})
 		}
 	}()
@@ -327,8 +320,7 @@ func Run(cfg Config) int {
 	close(m.quit)
 	control(m.replaced)
 	admin()
-	m.addrs.closeAll()
-	watch.Close()
+	m.listeners.Close()
 	if cfg.Finish != nil {
 		cfg.Finish()
 	}
@@ -361,6 +353,7 @@ func (m *Master) loop() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for m.done == nil && !m.replaced {
+		m.heed()
 		e := m.another()
 		if e == nil {
 			if m.dirty {
@@ -379,6 +372,7 @@ func (m *Master) loop() {
 		}
 		if e != nil {
 			m.handle(e)
+			m.heed()
 		}
 		m.tick(time.Now())
 	}
@@ -406,15 +400,12 @@ const (
 )
 
 func (m *Master) deadline() time.Time {
-	next := earlier(earlier(m.wake, m.addrs.deadline()), m.stallDeadline())
+	next := earlier(m.wake, m.listeners.Deadline())
 	if m.cfg.MemoryMost > 0 && !m.weighing {
 		next = earlier(next, m.weighAt)
 	}
 	next = earlier(next, m.manager.Deadline())
 	next = earlier(next, m.keep.Deadline())
-	for _, q := range m.quiet {
-		next = earlier(next, q.next)
-	}
 	for _, p := range m.waiting {
 		next = earlier(next, p.until)
 	}
@@ -423,16 +414,11 @@ func (m *Master) deadline() time.Time {
 
 // tick does what time has brought.
 func (m *Master) tick(now time.Time) {
-	given, err := m.addrs.tick(now, m.complete())
-	m.trouble(err)
-	for _, a := range given {
-		m.log.Info("Address given up, nobody listens on it any more", "event", "address.closed", "address", a.name)
-	}
+	m.listeners.Tick(now)
+	m.heed()
 	m.manager.Tick(now)
 	m.weigh(now)
-	m.lookStalls(now)
 	m.tickKeeper(now)
-	m.lookQuiet(now)
 	m.dropOverdue(now)
 	if !m.wake.IsZero() && !now.Before(m.wake) {
 		m.step(nil)
@@ -486,7 +472,7 @@ func (m *Master) handle(e event) {
 		}
 		m.signalled(e.signal)
 	case stirred:
-		m.stirred(time.Now())
+		m.listeners.Collect(time.Now())
 	case said:
 		if w := m.workers[e.id]; w != nil {
 			m.said(w, e)
@@ -613,6 +599,7 @@ func (m *Master) reread() error {
 	}
 	slots, balance := m.cfg.Fleet.Slots, m.cfg.Balance
 	m.cfg.Live = live
+	m.listeners.SetStallTimeout(live.StallKill)
 	m.keepProgram()
 	if live.Balance != balance { // what was asked for by hand stays, as long as the file does not change
 		m.rebalance(live.Balance)
@@ -664,8 +651,8 @@ func (m *Master) said(w *worker, s said) {
 	case nodeipc.ReplaceMe:
 		m.leaving(w)
 	case nodeipc.Closed:
-		if a := m.addrs.byKey(msg.Key); a != nil {
-			m.addrs.release(a, w.id, time.Now())
+		if a := m.listeners.ByKey(msg.Key); a != nil {
+			m.listeners.Release(a, listeners.Worker(w.id), time.Now())
 			m.resteer()
 		}
 	case nodeipc.Left:
@@ -730,7 +717,7 @@ func (m *Master) provide(w *worker, q nodeipc.Query) {
 	if m.fleet.Stopping() || w.dead {
 		return // what it would listen on is gone, and so will it be
 	}
-	if m.addrs.heldBy(w.id) >= holdsMost {
+	if m.listeners.Count(listeners.Worker(w.id)) >= maxLeases {
 		m.send(w, nodeipc.Refuse(q, "refused", int(unix.EMFILE)), -1)
 		return
 	}
@@ -743,9 +730,10 @@ func (m *Master) provide(w *worker, q nodeipc.Query) {
 		m.send(w, nodeipc.Reply(q, nodeipc.Stream, "own-"+strconv.Itoa(q.Seq), q.Data), fd)
 		return
 	}
-	a, fd, kind, err := m.addrs.provide(w.id, w.slot, q, m.gens[w.gen].launch.dir)
+	lease, err := m.listeners.Lease(listeners.Worker(w.id), w.slot, endpointOf(q, m.gens[w.gen].launch.dir), q.Data)
+	fd := -1
 	if err == nil {
-		fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+		fd, err = unix.FcntlInt(uintptr(lease.FD()), unix.F_DUPFD_CLOEXEC, 3)
 	}
 	if err != nil {
 		if w.refused++; w.refused <= badMost {
@@ -754,98 +742,24 @@ func (m *Master) provide(w *worker, q nodeipc.Query) {
 		m.send(w, nodeipc.Refuse(q, "refused", errno(err)), -1)
 		return
 	}
-	if a.group != nil && !a.group.Steerable() && a.group.Balance() != handoff.Shared {
-		m.sayHash(a)
-	}
-	m.send(w, nodeipc.Reply(q, kind, a.key, a.data), fd)
+	a := lease.Address()
+	m.send(w, nodeipc.Reply(q, handleType(lease.Type()), a.Key(), a.Data()), fd)
 }
 
-func (m *Master) sayHash(a *address) {
-	m.once("hash", "The kernel refuses the steering program: connections are spread by its hash, and generations overlap on their sockets", "event", "address.hash", "address", a.name)
-}
-
-// holdsMost is how many addresses one worker may listen on.
-const holdsMost = 256
+// maxLeases is how many addresses one worker may listen on.
+const maxLeases = 256
 
 // listening: the worker accepts on an address that it was given.
 func (m *Master) listening(w *worker, l nodeipc.Listening) {
 	if w.dead {
 		return
 	}
-	for _, a := range m.addrs.list {
-		h := a.holdOf(w.id)
-		if h == nil || !a.ask.means(l, m.gens[w.gen].launch.dir) {
-			continue
-		}
-		h.listening = true
-		if h.socket != nil {
-			// Node has set a backlog of 511; the largest is set again.
-			m.mend(a, h.socket)
-		}
-	}
+	m.listeners.Listening(listeners.Worker(w.id), endpointSaid(l, m.gens[w.gen].launch.dir))
 	m.resteer()
 	if w.tell != nil {
 		w.tell(l, nil)
 	}
 }
-
-func (m *Master) mend(a *address, s *handoff.Socket) {
-	wrongs, err := a.group.Mend(s)
-	m.dirty = m.dirty || len(wrongs) > 0
-	m.trouble(err)
-	if h := a.holdOfSocket(s); h != nil && errors.Is(err, handoff.ErrLost) {
-		defer func() {
-			a.holds = slices.DeleteFunc(a.holds, func(o *hold) bool { return o == h })
-			m.resteer()
-			m.step(fleet.Leave{ID: h.worker})
-		}()
-	}
-	for _, wrong := range wrongs {
-		attrs := []any{"event", "address.mended", "address", a.name}
-		if h := a.holdOfSocket(s); h != nil {
-			if w := m.workers[h.worker]; w != nil {
-				attrs = append(w.attrs("address.mended"), "address", a.name)
-			}
-		}
-		m.log.Warn("A worker "+wrong+"; mended", attrs...)
-	}
-}
-
-// stirred collects what has happened to the listening sockets.
-func (m *Master) stirred(now time.Time) {
-	signals := m.addrs.watch.Collect()
-	of := make([]*address, len(signals)) // found before they leave their groups
-	for i, s := range signals {
-		of[i] = m.addrs.ofSocket(s.Socket)
-	}
-	for i, s := range signals {
-		if s.Hup && of[i] != nil {
-			of[i].group.Fallen(s.Socket)
-		}
-	}
-	for i, s := range signals {
-		a := of[i]
-		switch {
-		case a == nil:
-		case s.Hup:
-			m.mend(a, s.Socket)
-		case s.Socket.Held():
-			a.group.Arrived(now)
-			if now.Sub(a.mended) > mendEvery {
-				a.mended = now
-				for _, h := range slices.Clone(a.holds) {
-					m.mend(a, h.socket)
-				}
-			}
-		default:
-			m.rescue(a, s.Socket)
-		}
-	}
-}
-
-// mendEvery is how often, at most, and only while connections come, the sockets
-// are looked at for what no event tells.
-const mendEvery = time.Second
 
 // died steers away from a dead worker at once.
 func (m *Master) died(id fleet.ID) {
@@ -854,7 +768,7 @@ func (m *Master) died(id fleet.ID) {
 		return
 	}
 	w.dead = true
-	m.addrs.releaseAll(id, time.Now())
+	m.listeners.ReleaseAll(listeners.Worker(id), time.Now())
 	m.resteer()
 }
 
@@ -864,7 +778,7 @@ func (m *Master) ended(id fleet.ID) {
 		return
 	}
 	delete(m.workers, id)
-	m.quiet = slices.DeleteFunc(m.quiet, func(q *quieting) bool { return q.id == id })
+	m.listeners.ForgetQuiet(listeners.Worker(id))
 	if w.channel == nil && !w.adopted {
 		// What it has left behind in its group goes too; the group is still
 		// its own, since it is not reaped.

@@ -5,18 +5,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/netip"
 	"os"
 	"time"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
-	"handoff/handoff"
 	"handoff/internal/api"
 	"handoff/internal/keeper/fdstore"
-	"handoff/internal/nodeipc"
 	"handoff/master/fleet"
+	"handoff/master/listeners"
 )
 
 // recordVersion is raised when an older master could not make sense of a record.
@@ -29,14 +27,11 @@ const recordVersion = 1
 // version. It holds the workers' environment, and so is for keeper and master
 // alone.
 type record struct {
-	Version   int               `json:"version"`
-	Fleet     fleet.State       `json:"fleet"`
-	Gens      []genRecord       `json:"generations"`
-	Workers   []workerRecord    `json:"workers"`
-	Addresses []addressRecord   `json:"addresses"`
-	LastKey   int               `json:"last_key"`
-	Seats     []fleet.ID        `json:"seats"`
-	Given     []string          `json:"given,omitempty"` // keys of the addresses of --listen
+	Version int            `json:"version"`
+	Fleet   fleet.State    `json:"fleet"`
+	Gens    []genRecord    `json:"generations"`
+	Workers []workerRecord `json:"workers"`
+	listeners.State
 	Seq       int               `json:"seq"`
 	Began     time.Time         `json:"began"`
 	Restarts  map[int]int       `json:"restarts,omitempty"`
@@ -119,50 +114,9 @@ type workerRecord struct {
 	Flying    bool      `json:"flying,omitempty"` // a descriptor is under way to it, not acknowledged
 }
 
-type addressRecord struct {
-	Key       string              `json:"key"`
-	Kind      nodeipc.AddressType `json:"kind"`
-	Addr      string              `json:"addr"`
-	Any       bool                `json:"any,omitempty"`
-	Port      int                 `json:"port"`
-	V6Only    bool                `json:"v6only,omitempty"`
-	Index     int                 `json:"index,omitempty"`
-	Name      string              `json:"name"`
-	Bound     netip.AddrPort      `json:"bound"`
-	Steerable bool                `json:"steerable,omitempty"`
-	Balance   string              `json:"balance,omitempty"`
-	Sockets   []socketRecord      `json:"sockets,omitempty"` // in the kernel's order
-	Shared    *sharedRecord       `json:"shared,omitempty"`
-	Data      json.RawMessage     `json:"data,omitempty"`
-	Holds     []holdRecord        `json:"holds,omitempty"`
-	Given     bool                `json:"given,omitempty"`
-	Unheld    time.Time           `json:"unheld"`
-}
-
-type socketRecord struct {
-	Inode uint64 `json:"inode"`
-	Slot  int    `json:"slot"`
-	Own   bool   `json:"own,omitempty"`
-}
-
-type sharedRecord struct {
-	Kind nodeipc.HandleType `json:"kind"`
-	Path string             `json:"path,omitempty"`
-	Dev  uint64             `json:"dev,omitempty"`
-	Ino  uint64             `json:"ino,omitempty"`
-}
-
-type holdRecord struct {
-	Worker    fleet.ID `json:"worker"`
-	Slot      int      `json:"slot"`
-	Inode     uint64   `json:"inode,omitempty"` // 0: shared
-	Listening bool     `json:"listening,omitempty"`
-	Given     bool     `json:"given,omitempty"`
-}
-
 // record returns what the next master must know.
 func (m *Master) record() record {
-	r := record{Version: recordVersion, Fleet: m.fleet.State(), LastKey: m.addrs.last, Seats: m.addrs.seats, Seq: m.seq,
+	r := record{Version: recordVersion, Fleet: m.fleet.State(), State: m.listeners.State(), Seq: m.seq,
 		Began: m.began, Restarts: m.restarts, LastError: m.lastError, Reload: m.reloadNext, Asking: m.asking, Upgrade: m.asking && m.askedUpgrade,
 		Instance: m.cfg.Instance, Keeper: m.cfg.PID, Told: m.told, Counters: m.counters}
 	if m.reloaded.Generation > 0 {
@@ -193,34 +147,6 @@ func (m *Master) record() record {
 			wr.Binder = w.binder.pid
 		}
 		r.Workers = append(r.Workers, wr)
-	}
-	for _, a := range m.addrs.list {
-		r.Addresses = append(r.Addresses, a.record())
-	}
-	for _, a := range m.given {
-		r.Given = append(r.Given, a.key)
-	}
-	return r
-}
-
-func (a *address) record() addressRecord {
-	r := addressRecord{Key: a.key, Kind: a.ask.kind, Addr: a.ask.addr, Any: a.ask.any, Port: a.ask.port, V6Only: a.ask.v6only,
-		Index: a.ask.index, Name: a.name, Data: a.data, Given: a.given, Unheld: a.unheld}
-	if a.shared != nil {
-		r.Shared = &sharedRecord{Kind: a.shared.kind, Path: a.shared.path, Dev: a.shared.file.dev, Ino: a.shared.file.ino}
-	}
-	if a.group != nil {
-		r.Bound, r.Steerable, r.Balance = a.group.Addr(), a.group.Steerable(), a.group.Balance().String()
-		for _, s := range a.group.Sockets() {
-			r.Sockets = append(r.Sockets, socketRecord{s.Inode(), s.Slot(), s.Owned()})
-		}
-	}
-	for _, h := range a.holds {
-		hr := holdRecord{Worker: h.worker, Slot: h.slot, Listening: h.listening, Given: h.given}
-		if h.socket != nil {
-			hr.Inode = h.socket.Inode()
-		}
-		r.Holds = append(r.Holds, hr)
 	}
 	return r
 }
@@ -304,13 +230,4 @@ func readRecord(fd int) (record, error) {
 		return record{}, fmt.Errorf("cannot read the state of the master before: %w", err)
 	}
 	return parseRecord(b)
-}
-
-func balanceOf(name string) handoff.Balance {
-	for _, b := range []handoff.Balance{handoff.Even, handoff.Sticky, handoff.Shared} {
-		if b.String() == name {
-			return b
-		}
-	}
-	return handoff.Even
 }

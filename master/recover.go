@@ -15,8 +15,8 @@ import (
 
 	"handoff/handoff"
 	"handoff/internal/keeper/fdstore"
-	"handoff/internal/nodeipc"
 	"handoff/master/fleet"
+	"handoff/master/listeners"
 )
 
 // Keeper and master may both be killed. Workers under the bind or the activation
@@ -120,7 +120,7 @@ func findOrphan(pid int, service string) (*orphan, error) {
 		unix.Close(pidfd)
 		return nil, errAttended
 	}
-	if o.sockets, err = listeners(pid, pidfd, 8); err != nil || unix.PidfdSendSignal(pidfd, 0, nil, 0) != nil {
+	if o.sockets, err = socketsOf(pid, pidfd, 8); err != nil || unix.PidfdSendSignal(pidfd, 0, nil, 0) != nil {
 		for _, n := range o.sockets {
 			unix.Close(n.FD)
 		}
@@ -135,9 +135,9 @@ func environOf(pid int) []string {
 	return strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
 }
 
-// listeners duplicates the listening TCP sockets of a process and of what it has
+// socketsOf duplicates the listening TCP sockets of a process and of what it has
 // started, down to some depth.
-func listeners(pid, pidfd, depth int) (found []handoff.Named, err error) {
+func socketsOf(pid, pidfd, depth int) (found []handoff.Named, err error) {
 	proc := "/proc/" + strconv.Itoa(pid)
 	fds, _ := os.ReadDir(proc + "/fd")
 	for _, e := range fds {
@@ -171,7 +171,7 @@ func listeners(pid, pidfd, depth int) (found []handoff.Named, err error) {
 			if cerr != nil {
 				continue
 			}
-			more, merr := listeners(child, cfd, depth-1)
+			more, merr := socketsOf(child, cfd, depth-1)
 			unix.Close(cfd)
 			found, err = append(found, more...), errors.Join(err, merr)
 		}
@@ -196,17 +196,17 @@ func (m *Master) recordOf(orphans []*orphan, s stored) record {
 		return slices.Contains(notForWorkers[:], name)
 	})
 	r.Gens = []genRecord{{Gen: live, Path: text(path), Dir: text(dir), Args: texts(strings.Split(strings.TrimSuffix(string(args), "\x00"), "\x00")), Env: texts(env)}}
-	seats := map[int]fleet.ID{}
-	addresses := map[netip.AddrPort]*addressRecord{}
+	targets := map[int]fleet.ID{}
+	addresses := map[netip.AddrPort]*listeners.AddressState{}
 	slices.SortFunc(orphans, func(a, b *orphan) int { return b.id - a.id }) // the newest of a slot serves
 	for _, o := range orphans {
 		id := fleet.ID(o.id)
 		r.Fleet.LastID = max(r.Fleet.LastID, id)
 		w := fleet.WorkerState{ID: id, Slot: o.slot, Gen: live, Phase: fleet.Serving, InService: true, Started: now, ReadyAt: now}
-		if seats[o.slot] != 0 || o.gen != last.gen || o.slot >= r.Fleet.Slots {
+		if targets[o.slot] != 0 || o.gen != last.gen || o.slot >= r.Fleet.Slots {
 			w.Phase = fleet.Quieting // it may be draining already; it is told once more
 		} else {
-			seats[o.slot] = id
+			targets[o.slot] = id
 		}
 		r.Fleet.Workers = append(r.Fleet.Workers, w)
 		r.Workers = append(r.Workers, workerRecord{ID: id, Slot: o.slot, Gen: live, PID: o.pid, Began: now})
@@ -216,15 +216,15 @@ func (m *Master) recordOf(orphans []*orphan, s stored) record {
 		}
 	}
 	for slot := range r.Fleet.Slots {
-		r.Seats = append(r.Seats, seats[slot])
-		if seats[slot] != 0 {
-			r.Fleet.Steered = append(r.Fleet.Steered, seats[slot])
+		r.Targets = append(r.Targets, listeners.Worker(targets[slot]))
+		if targets[slot] != 0 {
+			r.Fleet.Steered = append(r.Fleet.Steered, targets[slot])
 		}
 	}
 	for i, at := range slices.SortedFunc(maps.Keys(addresses), netip.AddrPort.Compare) {
 		a := addresses[at]
 		a.Key = strconv.Itoa(i + 1)
-		slices.SortFunc(a.Sockets, func(a, b socketRecord) int { return cmp.Compare(a.Inode, b.Inode) })
+		slices.SortFunc(a.Sockets, func(a, b listeners.SocketState) int { return cmp.Compare(a.Inode, b.Inode) })
 		r.Addresses = append(r.Addresses, *a)
 	}
 	r.LastKey = len(r.Addresses)
@@ -232,16 +232,16 @@ func (m *Master) recordOf(orphans []*orphan, s stored) record {
 		key := ""
 		for i := range r.Addresses {
 			if a := &r.Addresses[i]; l.Path == "" && a.Bound == l.Addr {
-				key, a.Given, a.Any = a.Key, true, l.Any
+				key, a.Preopened, a.Any = a.Key, true, l.Any
 			}
 		}
-		r.Given = append(r.Given, key)
+		r.Preopened = append(r.Preopened, key)
 	}
 	return r
 }
 
 // recoverSocket puts a worker's socket, which it takes over, in the record.
-func (m *Master) recoverSocket(addresses map[netip.AddrPort]*addressRecord, s stored, id fleet.ID, slot, fd int) {
+func (m *Master) recoverSocket(addresses map[netip.AddrPort]*listeners.AddressState, s stored, id fleet.ID, slot, fd int) {
 	sa, err := unix.Getsockname(fd)
 	var st unix.Stat_t
 	if err == nil {
@@ -252,12 +252,11 @@ func (m *Master) recoverSocket(addresses map[netip.AddrPort]*addressRecord, s st
 		return
 	}
 	var at netip.AddrPort
-	kind, only := nodeipc.TCP4, false
+	only := false
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
 		at = netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
 	case *unix.SockaddrInet6:
-		kind = nodeipc.TCP6
 		n, _ := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
 		at, only = netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port)), n == 1
 	}
@@ -267,17 +266,17 @@ func (m *Master) recoverSocket(addresses map[netip.AddrPort]*addressRecord, s st
 	}
 	a := addresses[at]
 	if a == nil {
-		a = &addressRecord{Kind: kind, Addr: at.Addr().String(), Port: int(at.Port()), V6Only: only, Name: at.String(), Bound: at,
-			Steerable: true, Balance: m.cfg.Balance.String()}
+		a = &listeners.AddressState{Name: at.String(), Bound: at, Steerable: true, Balance: m.cfg.Balance.String()}
+		a.SetEndpoint(listeners.TCP(at, only))
 		addresses[at] = a
 	}
-	if _, twice := s[fdstore.SocketName(st.Ino)]; twice {
+	if _, twice := s[listeners.SocketName(st.Ino)]; twice {
 		unix.Close(fd)
 	} else {
-		s[fdstore.SocketName(st.Ino)] = fd
-		a.Sockets = append(a.Sockets, socketRecord{Inode: st.Ino, Slot: slot, Own: true})
+		s[listeners.SocketName(st.Ino)] = fd
+		a.Sockets = append(a.Sockets, listeners.SocketState{Inode: st.Ino, Slot: slot, Own: true})
 	}
-	if !slices.ContainsFunc(a.Holds, func(h holdRecord) bool { return h.Worker == id && h.Inode == st.Ino }) {
-		a.Holds = append(a.Holds, holdRecord{Worker: id, Slot: slot, Inode: st.Ino, Listening: true})
+	if !slices.ContainsFunc(a.Leases, func(l listeners.LeaseState) bool { return l.Worker == listeners.Worker(id) && l.Inode == st.Ino }) {
+		a.Leases = append(a.Leases, listeners.LeaseState{Worker: listeners.Worker(id), Slot: slot, Inode: st.Ino, Listening: true})
 	}
 }

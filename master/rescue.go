@@ -6,9 +6,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"handoff/handoff"
 	"handoff/internal/nodeipc"
 	"handoff/master/fleet"
+	"handoff/master/listeners"
 )
 
 // A connection that is queued at a socket nobody accepts from, because its
@@ -18,7 +18,7 @@ import (
 
 // passed is a connection on its way to a worker.
 type passed struct {
-	address *address
+	address *listeners.Address
 	fd      int // ours to close
 	tries   int // workers that refused it
 	until   time.Time
@@ -32,28 +32,27 @@ const (
 // rescue takes from the queue of a parked socket what live workers have room
 // for. The rest waits there: for their answers, or for the worker that takes
 // the socket.
-func (m *Master) rescue(a *address, s *handoff.Socket) {
+func (m *Master) rescue(q listeners.Queue) {
 	if m.cfg.Contract != NodeContract {
-		m.relieve(a, s)
+		m.relieve(q)
 		return
 	}
-	n := 0
+	n, a := 0, q.Address()
 	for m.rescuer(a, 0) != nil {
-		fd, err := s.Accept()
+		fd, err := q.Accept()
 		if err == unix.EAGAIN {
-			a.group.Rearm(s)
 			break
 		}
 		if err != nil {
-			m.log.Error("Cannot take a stranded connection: "+err.Error(), "event", "address.rescued", "address", a.name)
+			m.log.Error("Cannot take a stranded connection: "+err.Error(), "event", "address.rescued", "address", a.Name())
 			break
 		}
 		n++
-		m.pass(passed{address: a, fd: fd, until: time.Now().Add(m.addrs.grace)}, 0)
+		m.pass(passed{address: a, fd: fd, until: time.Now().Add(m.grace())}, 0)
 	}
 	m.counters.Rescued += n
 	if n > 0 {
-		m.log.Info("Connections at a parked socket handed to live workers", "event", "address.rescued", "address", a.name, "connections", n)
+		m.log.Info("Connections at a parked socket handed to live workers", "event", "address.rescued", "address", a.Name(), "connections", n)
 	}
 }
 
@@ -61,19 +60,19 @@ func (m *Master) rescue(a *address, s *handoff.Socket) {
 // connections in its queue: nobody but who holds the socket can accept them. It
 // happens where a program has closed its listener of its own accord, and was
 // replaced, while connections still came to it.
-func (m *Master) relieve(a *address, s *handoff.Socket) {
-	if a.group != nil && a.group.Pending(s) == 0 {
-		a.group.Rearm(s)
+func (m *Master) relieve(q listeners.Queue) {
+	if q.Len() == 0 {
+		q.Watch()
 		return
 	}
-	if !m.complete() || m.fleet.Stopping() || a.group == nil || !a.group.Steerable() {
+	if !m.complete() || m.fleet.Stopping() || !q.Address().Steerable() {
 		return // who starts next takes it
 	}
-	for _, id := range m.addrs.seats {
-		if w := m.workers[id]; w != nil && w.slot == s.Slot() && !w.dead {
-			m.log.Warn("Connections wait where nobody accepts any more: the worker of the slot is replaced, the next one takes them",
-				w.attrs("address.stranded", "address", a.name)...)
-			m.step(fleet.Leave{ID: id})
+	for _, id := range m.listeners.Targets() {
+		if w := m.workers[fleet.ID(id)]; w != nil && w.slot == q.Slot() && !w.dead {
+			m.log.Warn("Connections queued on a socket without a worker: the worker of the slot is replaced, the next one takes them",
+				w.attrs("address.stranded", "address", q.Address().Name())...)
+			m.step(fleet.Leave{ID: w.id})
 			return
 		}
 	}
@@ -81,12 +80,13 @@ func (m *Master) relieve(a *address, s *handoff.Socket) {
 
 // rescuer returns a worker in service on the address that has room, another one
 // each time.
-func (m *Master) rescuer(a *address, but fleet.ID) *worker {
-	n := len(m.addrs.seats)
+func (m *Master) rescuer(a *listeners.Address, but fleet.ID) *worker {
+	targets := m.listeners.Targets()
+	n := len(targets)
 	for i := range n {
-		id := m.addrs.seats[(m.seq+i)%n]
-		w, h := m.workers[id], a.holdOf(id)
-		if id != but && w != nil && !w.dead && w.channel != nil && h != nil && h.listening && !w.channel.closed && len(w.passed) < passedMost {
+		id := targets[(m.seq+i)%n]
+		w := m.workers[fleet.ID(id)]
+		if w != nil && w.id != but && !w.dead && w.channel != nil && a.Accepts(id) && !w.channel.closed && len(w.passed) < passedMost {
 			return w
 		}
 	}
@@ -115,13 +115,13 @@ func (m *Master) pass(p passed, but fleet.ID) {
 	}
 	m.seq++
 	w.passed[m.seq] = p
-	m.send(w, nodeipc.NewConn(p.address.key, m.seq), theirs)
+	m.send(w, nodeipc.NewConn(p.address.Key(), m.seq), theirs)
 }
 
 func (m *Master) lose(p passed, why string) {
 	m.counters.Stranded++
 	unix.Close(p.fd)
-	m.log.Error("A stranded connection is lost: "+why, "event", "address.stranded", "address", p.address.name)
+	m.log.Error("A stranded connection is lost: "+why, "event", "address.stranded", "address", p.address.Name())
 }
 
 // answered: a worker says whether it has taken a connection.
@@ -144,14 +144,9 @@ func (m *Master) answered(w *worker, a nodeipc.Answered) {
 }
 
 // rescueAll goes on with the parked sockets of an address.
-func (m *Master) rescueAll(a *address) {
-	if a.group == nil || !slices.Contains(m.addrs.list, a) {
-		return
-	}
-	for _, s := range a.group.Sockets() {
-		if !s.Held() && a.group.Pending(s) > 0 {
-			m.rescue(a, s)
-		}
+func (m *Master) rescueAll(a *listeners.Address) {
+	for _, q := range a.Queues() {
+		m.rescue(q)
 	}
 }
 

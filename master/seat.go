@@ -9,9 +9,9 @@ import (
 
 	"handoff/handoff"
 	"handoff/internal/keeper/fdstore"
-	"handoff/internal/nodeipc"
 	"handoff/internal/seat"
 	"handoff/master/fleet"
+	"handoff/master/listeners"
 )
 
 // attendSeat takes the notification descriptor from a worker's trampoline and
@@ -90,60 +90,49 @@ func (m *Master) called(w *worker, c *seat.Call) {
 	}
 }
 
-// askOfCall is the ask of an address, which is the same for all who bind it.
-func askOfCall(addr netip.AddrPort, v6only bool) ask {
-	a := ask{kind: nodeipc.TCP4, addr: addr.Addr().String(), port: int(addr.Port())}
-	if addr.Addr().Is6() {
-		a.kind, a.v6only = nodeipc.TCP6, v6only
-	}
-	return a
-}
-
 // binds puts a held socket in the place of the program's own. A port 0 is
 // another matter: who binds it may be about to connect. The kernel chooses a
 // port, and listen makes it a held address; from the next worker on the
 // address is known, and given at once.
 func (m *Master) binds(w *worker, c *seat.Call) {
-	if a, h := m.addrs.given(w.id, c.Inode); h != nil { // by the master before, which did not come to the answer
+	id := listeners.Worker(w.id)
+	if l := m.listeners.LeaseOf(id, c.Inode); l != nil { // by the master before, which did not come to the answer
 		m.binder(w, c)
-		h.socket.Own()
-		m.log.Debug("A bind that the master before had not answered", w.attrs("worker.seated", "address", a.name)...)
+		l.OwnFlags()
+		m.log.Debug("A bind that the master before had not answered", w.attrs("worker.seated", "address", l.Address().Name())...)
 		c.Answer(0)
 		return
 	}
-	want := askOfCall(c.Addr, c.V6Only)
-	if want.port == 0 {
-		want.index = w.ports
+	want := listeners.TCP(c.Addr, c.V6Only)
+	if want.Port == 0 {
+		want.Index = w.ports
 	}
-	a := m.addrs.find(want)
-	if !m.cfg.Hold(c.Addr) || want.port == 0 && (a == nil || a.holdOf(w.id) != nil) || m.addrs.heldBy(w.id) >= holdsMost {
+	a := m.listeners.Find(want)
+	if !m.cfg.Hold(c.Addr) || want.Port == 0 && (a == nil || a.LeaseOf(id) != nil) || m.listeners.Count(id) >= maxLeases {
 		c.Continue()
 		return
 	}
 	if a == nil {
 		var err error
-		if a, err = m.addrs.open(want, nil); err != nil {
+		if a, err = m.listeners.Open(want); err != nil {
 			m.refuse(w, c, err)
 			return
 		}
 	}
-	h, err := m.share(w, a, c.ReusePort)
+	l, err := a.Retake(id, w.slot, func(inode uint64) bool { return seat.Holds(w.pid, inode) }, c.ReusePort)
 	if err != nil {
 		m.refuse(w, c, err)
 		return
 	}
-	if err := c.Give(h.socket.FD()); err != nil {
-		m.log.Error(err.Error(), w.attrs("address.refused", "address", a.name)...)
+	if err := c.Give(l.FD()); err != nil {
+		m.log.Error(err.Error(), w.attrs("address.refused", "address", a.Name())...)
 		c.Continue()
 		return
 	}
 	m.binder(w, c)
-	h.socket.Own()
-	if want.port == 0 {
+	l.OwnFlags()
+	if want.Port == 0 {
 		w.ports++
-	}
-	if !a.group.Steerable() && a.group.Balance() != handoff.Shared {
-		m.sayHash(a)
 	}
 	c.Answer(0)
 }
@@ -181,48 +170,11 @@ func (m *Master) refuse(w *worker, c *seat.Call, err error) {
 	c.Answer(unix.Errno(errno(err)))
 }
 
-// given finds what a worker holds by the socket that it has.
-func (as *addresses) given(id fleet.ID, inode uint64) (*address, *hold) {
-	for _, a := range as.list {
-		for _, h := range a.holds {
-			if h.worker == id && h.socket != nil && h.socket.Inode() == inode {
-				return a, h
-			}
-		}
-	}
-	return nil, nil
-}
-
-// share returns the worker's hold of an address for one more socket of its
-// own. One that it has closed is given again; a second open one is for those
-// that have asked for SO_REUSEPORT, as the kernel has it.
-func (m *Master) share(w *worker, a *address, reusePort bool) (*hold, error) {
-	open := false
-	for _, h := range a.holds {
-		if h.worker != w.id {
-			continue
-		}
-		if h.given { // it was told of the socket, and makes one of its own
-			h.given, h.listening = false, false
-			return h, nil
-		}
-		if !seat.Holds(w.pid, h.socket.Inode()) {
-			h.listening = false
-			return h, nil
-		}
-		open = true
-	}
-	if open && !reusePort {
-		return nil, unix.EADDRINUSE
-	}
-	return a.take(w.id, w.slot)
-}
-
 // listens is the notice that a program accepts. A held socket listens already,
 // with the largest backlog, so there is nothing to execute.
 func (m *Master) listens(w *worker, c *seat.Call) {
-	if _, h := m.addrs.given(w.id, c.Inode); h != nil {
-		h.listening = true
+	if l := m.listeners.LeaseOf(listeners.Worker(w.id), c.Inode); l != nil {
+		l.Listening()
 		c.Answer(0)
 		m.accepts(w)
 		return
@@ -237,52 +189,50 @@ func (m *Master) listens(w *worker, c *seat.Call) {
 // adopt makes a held address of a port that the kernel has chosen for a
 // program.
 func (m *Master) adopt(w *worker, c *seat.Call) {
-	want := askOfCall(netip.AddrPortFrom(c.Addr.Addr(), 0), c.V6Only)
-	want.index = w.ports
-	h, err := m.chosen(w, c, want)
+	want := listeners.TCP(netip.AddrPortFrom(c.Addr.Addr(), 0), c.V6Only)
+	want.Index = w.ports
+	l, err := m.chosen(w, c, want)
 	if err != nil {
 		m.refuse(w, c, err)
 		return
 	}
 	w.ports++
 	m.binder(w, c)
-	h.socket.Own()
-	h.listening = true
+	l.OwnFlags()
+	l.Listening()
 	c.Answer(0)
 	m.accepts(w)
 }
 
-// chosen returns a hold for a socket whose port the kernel has chosen: of a new
+// chosen returns a lease of a socket whose port the kernel has chosen: of a new
 // address, which is made of that very socket, or, where another worker of the
 // same time was first, of the one that exists; then the program's port changes
 // between its bind and its listen, and a held socket takes the place of its own.
-func (m *Master) chosen(w *worker, c *seat.Call, want ask) (*hold, error) {
-	if a := m.addrs.find(want); a != nil {
-		if a.holdOf(w.id) != nil {
+func (m *Master) chosen(w *worker, c *seat.Call, want listeners.Endpoint) (*listeners.Lease, error) {
+	id := listeners.Worker(w.id)
+	if a := m.listeners.Find(want); a != nil {
+		if a.LeaseOf(id) != nil {
 			return nil, unix.EADDRINUSE
 		}
-		h, err := a.take(w.id, w.slot)
+		l, err := a.Take(id, w.slot)
 		if err == nil {
-			err = c.Give(h.socket.FD())
+			err = c.Give(l.FD())
 		}
-		return h, err
+		return l, err
 	}
 	fd, err := unix.FcntlInt(uintptr(c.Socket), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		return nil, err
 	}
-	a, err := m.addrs.adopt(want, fd)
+	a, err := m.listeners.Adopt(want, fd)
 	if err != nil {
 		return nil, err
 	}
-	if !a.group.Steerable() && a.group.Balance() != handoff.Shared {
-		m.sayHash(a)
+	l, err := a.Take(id, w.slot)
+	if err == nil && l.Inode() != c.Inode {
+		err = c.Give(l.FD()) // was MPTCP
 	}
-	h, err := a.take(w.id, w.slot)
-	if err == nil && h.socket.Inode() != c.Inode {
-		err = c.Give(h.socket.FD()) // was MPTCP
-	}
-	return h, err
+	return l, err
 }
 
 // accepts: a worker listens on one address more.

@@ -6,6 +6,7 @@ import (
 
 	"handoff/internal/api"
 	"handoff/master/fleet"
+	"handoff/master/listeners"
 )
 
 // status is what there is, but for what workers use.
@@ -17,23 +18,10 @@ func (m *Master) status() api.Status {
 		last := m.reloaded
 		s.Reload = &last
 	}
-	queues := map[fleet.ID]int{}
-	for _, a := range m.addrs.list {
-		as := api.AddressStatus{Address: a.name, Balance: "shared"}
-		if a.group != nil {
-			if as.Balance = a.group.Balance().String(); !a.group.Steerable() && as.Balance != "shared" {
-				as.Balance = "hash"
-			}
-			for _, socket := range a.group.Sockets() {
-				n := a.group.Pending(socket)
-				as.Queue += n
-				m.counters.QueueMost = max(m.counters.QueueMost, n, a.group.QueueMost())
-			}
-			for _, h := range a.holds {
-				queues[h.worker] += a.group.Pending(h.socket)
-			}
-		}
-		s.Addresses = append(s.Addresses, as)
+	at := m.listeners.Report()
+	m.counters.QueueMost = max(m.counters.QueueMost, at.QueueMost)
+	for _, a := range at.Addresses {
+		s.Addresses = append(s.Addresses, api.AddressStatus{Address: a.Name, Balance: a.Balance, Queue: a.Queue})
 	}
 	served := map[int]bool{}
 	for _, fw := range m.fleet.Workers() {
@@ -42,11 +30,9 @@ func (m *Master) status() api.Status {
 			continue
 		}
 		ws := api.WorkerStatus{Slot: fw.Slot, PID: w.pid, Worker: int(fw.ID), Generation: int(fw.Gen), Phase: fw.Phase.String(),
-			Started: w.began, Queue: queues[fw.ID], Restarts: m.restarts[fw.Slot], Status: w.state.Status, Reloading: w.state.Reloading,
-			Port: w.port, Requests: w.requests, Stalled: !w.stalledAt.IsZero()}
-		for _, id := range m.addrs.seats {
-			ws.Steered = ws.Steered || id == fw.ID
-		}
+			Started: w.began, Queue: at.Queues[listeners.Worker(fw.ID)], Restarts: m.restarts[fw.Slot], Status: w.state.Status, Reloading: w.state.Reloading,
+			Port: w.port, Requests: w.requests, Stalled: m.listeners.Stalls(listeners.Worker(fw.ID)),
+			Steered: m.listeners.IsTarget(listeners.Worker(fw.ID))}
 		if at := fw.ReadyAt(); !at.IsZero() {
 			ws.Ready = &at
 		}

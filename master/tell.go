@@ -141,7 +141,7 @@ func (c Control) Freeze(ctx context.Context) error {
 // something new: between handoff.Even and handoff.Sticky.
 func (c Control) SetBalance(ctx context.Context, b handoff.Balance) error {
 	return c.do(ctx, func(m *Master) error {
-		if b == handoff.Shared || m.addrs.balance == handoff.Shared {
+		if b == handoff.Shared || m.listeners.Balance() == handoff.Shared {
 			return refuse("the balance changes between even and sticky alone")
 		}
 		m.rebalance(b)
@@ -149,14 +149,4 @@ func (c Control) SetBalance(ctx context.Context, b handoff.Balance) error {
 	})
 }
 
-func (m *Master) rebalance(b handoff.Balance) {
-	if m.addrs.balance == b {
-		return
-	}
-	m.addrs.balance = b
-	for _, a := range m.addrs.list {
-		if a.group != nil {
-			m.trouble(a.group.SetBalance(b))
-		}
-	}
-}
+func (m *Master) rebalance(b handoff.Balance) { m.trouble(m.listeners.SetBalance(b)) }

@@ -58,9 +58,3 @@ func OfWorker() []string {
 
 // WorkerName is the name of something of a worker.
 func WorkerName(id int, what string) string { return "w" + strconv.Itoa(id) + "-" + what }
-
-// SocketName is the name of a listening socket of a group.
-func SocketName(inode uint64) string { return "s" + strconv.FormatUint(inode, 10) }
-
-// SharedName is the name of a socket that the workers of an address share.
-func SharedName(key string) string { return "x" + key }

@@ -1,0 +1,196 @@
+package master
+
+import (
+	"errors"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/internal/nodeipc"
+	"handoff/master/fleet"
+	"handoff/master/listeners"
+)
+
+// Listen is an address that every worker is given at its start, by systemd's
+// protocol (sd_listen_fds(3)).
+type Listen = listeners.Listen
+
+// socketStore keeps the listeners' sockets with whoever is the keeper now.
+type socketStore struct{ m *Master }
+
+func (s socketStore) Store(name string, fd int) error { return s.m.keep.Store(name, fd) }
+func (s socketStore) Remove(name string)              { s.m.keep.Remove(name) }
+
+// unheldGrace is how long, at least, an address is kept for which no worker asks
+// any more: one that closes its server may be about to end, and its successor
+// asks for it again, or it asks late. Connections wait meanwhile.
+const unheldGrace = 5 * time.Second
+
+func (m *Master) grace() time.Duration { return max(unheldGrace, m.cfg.Fleet.ReadyTimeout) }
+
+// openListens opens what the workers are given, and holds it to the end.
+func (m *Master) openListens() error {
+	for _, l := range m.cfg.Listen {
+		a, err := m.listeners.Preopen(l)
+		if err != nil {
+			return err
+		}
+		m.log.Debug("Listens for the workers", "event", "address.opened", "address", a.Name(), "name", l.Name)
+	}
+	return nil
+}
+
+// activate takes the worker's share of what it is given, and returns the
+// descriptors, which stay the table's, and the environment that speaks of them.
+func (m *Master) activate(id fleet.ID, slot int) (fds []int, env []string, err error) {
+	leases, names, err := m.listeners.TakePreopened(listeners.Worker(id), slot)
+	if err != nil || len(leases) == 0 {
+		return nil, nil, err
+	}
+	for i, l := range leases {
+		fds = append(fds, l.FD())
+		if names[i] == "" {
+			names[i] = "unknown" // as systemd has it for what has no name
+		}
+	}
+	return fds, []string{"LISTEN_FDS=" + strconv.Itoa(len(fds)), "LISTEN_FDNAMES=" + strings.Join(names, ":")}, nil
+}
+
+// endpointOf is what a Node worker asks for, which runs in dir.
+func endpointOf(q nodeipc.Query, dir string) listeners.Endpoint {
+	e := listeners.Endpoint{Addr: q.Address, Any: q.Any, Port: q.Port, V6Only: q.V6Only}
+	switch q.Type {
+	case nodeipc.TCP6:
+		e.Family = listeners.IPv6
+	case nodeipc.UDP4:
+		e.Type = listeners.Datagram
+	case nodeipc.UDP6:
+		e.Family, e.Type = listeners.IPv6, listeners.Datagram
+	case nodeipc.Pipe:
+		e.Family = listeners.Unix
+		if !filepath.IsAbs(e.Addr) && e.Addr != "" && e.Addr[0] != 0 {
+			e.Addr = filepath.Join(dir, e.Addr)
+		}
+		return e
+	}
+	if q.Port == 0 {
+		e.Index = q.Index
+	}
+	return e
+}
+
+// endpointSaid is where a Node worker says that it listens.
+func endpointSaid(l nodeipc.Listening, dir string) listeners.Endpoint {
+	e := endpointOf(nodeipc.Query{Type: l.Type, Address: l.Address, Any: l.Address == "", Port: l.Port}, dir)
+	e.Index = l.Index
+	return e
+}
+
+// handleType is how Node has the type of a socket.
+func handleType(t listeners.Type) nodeipc.HandleType {
+	if t == listeners.Datagram {
+		return nodeipc.Datagram
+	}
+	return nodeipc.Stream
+}
+
+// errno is what a program is told of an error.
+func errno(err error) int {
+	var e unix.Errno
+	if errors.As(err, &e) {
+		return int(e)
+	}
+	return int(unix.EINVAL)
+}
+
+// ownSocket takes a duplicate of a descriptor that a worker wants to serve on
+// and that it has itself: listen({fd}). The caller owns it.
+func ownSocket(p *process, fd int) (int, error) {
+	got := -1
+	err := p.control(func(pidfd int) (err error) {
+		got, err = unix.PidfdGetfd(pidfd, fd, 0)
+		return err
+	})
+	if err != nil {
+		return -1, err
+	}
+	if _, err := unix.GetsockoptInt(got, unix.SOL_SOCKET, unix.SO_TYPE); err != nil {
+		unix.Close(got)
+		return -1, unix.EINVAL
+	}
+	// Node up to 18 takes a handle from its primary as non-blocking already,
+	// and would stand in accept(2) for ever.
+	if err := unix.SetNonblock(got, true); err != nil {
+		unix.Close(got)
+		return -1, err
+	}
+	return got, nil
+}
+
+// heed does what follows from what the listeners have found out.
+func (m *Master) heed() {
+	for {
+		notices := m.listeners.Notices()
+		if len(notices) == 0 {
+			return
+		}
+		for _, n := range notices {
+			m.noticed(n)
+		}
+	}
+}
+
+func (m *Master) noticed(n listeners.Notice) {
+	switch n := n.(type) {
+	case listeners.Violation:
+		m.dirty = true
+		attrs := []any{"event", "address.mended", "address", n.Address.Name()}
+		if w := m.workers[fleet.ID(n.Worker)]; w != nil {
+			attrs = append(w.attrs("address.mended"), "address", n.Address.Name())
+		}
+		m.log.Warn("A worker "+n.What+"; repaired", attrs...)
+	case listeners.Detached:
+		m.resteer()
+		m.step(fleet.Leave{ID: fleet.ID(n.Worker)})
+	case listeners.Queued:
+		m.rescue(n.Queue)
+	case listeners.Unused:
+		if m.complete() && m.listeners.CloseUnused(n.Address) {
+			m.dirty = true
+			m.log.Info("Closed unused address", "event", "address.closed", "address", n.Address.Name())
+		}
+	case listeners.Quiet:
+		m.step(fleet.Quiet{ID: fleet.ID(n.Worker)})
+	case listeners.Stalled:
+		if w := m.workers[fleet.ID(n.Worker)]; w != nil {
+			m.counters.Stalls++
+			m.log.Warn("Worker stalled; new connections go to the others", w.attrs("worker.stalled")...)
+		}
+	case listeners.Recovered:
+		if w := m.workers[fleet.ID(n.Worker)]; w != nil {
+			m.log.Info("Worker accepts connections again", w.attrs("worker.recovered", "after", n.After.Round(time.Millisecond))...)
+		}
+	case listeners.StallTimeout:
+		if id := fleet.ID(n.Worker); m.fleet.Stays(id) {
+			m.step(fleet.Hung{ID: id, Reason: stalledReason + n.After.String()})
+		}
+	case listeners.Unsteerable:
+		m.once("hash", "The kernel refuses the steering program: connections are spread by its hash, and generations overlap on their sockets", "event", "address.hash", "address", n.Address.Name())
+	case listeners.OneSocket:
+		m.log.Warn(n.Why.Error()+": its one socket, the service manager's, is shared by all workers", "event", "address.shared")
+	case listeners.Trouble:
+		m.trouble(n.Err)
+	}
+}
+
+const stalledReason = "stalled for "
+
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}

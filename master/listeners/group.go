@@ -1,0 +1,186 @@
+package listeners
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/handoff"
+)
+
+// group is a TCP address: a socket for each worker.
+type group struct{ *handoff.Group }
+
+func (g *group) name() string { return g.Addr().String() }
+
+func (g *group) take(slot int) (*handoff.Socket, int, error) {
+	s, err := g.Take(slot)
+	if err != nil {
+		return nil, -1, err
+	}
+	return s, s.FD(), nil
+}
+
+func (g *group) kept(each func(string, int)) {
+	for _, s := range g.Sockets() {
+		each(SocketName(s.Inode()), s.FD())
+	}
+}
+
+func (g *group) state(r *AddressState) {
+	r.Bound, r.Steerable, r.Balance = g.Addr(), g.Steerable(), g.Balance().String()
+	for _, s := range g.Sockets() {
+		r.Sockets = append(r.Sockets, SocketState{s.Inode(), s.Slot(), s.Owned()})
+	}
+}
+
+func (g *group) close() { g.Close() }
+
+// SocketName is the name in the store of a listening socket with that inode.
+func SocketName(inode uint64) string { return "s" + strconv.FormatUint(inode, 10) }
+
+func (t *Table) groupConfig(v6only bool) handoff.Config {
+	return handoff.Config{V6Only: v6only, Balance: t.cfg.Balance, Watch: t.watch, NoProgram: t.cfg.NoProgram,
+		Joined: func(s *handoff.Socket) { t.cfg.Store.Store(SocketName(s.Inode()), s.FD()) },
+		Left:   func(s *handoff.Socket) { t.cfg.Store.Remove(SocketName(s.Inode())) }}
+}
+
+func (t *Table) openTCP(e Endpoint) (kind, error) {
+	if e.Port < 0 || e.Port > 65535 {
+		return nil, unix.EINVAL
+	}
+	g, err := t.listenTCP(e)
+	if errors.Is(err, unix.EADDRINUSE) {
+		who := handoff.Listeners(netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(e.Port)))
+		if len(who) == 0 {
+			who = []string{"a process that may not be seen"}
+		}
+		return nil, &InUse{err, who}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &group{g}, nil
+}
+
+// InUse says that somebody else has an address.
+type InUse struct {
+	error          // of the kernel
+	Who   []string // listens there: "nginx (pid 12)"
+}
+
+// Unwrap returns the kernel's error.
+func (e *InUse) Unwrap() error { return e.error }
+
+func (e *InUse) Error() string {
+	return e.error.Error() + ": " + strings.Join(e.Who, ", ") + " listens there"
+}
+
+func (t *Table) listenTCP(e Endpoint) (*handoff.Group, error) {
+	cfg := t.groupConfig(e.V6Only)
+	cfg.Beside = t.cfg.Private
+	if !e.Any {
+		addr, err := netip.ParseAddr(e.Addr)
+		if err != nil {
+			return nil, unix.EINVAL
+		}
+		cfg.Addr = netip.AddrPortFrom(addr, uint16(e.Port))
+		return t.listen(cfg)
+	}
+	// No address means both families where there are both, as Node's own primary and
+	// Go's net.Listen have it.
+	cfg.Addr = netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(e.Port))
+	v4 := netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(e.Port))
+	if slices.ContainsFunc(t.passed, func(p *passed) bool { return p.addr == v4 }) {
+		cfg.Addr = v4
+		return t.listen(cfg)
+	}
+	g, err := t.listen(cfg)
+	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EINVAL) {
+		cfg.Addr = v4
+		return t.listen(cfg)
+	}
+	return g, err
+}
+
+// listen opens a TCP address: of a socket that was passed for it, or anew.
+func (t *Table) listen(cfg handoff.Config) (*handoff.Group, error) {
+	fd := t.passedTCP(cfg.Addr, cfg.V6Only)
+	if fd < 0 {
+		return handoff.Listen(cfg)
+	}
+	g, why, err := handoff.Inherit(cfg, fd)
+	if why != nil {
+		t.note(OneSocket{why})
+	}
+	return g, err
+}
+
+func (t *Table) adoptTCP(e Endpoint, fd int) (kind, error) {
+	g, err := handoff.Adopt(t.groupConfig(e.V6Only), fd)
+	if err != nil {
+		return nil, err
+	}
+	return &group{g}, nil
+}
+
+// privateOf is where nobody else is: of a program that is only tried. The port stays
+// (Node compares it), the address is one of loopback's 16 million, beside who has the
+// port: nothing that is sent to others comes here.
+func privateOf(e Endpoint) Endpoint {
+	pid := os.Getpid()
+	e.Any = false
+	if e.Family == Unix {
+		e.Addr += ".try-" + strconv.Itoa(pid)
+		return e
+	}
+	n := uint32(pid) * 2654435761
+	e.Addr = netip.AddrFrom4([4]byte{127, byte(1 + n>>24%254), byte(n >> 16), byte(1 + n>>8%254)}).String()
+	return e
+}
+
+func (t *Table) restoreTCP(r AddressState, fd func(string) int) (kind, error) {
+	var members []handoff.Member
+	var inodes []uint64
+	var gone []int // members that are not there any more
+	for _, sr := range r.Sockets {
+		member := handoff.Member{FD: fd(SocketName(sr.Inode)), Slot: sr.Slot, Own: sr.Own}
+		if member.FD < 0 {
+			// It was not kept, and is closed: the kernel has put the last of
+			// the group in its place (reuseport_detach_sock).
+			gone = append(gone, len(members))
+		}
+		for _, l := range r.Leases {
+			if l.Inode == sr.Inode {
+				member.Holders++
+			}
+		}
+		members, inodes = append(members, member), append(inodes, sr.Inode)
+	}
+	for _, i := range slices.Backward(gone) {
+		last := len(members) - 1
+		members[i], inodes[i] = members[last], inodes[last]
+		members, inodes = members[:last], inodes[:last]
+	}
+	cfg := t.groupConfig(r.V6Only)
+	cfg.Addr, cfg.Balance = r.Bound, balanceOf(r.Balance)
+	g, _, err := handoff.Restore(cfg, members, r.Steerable)
+	if err != nil {
+		return nil, err
+	}
+	return &group{g}, nil
+}
+
+func balanceOf(name string) handoff.Balance {
+	for _, b := range []handoff.Balance{handoff.Even, handoff.Sticky, handoff.Shared} {
+		if b.String() == name {
+			return b
+		}
+	}
+	return handoff.Even
+}

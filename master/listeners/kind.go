@@ -1,0 +1,49 @@
+package listeners
+
+import (
+	"handoff/handoff"
+)
+
+// kind is how an address has its sockets. A new one is a type with these methods, and
+// a line each in openKind and restoreKind:
+//
+//	group   TCP: a socket for each worker, steered to by the kernel
+//	shared  a unix path, or UDP: one socket for all workers
+type kind interface {
+	// name is for people.
+	name() string
+	// take returns a socket for a worker of a slot, and its descriptor; nil, and the
+	// descriptor, where all have the same.
+	take(slot int) (*handoff.Socket, int, error)
+	// kept passes on each descriptor that the next master needs, with its name in the
+	// store.
+	kept(each func(name string, fd int))
+	// state adds what restoreKind needs.
+	state(*AddressState)
+	// close gives the address up.
+	close()
+}
+
+// openKind opens the sockets of an endpoint. own gives a new file its owner.
+func (t *Table) openKind(e Endpoint, key string, own func() error) (kind, error) {
+	if t.cfg.Private {
+		e = privateOf(e)
+	}
+	switch {
+	case e.Family == Unix:
+		return t.openUnix(e, key, own)
+	case e.Type == Datagram:
+		return t.openUDP(e, key)
+	default:
+		return t.openTCP(e)
+	}
+}
+
+// restoreKind makes the sockets of an address of what a master before has left; fd
+// returns what was kept by a name, -1 for nothing.
+func (t *Table) restoreKind(s AddressState, e Endpoint, fd func(name string) int) (kind, error) {
+	if s.Shared != nil {
+		return t.restoreShared(s, e, fd)
+	}
+	return t.restoreTCP(s, fd)
+}

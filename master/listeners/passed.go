@@ -1,0 +1,65 @@
+package listeners
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/handoff"
+)
+
+// passed is a listening socket that a service manager has passed: it is used where
+// its address is asked for.
+type passed struct {
+	handoff.Named
+	addr   netip.AddrPort // zero for a path
+	v6only bool
+	path   string
+}
+
+// Pass takes sockets over that a service manager has passed. What is no stream socket
+// is closed, and named in the error.
+func (t *Table) Pass(named []handoff.Named) error {
+	var errs []error
+	for _, n := range named {
+		p := &passed{Named: n}
+		sa, err := unix.Getsockname(n.FD)
+		typ, terr := unix.GetsockoptInt(n.FD, unix.SOL_SOCKET, unix.SO_TYPE)
+		if err != nil || terr != nil || typ != unix.SOCK_STREAM {
+			errs = append(errs, fmt.Errorf("descriptor %d of the service manager is no stream socket; it is not used", n.FD))
+			unix.Close(n.FD)
+			continue
+		}
+		switch sa := sa.(type) {
+		case *unix.SockaddrInet4:
+			p.addr = netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+		case *unix.SockaddrInet6:
+			p.addr = netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
+			only, _ := unix.GetsockoptInt(n.FD, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+			p.v6only = only == 1
+		case *unix.SockaddrUnix:
+			p.path = sa.Name
+		}
+		t.passed = append(t.passed, p)
+	}
+	return errors.Join(errs...)
+}
+
+// passedTCP takes out of the list the socket of an address, -1 if there is none.
+func (t *Table) passedTCP(addr netip.AddrPort, v6only bool) int {
+	return t.passedWhere(func(p *passed) bool {
+		return p.addr.IsValid() && p.addr == addr && (addr.Addr().Is4() || p.v6only == v6only)
+	})
+}
+
+func (t *Table) passedWhere(ok func(*passed) bool) int {
+	for i, p := range t.passed {
+		if ok(p) {
+			t.passed = append(t.passed[:i:i], t.passed[i+1:]...)
+			return p.FD
+		}
+	}
+	return -1
+}

@@ -1,0 +1,222 @@
+package listeners
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// State is what the next master must know of a table, besides the sockets. It
+// outlives the program: fields are added, with a zero value that means what was
+// before, and never changed or reused.
+type State struct {
+	Addresses []AddressState `json:"addresses"`
+	LastKey   int            `json:"last_key"`
+	Targets   []Worker       `json:"seats"`
+	Preopened []string       `json:"given,omitempty"` // keys
+}
+
+// AddressState is of one address.
+type AddressState struct {
+	Key       string          `json:"key"`
+	Kind      int             `json:"kind"` // of the endpoint: 0 TCP over IPv4, 1 over IPv6, 2 a path, 3 UDP over IPv4, 4 over IPv6
+	Addr      string          `json:"addr"`
+	Any       bool            `json:"any,omitempty"`
+	Port      int             `json:"port"`
+	V6Only    bool            `json:"v6only,omitempty"`
+	Index     int             `json:"index,omitempty"`
+	Name      string          `json:"name"`
+	Bound     netip.AddrPort  `json:"bound"`
+	Steerable bool            `json:"steerable,omitempty"`
+	Balance   string          `json:"balance,omitempty"`
+	Sockets   []SocketState   `json:"sockets,omitempty"` // in the kernel's order
+	Shared    *SharedState    `json:"shared,omitempty"`
+	Data      json.RawMessage `json:"data,omitempty"`
+	Leases    []LeaseState    `json:"holds,omitempty"`
+	Preopened bool            `json:"given,omitempty"`
+	Unheld    time.Time       `json:"unheld"`
+}
+
+// SocketState is of one socket of a group.
+type SocketState struct {
+	Inode uint64 `json:"inode"`
+	Slot  int    `json:"slot"`
+	Own   bool   `json:"own,omitempty"` // its flags are its worker's business
+}
+
+// SharedState is of the socket that all workers share.
+type SharedState struct {
+	Kind string `json:"kind"`
+	Path string `json:"path,omitempty"`
+	Dev  uint64 `json:"dev,omitempty"`
+	Ino  uint64 `json:"ino,omitempty"`
+}
+
+// LeaseState is of one lease.
+type LeaseState struct {
+	Worker    Worker `json:"worker"`
+	Slot      int    `json:"slot"`
+	Inode     uint64 `json:"inode,omitempty"` // 0: shared
+	Listening bool   `json:"listening,omitempty"`
+	AtStart   bool   `json:"given,omitempty"`
+}
+
+// kinds are the endpoints that a record knows, by AddressState.Kind.
+var kinds = [...]struct {
+	family Family
+	typ    Type
+}{{IPv4, Stream}, {IPv6, Stream}, {Unix, Stream}, {IPv4, Datagram}, {IPv6, Datagram}}
+
+// SetEndpoint puts what was asked for into the state.
+func (r *AddressState) SetEndpoint(e Endpoint) {
+	for i, k := range kinds {
+		if k.family == e.Family && k.typ == e.Type {
+			r.Kind = i
+		}
+	}
+	r.Addr, r.Any, r.Port, r.V6Only, r.Index = e.Addr, e.Any, e.Port, e.V6Only, e.Index
+}
+
+func (r *AddressState) endpoint() (Endpoint, error) {
+	if r.Kind < 0 || r.Kind >= len(kinds) {
+		return Endpoint{}, fmt.Errorf("cannot take over %s: its kind %d is not known", r.Name, r.Kind)
+	}
+	k := kinds[r.Kind]
+	return Endpoint{k.family, k.typ, r.Addr, r.Any, r.Port, r.V6Only, r.Index}, nil
+}
+
+// State returns what the next master must know.
+func (t *Table) State() State {
+	s := State{LastKey: t.lastKey, Targets: t.targets}
+	for _, a := range t.list {
+		s.Addresses = append(s.Addresses, a.state())
+	}
+	for _, p := range t.preopened {
+		key := ""
+		if p.address != nil {
+			key = p.address.key
+		}
+		s.Preopened = append(s.Preopened, key)
+	}
+	return s
+}
+
+func (a *Address) state() AddressState {
+	r := AddressState{Key: a.key, Name: a.name, Data: a.data, Preopened: a.preopened, Unheld: a.unheld}
+	r.SetEndpoint(a.endpoint)
+	a.kind.state(&r)
+	for _, l := range a.leases {
+		r.Leases = append(r.Leases, LeaseState{l.worker, l.slot, l.Inode(), l.listening, l.atStart})
+	}
+	return r
+}
+
+// LostError says that an address of the master before is lost.
+type LostError struct {
+	Name string // of the address
+	Err  error
+}
+
+func (e *LostError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the reason.
+func (e *LostError) Unwrap() error { return e.Err }
+
+// Restore takes over what a table before has left. fd returns the descriptor that was
+// kept by a name, which is the table's from then on, -1 for none. It changes nothing
+// in the kernel: what was steered to is steered to until [Table.Steer]. An address that
+// cannot be taken over is left out, and a [LostError] for each is returned.
+func (t *Table) Restore(s State, fd func(name string) int) (lost []*LostError) {
+	t.lastKey, t.targets = s.LastKey, s.Targets
+	for _, r := range s.Addresses {
+		if err := t.restore(r, fd); err != nil {
+			lost = append(lost, &LostError{r.Name, err})
+		}
+	}
+	return lost
+}
+
+func (t *Table) restore(r AddressState, fd func(string) int) error {
+	e, err := r.endpoint()
+	if err != nil {
+		return err
+	}
+	k, err := t.restoreKind(r, e, fd)
+	if err != nil {
+		return err
+	}
+	a := &Address{table: t, key: r.Key, endpoint: e, data: r.Data, preopened: r.Preopened, unheld: r.Unheld}
+	t.add(a, k)
+	a.name = r.Name
+	for _, lr := range r.Leases {
+		l := &Lease{address: a, worker: lr.Worker, slot: lr.Slot, listening: lr.Listening, atStart: lr.AtStart}
+		if a.group == nil {
+			_, l.fd, _ = k.take(lr.Slot)
+			a.leases = append(a.leases, l)
+			continue
+		}
+		for _, s := range a.group.Sockets() {
+			if s.Inode() == lr.Inode {
+				l.socket, l.fd = s, s.FD()
+				a.leases = append(a.leases, l)
+			}
+		}
+	}
+	return nil
+}
+
+// Kept passes on each descriptor that the next master needs, with its name.
+func (t *Table) Kept(each func(name string, fd int)) {
+	for _, a := range t.list {
+		a.kind.kept(each)
+	}
+}
+
+// Report is what there is to see of a table.
+type Report struct {
+	Addresses []AddressReport
+	Queues    map[Worker]int // connections that wait for a worker
+	QueueMost int            // the longest queue that was seen
+}
+
+// AddressReport is of one address.
+type AddressReport struct {
+	Name    string
+	Balance string // even, sticky, shared; hash where the kernel refuses to steer
+	Queue   int    // connections that nobody has accepted
+}
+
+// Report looks at all accept queues.
+func (t *Table) Report() Report {
+	r := Report{Queues: map[Worker]int{}}
+	for _, a := range t.list {
+		ar := AddressReport{Name: a.name, Balance: "shared"}
+		if g := a.group; g != nil {
+			if ar.Balance = g.Balance().String(); !g.Steerable() && ar.Balance != "shared" {
+				ar.Balance = "hash"
+			}
+			for _, s := range g.Sockets() {
+				n := g.Pending(s)
+				ar.Queue += n
+				r.QueueMost = max(r.QueueMost, n, g.QueueMost())
+			}
+			for _, l := range a.leases {
+				r.Queues[l.worker] += g.Pending(l.socket)
+			}
+		}
+		r.Addresses = append(r.Addresses, ar)
+	}
+	return r
+}
+
+// InUse are the names of the addresses that workers have a share of.
+func (t *Table) InUse() (names []string) {
+	for _, a := range t.list {
+		if len(a.leases) > 0 {
+			names = append(names, a.name)
+		}
+	}
+	return slices.Clip(names)
+}

@@ -1,0 +1,114 @@
+package listeners
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"handoff/handoff"
+)
+
+// SetTargets says to which workers new connections are to go, one for each slot, 0
+// for a slot that is not served. [Table.Steer] puts it into effect.
+func (t *Table) SetTargets(workers []Worker) { t.targets = slices.Clone(workers) }
+
+// Targets are the workers, by slot, to which new connections go.
+func (t *Table) Targets() []Worker { return slices.Clone(t.targets) }
+
+// IsTarget tells whether new connections go to a worker.
+func (t *Table) IsTarget(id Worker) bool { return slices.Contains(t.targets, id) }
+
+// Steer has the kernel send new connections to the targets, at every address. It is
+// to be called whenever they, or what their workers accept on, have changed. An error
+// says that connections still go where they went before, at one address at least.
+func (t *Table) Steer() error {
+	var errs []error
+	for _, a := range t.list {
+		if a.group == nil {
+			continue
+		}
+		errs = append(errs, a.group.Steer(a.socketsOf(t.targets)))
+		for _, s := range a.group.Sockets() {
+			if !s.Held() {
+				// What came while nobody could take it is told of again.
+				a.group.Rearm(s)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// socketsOf returns the sockets at which workers accept, in their order, nil for one
+// that has none. A program that opens several on one address has several.
+func (a *Address) socketsOf(workers []Worker) (sockets []*handoff.Socket) {
+	of := make(map[Worker][]*handoff.Socket, len(a.leases))
+	for _, l := range a.leases {
+		if l.listening && l.socket != nil {
+			of[l.worker] = append(of[l.worker], l.socket)
+		}
+	}
+	for _, id := range workers {
+		if own := of[id]; id != 0 && own != nil {
+			sockets = append(sockets, own...)
+		} else {
+			sockets = append(sockets, nil)
+		}
+	}
+	return sockets
+}
+
+// quieting is a worker that is steered away and not quiet yet.
+type quieting struct {
+	id    Worker
+	until time.Time // the end of the grace, where there is no group to ask
+	waits []*handoff.Quiet
+	next  time.Time
+}
+
+// Quiesce begins to wait until a worker that is steered away is [Quiet]: nothing can
+// come to it any more, and grace has passed, in which it may take note of what it has
+// accepted.
+func (t *Table) Quiesce(id Worker, now time.Time, grace time.Duration) {
+	q := &quieting{id: id, until: now.Add(grace), next: now}
+	for _, a := range t.list {
+		if l := a.LeaseOf(id); l != nil && l.socket != nil {
+			q.waits = append(q.waits, a.group.Quiet(now, grace, l.socket))
+		}
+	}
+	t.quieting = append(t.quieting, q)
+}
+
+// ForgetQuiet ends the wait.
+func (t *Table) ForgetQuiet(id Worker) {
+	t.quieting = slices.DeleteFunc(t.quieting, func(q *quieting) bool { return q.id == id })
+}
+
+// lookQuiet asks the workers' sockets whether anything can still come.
+func (t *Table) lookQuiet(now time.Time) {
+	t.quieting = slices.DeleteFunc(t.quieting, func(q *quieting) bool {
+		if now.Before(q.next) {
+			return false
+		}
+		q.next = time.Time{}
+		if now.Before(q.until) {
+			q.next = q.until
+		}
+		for _, wait := range q.waits {
+			if ok, again := wait.Look(now); !ok {
+				q.next = earlier(q.next, now.Add(again))
+			}
+		}
+		if q.next.IsZero() {
+			t.note(Quiet{q.id})
+			return true
+		}
+		return false
+	})
+}
+
+func (t *Table) quietDeadline() (next time.Time) {
+	for _, q := range t.quieting {
+		next = earlier(next, q.next)
+	}
+	return next
+}
