@@ -9,13 +9,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"handoff/internal/api"
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/nodeipc"
 	"handoff/internal/sdnotify"
 	"handoff/internal/tail"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
+	"handoff/master/reload"
 )
 
 // do carries out an action of the fleet's.
@@ -41,7 +41,7 @@ func (m *Master) do(a fleet.Action) {
 	case fleet.Signal:
 		m.signal(a)
 	case fleet.Renew:
-		m.reload(true)
+		m.order(reload.Order{Upgrade: true})
 	case fleet.Recycle:
 		if w := m.workers[a.ID]; w != nil {
 			m.counters.CountRestart("recycled")
@@ -60,6 +60,7 @@ func (m *Master) do(a fleet.Action) {
 			m.resteer()
 		}
 	case fleet.Unlisten:
+		m.order(reload.Stopping{})
 		m.reportStopping()
 		m.giveUpStranded()
 		m.listeners.CloseAll()
@@ -72,7 +73,7 @@ func (m *Master) do(a fleet.Action) {
 		m.log.Info(what, "event", event, "generation", int(a.Gen), "workers", m.fleet.Slots(),
 			"after", a.Took.Round(time.Millisecond), "addresses", m.names())
 		m.told = a.Gen
-		m.reloadEnds(int(a.Gen), api.OutcomeServed, "", nil)
+		m.order(reload.Ended{Generation: int(a.Gen), Outcome: reload.Served})
 		if m.cfg.Calm != nil {
 			m.cfg.Calm()
 		}
@@ -113,25 +114,13 @@ func (m *Master) prepare(gen fleet.Gen) {
 	if gen > 1 {
 		m.log.Info("Reload", "event", "cluster.reloading", "generation", int(gen), "workers", m.fleet.Slots())
 		m.reportReloading(int(gen))
-		m.reloaded = api.ReloadStatus{Generation: int(gen), Outcome: api.OutcomeRunning, Began: time.Now()}
 	}
+	m.order(reload.Began{Generation: int(gen)})
 	g := &generation{drain: m.cfg.DrainSignal}
 	g.launch, g.err = m.cfg.Command.pin()
 	m.gens[gen] = g
 	if g.err != nil {
-		m.later = append(m.later, fleet.Broken{Gen: gen, Reason: g.err.Error()})
-	}
-}
-
-func (m *Master) reloadEnds(generation int, outcome, reason string, words []string) {
-	if r := &m.reloaded; r.Generation == generation {
-		if m.counters.CountReload(outcome); outcome == api.OutcomeServed {
-			m.counters.Reload.Add(time.Since(r.Began))
-		}
-		r.Outcome, r.Reason, r.Stderr, r.Seconds = outcome, sdnotify.Printable(reason), nil, time.Since(r.Began).Seconds()
-		for _, w := range words {
-			r.Stderr = append(r.Stderr, sdnotify.Printable(w))
-		}
+		m.step(fleet.Broken{Gen: gen, Reason: g.err.Error()})
 	}
 }
 
@@ -143,7 +132,7 @@ func (m *Master) failed(a fleet.Failed) {
 		m.log.Error("The program cannot be started; giving up", attrs...)
 		return
 	}
-	m.reloadEnds(int(a.Gen), api.OutcomeFailed, a.Reason, words)
+	m.order(reload.Ended{Generation: int(a.Gen), Outcome: reload.Failed, Reason: a.Reason, Stderr: words})
 	m.log.Error("Reload failed: the new generation is given up, the old one serves on", append(attrs, "serving", int(a.Back))...)
 	m.manager.Ready(sdnotify.Printable(fmt.Sprintf("Generation %d serves; generation %d was given up: %s", a.Back, a.Gen, a.Reason)))
 }
@@ -159,7 +148,7 @@ func wordsAttr(words []string) []any {
 func (m *Master) spawn(a fleet.Spawn) {
 	g := m.gens[a.Gen]
 	if g.err != nil {
-		m.later = append(m.later, fleet.Exited{ID: a.ID, Reason: g.err.Error()})
+		m.step(fleet.Exited{ID: a.ID, Reason: g.err.Error()})
 		return
 	}
 	l := *g.launch
@@ -181,13 +170,13 @@ func (m *Master) spawn(a fleet.Spawn) {
 		env = append(env, "HANDOFF_INSTANCE="+m.cfg.Instance)
 	}
 	if m.cfg.MaxRequests > 0 {
-		env = append(env, "HANDOFF_MAX_REQUESTS="+strconv.Itoa(m.requestsMost(a.ID)))
+		env = append(env, "HANDOFF_MAX_REQUESTS="+strconv.Itoa(m.recycler.MaxRequests(int(a.ID))))
 	}
 	listen, about, err := m.activate(a.ID, a.Slot)
 	if err != nil {
 		m.listeners.ReleaseAll(listeners.Worker(a.ID), time.Now())
 		m.log.Error("Cannot give a worker its sockets: "+err.Error(), "event", "address.refused", "slot", a.Slot, "generation", int(a.Gen), "worker", int(a.ID))
-		m.later = append(m.later, fleet.Exited{ID: a.ID, Reason: err.Error()})
+		m.step(fleet.Exited{ID: a.ID, Reason: err.Error()})
 		return
 	}
 	env = append(env, about...)
@@ -211,7 +200,7 @@ func (m *Master) spawn(a fleet.Spawn) {
 		if notify != nil {
 			notify.Close()
 		}
-		m.later = append(m.later, fleet.Exited{ID: a.ID, Reason: err.Error()})
+		m.step(fleet.Exited{ID: a.ID, Reason: err.Error()})
 		return
 	}
 	w := &worker{started: s, id: a.ID, slot: a.Slot, gen: a.Gen, notify: notify,

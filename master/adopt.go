@@ -18,6 +18,7 @@ import (
 	"handoff/internal/tail"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
+	"handoff/master/reload"
 )
 
 // A master that comes after one that has died finds in the keeper's store what
@@ -60,20 +61,21 @@ func (s stored) file(name string) *os.File {
 }
 
 // inherit looks at what the keeper has kept, and tells whether a master before
-// has left something to adopt, and what the fleet wants done first then.
-func (m *Master) inherit(s stored) (first []fleet.Action, adopted bool) {
+// has left something to adopt, and what fleet and reload want done first then.
+func (m *Master) inherit(s stored) (first []fleet.Action, ordered []reload.Action, adopted bool) {
 	if fd := s.take(fdstore.Program); fd >= 0 {
 		unix.Close(fd) // was read at the start; it is told anew
 	}
 	fd := s.take(fdstore.State)
 	if r, found, ok := m.recoverIf(fd < 0 && len(s) == 0); ok {
-		return m.takeOver(r, found), true
+		first, ordered = m.takeOver(r, found)
+		return first, ordered, true
 	}
 	if fd < 0 {
 		m.discard(s)
 		m.keep.Flush() // or the addresses are still taken
 		m.killStrangers(fleet.State{})
-		return nil, false
+		return nil, nil, false
 	}
 	r, err := readRecord(fd)
 	if err != nil {
@@ -81,9 +83,10 @@ func (m *Master) inherit(s stored) (first []fleet.Action, adopted bool) {
 		m.discard(s)
 		m.keep.Flush() // or the addresses are still taken
 		m.killStrangers(fleet.State{})
-		return nil, false
+		return nil, nil, false
 	}
-	return m.takeOver(r, s), true
+	first, ordered = m.takeOver(r, s)
+	return first, ordered, true
 }
 
 func (m *Master) recoverIf(start bool) (r record, s stored, found bool) {
@@ -94,13 +97,12 @@ func (m *Master) recoverIf(start bool) (r record, s stored, found bool) {
 }
 
 // takeOver makes this the master of what the one before has left.
-func (m *Master) takeOver(r record, s stored) []fleet.Action {
+func (m *Master) takeOver(r record, s stored) (first []fleet.Action, ordered []reload.Action) {
 	now := time.Now()
 	whole := r.Keeper != 0 || m.cfg.PID == 0 // else it is recovered, and the keeper knows none of it
 	m.counters = r.Counters
-	if m.told = r.Told; r.Reloaded != nil {
-		m.reloaded = *r.Reloaded
-	}
+	m.told = r.Told
+	m.reloads, ordered = reload.Restore(r.reloadState(), m.cfg.BeforeReload != nil, now)
 	m.seq, m.began = r.Seq, r.Began
 	if m.keeperBefore = r.Keeper; r.Instance != "" {
 		m.cfg.Instance = r.Instance
@@ -138,12 +140,11 @@ func (m *Master) takeOver(r record, s stored) []fleet.Action {
 		}
 		m.workers[wr.ID] = w
 	}
-	var actions []fleet.Action
-	m.fleet, actions = fleet.Restore(m.cfg.Fleet, r.Fleet, now)
+	m.fleet, first = fleet.Restore(m.cfg.Fleet, r.Fleet, now)
 	for _, fw := range m.fleet.Workers() {
 		if m.workers[fw.ID] == nil {
 			m.listeners.ReleaseAll(listeners.Worker(fw.ID), now)
-			m.later = append(m.later, fleet.Exited{ID: fw.ID, Reason: "lost with the master before"})
+			m.step(fleet.Exited{ID: fw.ID, Reason: "lost with the master before"})
 		}
 	}
 	m.trouble(m.listeners.Steer())
@@ -152,7 +153,10 @@ func (m *Master) takeOver(r record, s stored) []fleet.Action {
 		m.resyncKeeper()
 	}
 	m.killStrangers(r.Fleet)
-	m.reloadNext, m.asking, m.askedUpgrade = r.Reload, r.Asking, r.Upgrade
+	if m.fleet.Stopping() {
+		m.reloads.Step(now, reload.Stopping{})
+		ordered = nil
+	}
 	if r.Keeper == 0 && r.Instance == "" {
 		m.log.Warn("Workers that have outlived their handoff are taken over, and replaced", "event", "master.recovered",
 			"workers", len(m.workers), "addresses", m.names())
@@ -177,7 +181,7 @@ func (m *Master) takeOver(r record, s stored) []fleet.Action {
 	for _, w := range m.workers {
 		m.attend(w)
 	}
-	return actions
+	return first, ordered
 }
 
 // discard closes what is left in the store, and has the keeper do so.

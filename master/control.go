@@ -7,6 +7,7 @@ import (
 
 	"handoff/internal/api"
 	"handoff/master/fleet"
+	"handoff/master/reload"
 )
 
 // Control is how others speak to a running master. Each call is done by the loop;
@@ -74,16 +75,17 @@ func (c Control) Upgrade(ctx context.Context) error {
 func (c Control) Reload(ctx context.Context) (generation int, err error) {
 	err = c.do(ctx, func(m *Master) error {
 		if m.fleet.Stopping() {
-			return refuse("everything stops")
+			return refuse("the service is stopping")
 		}
-		if err := m.reload(true); err != nil {
-			return refuse("%v", err)
-		}
-		generation = int(m.fleet.Wanted())
-		if m.reloadNext || m.asking { // after the upgrade, or the answer
-			generation = int(m.fleet.Last()) + 1
-		} else if m.reloaded.Generation > generation {
-			generation = m.reloaded.Generation // it has failed already
+		m.order(reload.Order{Upgrade: true})
+		last := m.reloads.Last
+		switch {
+		case last.Outcome == reload.Failed && last.Generation > m.reloads.Generation && m.reloads.Phase == reload.Idle:
+			return refuse("%s", last.Reason)
+		case m.reloads.Next() > 0: // after the upgrade, or the answer
+			generation = m.reloads.Next()
+		default:
+			generation = m.reloads.Generation
 		}
 		return nil
 	})
@@ -97,7 +99,7 @@ func (c Control) Scale(ctx context.Context, n int, relative bool) (workers int, 
 			n += m.fleet.Slots()
 		}
 		if m.fleet.Stopping() {
-			return refuse("everything stops")
+			return refuse("the service is stopping")
 		}
 		if n < 1 || n > m.cfg.SlotsMost {
 			return refuse("%d workers; want 1 to %d", n, m.cfg.SlotsMost)
@@ -123,7 +125,7 @@ func (c Control) Stop(ctx context.Context, now bool) error {
 func (c Control) Restart(ctx context.Context, slot int) (worker int, err error) {
 	err = c.do(ctx, func(m *Master) error {
 		if m.fleet.Stopping() {
-			return refuse("everything stops")
+			return refuse("the service is stopping")
 		}
 		if slot < 0 || slot >= m.fleet.Slots() {
 			return refuse("there is no slot %d; there are 0 to %d", slot, m.fleet.Slots()-1)

@@ -53,8 +53,8 @@ type (
 		id     fleet.ID
 		notice sdnotify.Notice
 	}
-	// weighed: what the workers' process groups have of memory, in bytes.
-	weighed struct{ bytes map[fleet.ID]int64 }
+	// memorySampled: what the workers' process groups have of memory, in bytes.
+	memorySampled struct{ resident map[int]int64 }
 	// reloadJudged, readyJudged: the answer of who may refuse; nil is a yes.
 	reloadJudged struct{ err error }
 	readyJudged  struct {
@@ -88,21 +88,21 @@ type (
 	stirred struct{}
 )
 
-func (signalled) event()    {}
-func (said) event()         {}
-func (garbled) event()      {}
-func (hungUp) event()       {}
-func (seated) event()       {}
-func (called) event()       {}
-func (notified) event()     {}
-func (drainAsked) event()   {}
-func (weighed) event()      {}
-func (reloadJudged) event() {}
-func (readyJudged) event()  {}
-func (died) event()         {}
-func (ended) event()        {}
-func (keeperDied) event()   {}
-func (upgraded) event()     {}
-func (upgradeAsked) event() {}
-func (asked) event()        {}
-func (stirred) event()      {}
+func (signalled) event()     {}
+func (said) event()          {}
+func (garbled) event()       {}
+func (hungUp) event()        {}
+func (seated) event()        {}
+func (called) event()        {}
+func (notified) event()      {}
+func (drainAsked) event()    {}
+func (memorySampled) event() {}
+func (reloadJudged) event()  {}
+func (readyJudged) event()   {}
+func (died) event()          {}
+func (ended) event()         {}
+func (keeperDied) event()    {}
+func (upgraded) event()      {}
+func (upgradeAsked) event()  {}
+func (asked) event()         {}
+func (stirred) event()       {}

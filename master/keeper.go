@@ -13,6 +13,7 @@ import (
 	"handoff/handoff"
 	"handoff/internal/keeper/fdstore"
 	"handoff/master/fleet"
+	"handoff/master/reload"
 )
 
 // keeperMute says that the keeper does not read what it is told; from any goroutine.
@@ -53,15 +54,10 @@ func (m *Master) keeperDied() {
 	m.lastError = "the keeper has died"
 	m.keep.Close()
 	m.keep = nil
-	if m.upgrading { // it fails, since its candidate has no keeper either; then
-		m.keeperGone = true
-		return
-	}
-	m.replaceKeeper()
+	m.order(reload.KeeperDied{})
 }
 
 func (m *Master) replaceKeeper() {
-	m.keeperGone = false
 	var err error
 	switch {
 	case m.fleet.Stopping():

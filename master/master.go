@@ -24,6 +24,8 @@ import (
 	"handoff/internal/tail"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
+	"handoff/master/recycle"
+	"handoff/master/reload"
 )
 
 // ReadyWhen is what counts as ready.
@@ -161,26 +163,22 @@ type Master struct {
 	saveTook     time.Duration   // and how long that took
 	took         []unix.Signal   // since the record was saved
 	manager      *sdnotify.Manager
-	upgrading    bool
+	reloads      *reload.Machine
+	recycler     *recycle.Recycler
 	askers       []chan<- error  // of the upgrade that is under way
-	reloadNext   bool            // a reload is to follow the upgrade
-	asking       bool            // whether a reload may be, of somebody outside
-	askedUpgrade bool            // and an upgrade before it
-	weighing     bool            // the workers' memory is looked at
-	weighAt      time.Time       // when it is, next
-	keeperGone   bool            // a new keeper is to follow the upgrade
+	settling     bool            // a step is under way: what comes of it is queued in later
+	atRest       func()          // what is to be done when nothing is left in later; nil: nothing
 	replaced     bool            // a new master takes over: this one ends, and nothing with it
 	waiting      []passed        // connections for which there is no worker yet
 	events       chan event      // never closed; posting ends with quit
 	quit         chan struct{}   // closed by Run when it returns
-	later        []fleet.Event   // what actions have led to, for the next steps
+	later        []func()        // what actions have led to: the next steps
 	seq          int             // of the messages to workers
 	hurried      os.Signal       // the second signal to stop
 	done         *fleet.Done     // set at the end
 	strays       map[string]bool // things said once
 	began        time.Time
 	keeperBefore int // pid of the keeper of the master before
-	reloaded     api.ReloadStatus
 	counters     api.Counters
 	admin        *net.TCPListener // of --admin; nil: none
 	told         fleet.Gen        // the last generation of which it was said that it serves
@@ -250,6 +248,8 @@ func Run(cfg Config) int {
 		workers: map[fleet.ID]*worker{}, gens: map[fleet.Gen]*generation{},
 		events: make(chan event, 64), quit: make(chan struct{}), strays: map[string]bool{},
 		began: time.Now(), restarts: map[int]int{},
+		settling: true, // until everything is taken over
+		reloads:  &reload.Machine{Hook: cfg.BeforeReload != nil}, recycler: recycle.New(cfg.recycle()),
 	}
 	m.manager = sdnotify.NewManager(func(text string) { m.keep.TellManager(text) }, cfg.UpWatchdog, time.Now())
 	var err error
@@ -267,7 +267,7 @@ func Run(cfg Config) int {
 	}
 	store := storedOf(cfg.Store)
 	adminFD := store.take(fdstore.Admin)
-	first, adopted := m.inherit(store)
+	first, ordered, adopted := m.inherit(store)
 	if !adopted {
 		if err := m.openListens(); err != nil {
 			cfg.Log.Error("Cannot start: "+err.Error(), "event", "cluster.failed")
@@ -290,19 +290,18 @@ func Run(cfg Config) int {
 		control = cfg.Control(Control{m.post, m.quit, &m.replaced})
 	}
 	admin := m.serveAdmin(adminFD)
-	for _, a := range first {
-		m.do(a)
-	}
-	switch {
-	case adopted && m.reloadNext:
-		m.reloadNext = false
-		m.step(fleet.Reload{})
-	case adopted && m.asking: // the master before did not hear the answer
-		m.asking = false
-		m.reload(m.askedUpgrade)
-	case adopted:
+	m.later = slices.Insert(m.later, 0, func() {
+		for _, a := range first {
+			m.do(a)
+		}
+		for _, a := range ordered {
+			m.carryOut(a)
+		}
+	})
+	m.settling = false
+	if adopted {
 		m.step(nil)
-	default:
+	} else {
 		m.step(fleet.Reload{})
 	}
 	m.loop()
@@ -400,10 +399,7 @@ const (
 )
 
 func (m *Master) deadline() time.Time {
-	next := earlier(m.wake, m.listeners.Deadline())
-	if m.cfg.MemoryMost > 0 && !m.weighing {
-		next = earlier(next, m.weighAt)
-	}
+	next := earlier(earlier(m.wake, m.listeners.Deadline()), m.recycler.Deadline())
 	next = earlier(next, m.manager.Deadline())
 	next = earlier(next, m.keep.Deadline())
 	for _, p := range m.waiting {
@@ -417,7 +413,9 @@ func (m *Master) tick(now time.Time) {
 	m.listeners.Tick(now)
 	m.heed()
 	m.manager.Tick(now)
-	m.weigh(now)
+	if m.recycler.Tick(now) {
+		m.sampleMemory()
+	}
 	m.tickKeeper(now)
 	m.dropOverdue(now)
 	if !m.wake.IsZero() && !now.Before(m.wake) {
@@ -439,13 +437,10 @@ func (m *Master) complete() bool {
 	return serving >= m.fleet.Slots()
 }
 
-// step takes an event to the fleet and does what it answers.
+// step takes an event to the fleet and does what it answers; what comes of an action is
+// queued, see settle.
 func (m *Master) step(e fleet.Event) {
-	m.dirty = true
-	m.later = append(m.later, e)
-	for len(m.later) > 0 {
-		e := m.later[0]
-		m.later = m.later[1:]
+	m.settle(func() {
 		actions, wake := m.fleet.Step(time.Now(), e)
 		m.wake = wake
 		if slices.ContainsFunc(actions, func(a fleet.Action) bool { _, ok := a.(fleet.Prepare); return ok }) {
@@ -454,6 +449,27 @@ func (m *Master) step(e fleet.Event) {
 		for _, a := range actions {
 			m.do(a)
 		}
+	})
+}
+
+// settle does a step, and then all steps that its actions have asked for, one after the
+// other. Within a step it only queues: no action is done in the middle of another.
+func (m *Master) settle(step func()) {
+	m.dirty = true
+	m.later = append(m.later, step)
+	if m.settling {
+		return
+	}
+	m.settling = true
+	for len(m.later) > 0 {
+		next := m.later[0]
+		m.later = m.later[1:]
+		next()
+	}
+	m.settling = false
+	if rest := m.atRest; rest != nil {
+		m.atRest = nil
+		rest()
 	}
 }
 
@@ -504,10 +520,12 @@ func (m *Master) handle(e event) {
 		}
 	case drainAsked:
 		e.answer <- m.isDraining(e.id)
-	case weighed:
-		m.weighed(e.bytes)
+	case memorySampled:
+		for _, v := range m.recycler.Sampled(e.resident) {
+			m.recycle(v)
+		}
 	case reloadJudged:
-		m.reloadJudged(e.err)
+		m.order(reload.Judged{Refused: errorText(e.err)})
 	case readyJudged:
 		if w := m.workers[e.id]; w != nil {
 			m.readyJudged(w, e.err)
@@ -516,9 +534,9 @@ func (m *Master) handle(e event) {
 		m.keeperDied()
 	case upgradeAsked:
 		m.askers = append(m.askers, e.to)
-		m.upgrade()
+		m.order(reload.UpgradeOrder{})
 	case upgraded:
-		m.upgraded(e.err)
+		m.order(reload.UpgradeEnded{Failed: errorText(e.err)})
 	case asked:
 		e.to <- e.f(m)
 	case died:
@@ -534,9 +552,9 @@ func (m *Master) signalled(s os.Signal) {
 	m.took = append(m.took, s.(unix.Signal))
 	switch s {
 	case unix.SIGUSR2:
-		m.reload(true)
+		m.order(reload.Order{Upgrade: true})
 	case unix.SIGHUP:
-		m.reload(false)
+		m.order(reload.Order{})
 	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT:
 		if m.fleet.Stopping() {
 			m.hurried = s
@@ -560,16 +578,6 @@ func (m *Master) signalled(s os.Signal) {
 	}
 }
 
-// notReloaded notes a reload that did not come to a generation of its own, also for
-// a service manager that waits for it.
-func (m *Master) notReloaded(reason string) {
-	generation := int(m.fleet.Last()) + 1
-	m.reloaded = api.ReloadStatus{Generation: generation, Outcome: api.OutcomeRunning, Began: time.Now()}
-	m.reloadEnds(generation, api.OutcomeFailed, reason, nil)
-	m.reportReloading(generation)
-	m.manager.Ready(sdnotify.Printable(fmt.Sprintf("Generation %d serves; not reloaded: %s", m.fleet.Live(), reason)))
-}
-
 // keepProgram has the keeper hold what the next master is to know.
 func (m *Master) keepProgram() {
 	if m.cfg.Program == nil {
@@ -582,36 +590,6 @@ func (m *Master) keepProgram() {
 	}
 	defer f.Close()
 	m.keep.StoreFile(fdstore.Program, f)
-}
-
-// reread takes over what has changed in the configuration. One that is wrong
-// changes nothing, and what would have followed does not.
-func (m *Master) reread() error {
-	if m.cfg.Reread == nil || m.fleet.Stopping() {
-		return nil
-	}
-	live, later, err := m.cfg.Reread()
-	if err != nil {
-		m.lastError = sdnotify.Printable("configuration: " + err.Error())
-		m.log.Error("The configuration is wrong, nothing changes: "+err.Error(), "event", "config.failed", "reason", err.Error())
-		m.notReloaded("configuration: " + err.Error())
-		return err
-	}
-	slots, balance := m.cfg.Fleet.Slots, m.cfg.Balance
-	m.cfg.Live = live
-	m.listeners.SetStallTimeout(live.StallKill)
-	m.keepProgram()
-	if live.Balance != balance { // what was asked for by hand stays, as long as the file does not change
-		m.rebalance(live.Balance)
-	}
-	m.step(fleet.Configure{Config: live.Fleet})
-	if live.Fleet.Slots != slots { // who has scaled by hand keeps that, as long as the file does not change
-		m.scaleTo(live.Fleet.Slots)
-	}
-	for _, what := range later {
-		m.log.Warn("A change of "+what+" takes effect when handoff is started anew", "event", "config.later", "key", what)
-	}
-	return nil
 }
 
 func (m *Master) scale(by int) {

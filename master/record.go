@@ -15,6 +15,7 @@ import (
 	"handoff/internal/keeper/fdstore"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
+	"handoff/master/reload"
 )
 
 // recordVersion is raised when an older master could not make sense of a record.
@@ -117,12 +118,9 @@ type workerRecord struct {
 // record returns what the next master must know.
 func (m *Master) record() record {
 	r := record{Version: recordVersion, Fleet: m.fleet.State(), State: m.listeners.State(), Seq: m.seq,
-		Began: m.began, Restarts: m.restarts, LastError: m.lastError, Reload: m.reloadNext, Asking: m.asking, Upgrade: m.asking && m.askedUpgrade,
+		Began: m.began, Restarts: m.restarts, LastError: m.lastError, Reload: m.reloads.Pending.Reload,
+		Asking: m.reloads.Phase == reload.Asking || m.reloads.Pending.Ask, Upgrade: m.reloads.Pending.Upgrade, Reloaded: m.reloadStatus(),
 		Instance: m.cfg.Instance, Keeper: m.cfg.PID, Told: m.told, Counters: m.counters}
-	if m.reloaded.Generation > 0 {
-		last := m.reloaded
-		r.Reloaded = &last
-	}
 	for _, gen := range r.Fleet.Known {
 		g := m.gens[gen]
 		if g == nil {

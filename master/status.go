@@ -12,12 +12,8 @@ import (
 // status is what there is, but for what workers use.
 func (m *Master) status() api.Status {
 	s := api.Status{Schema: 1, Name: m.cfg.Name, Version: m.cfg.Version, PID: m.cfg.PID, Started: m.began,
-		Generation: int(m.fleet.Live()), Wanted: int(m.fleet.Wanted()), Slots: m.fleet.Slots(), LastError: m.lastError,
+		Generation: int(m.fleet.Live()), Wanted: int(m.fleet.Wanted()), Slots: m.fleet.Slots(), LastError: m.lastError, Reload: m.reloadStatus(),
 		Addresses: []api.AddressStatus{}, Workers: []api.WorkerStatus{}}
-	if m.reloaded.Generation > 0 {
-		last := m.reloaded
-		s.Reload = &last
-	}
 	at := m.listeners.Report()
 	m.counters.QueueMost = max(m.counters.QueueMost, at.QueueMost)
 	for _, a := range at.Addresses {

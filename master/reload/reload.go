@@ -165,7 +165,7 @@ func (m *Machine) order(e Order) {
 		m.begin(m.Generation + 1)
 		m.do(Ask{Generation: m.Generation + 1})
 	default:
-		m.do(ReadAgain{Upgrade: e.Upgrade})
+		m.do(ReadAgain(e))
 	}
 }
 

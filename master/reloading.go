@@ -1,0 +1,234 @@
+package master
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"handoff/internal/api"
+	"handoff/internal/sdnotify"
+	"handoff/master/fleet"
+	"handoff/master/reload"
+)
+
+// The loop's side of the room master/reload: what it decides is carried out here.
+
+// Veto asks somebody outside whether something may happen; the error is a no. It is
+// called from a goroutine of its own, and must end in time.
+type Veto func(about map[string]any) error
+
+// order takes an event to the reload room. Like step, it only queues what comes of an
+// action.
+func (m *Master) order(e reload.Event) {
+	m.settle(func() {
+		for _, a := range m.reloads.Step(time.Now(), e) {
+			m.carryOut(a)
+		}
+	})
+}
+
+func (m *Master) carryOut(a reload.Action) {
+	switch a := a.(type) {
+	case reload.Ask:
+		about := map[string]any{"name": m.cfg.Name, "generation": a.Generation, "serving": int(m.fleet.Live()), "workers": m.fleet.Slots()}
+		ask := m.cfg.BeforeReload
+		go func() { m.post(reloadJudged{ask(about)}) }() // ends with the hook, which has a timeout
+	case reload.ReadAgain:
+		wrong := errorText(m.reread())
+		changed := wrong == "" && a.Upgrade && m.cfg.Changed != nil && m.cfg.Changed()
+		m.order(reload.Reread{Upgrade: a.Upgrade, Changed: changed, Wrong: wrong})
+	case reload.Reload:
+		m.step(fleet.Reload{})
+	case reload.Upgrade:
+		m.startUpgrade()
+	case reload.UpgradeFailed:
+		m.lastError = sdnotify.Printable("upgrade: " + a.Reason)
+		m.log.Error("Upgrade failed; this master continues: "+a.Reason, "event", "upgrade.failed", "reason", a.Reason)
+		for _, to := range m.askers {
+			to <- errors.New(a.Reason)
+		}
+		m.askers = nil
+	case reload.NotReloaded:
+		m.notReloaded(a)
+	case reload.Finished:
+		m.counters.CountReload(a.Result.Outcome)
+		if a.Result.Outcome == reload.Served {
+			m.counters.Reload.Add(a.Result.Took)
+		}
+	case reload.ReplaceKeeper:
+		m.atRest = m.replaceKeeper
+	case reload.Leave:
+		m.atRest = func() {
+			m.drainEvents()
+			m.save()
+			m.replaced = true
+		}
+	default:
+		panic(fmt.Sprintf("master: unknown action %T", a))
+	}
+}
+
+// notReloaded reports a reload that has not begun, also to a service manager that waits
+// for it.
+func (m *Master) notReloaded(a reload.NotReloaded) {
+	m.lastError = sdnotify.Printable(a.Result.Reason)
+	switch a.By {
+	case reload.ByHook:
+		m.log.Error("Reload refused; nothing changes: "+a.Reason, "event", "reload.refused", "reason", a.Reason)
+	case reload.ByConfiguration:
+		m.log.Error("The configuration is wrong; nothing changes: "+a.Reason, "event", "config.failed", "reason", a.Reason)
+	case reload.ByUpgrade:
+		m.log.Error("Workers not reloaded: the upgrade failed", "event", "cluster.failed", "reason", "the upgrade failed")
+	}
+	m.reportReloading(a.Result.Generation)
+	m.manager.Ready(sdnotify.Printable(fmt.Sprintf("Generation %d serves; not reloaded: %s", m.fleet.Live(), a.Result.Reason)))
+}
+
+// reread takes over what has changed in the configuration. One that is wrong changes
+// nothing.
+func (m *Master) reread() error {
+	if m.cfg.Reread == nil {
+		return nil
+	}
+	live, later, err := m.cfg.Reread()
+	if err != nil {
+		return err
+	}
+	slots, balance := m.cfg.Fleet.Slots, m.cfg.Balance
+	m.cfg.Live = live
+	m.listeners.SetStallTimeout(live.StallKill)
+	m.reloads.Hook = live.BeforeReload != nil
+	m.recycler.Configure(m.cfg.recycle())
+	m.keepProgram()
+	if live.Balance != balance { // what was asked for by hand stays, as long as the file does not change
+		m.rebalance(live.Balance)
+	}
+	m.step(fleet.Configure{Config: live.Fleet})
+	if live.Fleet.Slots != slots { // who has scaled by hand keeps that, as long as the file does not change
+		m.scaleTo(live.Fleet.Slots)
+	}
+	for _, what := range later {
+		m.log.Warn("Changing "+what+" requires a restart of handoff", "event", "config.later", "key", what)
+	}
+	return nil
+}
+
+// startUpgrade starts a new binary, which looks at the state and says whether it can
+// take over. This master goes on meanwhile; when the new one is ready it ends,
+// like one that is killed, except that it has finished what it was about; the
+// keeper gives the new one all that this one had.
+func (m *Master) startUpgrade() {
+	var err error
+	switch {
+	case m.cfg.Upgrade == nil || m.keep == nil:
+		err = errors.New("cannot upgrade: there is no keeper")
+	case m.keep.Mute():
+		err = errors.New("cannot upgrade: the keeper does not respond (is it stopped?)")
+	case m.fleet.Stopping():
+		err = errors.New("cannot upgrade: the service is stopping")
+	}
+	state, jerr := json.Marshal(m.record())
+	if err = errors.Join(err, jerr); err != nil {
+		m.order(reload.UpgradeEnded{Failed: err.Error()})
+		return
+	}
+	m.log.Info("Upgrading: starting the binary on disk", "event", "master.upgrading")
+	go func() { m.post(upgraded{m.cfg.Upgrade(state)}) }() // ends with the upgrade, which has a timeout
+}
+
+// drainEvents handles what workers have said already: nobody would hear it again.
+func (m *Master) drainEvents() {
+	for patience := time.Now().Add(lastEvents); time.Now().Before(patience); {
+		select {
+		case e := <-m.events:
+			if _, ok := e.(signalled); ok {
+				continue // the keeper tells the next one
+			}
+			m.handle(e)
+			if q, ok := e.(drainAsked); ok { // or the answer would be lost with this process
+				select {
+				case <-q.told:
+				case <-time.After(lastEvents / 5):
+				}
+			}
+		default:
+			return
+		}
+	}
+}
+
+// lastEvents bounds the time that a worker that talks and talks can take.
+const lastEvents = 50 * time.Millisecond
+
+// reloadStatus is what came of the last reload, for people; nil if there was none.
+func (m *Master) reloadStatus() *api.ReloadStatus {
+	last := m.reloads.Last
+	if last.Generation == 0 {
+		return nil
+	}
+	s := &api.ReloadStatus{Generation: last.Generation, Outcome: last.Outcome, Reason: sdnotify.Printable(last.Reason), Began: last.Began, Seconds: last.Took.Seconds()}
+	for _, line := range last.Stderr {
+		s.Stderr = append(s.Stderr, sdnotify.Printable(line))
+	}
+	return s
+}
+
+// reloadState is what a record says of reloads.
+func (r *record) reloadState() reload.State {
+	s := reload.State{Generation: int(r.Fleet.LastGen)}
+	switch {
+	case r.Asking:
+		s.Phase, s.Pending.Upgrade = reload.Asking, r.Upgrade
+	case r.Reload:
+		s.Phase, s.Pending.Reload = reload.Upgrading, true
+	}
+	if last := r.Reloaded; last != nil {
+		s.Last = reload.Result{Generation: last.Generation, Outcome: last.Outcome, Reason: last.Reason, Stderr: last.Stderr, Began: last.Began,
+			Took: time.Duration(last.Seconds * float64(time.Second))}
+	}
+	return s
+}
+
+// ready: a worker can serve, if nobody refuses. Where its word is not waited for, it
+// only seems so: gunicorn says READY=1, and has loaded nothing yet.
+func (m *Master) ready(w *worker) {
+	if m.cfg.BeforeReady == nil {
+		m.step(fleet.Ready{ID: w.id, Seems: m.cfg.ReadyWhen != Ready})
+		return
+	}
+	if w.judging || w.dead {
+		return
+	}
+	for _, fw := range m.fleet.Workers() {
+		if fw.ID == w.id && fw.Phase == fleet.Starting {
+			w.judging = true
+			ask, id := m.cfg.BeforeReady, w.id
+			about := map[string]any{"name": m.cfg.Name, "slot": w.slot, "pid": w.pid, "generation": int(w.gen), "worker": int(id)}
+			if w.port > 0 {
+				about["port"] = w.port
+			}
+			go func() { m.post(readyJudged{id, ask(about)}) }() // ends with the hook, which has a timeout
+		}
+	}
+}
+
+func (m *Master) readyJudged(w *worker, err error) {
+	if w.judging = false; w.dead {
+		return
+	}
+	if err == nil {
+		m.step(fleet.Ready{ID: w.id, Seems: m.cfg.ReadyWhen != Ready})
+		return
+	}
+	m.log.Error("Worker not put into service: "+err.Error(), w.attrs("worker.refused", "reason", err.Error())...)
+	m.step(fleet.Unfit{ID: w.id, Reason: fmt.Sprintf("slot %d: %v", w.slot, err)})
+}
+
+// errorText is an error in words; "" is none.
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
