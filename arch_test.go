@@ -96,6 +96,8 @@ func TestImports(t *testing.T) {
 			reason: "it turns another tool's file into ours: files in, text out"},
 		{pkg: "internal/config", never: []string{"handoff/master*", "handoff/internal/migrate*", "handoff/internal/deploy", "net/http"},
 			reason: "it knows what can be said of a service, not who runs it, nor in which other files it is said"},
+		{pkg: "internal/service", never: []string{"os/exec", "os/signal", "net", "net/http", "handoff/internal/admin", "handoff/internal/upgrade", "github.com/spf13/cobra"},
+			reason: "it makes what a master runs by of a configuration, and starts nothing: tests are tables"},
 		{pkg: "internal/doctor", never: []string{"handoff/master*", "handoff/internal/config", "net/http", "github.com/spf13/*"},
 			reason: "it tries the machine, whatever would run on it; a command prints what it finds"},
 		{pkg: "internal/load", never: []string{"handoff/*", "handoff/internal/*"},

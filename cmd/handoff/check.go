@@ -23,7 +23,7 @@ Exit code: 0 it is right; 1 what is to be run is not there; 2 the configuration 
   handoff check -c /etc/web/handoff.toml
   handoff check -n 4 server.js`,
 		RunE: func(c *cobra.Command, args []string) error {
-			what, _, err := configure(c.Flags(), cfg, args, false)
+			what, err := configure(c.Flags(), cfg, args, false)
 			if err != nil {
 				return err
 			}
@@ -41,13 +41,13 @@ Exit code: 0 it is right; 1 what is to be run is not there; 2 the configuration 
 				}
 			}
 			if asJSON {
-				return printJSON(map[string]any{"schema": 1, "config": string(what.Config), "command": what.command(), "cwd": string(what.Dir), "workers": slots, "contract": cfg.ContractOf(what.command())})
+				return printJSON(map[string]any{"schema": 1, "config": string(what.Config), "command": what.Command(), "cwd": string(what.Dir), "workers": slots, "contract": cfg.ContractOf(what.Command())})
 			}
 			from := "flags alone, no " + config.FileName
 			if len(what.Config) > 0 {
 				from = string(what.Config)
 			}
-			fmt.Printf("%s: right\n  runs      %s\n  in        %s\n  workers   %d, by the %s contract\n", from, strings.Join(what.command(), " "), what.Dir, slots, cfg.ContractOf(what.command()))
+			fmt.Printf("%s: right\n  runs      %s\n  in        %s\n  workers   %d, by the %s contract\n", from, strings.Join(what.Command(), " "), what.Dir, slots, cfg.ContractOf(what.Command()))
 			return nil
 		},
 	}

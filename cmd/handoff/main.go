@@ -11,6 +11,7 @@ import (
 
 	"handoff/internal/admin"
 	"handoff/internal/seat"
+	"handoff/internal/service"
 )
 
 // Set by the Makefile.
@@ -111,8 +112,9 @@ A reload overlaps old and new: not one connection is refused, reset or left hang
 	root.SetArgs(numbers(args))
 	if err := root.Execute(); err != nil {
 		var f failed
-		isFailed := errors.As(err, &f)
-		if !isFailed || f.error != nil {
+		var outside service.Failure
+		isFailed := errors.As(err, &f) || errors.As(err, &outside)
+		if f.error != nil || !errors.As(err, &f) {
 			fmt.Fprintln(os.Stderr, prefix, err)
 		}
 		switch {

@@ -274,15 +274,15 @@ func (p *proof) subject(flags *pflag.FlagSet, cfg *config.Run, args []string, di
 	}
 	// What runs is in a file of its own, so that a reload can find something else there.
 	flags.Set("private", "true")
-	program, command, text, err := wanted(flags, cfg, args)
+	program, err := configure(flags, cfg, args, false)
 	if err != nil {
 		return nil, "", err
 	}
 	if len(program.Here) > 0 {
 		here = string(program.Here)
 	}
-	keys := map[string]any{}
-	if err := toml.Unmarshal(text, &keys); err != nil {
+	command, keys := program.Said, map[string]any{}
+	if err := toml.Unmarshal(program.Text, &keys); err != nil {
 		return nil, "", failed{err}
 	}
 	if len(cfg.Env) > 0 { // what is given wins, and may be a secret: no command line shows it
@@ -326,13 +326,6 @@ func (p *proof) subject(flags *pflag.FlagSet, cfg *config.Run, args []string, di
 		Break: write(brokenProgram(cfg, command)), Mend: write(command), Without: without, Patience: cfg.DrainTimeout + cfg.KillGrace + cfg.DrainSpread + settle}
 	h.Args = append([]string{"run", "--private", "--config", path, "--cwd", cfg.WorkdirPath(here), "--name", h.Name, "--log", "json"}, p.passedOn(flags)...)
 	return h, strings.Join(command, " "), nil
-}
-
-// wanted is what `handoff run` would run by these arguments, and the text of the file
-// that says so, if there is one.
-func wanted(flags *pflag.FlagSet, cfg *config.Run, args []string) (p program, command []string, text []byte, err error) {
-	p, command, err = configure(flags, cfg, args, false)
-	return p, command, p.Text, err
 }
 
 // brokenProgram is one of the same kind that does not start.

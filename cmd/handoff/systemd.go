@@ -3,7 +3,6 @@ package main
 import (
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"text/template"
@@ -36,7 +35,7 @@ dies, with the sockets and workers that it has stored, and nothing is lost.`,
 				group = cfg.Group
 			}
 			cfg.User, cfg.Group = "", ""
-			what, _, err := configure(c.Flags(), cfg, args, false)
+			what, err := configure(c.Flags(), cfg, args, false)
 			if err != nil {
 				return err
 			}
@@ -78,11 +77,6 @@ dies, with the sockets and workers that it has stored, and nothing is lost.`,
 func isDir(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()
-}
-
-// serviceName is what a service is called after its program.
-func serviceName(program string) string {
-	return config.ServiceName(strings.TrimSuffix(filepath.Base(program), filepath.Ext(program)))
 }
 
 // systemdVersion asks systemctl; where there is none, it is one of Debian 12.

@@ -3,11 +3,8 @@ package main
 import (
 	"context"
 	"log/slog"
-	"path/filepath"
 	"slices"
 
-	"handoff/internal/config"
-	"handoff/internal/migrate/rackman"
 	"handoff/internal/watch"
 	"handoff/master"
 )
@@ -19,24 +16,6 @@ type watcher struct {
 	c    *master.Control // nil: the master does not run yet
 	cfg  watch.Config
 	stop context.CancelFunc // nil: nothing is watched
-}
-
-// watchConfig is what a configuration wants watched.
-func watchConfig(cfg *config.Run, what program) watch.Config {
-	if len(cfg.Watch) == 0 && len(what.Rack) == 0 {
-		return watch.Config{}
-	}
-	w := watch.Config{Dir: filepath.Clean(string(what.Dir)), Patterns: cfg.Watch, Ignore: cfg.WatchIgnore, Delay: cfg.WatchDelay}
-	if len(what.Config) > 0 {
-		w.Files = []string{filepath.Clean(string(what.Config))}
-	}
-	if len(what.Rack) > 0 && filepath.Base(string(what.Config)) != rackman.File {
-		w.Files = append(w.Files, filepath.Join(w.Dir, rackman.File), filepath.Join(string(what.Rack), rackman.VersionFile))
-		if cfg.RackVersion != "" {
-			w.Files = nil // it stays what it is, whatever is live
-		}
-	}
-	return w
 }
 
 // set watches by another configuration from now on.

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/handoff"
+	"handoff/internal/config"
+	"handoff/internal/keeper"
+	"handoff/internal/pidfile"
+	"handoff/internal/seat"
+	"handoff/internal/service"
+)
+
+// keep becomes the keeper, until the master ends as it means to.
+func keep(cfg *config.Run, what service.Program, kept, passed []handoff.Named) (code int, err error) {
+	if path := what.Path(cfg.PIDFile); path != "" {
+		remove, err := pidfile.Write(path)
+		if err != nil {
+			return 0, failed{err}
+		}
+		defer remove()
+	}
+	path, err := binary()
+	if err != nil {
+		return 0, failed{err}
+	}
+	// Masters start where there is always something, and know where this was.
+	text, err := what.Encode()
+	if err == nil {
+		err = os.Setenv(envProgram, string(text))
+	}
+	if err != nil {
+		return 0, failed{err}
+	}
+	if err := os.Chdir("/"); err != nil {
+		return 0, failed{err}
+	}
+	os.Unsetenv(envReplaces)
+	if cfg.Embedded {
+		if err := endWithParent(); err != nil {
+			return 0, failed{err}
+		}
+	}
+	lean()
+	return keeper.Run(keeper.Config{Path: path, Args: append([]string{masterWord}, os.Args[1:]...),
+		Kept: kept, Passed: passed, Upstream: os.Getenv("NOTIFY_SOCKET"), Stores: keptAbove(), Calm: dropText, Stderr: os.Stderr}), nil
+}
+
+// envParent is the pid of the process that an embedded handoff ends with.
+const envParent = "HANDOFF_PARENT"
+
+// endWithParent has the kernel send a SIGTERM at the end of the process that has
+// started this one: workers drain then. (The signal is for the thread that asks; the
+// main one, which calls this, stays.)
+func endWithParent() error {
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGTERM), 0, 0, 0); err != nil {
+		return fmt.Errorf("cannot end with the parent: %w", err)
+	}
+	if parent := os.Getenv(envParent); parent != "" && parent != strconv.Itoa(os.Getppid()) {
+		return errors.New("the process that has started this has ended")
+	}
+	return nil
+}
+
+// upWatchdog is how often a service manager wants a sign of life of the keeper,
+// which is the process that it knows.
+func upWatchdog(keeper int) time.Duration {
+	usec, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64)
+	if pid := os.Getenv("WATCHDOG_PID"); err != nil || usec <= 0 || pid != "" && pid != strconv.Itoa(keeper) {
+		return 0
+	}
+	return time.Duration(usec) * time.Microsecond
+}
+
+// binary is the path that this program was called by, absolute: through its
+// symlinks, so that an upgrade follows them.
+func binary() (string, error) {
+	path, err := exec.LookPath(os.Args[0])
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	if err != nil {
+		path, err = os.Executable()
+	}
+	if err != nil {
+		return "", fmt.Errorf("cannot find handoff's own binary: %w", err)
+	}
+	return path, nil
+}
+
+// partition tells what the keeper has kept from the sockets of a service manager.
+func partition(all []handoff.Named) (store, passed []handoff.Named) {
+	passed, store = split(keeper.PassedPrefix, all)
+	for i := range passed {
+		_, passed[i].Name, _ = strings.Cut(passed[i].Name, "-") // after its number
+	}
+	return store, passed
+}
+
+// split takes those with a prefix in their names, which it takes off.
+func split(prefix string, all []handoff.Named) (with, without []handoff.Named) {
+	for _, n := range all {
+		if rest, ok := strings.CutPrefix(n.Name, prefix); ok {
+			n.Name = rest
+			with = append(with, n)
+		} else {
+			without = append(without, n)
+		}
+	}
+	return with, without
+}
+
+// keptAbove tells whether a service manager keeps descriptors for this service
+// (FDSTORE of systemd 254; for older ones the unit says so).
+func keptAbove() bool {
+	n, err := strconv.Atoi(os.Getenv("FDSTORE"))
+	return err == nil && n > 0
+}
+
+// replaceKeeper starts a new keeper with what the one before had. That one ends this
+// process when it takes over; if it does not, replaceKeeper returns why, and this one may
+// go on.
+func replaceKeeper(named []handoff.Named, program []byte) error {
+	self, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(self)
+	files, names := []uintptr{0, 1, 2}, []string{}
+	for _, n := range append(named, handoff.Named{Name: keeper.MasterName, FD: self}) {
+		files, names = append(files, uintptr(n.FD)), append(names, keeper.KeptPrefix+n.Name)
+	}
+	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		return strings.HasPrefix(kv, "NOTIFY_SOCKET=") || strings.HasPrefix(kv, "LISTEN_") || strings.HasPrefix(kv, envProgram+"=")
+	})
+	env = append(env, envProgram+"="+string(program), envReplaces+"=1", "NOTIFY_SOCKET="+os.Getenv(keeper.EnvUpstream), "LISTEN_FDS="+strconv.Itoa(len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
+	pidfd := -1
+	pid, err := syscall.ForkExec("/proc/self/exe", seat.Args(-1, len(names), seat.Conditions{}, "/proc/self/exe", append(os.Args[:1:1], os.Args[2:]...)), &syscall.ProcAttr{
+		Env: env, Files: files, Sys: &syscall.SysProcAttr{PidFD: &pidfd, Setpgid: true},
+	})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(pidfd)
+	unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(keeperPatience.Milliseconds()))
+	unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+	var status unix.WaitStatus
+	unix.Wait4(pid, &status, 0, nil)
+	return fmt.Errorf("process %d ended: code %d", pid, status.ExitStatus())
+}
+
+// keeperPatience is how long a new keeper may take to take over.
+const keeperPatience = 10 * time.Second

@@ -1,0 +1,254 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"handoff/internal/admin"
+	"handoff/internal/config"
+	"handoff/internal/hooks"
+	"handoff/internal/keeper"
+	"handoff/internal/keeper/fdstore"
+	"handoff/internal/logging"
+	"handoff/internal/service"
+	"handoff/internal/upgrade"
+	"handoff/master"
+)
+
+// serving is a master that is about to run, and what goes beside it.
+type serving struct {
+	cfg  *config.Run
+	what service.Program
+	from launched
+	args []string // of the command line, to be read again
+
+	log       *logging.Log
+	up        *upgrade.Upgrader
+	hooks     *hooks.Runner
+	files     *watcher
+	output    *output // nil: it is not captured
+	effective *effective
+	fixed     *service.Fixed
+}
+
+// serve becomes the master, until it ends.
+func serve(cfg *config.Run, what service.Program, said []string, plan plan) (code int, err error) {
+	s := &serving{cfg: cfg, what: what, from: launchedBy(), args: os.Args[2:], effective: &effective{}, fixed: service.NewFixed(cfg)}
+	if s.log, err = openLog(cfg, what); err != nil {
+		return 0, failed{err}
+	}
+	defer s.log.Flush()
+	conf := master.Config{Contract: master.Contract(cfg.ContractOf(what.Command())), Listen: plan.listens}
+	for _, step := range []func(*master.Config) error{s.takeOver, s.settings, s.listeners, s.beside} {
+		if err := step(&conf); err != nil {
+			return 0, failed{err}
+		}
+	}
+	lean()
+	if s.from.restarts == 0 && len(conf.Store) == 0 && !s.up.Candidate() {
+		s.log.Info("Starting "+strings.Join(said, " "), "event", "cluster.starting", "pid", s.from.pid,
+			"workers", conf.Fleet.Slots, "version", version)
+	}
+	return master.Run(conf), nil
+}
+
+// launched is what the keeper says of a start, in the environment.
+type launched struct {
+	pid      int // that people know: the keeper's
+	restarts int // of masters that died
+	reason   string
+}
+
+// launchedBy reads it, and takes it away: a candidate of this one's would take it for
+// its own.
+func launchedBy() (l launched) {
+	l.pid, _ = strconv.Atoi(os.Getenv(keeper.EnvKeeper))
+	l.restarts, _ = strconv.Atoi(os.Getenv(keeper.EnvRestarts))
+	l.reason = os.Getenv(keeper.EnvReason)
+	if fd, err := strconv.Atoi(os.Getenv(keeper.EnvBinary)); err == nil && fd > 2 {
+		unix.Close(fd)
+	}
+	for _, name := range []string{keeper.EnvBinary, keeper.EnvRestarts, keeper.EnvReason} {
+		os.Unsetenv(name)
+	}
+	return l
+}
+
+// openLog opens the log of a configuration.
+func openLog(cfg *config.Run, what service.Program) (*logging.Log, error) {
+	format, level := cfg.Log, cfg.Level()
+	if rackmanLog(cfg) {
+		format, level = "text", slog.LevelError+1 // its words say it all
+	}
+	log, err := logging.New(format, level, what.Path(cfg.LogFile), string(what.Name))
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the log file: %w", err)
+	}
+	return log, nil
+}
+
+// takeOver lets the master before go, if there is one, and takes what the keeper has.
+func (s *serving) takeOver(conf *master.Config) (err error) {
+	if s.up, err = upgrade.New(s.cfg.UpgradeTimeout); err != nil {
+		return err
+	}
+	if s.up.Candidate() {
+		err = stepUp(s.up)
+	} else {
+		err = s.up.Settle()
+	}
+	if err != nil {
+		return err
+	}
+	conf.Keeper = os.Getenv("NOTIFY_SOCKET")
+	all, err := fdstore.TakeAll(conf.Keeper)
+	if err != nil {
+		return err
+	}
+	conf.Store, conf.Passed = partition(all)
+	conf.PID, conf.Restarts, conf.Reason = s.from.pid, s.from.restarts, s.from.reason
+	conf.Instance, conf.SignalBase = os.Getenv(keeper.EnvInstance), keeper.SignalBase
+	conf.ReplaceKeeper, conf.KeptAbove, conf.UpWatchdog = replaceKeeper, keptAbove(), upWatchdog(s.from.pid)
+	conf.Upgrade, conf.Changed, conf.Upgraded = s.up.Start, upgrade.Changed, s.up.Candidate()
+	if s.cfg.Death != "" { // workers would not outlive it
+		conf.Changed = nil
+		conf.Upgrade = func([]byte) error {
+			return errors.New("cannot upgrade: with --pdeathsig workers end with their master")
+		}
+	}
+	return nil
+}
+
+// settings is what the configuration says of the workers.
+func (s *serving) settings(conf *master.Config) (err error) {
+	conf.Name, conf.Version, conf.Log, conf.Stderr = string(s.what.Name), version, s.log.Logger, os.Stderr
+	conf.NoSteering, conf.Scratch, conf.Calm = s.cfg.NoSteering, s.cfg.Scratch, dropText
+	conf.Live, err = s.live(s.cfg, s.what)
+	s.effective.set(service.Effective(s.cfg, s.what))
+	conf.Reread = s.reread
+	return err
+}
+
+func (s *serving) live(cfg *config.Run, what service.Program) (master.Live, error) {
+	live, err := service.Live(cfg, what, service.ThisWorld(s.log.Logger))
+	if err == nil {
+		err = cfg.MakeCgroup()
+	}
+	return live, err
+}
+
+// reread reads arguments, environment and file again. Without a file there is nothing
+// that can have changed.
+func (s *serving) reread() (live master.Live, later []string, err error) {
+	cfg, what, err := reconfigure(s.args)
+	if err != nil {
+		return live, nil, err
+	}
+	later = s.fixed.Keep(cfg)
+	if live, err = s.live(cfg, what); err != nil {
+		return live, nil, err
+	}
+	s.fixed.Took(cfg)
+	if !rackmanLog(s.cfg) {
+		s.log.SetLevel(cfg.Level())
+	}
+	s.files.set(service.Watch(cfg, what))
+	s.hooks.Set(service.Hooks(cfg, what, os.Environ()))
+	s.effective.set(service.Effective(cfg, what))
+	live.BeforeReload, live.BeforeReady = service.Vetoes(cfg, s.hooks.Ask)
+	return live, later, nil
+}
+
+// listeners has everybody hear of events who wants to: hooks, RackMan's words, a program
+// that has started this.
+func (s *serving) listeners(conf *master.Config) error {
+	s.hooks = hooks.New(service.Hooks(s.cfg, s.what, os.Environ()), s.log.Logger)
+	conf.BeforeReload, conf.BeforeReady = service.Vetoes(s.cfg, s.hooks.Ask)
+	conf.Finish = func() { s.hooks.Close(s.cfg.HookTimeout) }
+	heard := []func([]byte){s.hooks.Event}
+	if rackmanLog(s.cfg) {
+		heard = append(heard, apart(rackmanLines(os.Stdout, os.Stderr, s.from.pid, term.IsTerminal(int(os.Stdout.Fd())))))
+	}
+	if s.cfg.Embedded {
+		told := &logging.Told{}
+		s.log.Told = told
+		conf.Tell = func(line []byte, wait bool) {
+			if wait {
+				told.Say(line)
+				return
+			}
+			told.Write(line)
+		}
+		heard = append(heard, func(line []byte) { told.Write(line) })
+	}
+	s.log.Events.Heard = func(line []byte) {
+		for _, f := range heard {
+			f(line)
+		}
+	}
+	return nil
+}
+
+// beside is what runs in goroutines of its own: captured output, watched files, the
+// sockets of the control API.
+func (s *serving) beside(conf *master.Config) (err error) {
+	if s.output, err = captureOf(service.Capture(s.cfg, s.what), s.log); err != nil {
+		return err
+	}
+	conf.Reopen = s.log.Reopen
+	if s.output != nil {
+		conf.Output = s.output.worker
+		conf.Reopen = func() error { return errors.Join(s.log.Reopen(), s.output.Reopen()) }
+	}
+	if conf.Admin, err = publicOf(s.cfg, s.what, s.log.Logger); err != nil {
+		return err
+	}
+	conf.AdminAddr = adminAddr(s.cfg.Admin)
+	s.files = &watcher{log: s.log.Logger, cfg: service.Watch(s.cfg, s.what)}
+	conf.Control = s.control
+	return nil
+}
+
+// control opens the control socket, and watches files, while the master runs. A service
+// without a control socket still serves.
+func (s *serving) control(c master.Control) (stop func(follows bool)) {
+	s.files.c = &c
+	s.files.set(s.files.cfg)
+	l, err := admin.Listen(string(s.what.Name))
+	if err != nil {
+		s.log.Warn(err.Error()+"; `handoff status` will not find this one. Set HANDOFF_RUNTIME_DIR to a folder of this user", "event", "control.missing")
+		return func(bool) { s.files.end() }
+	}
+	end := admin.Serve(l, c, admin.About{Events: s.log.Events, Output: s.log.Output, Told: s.log.Told, Config: s.effective.get, Log: s.log.Logger})
+	return func(follows bool) {
+		s.files.end()
+		end(follows)
+	}
+}
+
+// stepUp is what a new binary does: it looks whether it understands the state, and
+// lets the master before go.
+func stepUp(up *upgrade.Upgrader) error {
+	if err := fdstore.Announce(os.Getenv("NOTIFY_SOCKET")); err != nil {
+		return err
+	}
+	state, err := up.State()
+	if err != nil {
+		return err
+	}
+	if err := master.CheckRecord(state); err != nil {
+		return err
+	}
+	return up.Take(takePatience)
+}
+
+// takePatience is how long the master before may take to exit.
+const takePatience = 10 * time.Second

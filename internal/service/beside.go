@@ -1,0 +1,79 @@
+package service
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"handoff/internal/capture"
+	"handoff/internal/config"
+	"handoff/internal/hooks"
+	"handoff/internal/migrate/rackman"
+	"handoff/internal/watch"
+	"handoff/master"
+)
+
+// Watch is what a configuration wants watched.
+func Watch(cfg *config.Run, p Program) watch.Config {
+	if len(cfg.Watch) == 0 && len(p.Rack) == 0 {
+		return watch.Config{}
+	}
+	w := watch.Config{Dir: filepath.Clean(string(p.Dir)), Patterns: cfg.Watch, Ignore: cfg.WatchIgnore, Delay: cfg.WatchDelay}
+	if len(p.Config) > 0 {
+		w.Files = []string{filepath.Clean(string(p.Config))}
+	}
+	if len(p.Rack) > 0 && filepath.Base(string(p.Config)) != rackman.File {
+		w.Files = append(w.Files, filepath.Join(w.Dir, rackman.File), filepath.Join(string(p.Rack), rackman.VersionFile))
+		if cfg.RackVersion != "" {
+			w.Files = nil // it stays what it is, whatever is live
+		}
+	}
+	return w
+}
+
+// Hooks is what runs at events. environ is handoff's own.
+func Hooks(cfg *config.Run, p Program, environ []string) hooks.Config {
+	commands, _ := cfg.HookCommands() // they were checked
+	env := slices.DeleteFunc(slices.Clone(master.WorkerEnviron(environ)), func(kv string) bool { return strings.HasPrefix(kv, "PWD=") })
+	env = append(env, "PWD="+string(p.Here), "HANDOFF_NAME="+string(p.Name))
+	h := hooks.Config{Commands: commands, Timeout: cfg.HookTimeout, Dir: string(p.Here), Env: env, Script: p.HookScript()}
+	if c, err := cfg.Conditions(); err == nil && c.User != nil { // it is the program's, as the workers are
+		h.As = &syscall.Credential{Uid: uint32(c.User.UID), Gid: uint32(c.User.GID)}
+		for _, g := range c.User.Groups {
+			h.As.Groups = append(h.As.Groups, uint32(g))
+		}
+	}
+	if cfg.Scratch || cfg.Private {
+		h.Script = ""
+	}
+	return h
+}
+
+// Vetoes are the hooks that may refuse, asked by ask; nil: there are none.
+func Vetoes(cfg *config.Run, ask func(hook string, about map[string]any) error) (reload, ready master.Veto) {
+	commands, _ := cfg.HookCommands()
+	veto := func(hook string) master.Veto {
+		if len(commands[hook]) == 0 {
+			return nil
+		}
+		return func(about map[string]any) error { return ask(hook, about) }
+	}
+	return veto(config.BeforeReload), veto(config.BeforeReady)
+}
+
+// Capture is what becomes of the workers' output; the writers are the caller's to set.
+func Capture(cfg *config.Run, p Program) capture.Config {
+	mode := capture.Mode(cfg.Capture)
+	if cfg.LogPrefix {
+		mode = capture.Prefix
+	}
+	return capture.Config{Mode: mode, Name: string(p.Name), Dir: p.Path(cfg.CaptureDir)}
+}
+
+// Effective is what a master runs by, for who asks: by the keys of a file.
+func Effective(cfg *config.Run, p Program) map[string]any {
+	all := cfg.Effective()
+	all["schema"], all["command"], all["file"], all["name"], all["cwd"] = 1, p.Command(), string(p.Config), string(p.Name), string(p.Dir)
+	return all
+}

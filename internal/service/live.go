@@ -1,0 +1,146 @@
+package service
+
+import (
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/handoff"
+	"handoff/internal/config"
+	"handoff/master"
+	"handoff/master/fleet"
+	"handoff/sdk/node"
+)
+
+const (
+	quietGrace   = 100 * time.Millisecond // for a program to take note of what it has accepted
+	drainedGrace = 2 * time.Second        // for the exit, after the last connection has ended
+)
+
+// World is what of the outside a configuration is put into effect with.
+type World struct {
+	Environ []string               // handoff's own environment
+	Binary  string                 // path of handoff, for programs that call it; "": not known
+	Preload func() (string, error) // stores the drain preload, and returns where; called at each start of a worker
+	Log     *slog.Logger
+}
+
+// ThisWorld is the one of this process.
+func ThisWorld(log *slog.Logger) World {
+	self, _ := os.Executable()
+	return World{Environ: os.Environ(), Binary: self, Preload: node.Install, Log: log}
+}
+
+// Live is what of a configuration may change while a master runs.
+func Live(cfg *config.Run, p Program, w World) (live master.Live, err error) {
+	live = master.Live{
+		Fleet: fleet.Config{
+			ReadyTimeout: cfg.ReadyTimeout, ReadyDelay: cfg.ReadyDelayOf(p.Command()), QuietTimeout: cfg.QuietTimeout,
+			DrainTimeout: cfg.DrainTimeout, KillGrace: cfg.KillGrace, DrainedGrace: drainedGrace,
+			Respawn: cfg.Respawn, Backoff: cfg.Backoff, Stable: cfg.Backoff, MaxFailures: cfg.MaxFailures,
+			Strategy: strategies()[cfg.Strategy], Surge: cfg.Surge, Canary: cfg.Canary,
+			Watchdog: cfg.Watchdog, DrainSpread: cfg.DrainSpread,
+			MaxAge: cfg.MaxAge, ReloadEvery: cfg.ReloadEvery, Patient: cfg.Embedded,
+		},
+		Command: master.Command{
+			Args: p.Command(), Script: p.Script, Dir: string(p.Dir), Env: workerEnviron(cfg, w.Environ), EnvFile: cfg.EnvFile, Set: cfg.Env,
+		},
+		DrainMessage: cfg.DrainMessage, SlotVariable: cfg.SlotVariable, ReadyWhen: master.ReadyWhen(cfg.ReadyWhen),
+		QuietGrace: min(quietGrace, cfg.QuietTimeout), Environ: environ(cfg, p.Command(), w),
+		SlotsMost: cfg.SlotsMost(), Balance: balances()[cfg.Balance], MaxRequests: cfg.MaxRequests, StallKill: cfg.StallKill,
+	}
+	for _, parse := range []func() error{
+		func() (err error) { live.Fleet.Slots, err = cfg.Slots(); return err },
+		func() (err error) { live.DrainSignal, err = cfg.Signal(); return err },
+		func() (err error) { live.Ports, err = cfg.PortNumbers(); return err },
+		func() (err error) { live.Conditions, err = cfg.Conditions(); return err },
+		func() (err error) { live.MemoryMost, err = cfg.MemoryMost(); return err },
+		func() (err error) { live.Hold, err = cfg.Holds(); return err },
+		func() (err error) { live.Program, err = p.Encode(); return err },
+	} {
+		if err := parse(); err != nil {
+			return master.Live{}, err
+		}
+	}
+	return live, nil
+}
+
+func strategies() map[string]fleet.Strategy {
+	return map[string]fleet.Strategy{"all": fleet.All, "slot": fleet.Slot}
+}
+
+func balances() map[string]handoff.Balance {
+	return map[string]handoff.Balance{"even": handoff.Even, "sticky": handoff.Sticky, "shared": handoff.Shared}
+}
+
+// workerEnviron is handoff's own environment, and what a login gives the user of
+// --user.
+func workerEnviron(cfg *config.Run, environ []string) []string {
+	env := slices.Clone(environ)
+	for _, kv := range cfg.Start.Environ() {
+		name, _, _ := strings.Cut(kv, "=")
+		env = append(slices.DeleteFunc(env, func(old string) bool { return strings.HasPrefix(old, name+"=") }), kv)
+	}
+	return env
+}
+
+// environ returns what is added to a worker's environment: what the Go SDK, or any
+// program, may want to know of the drain, and the drain preload for Node.
+func environ(cfg *config.Run, command []string, w World) func([]string) []string {
+	load := preload(cfg, command, w)
+	behind := cfg.ContractOf(command) != "node"
+	return func(env []string) []string {
+		env = append(slices.Clone(env), "HANDOFF_DRAIN_SIGNAL="+drainSignal(cfg), "HANDOFF_KEEPALIVE_LINGER="+linger(cfg).String())
+		if behind && w.Binary != "" {
+			env = append(env, node.NotifyVariable+"="+w.Binary)
+		}
+		return load(env)
+	}
+}
+
+// preload returns what adds the drain preload to a worker's environment. The file is
+// looked for at each start: whoever deletes it deletes it for one moment.
+func preload(cfg *config.Run, command []string, w World) func([]string) []string {
+	if cfg.NoPreload {
+		return func(env []string) []string { return env }
+	}
+	warned := false
+	drain := node.Drain{Linger: linger(cfg), Websocket: cfg.WebsocketClose, Spread: cfg.DrainSpread}
+	if s := drainSignal(cfg); s != "TERM" {
+		drain.Emit = s
+	}
+	return func(env []string) []string {
+		path, err := w.Preload()
+		if err != nil {
+			if !warned {
+				w.Log.Warn(err.Error()+"; keep-alive clients may lose a request at a reload. Set HANDOFF_STATE_DIR to a folder that can be written to", "event", "preload.missing")
+				warned = true
+			}
+			return env
+		}
+		if cfg.ContractOf(command) != "node" {
+			drain.SayReady = cfg.ReadyWhen == "ready"
+			return node.EnvironBehind(env, path, drainSignal(cfg), drain)
+		}
+		return node.Environ(env, command, path, drain)
+	}
+}
+
+// drainSignal is the name of the drain signal, as kill(1) has it.
+func drainSignal(cfg *config.Run) string {
+	s, _ := cfg.Signal() // it was checked
+	return strings.TrimPrefix(unix.SignalName(s), "SIG")
+}
+
+// linger is how long idle connections may stay in a drain. At the drain timeout they
+// would be cut, so that it is at most three quarters of that.
+func linger(cfg *config.Run) time.Duration {
+	if cfg.DrainTimeout <= 0 {
+		return cfg.Linger
+	}
+	return min(cfg.Linger, cfg.DrainTimeout*3/4)
+}

@@ -1,0 +1,246 @@
+package service
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"handoff/internal/config"
+	"handoff/internal/migrate/pm2"
+	"handoff/internal/migrate/rackman"
+)
+
+// Source is what a configuration is read from, besides the environment.
+type Source struct {
+	Flags *pflag.FlagSet // of `handoff run`, parsed; those that were not given are set
+	Run   *config.Run    // that they set
+	Args  []string       // besides the flags: a program, a folder, or PM2's file
+	Here  string         // working directory; of no meaning with Before
+	// Before is what was found out last, for a master, and for a keeper that replaces
+	// another; nil: nobody was before.
+	Before *Program
+	// Reread reads everything again, for a reload. Without it what was before goes on
+	// as it was: a crash puts nothing new into effect.
+	Reread bool
+}
+
+// Resolved is what it comes to.
+type Resolved struct {
+	Program
+	Said   []string // the command, as it was said
+	Report string   // what became of the keys of another tool's file; "": nothing to say
+}
+
+// Resolve reads environment and file, and finds out what is meant. An error that is a
+// Failure is not about usage.
+func (s Source) Resolve() (r Resolved, err error) {
+	if err := config.FromEnviron(s.Flags); err != nil {
+		return r, err
+	}
+	at := s.place()
+	file, err := s.file(at)
+	if err != nil {
+		return r, err
+	}
+	if r.Said, err = s.apply(file, at.args); err != nil {
+		return r, err
+	}
+	s.restrict()
+	if s.Before != nil && !s.Reread {
+		r.Program = *s.Before
+		return r, nil
+	}
+	if file != nil {
+		at.here = filepath.Dir(file.Path) // what is relative in it is so to it
+		r.Report = file.Report
+	}
+	if r.Program, err = s.program(at.here, r.Said); err != nil {
+		return r, Failure{err}
+	}
+	if file != nil {
+		r.Config, r.Text = []byte(file.Path), file.Text
+		if rackman.Is(file.Path) {
+			r.Rack = []byte(filepath.Dir(file.Path))
+		}
+	}
+	r.From, r.Name = []byte(at.from), s.name(r.Program)
+	return r, nil
+}
+
+// place is where things are looked for.
+type place struct {
+	from string // where the arguments were said
+	here string
+	dir  string   // that was to be run; "": something else was
+	file string   // that was named; "": none was
+	args []string // that are left for a program
+}
+
+func (s Source) place() place {
+	p := place{here: s.Here, file: s.Run.Config, args: s.Args}
+	if s.Before != nil {
+		if p.here = string(s.Before.From); p.here == "" {
+			p.here = string(s.Before.Here)
+		}
+	}
+	p.from = p.here
+	if len(p.args) != 1 {
+		return p
+	}
+	if pm2.Is(p.args[0]) {
+		p.file, p.args = p.args[0], nil
+		return p
+	}
+	path := p.args[0]
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(p.here, path)
+	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		p.dir, p.here, p.args = path, path, nil
+	}
+	return p
+}
+
+// file reads the configuration file; nil: there is none.
+func (s Source) file(at place) (file *config.File, err error) {
+	switch before := s.Before; {
+	case s.Run.Embedded && at.dir == "" && at.file == "": // one where the caller happens to be is not meant
+	case before != nil && !s.Reread && len(before.Config) == 0:
+	case before != nil && !s.Reread:
+		file, err = config.ParseFile(string(before.Config), before.Text)
+	case before != nil && len(before.Config) > 0:
+		file, err = read(string(before.Config), s.Run)
+	default:
+		file, err = find(at, s.Run)
+	}
+	var pe *fs.PathError
+	if errors.As(err, &pe) { // it is not there, or cannot be read
+		err = Failure{err}
+	}
+	return file, err
+}
+
+// find reads the file that was named, or the one that is there. A folder that was to
+// be run must have one.
+func find(at place, cfg *config.Run) (*config.File, error) {
+	path := at.file
+	switch {
+	case path == "":
+		path = filepath.Join(at.here, config.FileName)
+		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+			if at.dir == "" {
+				return nil, nil
+			}
+			if path = rackman.Find(at.dir); path == "" {
+				return nil, Failure{fmt.Errorf("cannot run %s: it has no %s, and no %s or %s", at.dir, config.FileName, rackman.RackFile, rackman.File)}
+			}
+		}
+	case !filepath.IsAbs(path):
+		path = filepath.Join(at.here, path)
+	}
+	return read(path, cfg)
+}
+
+// read reads a configuration file: ours, or RackMan's or PM2's, whose meaning is Text
+// then. Of PM2's the app is chosen by cfg.
+func read(path string, cfg *config.Run) (*config.File, error) {
+	switch {
+	case pm2.Is(path):
+		app, err := pm2.Read(path, cfg.Only, cfg.PM2Env)
+		if err != nil {
+			return nil, err
+		}
+		f, err := config.ParseFile(path, app.TOML)
+		if err == nil {
+			f.Report = strings.Join(app.Report(), "; ")
+		}
+		return f, err
+	case rackman.Is(path):
+		text, err := rackman.Read(path, cfg.RackVersion)
+		if err != nil {
+			return nil, err
+		}
+		return config.ParseFile(path, text)
+	}
+	return config.ReadFile(path)
+}
+
+// apply sets the flags that were not given, and looks whether all is right. It returns
+// what is to be run.
+func (s Source) apply(file *config.File, args []string) ([]string, error) {
+	if file != nil {
+		if err := file.Apply(s.Flags); err != nil {
+			return nil, err
+		}
+		if len(args) == 0 {
+			args = file.Command
+		}
+	}
+	switch {
+	case len(args) == 0 && file != nil:
+		return nil, fmt.Errorf("nothing to run: %s has no key command, and no program was given", file.Path)
+	case len(args) == 0:
+		return nil, fmt.Errorf("nothing to run: give a program, for example `handoff run server.js`, or write a %s (`handoff init`)", config.FileName)
+	}
+	err := s.Run.Check()
+	if err != nil && file != nil {
+		err = fmt.Errorf("%w (flags, environment and %s together)", err, file.Path)
+	}
+	return args, err
+}
+
+// restrict leaves alone what another service of the same configuration has.
+func (s Source) restrict() {
+	cfg := s.Run
+	if cfg.Scratch || cfg.Private {
+		cfg.LogFile, cfg.PIDFile, cfg.Admin, cfg.AdminToken, cfg.Hooks, cfg.Watch, cfg.Capture, cfg.LogPrefix = "", "", "", "", nil, nil, "none", false
+	}
+	if cfg.Scratch {
+		cfg.Workers = "1"
+		if len(cfg.Ports) > 1 {
+			cfg.Ports = cfg.Ports[:1]
+		}
+	}
+}
+
+// program finds out what runs where. In a reload it is left to the generation to find
+// that something is not there.
+func (s Source) program(here string, args []string) (p Program, err error) {
+	dir, command, script := s.Run.WorkdirPath(here), []string(nil), 0
+	if s.Reread && s.Before != nil {
+		command, script, err = config.CommandLine(args, dir)
+	} else if dir, err = s.Run.Workdir(here); err == nil {
+		command, script, err = config.Command(args, dir)
+	}
+	if err != nil {
+		return p, err
+	}
+	p = Program{Here: []byte(here), Dir: []byte(dir), Script: script}
+	for _, a := range command {
+		p.Args = append(p.Args, []byte(a))
+	}
+	return p, nil
+}
+
+// name is the service's. Who runs keeps it, also with another program.
+func (s Source) name(p Program) []byte {
+	switch {
+	case s.Reread && s.Before != nil:
+		return s.Before.Name
+	case s.Run.Name != "":
+		return []byte(s.Run.Name)
+	case len(p.Rack) > 0:
+		return []byte(NameOf(string(p.Rack)))
+	}
+	return []byte(NameOf(p.Command()[p.Script]))
+}
+
+// NameOf is what a service is called after its program.
+func NameOf(program string) string {
+	return config.ServiceName(strings.TrimSuffix(filepath.Base(program), filepath.Ext(program)))
+}
