@@ -14,10 +14,6 @@ import (
 	"handoff/master/listeners"
 )
 
-// Listen is an address that every worker is given at its start, by systemd's
-// protocol (sd_listen_fds(3)).
-type Listen = listeners.Listen
-
 // socketStore keeps the listeners' sockets with whoever is the keeper now.
 type socketStore struct{ m *Master }
 

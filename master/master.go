@@ -93,8 +93,9 @@ type Config struct {
 	Control func(Control) (stop func(follows bool))
 	Live
 	Contract Contract
-	// Listen is given to every worker at its start, under any contract.
-	Listen []Listen
+	// Listen is given to every worker at its start, under any contract, by systemd's
+	// protocol (sd_listen_fds(3)).
+	Listen []listeners.Listen
 	// Passed are sockets that a service manager has passed; Run owns them.
 	Passed []handoff.Named
 	// Keeper is the address of the keeper's notify socket, "" for none; Instance

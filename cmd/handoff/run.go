@@ -11,7 +11,7 @@ import (
 	"handoff/internal/config"
 	"handoff/internal/keeper"
 	"handoff/internal/service"
-	"handoff/master"
+	"handoff/master/listeners"
 )
 
 func runCommand(code *int, asMaster bool) *cobra.Command {
@@ -64,7 +64,7 @@ A duration is 500ms, 30s or 2m; a bare number is seconds.`,
 
 // plan is what of a configuration can be wrong, and is found out before anything starts.
 type plan struct {
-	listens []master.Listen
+	listens []listeners.Listen
 	passed  []handoff.Named
 }
 
@@ -73,12 +73,8 @@ func check(cfg *config.Run, what service.Program) (p plan, err error) {
 	if _, err := cfg.Slots(); err != nil {
 		return p, err
 	}
-	listens, err := cfg.Listens(string(what.Dir))
-	if err != nil {
+	if p.listens, err = cfg.Listens(string(what.Dir)); err != nil {
 		return p, err
-	}
-	for _, l := range listens {
-		p.listens = append(p.listens, master.Listen(l))
 	}
 	if p.passed, err = handoff.Passed(os.Getenv); err != nil {
 		return p, failed{err}

@@ -9,24 +9,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-)
 
-// Listen is one --listen: an address that every worker is given at its start.
-type Listen struct {
-	Name string         // in LISTEN_FDNAMES; "" for none
-	Addr netip.AddrPort // zero for a path
-	Only bool           // IPv6 alone, where Addr is IPv6
-	Any  bool           // no host was said: IPv4 alone will do where there is no IPv6
-	Path string         // of a unix socket, absolute
-	Mode fs.FileMode    // of the path; 0: as the umask has it
-	UID  int            // its owner and group; -1: as it is
-	GID  int
-}
+	"handoff/master/listeners"
+)
 
 // Listens reads the values of --listen. dir is what a relative path is relative
 // to.
-func (r *Run) Listens(dir string) ([]Listen, error) {
-	var list []Listen
+func (r *Run) Listens(dir string) ([]listeners.Listen, error) {
+	var list []listeners.Listen
 	for _, v := range r.Listen {
 		l, err := parseListen(v, dir)
 		if err != nil {
@@ -39,7 +29,7 @@ func (r *Run) Listens(dir string) ([]Listen, error) {
 
 var errListen = errors.New("want [NAME=]8000, 127.0.0.1:8000, [::1]:8000, tcp4:8000, tcp6:8000 or unix:/path[,mode=660][,owner=USER[:GROUP]]")
 
-func parseListen(v, dir string) (l Listen, err error) {
+func parseListen(v, dir string) (l listeners.Listen, err error) {
 	l.UID, l.GID = -1, -1
 	// A name has no colon or slash, so that the options of a path are no name.
 	if name, rest, ok := strings.Cut(v, "="); ok && !strings.ContainsAny(name, ":/") {
@@ -51,18 +41,20 @@ func parseListen(v, dir string) (l Listen, err error) {
 	network, rest, _ := strings.Cut(v, ":")
 	switch {
 	case network == "tcp", network == "tcp4", network == "tcp6":
-		return l, l.tcp(network, rest)
+		err = tcp(&l, network, rest)
 	case network == "unix":
-		return l, l.unix(rest, dir)
+		err = unixPath(&l, rest, dir)
 	case strings.HasPrefix(v, "/") || strings.HasPrefix(v, "./"):
-		return l, l.unix(v, dir)
+		err = unixPath(&l, v, dir)
+	default:
+		err = tcp(&l, "tcp", v)
 	}
-	return l, l.tcp("tcp", v)
+	return l, err
 }
 
 // tcp reads [HOST:]PORT. Without a host it is every address, of both families
 // where the network does not say which.
-func (l *Listen) tcp(network, v string) error {
+func tcp(l *listeners.Listen, network, v string) error {
 	host, port := "", v
 	if i := strings.LastIndexByte(v, ':'); i >= 0 {
 		host, port = v[:i], v[i+1:]
@@ -88,8 +80,8 @@ func (l *Listen) tcp(network, v string) error {
 	return nil
 }
 
-// unix reads PATH[,mode=M][,owner=U[:G]].
-func (l *Listen) unix(v, dir string) error {
+// unixPath reads PATH[,mode=M][,owner=U[:G]].
+func unixPath(l *listeners.Listen, v, dir string) error {
 	parts := strings.Split(v, ",")
 	if l.Path = parts[0]; l.Path == "" {
 		return errListen
@@ -113,7 +105,7 @@ func (l *Listen) unix(v, dir string) error {
 			}
 			l.Mode = fs.FileMode(n)
 		case "owner":
-			if err := l.owner(value); err != nil {
+			if err := owner(l, value); err != nil {
 				return err
 			}
 		default:
@@ -123,7 +115,7 @@ func (l *Listen) unix(v, dir string) error {
 	return nil
 }
 
-func (l *Listen) owner(value string) error {
+func owner(l *listeners.Listen, value string) error {
 	name, group, _ := strings.Cut(value, ":")
 	if name != "" {
 		id, ok := number(name)

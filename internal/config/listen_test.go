@@ -6,11 +6,13 @@ import (
 	"testing"
 
 	"github.com/spf13/pflag"
+
+	"handoff/master/listeners"
 )
 
 func TestListens(t *testing.T) {
 	addr := netip.MustParseAddrPort
-	for v, want := range map[string]Listen{
+	for v, want := range map[string]listeners.Listen{
 		"8000":                      {Addr: addr("[::]:8000"), Any: true},
 		":8000":                     {Addr: addr("[::]:8000"), Any: true},
 		"tcp:8000":                  {Addr: addr("[::]:8000"), Any: true},
