@@ -40,12 +40,15 @@ func configure(flags *pflag.FlagSet, cfg *config.Run, args []string, asMaster bo
 }
 
 // reconfigure is configure for a master that runs: everything is read again, and what
-// is wrong now is an error.
+// is wrong now is an error. args are the command line that the master was started by.
 func reconfigure(args []string) (*config.Run, service.Program, error) {
 	cfg := config.NewRun()
 	flags := pflag.NewFlagSet("run", pflag.ContinueOnError)
 	flags.SetInterspersed(false)
 	cfg.Flags(flags)
+	if len(args) > 0 && args[0] == "run" {
+		args = args[1:]
+	}
 	if err := flags.Parse(args); err != nil {
 		return nil, service.Program{}, err
 	}
