@@ -246,8 +246,8 @@ func (m *Master) attend(w *worker) {
 	heard := make(chan struct{})  // closed when its channel has ended
 	copied := make(chan struct{}) // closed when its output has ended
 	w.copied = copied
-	w.tell = m.teller(w)
-	tell, keep := w.tell, m.keep
+	w.publish = m.publisher(w)
+	publish, keep := w.publish, m.keep
 	if w.notify != nil {
 		go m.hearNotices(w.id, w.pid, w.notify).Serve() // ends with the socket
 	}
@@ -255,7 +255,7 @@ func (m *Master) attend(w *worker) {
 		defer close(heard)
 		switch {
 		case w.channel != nil:
-			listen(w.id, w.pair, m.post, tell)
+			listen(w.id, w.pair, m.post, publish)
 		case w.seat >= 0 && w.board >= 0:
 			attendCalls(w.id, w.seat, w.board, m.post)
 		case w.pair != nil && !w.adopted:
@@ -285,7 +285,7 @@ func (m *Master) attend(w *worker) {
 			case <-ends[0]:
 				ends = ends[1:]
 			case <-patience.C:
-				open = w.telling.Load()
+				open = w.publishing.Load()
 			}
 		}
 		m.post(ended{w.id})

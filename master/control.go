@@ -2,32 +2,32 @@ package master
 
 import (
 	"context"
-	"errors"
-	"fmt"
+	"encoding/json"
+	"strings"
+	"time"
 
+	"golang.org/x/sys/unix"
+
+	"handoff/handoff"
 	"handoff/internal/api"
+	"handoff/internal/nodeipc"
 	"handoff/master/fleet"
 	"handoff/master/reload"
 )
 
-// Control is how others speak to a running master. Each call is done by the loop;
-// it returns ErrGone when the master has ended before.
+// Control is how others speak to a running master, from any goroutine. Each call is a
+// request that the loop does between two events. Errors that say why something is not
+// done are an [api.Error]; one that the master has not come to is [api.CodeEnded].
 type Control struct {
 	post     func(event)
 	quit     <-chan struct{}
 	replaced *bool // of the master; may be read after quit
 }
 
-// ErrGone is that the master has ended; ErrRefused is in the errors that say why
-// something is not done.
 var (
-	ErrGone    = errors.New("the master has ended")
-	ErrRefused = errors.New("refused")
+	errEnded    = api.Error{Code: api.CodeEnded, Message: "the master has ended"}
+	errStopping = api.Error{Code: api.CodeStopping, Message: "the service is stopping"}
 )
-
-func refuse(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", ErrRefused, fmt.Sprintf(format, args...))
-}
 
 // do has the loop call f.
 func (c Control) do(ctx context.Context, f func(m *Master) error) error {
@@ -37,7 +37,7 @@ func (c Control) do(ctx context.Context, f func(m *Master) error) error {
 	case err := <-to:
 		return err
 	case <-c.quit:
-		return ErrGone
+		return errEnded
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -59,12 +59,12 @@ func (c Control) Upgrade(ctx context.Context) error {
 	go c.post(upgradeAsked{to})
 	select {
 	case err := <-to:
-		return err
+		return api.Errorf(api.CodeUpgradeFailed, "%v", err)
 	case <-c.quit:
 		if *c.replaced {
 			return nil
 		}
-		return ErrGone
+		return errEnded
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -75,13 +75,13 @@ func (c Control) Upgrade(ctx context.Context) error {
 func (c Control) Reload(ctx context.Context) (generation int, err error) {
 	err = c.do(ctx, func(m *Master) error {
 		if m.fleet.Stopping() {
-			return refuse("the service is stopping")
+			return errStopping
 		}
 		m.order(reload.Order{Upgrade: true})
 		last := m.reloads.Last
 		switch {
 		case last.Outcome == reload.Failed && last.Generation > m.reloads.Generation && m.reloads.Phase == reload.Idle:
-			return refuse("%s", last.Reason)
+			return api.Errorf(api.CodeReloadFailed, "%s", last.Reason)
 		case m.reloads.Next() > 0: // after the upgrade, or the answer
 			generation = m.reloads.Next()
 		default:
@@ -99,10 +99,10 @@ func (c Control) Scale(ctx context.Context, n int, relative bool) (workers int, 
 			n += m.fleet.Slots()
 		}
 		if m.fleet.Stopping() {
-			return refuse("the service is stopping")
+			return errStopping
 		}
 		if n < 1 || n > m.cfg.SlotsMost {
-			return refuse("%d workers; want 1 to %d", n, m.cfg.SlotsMost)
+			return api.Errorf(api.CodeOutOfRange, "%d workers; want 1 to %d", n, m.cfg.SlotsMost)
 		}
 		workers = n
 		m.scaleTo(n)
@@ -125,10 +125,10 @@ func (c Control) Stop(ctx context.Context, now bool) error {
 func (c Control) Restart(ctx context.Context, slot int) (worker int, err error) {
 	err = c.do(ctx, func(m *Master) error {
 		if m.fleet.Stopping() {
-			return refuse("the service is stopping")
+			return errStopping
 		}
 		if slot < 0 || slot >= m.fleet.Slots() {
-			return refuse("there is no slot %d; there are 0 to %d", slot, m.fleet.Slots()-1)
+			return api.Errorf(api.CodeUnknownSlot, "there is no slot %d; there are 0 to %d", slot, m.fleet.Slots()-1)
 		}
 		for _, w := range m.fleet.Workers() {
 			if w.Slot == slot && w.Gen == m.fleet.Live() && w.Phase == fleet.Serving && !w.Leaving {
@@ -137,7 +137,89 @@ func (c Control) Restart(ctx context.Context, slot int) (worker int, err error) 
 				return nil
 			}
 		}
-		return refuse("no worker serves slot %d now", slot)
+		return api.Errorf(api.CodeSlotUnserved, "no worker serves slot %d now", slot)
 	})
 	return worker, err
 }
+
+// PublishStatus puts the status among the worker events, as the event cluster.status:
+// in the order of all others, so that who has missed some knows from when on it has not.
+func (c Control) PublishStatus(ctx context.Context) error {
+	return c.do(ctx, func(m *Master) error {
+		if m.cfg.WorkerEvents == nil {
+			return api.Errorf(api.CodeNotEmbedded, "worker events are not recorded: handoff was not started with --embedded, by the SDK")
+		}
+		b, err := json.Marshal(struct {
+			Time   time.Time  `json:"time"`
+			Event  string     `json:"event"`
+			Status api.Status `json:"status"`
+		}{time.Now(), "cluster.status", m.status()})
+		if err == nil {
+			m.cfg.WorkerEvents(append(b, '\n'), false)
+		}
+		return err
+	})
+}
+
+// Send sends a message, as JSON, to a Node worker: process.on('message').
+func (c Control) Send(ctx context.Context, worker int, message json.RawMessage) error {
+	return c.do(ctx, func(m *Master) error {
+		w := m.workers[fleet.ID(worker)]
+		switch {
+		case w == nil || w.dead || w.channel == nil || w.channel.closed:
+			return api.Errorf(api.CodeNoChannel, "worker %d has no channel", worker)
+		case len(w.channel.out) > queueMost/2 || len(w.channel.held) > holdMost/2:
+			return api.Errorf(api.CodeWorkerBusy, "worker %d does not read what it is sent", worker)
+		}
+		line, err := nodeipc.Program(message)
+		if err != nil {
+			return api.Errorf(api.CodeReservedMessage, "%v", err)
+		}
+		m.send(w, line, -1)
+		return nil
+	})
+}
+
+// Signal sends a signal to a worker's process, by its name: TERM.
+func (c Control) Signal(ctx context.Context, worker int, name string) error {
+	return c.do(ctx, func(m *Master) error {
+		w := m.workers[fleet.ID(worker)]
+		if w == nil {
+			return api.Errorf(api.CodeUnknownWorker, "there is no worker %d", worker)
+		}
+		s := unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(name), "SIG"))
+		if s == 0 {
+			return api.Errorf(api.CodeUnknownSignal, "there is no signal %q", name)
+		}
+		m.log.Info("Worker gets "+unix.SignalName(s)+", as asked", w.attrs("worker.signalled")...)
+		if s == unix.SIGKILL {
+			return w.killGroup()
+		}
+		return w.process.signal(s)
+	})
+}
+
+// Freeze has nobody started any more, whoever ends, for as long as this service
+// runs.
+func (c Control) Freeze(ctx context.Context) error {
+	return c.do(ctx, func(m *Master) error {
+		m.log.Info("No worker is started any more, as asked", "event", "cluster.frozen")
+		m.step(fleet.Freeze{})
+		return nil
+	})
+}
+
+// SetBalance changes how connections are spread, until the configuration changes it:
+// to "even" or "sticky".
+func (c Control) SetBalance(ctx context.Context, to string) error {
+	return c.do(ctx, func(m *Master) error {
+		b, ok := map[string]handoff.Balance{"even": handoff.Even, "sticky": handoff.Sticky}[to]
+		if !ok || m.listeners.Balance() == handoff.Shared {
+			return api.Errorf(api.CodeBalanceFixed, "the balance can only change between even and sticky")
+		}
+		m.rebalance(b)
+		return nil
+	})
+}
+
+func (m *Master) rebalance(b handoff.Balance) { m.trouble(m.listeners.SetBalance(b)) }

@@ -67,7 +67,7 @@ func (m *Master) replaceKeeper() {
 		m.drainEvents()
 		m.replaced = true
 		return
-	case m.cfg.Tell != nil: // the program above takes it for the end
+	case m.cfg.WorkerEvents != nil: // the program above takes it for the end
 		m.log.Error("The keeper has died, and with it the way to the program that has started this: stopping", "event", "cluster.shutdown", "workers", len(m.workers))
 		m.step(fleet.Stop{})
 		return

@@ -133,9 +133,9 @@ type Config struct {
 	// nobody is refused between two masters.
 	Admin     func(net.Listener, Control) (stop func())
 	AdminAddr string
-	// Tell hears what Node workers say, a line of JSON each, from any goroutine; it
-	// may block where wait says so: the worker waits then. May be nil.
-	Tell func(line []byte, wait bool)
+	// WorkerEvents records a message of a Node worker, a line of JSON, from any
+	// goroutine; it may block if wait is set: the worker waits then. May be nil.
+	WorkerEvents func(line []byte, wait bool)
 	// Finish is called at the end of everything, when all has been logged; may be nil.
 	Finish func()
 	// Calm is called when a generation serves and little is to do; may be nil.
@@ -205,8 +205,8 @@ type worker struct {
 	ports       int                           // of its own choice that it has got: the next one is the next index
 	last        *tail.Tail                    // of its stderr
 	copied      <-chan struct{}               // closed when its output has ended
-	tell        func(nodeipc.Message, []byte) // of what it says; nil: nobody hears it
-	telling     atomic.Bool                   // tell waits for who hears it
+	publish     func(nodeipc.Message, []byte) // of its messages; nil: they are not recorded
+	publishing  atomic.Bool                   // publish waits for the reader of worker events
 	began       time.Time
 	dead        bool           // its process is; the rest of it may not be
 	refused     int            // queries
@@ -735,8 +735,8 @@ func (m *Master) listening(w *worker, l nodeipc.Listening) {
 	}
 	m.listeners.Listening(listeners.Worker(w.id), endpointSaid(l, m.gens[w.gen].launch.dir))
 	m.resteer()
-	if w.tell != nil {
-		w.tell(l, nil)
+	if w.publish != nil {
+		w.publish(l, nil)
 	}
 }
 

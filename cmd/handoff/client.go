@@ -31,8 +31,7 @@ func find(args []string) (*admin.Client, error) {
 func await(client *admin.Client, timeout time.Duration, ok func(api.Status) bool) (s api.Status, err error) {
 	began, heard := time.Now(), time.Now()
 	for {
-		s = api.Status{}
-		err := client.Get("/v1/status", &s)
+		s, err = client.Status()
 		if err == nil {
 			if heard = time.Now(); ok(s) {
 				return s, nil

@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
+
+	"handoff/internal/api"
 )
 
 func configCommand() *cobra.Command {
@@ -25,7 +27,7 @@ Of the workers' environment the names are shown, not the values.`,
 				return err
 			}
 			var all map[string]any
-			if err := client.Get("/v1/config", &all); err != nil {
+			if err := client.Get(api.ConfigPath, &all); err != nil {
 				return err
 			}
 			if asJSON {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"handoff/internal/api"
 )
 
 func eventsCommand() *cobra.Command {
@@ -23,7 +25,7 @@ They are the lines of its log; the names are stable.`,
   handoff events web --follow --json | jq -r 'select(.event=="worker.crashed") | .msg'`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return follows(args, "/v1/events", last, follow, func(line []byte) {
+			return follows(args, api.EventsPath, last, follow, func(line []byte) {
 				if asJSON {
 					os.Stdout.Write(append(line, '\n'))
 					return

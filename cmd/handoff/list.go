@@ -28,7 +28,7 @@ func listCommand() *cobra.Command {
 			for _, name := range admin.Names() {
 				client, err := admin.Find(name)
 				var s api.Status
-				if err == nil && client.Get("/v1/status", &s) == nil {
+				if err == nil && client.Get(api.StatusPath, &s) == nil {
 					list = append(list, s)
 				}
 			}

@@ -31,17 +31,17 @@ func (a *after) live(f *deploy.Folder, version, how string) error {
 	before := f.Head
 	client := runs(f.Path)
 	var was api.Status
-	if client != nil && client.Get("/v1/status", &was) != nil {
+	if client != nil && client.Get(api.StatusPath, &was) != nil {
 		client = nil
 	}
 	if err := f.Switch(version, who(), how); err != nil {
 		return err
 	}
-	if client == nil || !a.wait || was.State == "stopping" {
+	if client == nil || !a.wait || was.State == api.StateStopping {
 		return a.say(f, version, 0, client)
 	}
 	r, err := a.served(client, was)
-	if err == nil && r.Outcome == "served" {
+	if err == nil && r.Outcome == api.OutcomeServed {
 		return a.say(f, version, r.Seconds, client)
 	}
 	why := "not done in time"
@@ -80,13 +80,12 @@ func (a *after) served(client *admin.Client, was api.Status) (r api.ReloadStatus
 		if s.Reload == nil || !s.Reload.Began.After(before) {
 			if !told && time.Since(began) > seenWithin {
 				told = true
-				var asked struct{ Generation int }
-				client.Post("/v1/reload", &asked)
+				client.Reload()
 			}
 			return false
 		}
 		r = *s.Reload
-		return r.Outcome != "running"
+		return r.Outcome != api.OutcomeRunning
 	})
 	return r, err
 }
@@ -115,8 +114,8 @@ func runs(folder string) *admin.Client {
 	}
 	for _, name := range admin.Names() {
 		client, err := admin.Find(name)
-		var c struct{ File string }
-		if err != nil || client.Get("/v1/config", &c) != nil || c.File == "" {
+		var c api.Config
+		if err != nil || client.Get(api.ConfigPath, &c) != nil || c.File == "" {
 			continue
 		}
 		at, err := filepath.EvalSymlinks(filepath.Dir(c.File))

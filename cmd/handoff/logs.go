@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"handoff/internal/api"
 	"handoff/internal/capture"
 )
 
@@ -37,7 +38,7 @@ It needs handoff run --capture prefix, json or files (or --log-prefix); without,
 					fmt.Printf("%s.%d | %s\n", l.Name, l.Slot, l.Line)
 				}
 			}
-			return follows(args, "/v1/logs", n, follow, func(line []byte) {
+			return follows(args, api.LogsPath, n, follow, func(line []byte) {
 				var l capture.Line
 				if json.Unmarshal(line, &l) != nil || slot >= 0 && l.Slot != slot {
 					return

@@ -126,63 +126,24 @@ func configurationPage() (string, error) {
 	return b.String(), nil
 }
 
-// about says what a route of the control API does.
-var about = map[string]string{
-	"GET /v1/status":                    "what runs, see below",
-	"GET /v1/config":                    "what is in effect, by keys; of the environment the names",
-	"GET /v1/events":                    "`?last=N&follow=1`: JSON lines, the last N events (100), and those that come",
-	"GET /v1/logs":                      "`?last=N&follow=1`: JSON lines of what workers write, where `--capture` has it",
-	"GET /v1/told":                      "`?after=N&of=MASTER`: events and messages of workers, numbered lines, for the Node SDK",
-	"POST /v1/told/status":              "puts the status among them, as the event `cluster.status`",
-	"POST /v1/reload":                   "begins a reload: `{\"generation\": N}`; what becomes of it is `reload` in the status",
-	"POST /v1/upgrade":                  "replaces handoff itself: `{\"upgraded\": true}` when it is done",
-	"POST /v1/scale":                    "`?workers=N`, or `?by=+1`: `{\"workers\": N}`",
-	"POST /v1/stop":                     "`?now=1` without drain: `{\"stopping\": true}`",
-	"POST /v1/slots/{slot}/restart":     "replaces the worker of a slot: `{\"worker\": N}` is the one that goes",
-	"POST /v1/balance":                  "`?to=even` or `sticky`",
-	"POST /v1/freeze":                   "workers that end are not replaced any more, for the Node SDK",
-	"POST /v1/workers/{worker}/message": "sends a Node worker a message, the JSON of the body",
-	"POST /v1/workers/{worker}/signal":  "`?name=SIGTERM`: sends a worker a signal",
-}
-
 func apiPage() (string, error) {
 	var b strings.Builder
 	b.WriteString("# Control API\n\n" + written + "HTTP on a unix socket NAME.sock, in /run/handoff for root, else in XDG_RUNTIME_DIR/handoff, or /tmp/handoff-UID. HANDOFF_RUNTIME_DIR names another folder, and so does systemd's RUNTIME_DIRECTORY: /run/handoff/web/web.sock in a unit of `handoff systemd`. The socket is 0600, and handoff answers only\nits own user and root (SO_PEERCRED). Answers are JSON; fields are added, never changed.\n\n" +
-		"```sh norun\ncurl --unix-socket /run/handoff/web.sock http://handoff/v1/status\n```\n\nWhat cannot be done is 409, what is asked wrongly 400, a master that is about to end 503, each with `{\"error\": \"…\"}`.\n\n| request | |\n|---|---|\n")
-	file, err := parser.ParseFile(token.NewFileSet(), "internal/admin/server.go", nil, 0)
-	if err != nil {
-		return "", err
+		"```sh norun\ncurl --unix-socket /run/handoff/web.sock http://handoff/v1/status\n```\n\n| request | |\n|---|---|\n")
+	for _, r := range api.Routes() {
+		text := r.Text
+		if r.Former != "" {
+			text += "; `" + r.Former + "` is its former name, and still works"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s |\n", r.Pattern, text)
 	}
-	seen := 0
-	ast.Inspect(file, func(n ast.Node) bool {
-		call, ok := n.(*ast.CallExpr)
-		if !ok || len(call.Args) == 0 {
-			return true
-		}
-		lit, ok := call.Args[0].(*ast.BasicLit)
-		if !ok || lit.Kind != token.STRING {
-			return true
-		}
-		if route := strings.Trim(lit.Value, `"`); strings.HasPrefix(route, "GET /v1") || strings.HasPrefix(route, "POST /v1") {
-			if about[route] == "" {
-				err = fmt.Errorf("reference.go says nothing about %s", route)
-			}
-			seen++
-			fmt.Fprintf(&b, "| `%s` | %s |\n", route, about[route])
-		}
-		return true
-	})
-	if err == nil && seen != len(about) {
-		err = fmt.Errorf("reference.go knows %d routes, internal/admin/server.go %d", len(about), seen)
-	}
-	if err != nil {
-		return "", err
+	b.WriteString("\n## Errors\n\nAn answer that is not 200 is `{\"error\": \"…\", \"code\": \"…\"}`. Decide by the code: codes are stable, texts are not.\n\n| code | HTTP | meaning |\n|---|---|---|\n")
+	for _, c := range api.Codes() {
+		fmt.Fprintf(&b, "| `%s` | %d | %s |\n", c.Code, c.Status, cell(c.Text))
 	}
 	b.WriteString("\n## The status\n")
-	if err := structs(&b, "internal/api/status.go", "Status", "ReloadStatus", "AddressStatus", "WorkerStatus"); err != nil {
-		return "", err
-	}
-	return b.String(), nil
+	err := structs(&b, "internal/api/status.go", "Status", "ReloadStatus", "AddressStatus", "WorkerStatus")
+	return b.String(), err
 }
 
 // structs writes the fields of structs that have JSON tags.

@@ -29,25 +29,25 @@ A reload during a reload is no error: the newest wins, and both commands wait fo
 			if err != nil {
 				return err
 			}
-			var asked struct{ Generation int }
-			if err := client.Post("/v1/reload", &asked); err != nil {
+			generation, err := client.Reload()
+			if err != nil {
 				return failed{err}
 			}
 			if noWait {
 				if asJSON {
-					return printJSON(map[string]any{"schema": 1, "name": client.Name, "generation": asked.Generation, "outcome": "running"})
+					return printJSON(map[string]any{"schema": 1, "name": client.Name, "generation": generation, "outcome": api.OutcomeRunning})
 				}
-				fmt.Printf("%s: generation %d starts\n", client.Name, asked.Generation)
+				fmt.Printf("%s: generation %d starts\n", client.Name, generation)
 				return nil
 			}
 			told := 0
 			var r *api.ReloadStatus
 			s, err := await(client, timeout, func(s api.Status) bool {
-				if r = s.Reload; !asJSON && told != s.Wanted && s.Wanted >= asked.Generation {
+				if r = s.Reload; !asJSON && told != s.Wanted && s.Wanted >= generation {
 					told = s.Wanted
 					fmt.Printf("%s: generation %d → %d, %d slots\n", client.Name, s.Generation, s.Wanted, s.Slots)
 				}
-				return r != nil && r.Generation >= asked.Generation && r.Outcome != "running"
+				return r != nil && r.Generation >= generation && r.Outcome != api.OutcomeRunning
 			})
 			if err != nil {
 				return err
@@ -55,7 +55,7 @@ A reload during a reload is no error: the newest wins, and both commands wait fo
 			if asJSON {
 				printJSON(map[string]any{"schema": 1, "name": client.Name, "generation": r.Generation, "outcome": r.Outcome, "reason": r.Reason, "stderr": r.Stderr, "seconds": r.Seconds, "serving": s.Generation})
 			}
-			if r.Outcome == "served" {
+			if r.Outcome == api.OutcomeServed {
 				if !asJSON {
 					fmt.Printf("%s: generation %d serves, after %v\n", client.Name, r.Generation, seconds(r.Seconds))
 				}

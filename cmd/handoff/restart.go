@@ -29,20 +29,20 @@ func restartCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var old struct{ Worker int }
-			if err := client.Post(fmt.Sprintf("/v1/slots/%d/restart", slot), &old); err != nil {
+			old, err := client.Restart(slot)
+			if err != nil {
 				return failed{err}
 			}
 			pid := 0
 			if !noWait {
 				s, err := await(client, timeout, func(s api.Status) bool {
 					for _, w := range s.Workers {
-						if w.Slot == slot && w.Worker > old.Worker && w.Steered {
+						if w.Slot == slot && w.Worker > old && w.Steered {
 							pid = w.PID
 							return true
 						}
 					}
-					return slot >= s.Slots || s.State == "stopping"
+					return slot >= s.Slots || s.State == api.StateStopping
 				})
 				if err != nil {
 					return err

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,29 +48,25 @@ Exit code: 0 done; 1 refused; 3 handoff is not running.`,
 			if err != nil {
 				return err
 			}
-			query := "workers="
-			if args[0][0] == '+' || args[0][0] == '-' {
-				query = "by="
-			}
-			var done struct{ Workers int }
-			if err := client.Post("/v1/scale?"+query+url.QueryEscape(args[0]), &done); err != nil {
+			workers, err := client.Scale(args[0])
+			if err != nil {
 				return failed{err}
 			}
 			if !noWait {
 				s, err := await(client, timeout, func(s api.Status) bool {
-					return s.Slots != done.Workers || s.Ready >= s.Slots || s.State == "stopping"
+					return s.Slots != workers || s.Ready >= s.Slots || s.State == api.StateStopping
 				})
 				if err != nil {
 					return err
 				}
-				if s.State == "stopping" || s.Slots != done.Workers {
+				if s.State == api.StateStopping || s.Slots != workers {
 					return failed{fmt.Errorf("%s: overtaken: it is %s, with %d workers", client.Name, s.State, s.Slots)}
 				}
 			}
 			if asJSON {
-				return printJSON(map[string]any{"schema": 1, "name": client.Name, "workers": done.Workers})
+				return printJSON(map[string]any{"schema": 1, "name": client.Name, "workers": workers})
 			}
-			fmt.Printf("%s: %d workers\n", client.Name, done.Workers)
+			fmt.Printf("%s: %d workers\n", client.Name, workers)
 			return nil
 		},
 	}

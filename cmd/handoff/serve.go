@@ -178,16 +178,16 @@ func (s *serving) listeners(conf *master.Config) error {
 		heard = append(heard, apart(rackmanLines(os.Stdout, os.Stderr, s.from.pid, term.IsTerminal(int(os.Stdout.Fd())))))
 	}
 	if s.cfg.Embedded {
-		told := &logging.Told{}
-		s.log.Told = told
-		conf.Tell = func(line []byte, wait bool) {
+		queue := &logging.WorkerEvents{}
+		s.log.WorkerEvents = queue
+		conf.WorkerEvents = func(line []byte, wait bool) {
 			if wait {
-				told.Say(line)
+				queue.WriteWait(line)
 				return
 			}
-			told.Write(line)
+			queue.Write(line)
 		}
-		heard = append(heard, func(line []byte) { told.Write(line) })
+		heard = append(heard, func(line []byte) { queue.Write(line) })
 	}
 	s.log.Events.Heard = func(line []byte) {
 		for _, f := range heard {
@@ -227,7 +227,7 @@ func (s *serving) control(c master.Control) (stop func(follows bool)) {
 		s.log.Warn(err.Error()+"; `handoff status` will not find this one. Set HANDOFF_RUNTIME_DIR to a folder of this user", "event", "control.missing")
 		return func(bool) { s.files.end() }
 	}
-	end := admin.Serve(l, c, admin.About{Events: s.log.Events, Output: s.log.Output, Told: s.log.Told, Config: s.effective.get, Log: s.log.Logger})
+	end := admin.Serve(l, c, admin.About{Events: s.log.Events, Output: s.log.Output, WorkerEvents: s.log.WorkerEvents, Config: s.effective.get, Log: s.log.Logger})
 	return func(follows bool) {
 		s.files.end()
 		end(follows)

@@ -36,11 +36,11 @@ Exit code: 0 it serves every slot; 1 it does not; 3 it is not running.`,
 			if err != nil {
 				return err
 			}
-			var s api.Status
 			if watch {
 				return watchStatus(client, asJSON)
 			}
-			if err := client.Get("/v1/status", &s); err != nil {
+			s, err := client.Status()
+			if err != nil {
 				return err
 			}
 			if asJSON {
@@ -67,8 +67,7 @@ func watchStatus(client *admin.Client, asJSON bool) error {
 	defer tick.Stop()
 	tty := term.IsTerminal(int(os.Stdout.Fd()))
 	for {
-		var s api.Status
-		err := client.Get("/v1/status", &s)
+		s, err := client.Status()
 		var b bytes.Buffer
 		switch {
 		case err != nil:

@@ -6,8 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
-
-	"handoff/internal/api"
 )
 
 func stopCommand() *cobra.Command {
@@ -26,8 +24,8 @@ Exit code: 0 stopped; 1 not within --timeout; 3 handoff is not running.`,
 				return err
 			}
 			// The keeper is the service: when it is gone, it has stopped.
-			var before api.Status
-			if err := client.Get("/v1/status", &before); err != nil {
+			before, err := client.Status()
+			if err != nil {
 				return err
 			}
 			pidfd, err := unix.PidfdOpen(before.PID, 0)
@@ -35,12 +33,7 @@ Exit code: 0 stopped; 1 not within --timeout; 3 handoff is not running.`,
 				return failed{fmt.Errorf("cannot wait for process %d: %w", before.PID, err)}
 			}
 			defer unix.Close(pidfd)
-			path := "/v1/stop"
-			if now {
-				path += "?now=1"
-			}
-			var done struct{ Stopping bool }
-			if err := client.Post(path, &done); err != nil {
+			if err := client.Stop(now); err != nil {
 				return failed{err}
 			}
 			what := "stops"

@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"handoff/internal/api"
 	"handoff/internal/top"
 )
 
@@ -27,8 +26,7 @@ what workers write, S stop everything (asks), q quit.`,
 			if err != nil {
 				return err
 			}
-			var s api.Status
-			if err := client.Get("/v1/status", &s); err != nil {
+			if _, err := client.Status(); err != nil {
 				return err
 			}
 			if !term.IsTerminal(int(os.Stdout.Fd())) {

@@ -24,8 +24,7 @@ USR2 does the same by itself when the binary has changed, and reloads the worker
 			if err != nil {
 				return err
 			}
-			var done struct{ Upgraded bool }
-			if err := client.Post("/v1/upgrade", &done); err != nil {
+			if err := client.Upgrade(); err != nil {
 				return failed{err}
 			}
 			if asJSON {

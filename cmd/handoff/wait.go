@@ -32,7 +32,7 @@ Exit code: 0 it serves; 1 not within --timeout.`,
 				client, err := find(args)
 				if err == nil {
 					var s api.Status
-					if err = client.Get("/v1/status", &s); err == nil && s.Ready >= s.Slots && s.Generation > 0 && s.State != "stopping" {
+					if s, err = client.Status(); err == nil && s.Serves() {
 						if asJSON {
 							return printJSON(s)
 						}

@@ -9,10 +9,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
+
+	"handoff/internal/api"
 )
 
 // Errors of a client, which have exit codes of their own.
@@ -33,7 +36,7 @@ type Client struct {
 func Find(name string) (*Client, error) {
 	if name == "" {
 		names := Names()
-		for patience := time.Now().Add(betweenMasters); len(names) == 0 && len(sockets("*")) > 0 && time.Now().Before(patience); {
+		for late := time.Now().Add(betweenMasters); len(names) == 0 && len(sockets("*")) > 0 && time.Now().Before(late); {
 			time.Sleep(20 * time.Millisecond)
 			names = Names()
 		}
@@ -57,7 +60,7 @@ func Find(name string) (*Client, error) {
 			break
 		}
 	}
-	return &Client{Name: name, http: &http.Client{Timeout: askPatience, Transport: &http.Transport{
+	return &Client{Name: name, http: &http.Client{Timeout: requestTimeout, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", path)
@@ -73,6 +76,49 @@ func (c *Client) Get(path string, v any) error { return c.ask(http.MethodGet, pa
 // Post is Get for what changes something.
 func (c *Client) Post(path string, v any) error { return c.ask(http.MethodPost, path, v) }
 
+// Status asks for the state of the service.
+func (c *Client) Status() (s api.Status, err error) {
+	err = c.Get(api.StatusPath, &s)
+	return s, err
+}
+
+// Reload begins one, and returns the generation that it starts.
+func (c *Client) Reload() (generation int, err error) {
+	var done api.Reloading
+	err = c.Post(api.ReloadPath, &done)
+	return done.Generation, err
+}
+
+// Upgrade replaces handoff by the binary that is on disk, and returns when that is done.
+func (c *Client) Upgrade() error { return c.Post(api.UpgradePath, &api.Upgraded{}) }
+
+// Scale sets the number of workers ("8"), or changes it ("+1", "-1"), and returns it.
+func (c *Client) Scale(to string) (workers int, err error) {
+	query := "?workers="
+	if to != "" && (to[0] == '+' || to[0] == '-') {
+		query = "?by="
+	}
+	var done api.Scaled
+	err = c.Post(api.ScalePath+query+url.QueryEscape(to), &done)
+	return done.Workers, err
+}
+
+// Stop begins to stop the service: with drain, or now.
+func (c *Client) Stop(now bool) error {
+	path := api.StopPath
+	if now {
+		path += "?now=1"
+	}
+	return c.Post(path, &api.Stopping{})
+}
+
+// Restart replaces the worker of a slot, and returns the number of the old one.
+func (c *Client) Restart(slot int) (worker int, err error) {
+	var done api.Restarting
+	err = c.Post(api.RestartPath(slot), &done)
+	return done.Worker, err
+}
+
 // Stream calls f for each line of an answer, until its end. That a master ends in
 // the middle is no error.
 func (c *Client) Stream(path string, f func(line []byte)) error {
@@ -83,12 +129,12 @@ func (c *Client) Stream(path string, f func(line []byte)) error {
 		return err
 	})
 	if err != nil {
-		return c.wrong(err)
+		return c.unanswered(err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		body, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-		return c.problem(resp.Status, body)
+		return c.refused(resp.Status, body)
 	}
 	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(nil, 1<<20)
@@ -102,15 +148,15 @@ func (c *Client) Stream(path string, f func(line []byte)) error {
 // masters, for a moment.
 func (c *Client) between(f func() error) error {
 	err := f()
-	for patience := time.Now().Add(betweenMasters); errors.Is(err, syscall.ECONNREFUSED) && time.Now().Before(patience); {
+	for late := time.Now().Add(betweenMasters); errors.Is(err, syscall.ECONNREFUSED) && time.Now().Before(late); {
 		time.Sleep(20 * time.Millisecond)
 		err = f()
 	}
 	return err
 }
 
-// wrong puts what was no answer in words.
-func (c *Client) wrong(err error) error {
+// unanswered is the error of a request without an answer.
+func (c *Client) unanswered(err error) error {
 	var op *net.OpError
 	switch {
 	case errors.As(err, &op) && op.Op == "dial":
@@ -121,13 +167,13 @@ func (c *Client) wrong(err error) error {
 	return fmt.Errorf("cannot ask %s: %w", c.Name, err)
 }
 
-// problem puts a refusal in words.
-func (c *Client) problem(status string, body []byte) error {
-	var p Problem
-	if json.Unmarshal(body, &p) != nil || p.Error == "" {
-		p.Error = status
+// refused is the error of an answer that is not 200: an [api.Error].
+func (c *Client) refused(status string, body []byte) error {
+	var e api.Error
+	if json.Unmarshal(body, &e) != nil || e.Message == "" {
+		e.Message = status
 	}
-	return fmt.Errorf("%s says: %s", c.Name, p.Error)
+	return fmt.Errorf("%s says: %w", c.Name, e)
 }
 
 func (c *Client) ask(method, path string, v any) error {
@@ -140,7 +186,7 @@ func (c *Client) ask(method, path string, v any) error {
 		resp, err = c.http.Do(req)
 		return err
 	}); err != nil {
-		return c.wrong(err)
+		return c.unanswered(err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
@@ -151,7 +197,7 @@ func (c *Client) ask(method, path string, v any) error {
 		return fmt.Errorf("cannot ask %s: %w", c.Name, ErrEnded) // this master; the next one may answer
 	}
 	if resp.StatusCode != http.StatusOK {
-		return c.problem(resp.Status, body)
+		return c.refused(resp.Status, body)
 	}
 	return json.Unmarshal(body, v)
 }

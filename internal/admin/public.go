@@ -14,7 +14,6 @@ import (
 
 	"handoff/internal/api"
 	"handoff/internal/metrics"
-	"handoff/master"
 )
 
 // Public is what a balancer, an orchestrator and Prometheus ask, over TCP: read
@@ -60,75 +59,76 @@ func CheckAddr(addr string, token bool) error {
 	return fmt.Errorf("%q is open to others: give --admin-token-file FILE as well, or a loopback address like 127.0.0.1:%s", addr, port)
 }
 
+// Meter is what Public asks. Metrics may be called from any goroutine.
+type Meter interface {
+	Metrics(ctx context.Context) (api.Metrics, error)
+}
+
 // Serve answers on l until stop is called, which closes it.
-func (p Public) Serve(l net.Listener, c master.Control, log *slog.Logger) (stop func()) {
+func (p Public) Serve(l net.Listener, m Meter, log *slog.Logger) (stop func()) {
 	mux := http.NewServeMux()
-	handle := func(pattern string, f func(rw http.ResponseWriter, s api.Metrics)) {
+	for pattern, f := range map[string]func(http.ResponseWriter, api.Metrics){"/livez": livez, "/readyz": readyz, "/metrics": writeMetrics} {
 		mux.HandleFunc("GET "+pattern, func(rw http.ResponseWriter, r *http.Request) {
-			if p.Token != "" && subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), []byte("Bearer "+p.Token)) != 1 {
+			if !p.allows(r) {
 				rw.Header().Set("WWW-Authenticate", "Bearer")
 				http.Error(rw, "a bearer token is needed", http.StatusUnauthorized)
 				return
 			}
-			ctx, cancel := context.WithTimeout(r.Context(), alivePatience)
+			ctx, cancel := context.WithTimeout(r.Context(), loopTimeout)
 			defer cancel()
-			s, err := c.Metrics(ctx)
+			metrics, err := m.Metrics(ctx)
 			if err != nil {
 				http.Error(rw, "handoff does not answer: "+err.Error(), http.StatusServiceUnavailable)
 				return
 			}
-			f(rw, s)
+			f(rw, metrics)
 		})
 	}
-	handle("/livez", func(rw http.ResponseWriter, _ api.Metrics) { fmt.Fprintln(rw, "ok") })
-	handle("/readyz", func(rw http.ResponseWriter, m api.Metrics) {
-		s := m.Status
-		if s.Ready >= s.Slots && s.Generation > 0 && s.State != "stopping" {
-			fmt.Fprintf(rw, "ok: %d of %d slots ready\n", s.Ready, s.Slots)
-			return
-		}
-		rw.WriteHeader(http.StatusServiceUnavailable)
-		fmt.Fprintf(rw, "%s: %d of %d slots ready\n", s.State, s.Ready, s.Slots)
-		served := map[int]bool{}
-		for _, w := range s.Workers {
-			served[w.Slot] = served[w.Slot] || w.Steered && w.Phase == "serving"
-		}
-		for slot := range s.Slots {
-			if !served[slot] {
-				fmt.Fprintf(rw, "slot %d is not served\n", slot)
-			}
-		}
-		if s.LastError != "" {
-			fmt.Fprintln(rw, "last error:", s.LastError)
-		}
-	})
-	handle("/metrics", func(rw http.ResponseWriter, m api.Metrics) {
-		usage(m.Status.Workers)
-		fds, _ := os.ReadDir("/proc/self/fd")
-		var b bytes.Buffer
-		metrics.Write(&b, m, len(fds))
-		rw.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		rw.Write(b.Bytes())
-	})
 	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
 		http.Error(rw, "there is /livez, /readyz and /metrics, to GET", http.StatusNotFound)
 	})
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
-	done := make(chan struct{})
-	go func() { // ends with l
-		defer close(done)
-		srv.Serve(l)
-	}()
-	return func() {
-		ctx, cancel := context.WithTimeout(context.Background(), lastAnswers)
-		defer cancel()
-		if srv.Shutdown(ctx) != nil {
-			srv.Close()
+	return serve(srv, l)
+}
+
+// allows tells whether a request has the token, if one is wanted.
+func (p Public) allows(r *http.Request) bool {
+	return p.Token == "" || subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), []byte("Bearer "+p.Token)) == 1
+}
+
+// loopTimeout is how long the loop may take before it counts as hung.
+const loopTimeout = 5 * time.Second
+
+func livez(rw http.ResponseWriter, _ api.Metrics) { fmt.Fprintln(rw, "ok") }
+
+func readyz(rw http.ResponseWriter, m api.Metrics) {
+	s := m.Status
+	if s.Serves() {
+		fmt.Fprintf(rw, "ok: %d of %d slots ready\n", s.Ready, s.Slots)
+		return
+	}
+	rw.WriteHeader(http.StatusServiceUnavailable)
+	fmt.Fprintf(rw, "%s: %d of %d slots ready\n", s.State, s.Ready, s.Slots)
+	served := map[int]bool{}
+	for _, w := range s.Workers {
+		served[w.Slot] = served[w.Slot] || w.Steered && w.Phase == api.PhaseServing
+	}
+	for slot := range s.Slots {
+		if !served[slot] {
+			fmt.Fprintf(rw, "slot %d is not served\n", slot)
 		}
-		<-done
+	}
+	if s.LastError != "" {
+		fmt.Fprintln(rw, "last error:", s.LastError)
 	}
 }
 
-// alivePatience is how long the loop may take before it counts as hung.
-const alivePatience = 5 * time.Second
+func writeMetrics(rw http.ResponseWriter, m api.Metrics) {
+	usage(m.Status.Workers)
+	fds, _ := os.ReadDir("/proc/self/fd")
+	var b bytes.Buffer
+	metrics.Write(&b, m, len(fds))
+	rw.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	rw.Write(b.Bytes())
+}

@@ -90,3 +90,20 @@ func TestCounters(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 }
+
+func TestCodes(t *testing.T) {
+	seen := map[Code]bool{}
+	for _, info := range Codes() {
+		if seen[info.Code] || info.Text == "" || info.Code.Status() != info.Status {
+			t.Errorf("%+v", info)
+		}
+		seen[info.Code] = true
+	}
+	if got := Code("of a later version").Status(); got != 409 {
+		t.Errorf("%d", got)
+	}
+	b, _ := json.Marshal(Errorf(CodeNoChannel, "worker %d has no channel", 3))
+	if want := `{"error":"worker 3 has no channel","code":"no_channel"}`; string(b) != want {
+		t.Errorf("%s, want %s", b, want)
+	}
+}

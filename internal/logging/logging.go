@@ -21,15 +21,15 @@ import (
 // safe for concurrent use.
 type Log struct {
 	*slog.Logger
-	Events  *Events
-	Told    *Told   // the events, and what Node workers say; nil: nobody is told
-	Output  *Events // what workers write, where that is captured; nil: it is not
-	level   *slog.LevelVar
-	path    string
-	lines   chan []byte // never closed
-	flush   chan chan struct{}
-	lost    atomic.Int64 // lines that found lines full
-	waiting atomic.Int64 // lines that are not written yet
+	Events       *Events
+	WorkerEvents *WorkerEvents // the events, and messages of Node workers; nil: not recorded
+	Output       *Events       // what workers write, where that is captured; nil: it is not
+	level        *slog.LevelVar
+	path         string
+	lines        chan []byte // never closed
+	flush        chan chan struct{}
+	lost         atomic.Int64 // lines that found lines full
+	waiting      atomic.Int64 // lines that are not written yet
 
 	mu   sync.Mutex // guards file against a Reopen during a write
 	file *os.File

@@ -71,7 +71,7 @@ func (h *Handoff) Start(ctx context.Context) error {
 	if h.client, err = admin.Find(h.Name); err != nil {
 		return err
 	}
-	s, err := h.await(ctx, func(s api.Status) bool { return s.State == "serving" })
+	s, err := h.await(ctx, func(s api.Status) bool { return s.State == api.StateServing })
 	if err != nil {
 		if why := h.lastWords(); strings.TrimSpace(why) != "" {
 			return fmt.Errorf("the program does not come to serve: %s", why)
@@ -148,10 +148,7 @@ func kill(pid int) error {
 }
 
 // Status is what handoff says of itself.
-func (h *Handoff) Status() (s api.Status, err error) {
-	err = h.client.Get("/v1/status", &s)
-	return s, err
-}
+func (h *Handoff) Status() (api.Status, error) { return h.client.Status() }
 
 // Addr is where the program answers.
 func (h *Handoff) Addr() string { return h.addr }
@@ -236,15 +233,14 @@ func (h *Handoff) Do(ctx context.Context, d Deed) (out Outcome, err error) {
 		if err != nil {
 			return out, err
 		}
-		if s.Reload.Outcome != "served" {
+		if s.Reload.Outcome != api.OutcomeServed {
 			return out, fmt.Errorf("generation %d was given up: %s", s.Reload.Generation, s.Reload.Reason)
 		}
 		out.Stale, out.Generation = h.stale(s), s.Generation
 	case Scale:
 		out.Note, err = h.scale(ctx)
 	case Upgrade:
-		var done struct{ Upgraded bool }
-		err = h.client.Post("/v1/upgrade", &done)
+		err = h.client.Upgrade()
 	case Broken:
 		out.Note, err = h.broken(ctx)
 	case KillWorker:
@@ -258,12 +254,12 @@ func (h *Handoff) Do(ctx context.Context, d Deed) (out Outcome, err error) {
 }
 
 func (h *Handoff) reload(ctx context.Context) (api.Status, error) {
-	var asked struct{ Generation int }
-	if err := h.client.Post("/v1/reload", &asked); err != nil {
+	generation, err := h.client.Reload()
+	if err != nil {
 		return api.Status{}, err
 	}
 	return h.await(ctx, func(s api.Status) bool {
-		return s.Reload != nil && s.Reload.Generation >= asked.Generation && s.Reload.Outcome != "running"
+		return s.Reload != nil && s.Reload.Generation >= generation && s.Reload.Outcome != api.OutcomeRunning
 	})
 }
 
@@ -273,11 +269,11 @@ func (h *Handoff) scale(ctx context.Context) (note string, err error) {
 		return "", err
 	}
 	for _, by := range []string{"+1", "-1"} {
-		var done struct{ Workers int }
-		if err := h.client.Post("/v1/scale?by="+strings.Replace(by, "+", "%2B", 1), &done); err != nil {
+		workers, err := h.client.Scale(by)
+		if err != nil {
 			return "", err
 		}
-		if _, err := h.await(ctx, func(s api.Status) bool { return s.Slots == done.Workers && s.Ready >= s.Slots }); err != nil {
+		if _, err := h.await(ctx, func(s api.Status) bool { return s.Slots == workers && s.Ready >= s.Slots }); err != nil {
 			return "", err
 		}
 	}
@@ -297,7 +293,7 @@ func (h *Handoff) broken(ctx context.Context) (note string, err error) {
 	switch {
 	case err != nil:
 		return "", err
-	case s.Reload.Outcome == "served":
+	case s.Reload.Outcome == api.OutcomeServed:
 		return "", errors.New("a program that exits at once was put into service")
 	case s.Ready < s.Slots:
 		return "", fmt.Errorf("after it %d of %d slots serve", s.Ready, s.Slots)
@@ -315,7 +311,7 @@ func (h *Handoff) killMaster(ctx context.Context) error {
 	}
 	_, err := h.await(ctx, func(s api.Status) bool {
 		now := h.master()
-		return now != 0 && now != old && s.State == "serving"
+		return now != 0 && now != old && s.State == api.StateServing
 	})
 	return err
 }
@@ -398,7 +394,7 @@ func (h *Handoff) killWorker(ctx context.Context) (note string, err error) {
 				return false
 			}
 		}
-		return s.State == "serving"
+		return s.State == api.StateServing
 	})
 	return "", err
 }
@@ -417,11 +413,11 @@ func (h *Handoff) Settle(ctx context.Context) error {
 	defer cancel()
 	s, err := h.await(ctx, func(s api.Status) bool {
 		for _, w := range s.Workers {
-			if w.Phase != "serving" {
+			if w.Phase != api.PhaseServing {
 				return false
 			}
 		}
-		return s.State == "serving"
+		return s.State == api.StateServing
 	})
 	h.mu.Lock()
 	h.inside = nil
@@ -429,7 +425,7 @@ func (h *Handoff) Settle(ctx context.Context) error {
 	if err != nil && h.gone() == nil {
 		old := 0
 		for _, w := range s.Workers {
-			if w.Phase != "serving" {
+			if w.Phase != api.PhaseServing {
 				old++
 			}
 		}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -34,7 +33,7 @@ func Run(client *admin.Client) error {
 	p := tea.NewProgram(m)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	for name, path := range map[string]string{"events": "/v1/events", "output": "/v1/logs"} {
+	for name, path := range map[string]string{"events": api.EventsPath, "output": api.LogsPath} {
 		go stream(ctx, client, path, func(line []byte) { p.Send(lineMsg{name, line}) }) // ends with the process
 	}
 	_, err := p.Run()
@@ -97,8 +96,7 @@ type model struct {
 func (m *model) Init() tea.Cmd { return m.ask }
 
 func (m *model) ask() tea.Msg {
-	var s api.Status
-	err := m.client.Get("/v1/status", &s)
+	s, err := m.client.Status()
 	return statusMsg{s, time.Now(), err}
 }
 
@@ -206,12 +204,11 @@ func (m *model) heard(msg lineMsg) {
 	m.events = m.events[max(0, len(m.events)-lines):]
 }
 
-// post does something to the service, and says what came of it.
-func (m *model) post(path, done string) tea.Cmd {
+// do does something to the service, and says what came of it.
+func (m *model) do(f func() error, done string) tea.Cmd {
 	m.said = "…"
 	return func() tea.Msg {
-		var answer any
-		if err := m.client.Post(path, &answer); err != nil {
+		if err := f(); err != nil {
 			return doneMsg{bad(err.Error())}
 		}
 		return doneMsg{done}
@@ -225,21 +222,21 @@ func (m *model) pressed(key string) tea.Cmd {
 	case "q", "esc", "ctrl+c":
 		return tea.Quit
 	case "r":
-		return m.post("/v1/reload", "reload asked for")
+		return m.do(func() error { _, err := m.client.Reload(); return err }, "reload asked for")
 	case "+", "=":
-		return m.post("/v1/scale?by="+url.QueryEscape("+1"), "one worker more")
+		return m.do(func() error { _, err := m.client.Scale("+1"); return err }, "one worker more")
 	case "-":
-		return m.post("/v1/scale?by=-1", "one worker fewer")
+		return m.do(func() error { _, err := m.client.Scale("-1"); return err }, "one worker fewer")
 	case "x":
 		if m.selected < len(m.s.Workers) {
 			slot := m.s.Workers[m.selected].Slot
-			return m.post(fmt.Sprintf("/v1/slots/%d/restart", slot), fmt.Sprintf("slot %d is replaced", slot))
+			return m.do(func() error { _, err := m.client.Restart(slot); return err }, fmt.Sprintf("slot %d is replaced", slot))
 		}
 	case "S":
 		m.asking, m.said = true, warn("Stop everything? y")
 	case "y":
 		if asking {
-			return m.post("/v1/stop", "it stops")
+			return m.do(func() error { return m.client.Stop(false) }, "it stops")
 		}
 	case "l":
 		m.output = !m.output
@@ -282,7 +279,7 @@ func (m *model) screen() []string {
 	switch s.State {
 	case "reloading", "starting":
 		style = warn
-	case "degraded", "stopping":
+	case api.StateDegraded, api.StateStopping:
 		style = bad
 	}
 	state := style("● " + s.State)
