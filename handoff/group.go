@@ -58,7 +58,7 @@ type Group struct {
 	addr    netip.AddrPort
 	backlog int       // in force after listen(2) with the most
 	order   []*Socket // by the kernel's index
-	seats   []*Socket // by slot, what Steer named last; nil is dark
+	seats   []*Socket // by slot, what Steer named last; nil is unserved
 	program program   // attached to the group
 	hash    bool      // no program: the kernel's hash over all sockets decides
 	balance balancer
@@ -286,7 +286,7 @@ func (g *Group) Release(s *Socket) {
 }
 
 // Steer sends new connections to the given sockets, one for each slot, nil for
-// a slot that is dark. With no socket at all nothing changes: connections wait
+// a slot that is unserved. With no socket at all nothing changes: connections wait
 // where they were going, for a worker that takes that socket.
 func (g *Group) Steer(seats []*Socket) error {
 	if !slices.ContainsFunc(seats, func(s *Socket) bool { return s != nil }) {
@@ -318,25 +318,25 @@ func (g *Group) apply() error {
 		return nil
 	}
 	indexes := make([]int, len(g.seats))
-	var lit []int
+	var served []int
 	for i, s := range g.seats {
-		indexes[i] = dark
+		indexes[i] = unserved
 		if s == nil || g.balance.away(i) {
 			continue
 		}
 		if at := slices.Index(g.order, s); at >= 0 { // else it is lost
 			indexes[i] = at
-			lit = append(lit, at)
+			served = append(served, at)
 		}
 	}
-	if len(lit) == 0 {
+	if len(served) == 0 {
 		return nil
 	}
 	if g.cfg.Balance == Sticky {
 		return g.attach(stickyProgram(indexes))
 	}
-	slices.Sort(lit)
-	return g.attach(randomProgram(lit))
+	slices.Sort(served)
+	return g.attach(randomProgram(served))
 }
 
 func (g *Group) attach(p program) error {

@@ -3,6 +3,7 @@ package handoff
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -13,41 +14,31 @@ import (
 // kernel's own hash.
 var ErrNoSteering = errors.New("the kernel refuses SO_ATTACH_REUSEPORT_CBPF")
 
-// Classic BPF opcodes that the programs use, by their names in linux/filter.h.
+// The instructions that the programs use. (golang.org/x/net/bpf has them as types, and
+// 65 kB of text with them: the test holds these against it.)
 const (
-	ldWAbs   = 0x20
-	ldBAbs   = 0x30
-	ldMem    = 0x60
-	st       = 0x02
-	ja       = 0x05
-	jeqK     = 0x15
-	retK     = 0x06
-	retA     = 0x16
-	addK     = 0x04
-	mulK     = 0x24
-	modK     = 0x94
-	rshK     = 0x74
-	xorX     = 0xac
-	tax      = 0x07
+	ldWAbs = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
+	ldBAbs = unix.BPF_LD | unix.BPF_B | unix.BPF_ABS
+	ldMem  = unix.BPF_LD | unix.BPF_MEM
+	st     = unix.BPF_ST
+	ja     = unix.BPF_JMP | unix.BPF_JA
+	jeqK   = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
+	retK   = unix.BPF_RET | unix.BPF_K
+	retA   = unix.BPF_RET | unix.BPF_A
+	addK   = unix.BPF_ALU | unix.BPF_ADD | unix.BPF_K
+	mulK   = unix.BPF_ALU | unix.BPF_MUL | unix.BPF_K
+	modK   = unix.BPF_ALU | unix.BPF_MOD | unix.BPF_K
+	rshK   = unix.BPF_ALU | unix.BPF_RSH | unix.BPF_K
+	xorX   = unix.BPF_ALU | unix.BPF_XOR | unix.BPF_X
+	tax    = unix.BPF_MISC | unix.BPF_TAX
+
 	adRandom = 0xfffff038 // SKF_AD_OFF + SKF_AD_RANDOM
 	netOff   = 0xfff00000 // SKF_NET_OFF: the packet from its IP header on
-
-	maxInsns = 4096 // BPF_MAXINSNS
 )
 
 type program []unix.SockFilter
 
-func (p program) equal(q program) bool {
-	if len(p) != len(q) {
-		return false
-	}
-	for i := range p {
-		if p[i] != q[i] {
-			return false
-		}
-	}
-	return true
-}
+func (p program) equal(q program) bool { return slices.Equal(p, q) }
 
 // randomProgram spreads new connections at random over the given indexes of the
 // group. Indexes are written out: never "mod N" over the group, and never an
@@ -85,19 +76,19 @@ func consecutive(indexes []int) bool {
 	return true
 }
 
-// dark marks a seat of a sticky program that nobody serves: its clients, and
+// unserved marks a target of a sticky program that is nobody: its clients, and
 // only they, go to a second choice among the others.
-const dark = -1
+const unserved = -1
 
-// stickyProgram sends a client address to the same seat always: IPv4 by the
-// whole address, IPv6 by its /64. seats[i] is the group index that serves seat
-// i, or dark. The choice among seats is consistent: one seat more moves about
-// 1/n of the clients. At least one seat must not be dark.
-func stickyProgram(seats []int) program {
-	var lit []int
-	for _, index := range seats {
-		if index != dark {
-			lit = append(lit, index)
+// stickyProgram sends a client address to the same target always: IPv4 by the
+// whole address, IPv6 by its /64. targets[i] is the group index that serves target
+// i, or unserved. The choice among targets is consistent: one more moves about
+// 1/n of the clients. At least one target must be served.
+func stickyProgram(targets []int) program {
+	var served []int
+	for _, index := range targets {
+		if index != unserved {
+			served = append(served, index)
 		}
 	}
 	p := program{
@@ -127,23 +118,23 @@ func stickyProgram(seats []int) program {
 	}
 	var toSecond []int // places of the jumps to the second choice
 	leave := func(index int) {
-		if index != dark {
+		if index != unserved {
 			p = append(p, unix.SockFilter{Code: retK, K: uint32(index)})
 			return
 		}
 		toSecond = append(toSecond, len(p))
 		p = append(p, unix.SockFilter{Code: ja})
 	}
-	for i := len(seats) - 1; i > 0; i-- {
-		// Seat i wins one key in i+1: what a set of i seats had already
+	for i := len(targets) - 1; i > 0; i-- {
+		// Target i wins one key in i+1: what a set of i targets had already
 		// decided stays as it was.
-		p = append(p, remix(seatKey(i))...)
+		p = append(p, remix(targetKey(i))...)
 		p = append(p,
 			unix.SockFilter{Code: modK, K: uint32(i + 1)},
 			unix.SockFilter{Code: jeqK, Jf: 1, K: 0})
-		leave(seats[i])
+		leave(targets[i])
 	}
-	leave(seats[0])
+	leave(targets[0])
 	if len(toSecond) == 0 {
 		return p
 	}
@@ -151,8 +142,8 @@ func stickyProgram(seats []int) program {
 		p[at].K = uint32(len(p) - at - 1)
 	}
 	p = append(p, remix(0x9e3779b1)...)
-	p = append(p, unix.SockFilter{Code: modK, K: uint32(len(lit))})
-	return append(p, choose(lit)...)
+	p = append(p, unix.SockFilter{Code: modK, K: uint32(len(served))})
+	return append(p, choose(served)...)
 }
 
 // remix hashes the stored key with a constant of its own.
@@ -168,9 +159,9 @@ func remix(key uint32) program {
 	}
 }
 
-// seatKey is odd and fixed for all time: two masters, old and new, must agree
+// targetKey is odd and fixed for all time: two masters, old and new, must agree
 // where a client goes.
-func seatKey(i int) uint32 {
+func targetKey(i int) uint32 {
 	x := uint64(i) * 0x9e3779b97f4a7c15
 	x ^= x >> 30
 	x *= 0xbf58476d1ce4e5b9
@@ -181,8 +172,8 @@ func seatKey(i int) uint32 {
 // attach makes p the program of fd's whole group, at once and atomically: each
 // SYN sees the old program or the new one.
 func attach(fd int, p program) error {
-	if len(p) > maxInsns {
-		return fmt.Errorf("cannot steer: program of %d instructions, %d are allowed", len(p), maxInsns)
+	if len(p) > unix.BPF_MAXINSNS {
+		return fmt.Errorf("cannot steer: program of %d instructions, %d are allowed", len(p), unix.BPF_MAXINSNS)
 	}
 	prog := unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}
 	_, _, errno := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET,
