@@ -70,6 +70,8 @@ func TestImports(t *testing.T) {
 			reason: "pure decisions use it"},
 		{pkg: "master/reload", only: []string{"time", "fmt"},
 			reason: "what follows an order to reload is decided without I/O or a clock, and tested by transcripts"},
+		{pkg: "master/snapshot", never: []string{"handoff/master", "handoff/internal/nodeipc", "handoff/internal/keeper", "os/exec", "net/http"},
+			reason: "a record is plain data: rooms give their state, and take it back"},
 		{pkg: "master/recycle", only: []string{"fmt", "time", "maps", "slices", "strconv", "handoff/internal/jitter"},
 			reason: "samples in, verdicts out"},
 		{pkg: "master/listeners", never: []string{"handoff/master", "handoff/master/*", "handoff/internal/*", "os/exec", "net/http"},

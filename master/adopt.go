@@ -19,6 +19,7 @@ import (
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 	"handoff/master/reload"
+	"handoff/master/snapshot"
 )
 
 // A master that comes after one that has died finds in the keeper's store what
@@ -77,7 +78,7 @@ func (m *Master) inherit(s stored) (first []fleet.Action, ordered []reload.Actio
 		m.killStrangers(fleet.State{})
 		return nil, nil, false
 	}
-	r, err := readRecord(fd)
+	r, err := snapshot.Read(fd)
 	if err != nil {
 		m.log.Error(err.Error()+"; everything is started anew", "event", "cluster.failed")
 		m.discard(s)
@@ -89,7 +90,7 @@ func (m *Master) inherit(s stored) (first []fleet.Action, ordered []reload.Actio
 	return first, ordered, true
 }
 
-func (m *Master) recoverIf(start bool) (r record, s stored, found bool) {
+func (m *Master) recoverIf(start bool) (r snapshot.Record, s stored, found bool) {
 	if start {
 		return m.recover()
 	}
@@ -97,12 +98,12 @@ func (m *Master) recoverIf(start bool) (r record, s stored, found bool) {
 }
 
 // takeOver makes this the master of what the one before has left.
-func (m *Master) takeOver(r record, s stored) (first []fleet.Action, ordered []reload.Action) {
+func (m *Master) takeOver(r snapshot.Record, s stored) (first []fleet.Action, ordered []reload.Action) {
 	now := time.Now()
 	whole := r.Keeper != 0 || m.cfg.PID == 0 // else it is recovered, and the keeper knows none of it
 	m.counters = r.Counters
-	m.told = r.Told
-	m.reloads, ordered = reload.Restore(r.reloadState(), m.cfg.BeforeReload != nil, now)
+	m.told = r.Reported
+	m.reloads, ordered = reload.Restore(reloadState(r), m.cfg.BeforeReload != nil, now)
 	m.seq, m.began = r.Seq, r.Began
 	if m.keeperBefore = r.Keeper; r.Instance != "" {
 		m.cfg.Instance = r.Instance
@@ -110,12 +111,12 @@ func (m *Master) takeOver(r record, s stored) (first []fleet.Action, ordered []r
 	if m.lastError = r.LastError; r.Restarts != nil {
 		m.restarts = r.Restarts
 	}
-	for _, gr := range r.Gens {
-		g := &generation{words: gr.Words, drain: unix.Signal(gr.Drain)}
+	for _, gr := range r.Generations {
+		g := &generation{words: gr.StderrTail, drain: unix.Signal(gr.Drain)}
 		if gr.Error != "" {
 			g.err = errors.New(gr.Error)
 		} else {
-			g.launch = &launch{path: string(gr.Path), args: plainStrings(gr.Args), dir: string(gr.Dir), env: plainStrings(gr.Env)}
+			g.launch = &launch{path: string(gr.Path), args: snapshot.Strings(gr.Args), dir: string(gr.Dir), env: snapshot.Strings(gr.Env)}
 		}
 		m.gens[gr.Gen] = g
 	}
@@ -193,7 +194,7 @@ func (m *Master) discard(s stored) {
 }
 
 // adoptWorker takes a worker over.
-func adoptWorker(r workerRecord, s stored, contract Contract) (w *worker, err error) {
+func adoptWorker(r snapshot.Worker, s stored, contract Contract) (w *worker, err error) {
 	pidfd := s.file(fdstore.WorkerName(int(r.ID), fdstore.PID))
 	if pidfd == nil {
 		return nil, errors.New("its pidfd was not kept")
@@ -220,11 +221,11 @@ func adoptWorker(r workerRecord, s stored, contract Contract) (w *worker, err er
 		}
 	}
 	if f := s.file(fdstore.WorkerName(int(r.ID), fdstore.Binder)); f != nil {
-		w.binder = &process{pid: r.Binder, pidfd: f}
+		w.binder = &process{pid: r.Bound, pidfd: f}
 	}
 	if contract == NodeContract && w.pair != nil {
 		w.channel = newChannel(w.pair)
-		if r.Flying { // until its receipt comes; it is not sent again
+		if r.InFlight { // until its receipt comes; it is not sent again
 			w.channel.flying, w.channel.tries = &outgoing{fd: -1}, sendTries
 		}
 	}

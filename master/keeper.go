@@ -14,6 +14,7 @@ import (
 	"handoff/internal/keeper/fdstore"
 	"handoff/master/fleet"
 	"handoff/master/reload"
+	"handoff/master/snapshot"
 )
 
 // keeperMute says that the keeper does not read what it is told; from any goroutine.
@@ -40,8 +41,7 @@ func (m *Master) resyncKeeper() {
 	for _, n := range named {
 		unix.Close(n.FD)
 	}
-	m.saved = nil // and the record once more, with what has changed meanwhile
-	m.dirty = true
+	m.saver.Forget() // and the record once more, with what has changed meanwhile
 }
 
 // keeperDied goes on without the process that everybody knows. Under a service
@@ -106,14 +106,14 @@ func (m *Master) kept() (named []handoff.Named, err error) {
 			err = errors.Join(err, ferr)
 		}
 	}
-	state, err := m.stateFile()
+	state, err := snapshot.Write(m.record())
 	if err != nil {
 		return nil, err
 	}
 	defer state.Close()
 	file(fdstore.State, state)
 	if m.cfg.Program != nil {
-		program, err := memfd(m.cfg.Program)
+		program, err := snapshot.File(m.cfg.Program)
 		if err != nil {
 			return named, err
 		}

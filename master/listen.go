@@ -142,7 +142,7 @@ func (m *Master) heed() {
 func (m *Master) noticed(n listeners.Notice) {
 	switch n := n.(type) {
 	case listeners.Violation:
-		m.dirty = true
+		m.saver.Changed()
 		attrs := []any{"event", "address.mended", "address", n.Address.Name()}
 		if w := m.workers[fleet.ID(n.Worker)]; w != nil {
 			attrs = append(w.attrs("address.mended"), "address", n.Address.Name())
@@ -155,7 +155,7 @@ func (m *Master) noticed(n listeners.Notice) {
 		m.rescue(n.Queue)
 	case listeners.Unused:
 		if m.complete() && m.listeners.CloseUnused(n.Address) {
-			m.dirty = true
+			m.saver.Changed()
 			m.log.Info("Closed unused address", "event", "address.closed", "address", n.Address.Name())
 		}
 	case listeners.Quiet:

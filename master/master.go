@@ -26,6 +26,7 @@ import (
 	"handoff/master/listeners"
 	"handoff/master/recycle"
 	"handoff/master/reload"
+	"handoff/master/snapshot"
 )
 
 // ReadyWhen is what counts as ready.
@@ -158,11 +159,7 @@ type Master struct {
 	gens         map[fleet.Gen]*generation
 	listeners    *listeners.Table
 	keep         *fdstore.Client // nil: no keeper
-	saved        []byte          // the record that the keeper has
-	dirty        bool            // the record may have changed
-	savedAt      time.Time       // when it was written last
-	saveTook     time.Duration   // and how long that took
-	took         []unix.Signal   // since the record was saved
+	saver        snapshot.Saver
 	manager      *sdnotify.Manager
 	reloads      *reload.Machine
 	recycler     *recycle.Recycler
@@ -356,8 +353,7 @@ func (m *Master) loop() {
 		m.heed()
 		e := m.another()
 		if e == nil {
-			if m.dirty {
-				m.dirty = false
+			if m.saver.Due() {
 				m.save()
 			}
 			if next := m.deadline(); next.IsZero() {
@@ -378,10 +374,9 @@ func (m *Master) loop() {
 	}
 }
 
-// another is an event that waits already, if the record can wait for it: the record is
-// of everything, so that one for each of n workers' events takes n² time.
+// another is an event that waits already, if the record can wait for it.
 func (m *Master) another() event {
-	if !m.dirty || time.Since(m.savedAt) > min(saveShare*m.saveTook, saveLatest) {
+	if !m.saver.Wait(time.Now()) {
 		return nil
 	}
 	select {
@@ -391,13 +386,6 @@ func (m *Master) another() event {
 		return nil
 	}
 }
-
-// A record is written when nothing else is to be done, or when so many times as long has
-// passed as the last one took.
-const (
-	saveShare  = 8
-	saveLatest = 50 * time.Millisecond
-)
 
 func (m *Master) deadline() time.Time {
 	next := earlier(earlier(m.wake, m.listeners.Deadline()), m.recycler.Deadline())
@@ -456,7 +444,7 @@ func (m *Master) step(e fleet.Event) {
 // settle does a step, and then all steps that its actions have asked for, one after the
 // other. Within a step it only queues: no action is done in the middle of another.
 func (m *Master) settle(step func()) {
-	m.dirty = true
+	m.saver.Changed()
 	m.later = append(m.later, step)
 	if m.settling {
 		return
@@ -478,7 +466,7 @@ func (m *Master) handle(e event) {
 	switch e.(type) {
 	case stirred:
 	default:
-		m.dirty = true
+		m.saver.Changed()
 	}
 	switch e := e.(type) {
 	case signalled:
@@ -550,7 +538,7 @@ func (m *Master) handle(e event) {
 }
 
 func (m *Master) signalled(s os.Signal) {
-	m.took = append(m.took, s.(unix.Signal))
+	m.saver.Heed(s.(unix.Signal))
 	switch s {
 	case unix.SIGUSR2:
 		m.order(reload.Order{Upgrade: true})
@@ -584,7 +572,7 @@ func (m *Master) keepProgram() {
 	if m.cfg.Program == nil {
 		return
 	}
-	f, err := memfd(m.cfg.Program)
+	f, err := snapshot.File(m.cfg.Program)
 	if err != nil {
 		m.trouble(err)
 		return

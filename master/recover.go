@@ -17,6 +17,7 @@ import (
 	"handoff/internal/keeper/fdstore"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
+	"handoff/master/snapshot"
 )
 
 // Keeper and master may both be killed. Workers under the bind or the activation
@@ -42,7 +43,7 @@ const serviceVariable = "HANDOFF_SERVICE"
 func (m *Master) service() string { return m.cfg.Name + "@" + m.cfg.Command.Dir }
 
 // recover returns a record of such workers, and what belongs to it.
-func (m *Master) recover() (r record, s stored, found bool) {
+func (m *Master) recover() (r snapshot.Record, s stored, found bool) {
 	if m.cfg.Contract == NodeContract || m.cfg.Name == "" {
 		return r, nil, false
 	}
@@ -180,12 +181,12 @@ func socketsOf(pid, pidfd, depth int) (found []handoff.Named, err error) {
 }
 
 // recordOf is the record of workers that nobody has left one of.
-func (m *Master) recordOf(orphans []*orphan, s stored) record {
+func (m *Master) recordOf(orphans []*orphan, s stored) snapshot.Record {
 	now := time.Now()
-	r := record{Version: recordVersion, Began: now, Reload: true}
+	r := snapshot.Record{Version: snapshot.Version, Began: now, Reload: true}
 	last := slices.MaxFunc(orphans, func(a, b *orphan) int { return cmp.Or(a.gen-b.gen, a.id-b.id) })
 	live := fleet.Gen(last.gen)
-	r.Told = live
+	r.Reported = live
 	r.Fleet = fleet.State{Slots: m.cfg.Fleet.Slots, LastGen: live, Live: live, Wanted: live, Known: []fleet.Gen{live}, Began: now, Proven: true}
 	proc := "/proc/" + strconv.Itoa(last.pid)
 	path, _ := os.Readlink(proc + "/exe")
@@ -195,7 +196,8 @@ func (m *Master) recordOf(orphans []*orphan, s stored) record {
 		name, _, _ := strings.Cut(kv, "=")
 		return slices.Contains(notForWorkers[:], name)
 	})
-	r.Gens = []genRecord{{Gen: live, Path: text(path), Dir: text(dir), Args: texts(strings.Split(strings.TrimSuffix(string(args), "\x00"), "\x00")), Env: texts(env)}}
+	r.Generations = []snapshot.Generation{{Gen: live, Path: snapshot.Text(path), Dir: snapshot.Text(dir),
+		Args: snapshot.Texts(strings.Split(strings.TrimSuffix(string(args), "\x00"), "\x00")), Env: snapshot.Texts(env)}}
 	targets := map[int]fleet.ID{}
 	addresses := map[netip.AddrPort]*listeners.AddressState{}
 	slices.SortFunc(orphans, func(a, b *orphan) int { return b.id - a.id }) // the newest of a slot serves
@@ -209,7 +211,7 @@ func (m *Master) recordOf(orphans []*orphan, s stored) record {
 			targets[o.slot] = id
 		}
 		r.Fleet.Workers = append(r.Fleet.Workers, w)
-		r.Workers = append(r.Workers, workerRecord{ID: id, Slot: o.slot, Gen: live, PID: o.pid, Began: now})
+		r.Workers = append(r.Workers, snapshot.Worker{ID: id, Slot: o.slot, Gen: live, PID: o.pid, Began: now})
 		s[fdstore.WorkerName(int(id), fdstore.PID)] = o.pidfd
 		for _, n := range o.sockets {
 			m.recoverSocket(addresses, s, id, o.slot, n.FD)

@@ -10,6 +10,7 @@ import (
 	"handoff/internal/sdnotify"
 	"handoff/master/fleet"
 	"handoff/master/reload"
+	"handoff/master/snapshot"
 )
 
 // The loop's side of the room master/reload: what it decides is carried out here.
@@ -175,7 +176,7 @@ func (m *Master) reloadStatus() *api.ReloadStatus {
 }
 
 // reloadState is what a record says of reloads.
-func (r *record) reloadState() reload.State {
+func reloadState(r snapshot.Record) reload.State {
 	s := reload.State{Generation: int(r.Fleet.LastGen)}
 	switch {
 	case r.Asking:
