@@ -22,11 +22,7 @@ Without any of these, only what an interrupted deploy has left behind goes.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			return change(args, func(f *deploy.Folder, rest []string) error {
 				if len(rest) > 0 {
-					version, err := f.Resolve(rest[0])
-					if err != nil {
-						return err
-					}
-					what.Until = version
+					what.Until = rest[0]
 				}
 				names, err := f.Clean(what)
 				if asJSON && err == nil {

@@ -56,7 +56,7 @@ Without VERSION a name is made up, which sorts by time.`,
 				if stay {
 					return a.say(f, version, 0, nil)
 				}
-				return a.live(f, version, "switch")
+				return a.liveVersion(f, version)
 			})
 		},
 	}

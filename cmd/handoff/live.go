@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -26,46 +27,42 @@ func (a *after) flags(c *cobra.Command) {
 	jsonFlag(c, &a.asJSON)
 }
 
-// live makes a version live, and puts back what was if it does not come to serve.
-func (a *after) live(f *deploy.Folder, version, how string) error {
-	before := f.Head
+// live makes a version live by f, which is told how to wait until it serves, and says so.
+func (a *after) live(f *deploy.Folder, by func(deploy.Serves) (version string, err error)) error {
 	client := runs(f.Path)
 	var was api.Status
 	if client != nil && client.Get(api.StatusPath, &was) != nil {
 		client = nil
 	}
-	if err := f.Switch(version, who(), how); err != nil {
+	took, serves := 0.0, deploy.Serves(nil)
+	if client != nil && a.wait && was.State != api.StateStopping {
+		serves = func() error {
+			r, err := a.served(client, was)
+			switch {
+			case err != nil:
+				return errors.New("not done in time")
+			case r.Outcome != api.OutcomeServed:
+				for _, line := range r.Stderr {
+					fmt.Fprintln(os.Stderr, "  "+line)
+				}
+				return errors.New(r.Reason)
+			}
+			took = r.Seconds
+			return nil
+		}
+	}
+	version, err := by(serves)
+	if err != nil {
 		return err
 	}
-	if client == nil || !a.wait || was.State == api.StateStopping {
-		return a.say(f, version, 0, client)
-	}
-	r, err := a.served(client, was)
-	if err == nil && r.Outcome == api.OutcomeServed {
-		return a.say(f, version, r.Seconds, client)
-	}
-	why := "not done in time"
-	if err == nil {
-		why = r.Reason
-		for _, line := range r.Stderr {
-			fmt.Fprintln(os.Stderr, "  "+line)
-		}
-	}
-	if before == version {
-		if undone, uerr := f.Unswap(version); uerr != nil || undone {
-			if uerr == nil {
-				return fmt.Errorf("the new copy of %s does not serve, the one before is there again: %s", version, why)
-			}
-			why += fmt.Sprintf(" (and the copy before cannot be put back: %v)", uerr)
-		}
-	}
-	if before == "" || before == version {
-		return fmt.Errorf("%s does not serve: %s", version, why)
-	}
-	if err := f.Switch(before, who(), "rollback"); err != nil {
-		return fmt.Errorf("%s does not serve: %s; and cannot go back to %s: %w", version, why, before, err)
-	}
-	return fmt.Errorf("%s does not serve, %s is live again: %s", version, before, why)
+	return a.say(f, version, took, client)
+}
+
+// liveVersion is live for a version that is known.
+func (a *after) liveVersion(f *deploy.Folder, version string) error {
+	return a.live(f, func(serves deploy.Serves) (string, error) {
+		return version, f.GoLive(version, who(), deploy.BySwitch, serves)
+	})
 }
 
 // served waits for the reload that the master does when it sees the change; one that

@@ -2,10 +2,8 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"os/user"
-	"path/filepath"
 	"strconv"
 	"time"
 
@@ -17,24 +15,16 @@ import (
 // lockPatience is how long somebody else's change of a deployment is waited for.
 const lockPatience = 5 * time.Minute
 
-// project tells the deployment from the other arguments, by RackMan's rule: the first
-// argument if it is one, else the folder here, or one above it.
+// project tells the deployment from the other arguments.
 func project(args []string) (folder string, rest []string, err error) {
 	here, err := os.Getwd()
+	if err == nil {
+		folder, rest, err = deploy.Locate(here, args)
+	}
 	if err != nil {
-		return "", nil, failed{err}
+		err = failed{err}
 	}
-	if len(args) > 0 && deploy.Is(args[0]) {
-		folder, err := filepath.Abs(args[0])
-		return folder, args[1:], err
-	}
-	if found, ok := deploy.Find(here); ok {
-		return found, args, nil
-	}
-	if len(args) > 0 {
-		return "", nil, failed{fmt.Errorf("%s %w: there is no %s in it; `rackadmin setup %s` makes one", args[0], deploy.ErrNone, deploy.File, args[0])}
-	}
-	return "", nil, failed{fmt.Errorf("%s %w: there is no %s here or above; `rackadmin setup` makes one", here, deploy.ErrNone, deploy.File)}
+	return folder, rest, err
 }
 
 // who is the user, for the history.

@@ -7,8 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
-	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"handoff/internal/config"
@@ -115,54 +115,39 @@ func rackmanLines(out, errs io.Writer, pid int, tty bool) func(line []byte) {
 	}
 }
 
-// apart has f called by a goroutine of its own: a reader that is stuck (a terminal that
-// is stopped) keeps nobody waiting. What is more than it can hold is dropped.
-func apart(f func(line []byte)) func(line []byte) {
-	lines := make(chan []byte, 1000)
-	go func() { // for as long as the process
+// apart has say called by a goroutine of its own: a reader that is stuck (a terminal that
+// is stopped) keeps nobody waiting. What is more than it can hold is dropped. end waits
+// until everything is said, for so long at most.
+func apart(say func(line []byte)) (hear func(line []byte), end func(timeout time.Duration)) {
+	lines, done := make(chan []byte, 1000), make(chan struct{}) // lines is never closed: nil is its end
+	go func() {                                                 // ends with nil, or with the process
+		defer close(done)
 		for line := range lines {
-			f(line)
+			if line == nil {
+				return
+			}
+			say(line)
 		}
 	}()
-	return func(line []byte) {
+	hear = func(line []byte) {
 		select {
 		case lines <- line:
 		default:
 		}
 	}
-}
-
-// rackadmin is the root of RackMan's other program.
-func rackadmin() *cobra.Command {
-	root := &cobra.Command{
-		Use:   "rackadmin",
-		Short: "Versions of a program side by side",
-		Long: `rackadmin OPERATION [PROJECT] [VERSION]
-
-Keeps versions of a program side by side in one folder, one of them live. This is handoff: each operation is also
-a command of it (handoff deploy).
-
-PROJECT is the folder; where it is left out, it is the one here, or above. VERSION is a name, #N or ^N.`,
-		SilenceErrors: true, SilenceUsage: true,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return failed{fmt.Errorf("%s is not a valid operation name; `rackadmin help` lists them", args[0])}
-			}
-			return nil
-		},
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
-	}
-	root.CompletionOptions.HiddenDefaultCmd = true
-	for _, c := range deployCommands() {
-		switch c.Name() {
-		case "head":
-			c.Aliases = append(c.Aliases, "version")
-		case "versions":
-			c.Use, c.Aliases = strings.Replace(c.Use, "versions", "list", 1), []string{"ls", "versions"}
+	end = func(timeout time.Duration) {
+		late := time.After(timeout)
+		select {
+		case lines <- nil:
+		case <-late:
+			return
 		}
-		root.AddCommand(c)
+		select {
+		case <-done:
+		case <-late:
+		}
 	}
-	return root
+	return hear, end
 }
 
 // rackmanLog is the log of a master that speaks RackMan's words: its own on stderr,

@@ -17,11 +17,7 @@ func rollbackCommand() *cobra.Command {
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return change(args, func(f *deploy.Folder, _ []string) error {
-				version, err := f.Before(steps)
-				if err != nil {
-					return err
-				}
-				return a.live(f, version, "rollback")
+				return a.live(f, func(serves deploy.Serves) (string, error) { return f.Rollback(steps, who(), serves) })
 			})
 		},
 	}

@@ -172,10 +172,14 @@ func (s *serving) reread() (live master.Live, later []string, err error) {
 func (s *serving) listeners(conf *master.Config) error {
 	s.hooks = hooks.New(service.Hooks(s.cfg, s.what, os.Environ()), s.log.Logger)
 	conf.BeforeReload, conf.BeforeReady = service.Vetoes(s.cfg, s.hooks.Ask)
-	conf.Finish = func() { s.hooks.Close(s.cfg.HookTimeout) }
-	heard := []func([]byte){s.hooks.Event}
+	heard, said := []func([]byte){s.hooks.Event}, func(time.Duration) {}
 	if rackmanLog(s.cfg) {
-		heard = append(heard, apart(rackmanLines(os.Stdout, os.Stderr, s.from.pid, term.IsTerminal(int(os.Stdout.Fd())))))
+		hear, end := apart(rackmanLines(os.Stdout, os.Stderr, s.from.pid, term.IsTerminal(int(os.Stdout.Fd()))))
+		heard, said = append(heard, hear), end
+	}
+	conf.Finish = func() {
+		s.hooks.Close(s.cfg.HookTimeout)
+		said(sayTimeout)
 	}
 	if s.cfg.Embedded {
 		queue := &logging.WorkerEvents{}
@@ -249,6 +253,9 @@ func stepUp(up *upgrade.Upgrader) error {
 	}
 	return up.Take(takePatience)
 }
+
+// sayTimeout is how long the last of RackMan's words may take to be read.
+const sayTimeout = time.Second
 
 // takePatience is how long the master before may take to exit.
 const takePatience = 10 * time.Second

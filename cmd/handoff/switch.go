@@ -28,7 +28,7 @@ VERSION is a name, #N (the N-th of handoff versions, from 0), or ^N (N before th
 				if err != nil {
 					return err
 				}
-				return a.live(f, version, "switch")
+				return a.liveVersion(f, version)
 			})
 		},
 	}

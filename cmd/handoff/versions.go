@@ -24,10 +24,6 @@ func versionsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			before, err := r.Before(1)
-			if err != nil {
-				before = ""
-			}
 			type row struct {
 				Version  string     `json:"version"`
 				Live     bool       `json:"live"`
@@ -37,11 +33,10 @@ func versionsCommand() *cobra.Command {
 				From     string     `json:"from,omitempty"`
 			}
 			rows := []row{}
-			for _, v := range r.Versions {
-				about := r.Deployed[v]
-				x := row{Version: v, Live: v == r.Head, Previous: v == before && v != r.Head, By: about.By, From: about.From}
-				if !about.At.IsZero() {
-					x.At = &about.At
+			for _, v := range r.List() {
+				x := row{Version: v.Version, Live: v.Live, Previous: v.Previous, By: v.By, From: v.From}
+				if !v.At.IsZero() {
+					x.At = &v.At
 				}
 				rows = append(rows, x)
 			}

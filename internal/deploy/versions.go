@@ -3,12 +3,10 @@ package deploy
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -16,7 +14,7 @@ import (
 // ^N, N before the live one in the list (^-1 is the next one), ^ alone is ^1.
 func (r *Record) Resolve(ref string) (string, error) {
 	if ref == "" {
-		return "", errors.New("which version? Give its name, #N, or ^N")
+		return "", errWhich
 	}
 	index := func(text string) (int, error) {
 		n, err := strconv.Atoi(text)
@@ -61,7 +59,7 @@ func (r *Record) Resolve(ref string) (string, error) {
 func (r *Record) Before(steps int) (string, error) {
 	var stack []string
 	for _, e := range r.History {
-		if at := lastIndex(stack, e.Version); e.How == "rollback" && at >= 0 {
+		if at := lastIndex(stack, e.Version); e.How == ByRollback && at >= 0 {
 			stack = stack[:at+1]
 			continue
 		}
@@ -129,7 +127,7 @@ func (f *Folder) Register(version string) error {
 }
 
 // Switch makes a version live: the resource link first, then the record, which is what
-// a master sees. how is switch or rollback.
+// a master sees. how is BySwitch or ByRollback.
 func (f *Folder) Switch(version, by, how string) error {
 	if err := f.there(version); err != nil {
 		return err
@@ -158,204 +156,3 @@ func (f *Folder) Switch(version, by, how string) error {
 
 // historyMost is how many changes are remembered.
 const historyMost = 1000
-
-// link joins a version's resources with the folder's, by a symlink. Where the folder
-// has a directory of that name, it is the shared one, and the version's is a link to
-// it; else the folder's is a link into the live version. A directory or file that is in
-// the way is never touched. undo puts back what was.
-func (f *Folder) link(version string) (undo func(), err error) {
-	undo = func() {}
-	if f.ResourceLink == "" {
-		return undo, nil
-	}
-	if shared, ok := f.shared(); ok {
-		return f.share(f.Dir(version), shared)
-	}
-	inside, err := f.inside()
-	if err != nil {
-		return undo, err
-	}
-	if _, err := os.Stat(filepath.Join(f.Dir(version), inside)); errors.Is(err, fs.ErrNotExist) {
-		return undo, nil // this version has none: the link stays where it was
-	}
-	at := filepath.Join(f.Path, f.ResourceLink)
-	info, err := os.Lstat(at)
-	if err == nil && info.Mode()&fs.ModeSymlink == 0 {
-		return undo, fmt.Errorf("cannot link %s to the version's %s: a file of that name is in the way, and is not touched; move it away", at, inside)
-	}
-	before := ""
-	if err == nil {
-		before, _ = os.Readlink(at)
-	}
-	if err := symlink(filepath.Join(version, inside), at); err != nil {
-		return undo, fmt.Errorf("cannot link the resources: %w", err)
-	}
-	return func() {
-		if before == "" {
-			os.Remove(at)
-		} else {
-			symlink(before, at)
-		}
-	}, nil
-}
-
-// inside is the name of the resources in a version.
-func (f *Folder) inside() (string, error) {
-	inside := f.Resources
-	if inside == "" {
-		inside = f.ResourceLink
-	}
-	if !filepath.IsLocal(inside) {
-		return "", fmt.Errorf("the resources %q leave the version", inside)
-	}
-	return inside, nil
-}
-
-// shared is the directory that all versions share, if the folder has one.
-func (f *Folder) shared() (path string, ok bool) {
-	if f.ResourceLink == "" {
-		return "", false
-	}
-	path = filepath.Join(f.Path, f.ResourceLink)
-	info, err := os.Lstat(path)
-	return path, err == nil && info.IsDir()
-}
-
-// share makes the resources in a version's directory a link to the shared ones.
-func (f *Folder) share(dir, shared string) (undo func(), err error) {
-	undo = func() {}
-	inside, err := f.inside()
-	if err != nil {
-		return undo, err
-	}
-	own := filepath.Join(dir, inside)
-	to, err := filepath.Rel(filepath.Dir(own), shared)
-	if err != nil {
-		return undo, err
-	}
-	if _, err := os.Lstat(own); errors.Is(err, fs.ErrNotExist) {
-		if err = os.MkdirAll(filepath.Dir(own), 0o755); err == nil {
-			err = symlink(to, own)
-		}
-		if err != nil {
-			return undo, fmt.Errorf("cannot link the resources: %w", err)
-		}
-		return func() { os.Remove(own) }, nil
-	}
-	if target, err := os.Readlink(own); err == nil && target == to {
-		return undo, nil
-	}
-	return undo, fmt.Errorf("cannot link the version's %s to the shared %s: a directory or file of that name is in the way, and is not touched; move it away, or leave it out of the copy by %s", inside, shared, IgnoreFile)
-}
-
-// symlink puts a link in the place of another in one instant.
-func symlink(to, at string) error {
-	tmp := filepath.Join(filepath.Dir(at), ".rack-link-"+strconv.Itoa(os.Getpid()))
-	os.Remove(tmp)
-	if err := os.Symlink(to, tmp); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, at); err != nil {
-		os.Remove(tmp)
-		return err
-	}
-	return syncDir(filepath.Dir(at))
-}
-
-// Clean says which directories go, by their names: those that deploy has left
-// unfinished, and versions that the list knows, never the live one, nor the one that
-// was live before it. It drops them from the record first, so that none that is listed is
-// half gone. dry changes nothing.
-type Clean struct {
-	Until     string        // versions before this one in the list; "": none for that
-	Keep      int           // all but so many of the newest; 0: none for that
-	OlderThan time.Duration // those that were deployed before; 0: none for that
-	Dry       bool
-}
-
-// Clean removes versions.
-func (f *Folder) Clean(c Clean) (names []string, err error) {
-	gone := map[string]bool{}
-	if c.Until != "" {
-		at := slices.Index(f.Versions, c.Until)
-		if at < 0 {
-			return nil, fmt.Errorf("%s is no version of %s; nothing is removed", c.Until, f.Path)
-		}
-		if slices.Contains(f.Versions[:at], f.Head) {
-			//lint:ignore ST1005 RackMan\'s words
-			return nil, errors.New("Cannot clean as the current deployment is within the selected range")
-		}
-		for _, v := range f.Versions[:at] {
-			gone[v] = true
-		}
-	}
-	if c.Keep > 0 {
-		for _, v := range f.Versions[:max(len(f.Versions)-c.Keep, 0)] {
-			gone[v] = true
-		}
-	}
-	if c.OlderThan > 0 {
-		for _, v := range f.Versions {
-			at := f.Deployed[v].At
-			if info, err := os.Stat(f.Dir(v)); at.IsZero() && err == nil {
-				at = info.ModTime()
-			}
-			if !at.IsZero() && time.Since(at) > c.OlderThan {
-				gone[v] = true
-			}
-		}
-	}
-	delete(gone, f.Head)
-	if before, err := f.Before(1); err == nil {
-		delete(gone, before)
-	}
-	entries, err := os.ReadDir(f.Path)
-	if err != nil {
-		return nil, fmt.Errorf("cannot clean: %w", err)
-	}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), unfinished) || strings.HasPrefix(e.Name(), replaced) {
-			names = append(names, e.Name()) // who makes one has the lock, which is ours
-		}
-	}
-	for _, v := range f.Versions {
-		if gone[v] {
-			names = append(names, v)
-		}
-	}
-	if c.Dry || len(names) == 0 {
-		return names, nil
-	}
-	f.Versions = slices.DeleteFunc(slices.Clone(f.Versions), func(v string) bool { return gone[v] })
-	for v := range gone {
-		delete(f.Deployed, v)
-	}
-	if err := f.Save(); err != nil {
-		return nil, err
-	}
-	for _, name := range names {
-		err = errors.Join(err, f.remove(name))
-	}
-	return names, err
-}
-
-// remove removes a version, or what is left of one: out of the way in one instant, so
-// that nobody finds half of it.
-func (f *Folder) remove(name string) error {
-	at := f.Dir(name)
-	if strings.HasPrefix(name, ".") {
-		return os.RemoveAll(at)
-	}
-	info, err := os.Lstat(at)
-	switch {
-	case err != nil:
-		return nil // it is gone already
-	case info.Mode()&fs.ModeSymlink != 0:
-		return os.Remove(at) // what it leads to is not ours
-	}
-	trash := filepath.Join(f.Path, replaced+"clean-"+name)
-	if err := os.Rename(at, trash); err != nil {
-		return err
-	}
-	return os.RemoveAll(trash)
-}

@@ -1,0 +1,167 @@
+package deploy
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Folder is a deployment. Open and Setup make it; Close lets others in.
+type Folder struct {
+	Path string
+	*Record
+	lock    *os.File
+	swapped string // where the copy is that Deploy has swapped by force
+}
+
+// ErrNone is that a folder is no deployment.
+var ErrNone = errors.New("is not a valid deployment")
+
+// Is tells whether a folder is a deployment.
+func Is(path string) bool {
+	_, err := os.Stat(filepath.Join(path, File))
+	return err == nil
+}
+
+// Find looks for a deployment from a folder upward.
+func Find(path string) (string, bool) {
+	for dir := filepath.Clean(path); ; dir = filepath.Dir(dir) {
+		if Is(dir) {
+			return dir, true
+		}
+		if dir == filepath.Dir(dir) {
+			return "", false
+		}
+	}
+}
+
+// Read reads a deployment's record, without keeping others out.
+func Read(path string) (*Record, error) {
+	b, err := os.ReadFile(filepath.Join(path, File))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s %w: there is no %s; `rackadmin setup` makes one", path, ErrNone, File)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the deployment: %w", err)
+	}
+	r, err := Parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s cannot be understood, nothing is changed: %w", filepath.Join(path, File), err)
+	}
+	return r, nil
+}
+
+// Open takes a deployment for a change: who else wants to change it waits, for as long
+// as patience says. The caller closes it.
+func Open(path string, patience time.Duration) (*Folder, error) {
+	f := &Folder{Path: path}
+	if !Is(path) {
+		_, err := Read(path)
+		return nil, err
+	}
+	var err error
+	if f.lock, err = lock(path, patience); err != nil {
+		return nil, err
+	}
+	if f.Record, err = Read(path); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// Setup makes a folder a deployment; one that is stays as it is.
+func Setup(path, resourceLink string) error {
+	if resourceLink != "" {
+		if err := CheckName(resourceLink); err != nil {
+			return fmt.Errorf("the resource link: %w", err)
+		}
+	}
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return fmt.Errorf("cannot set up the deployment: %w", err)
+	}
+	l, err := lock(path, time.Minute)
+	if err != nil {
+		return err
+	}
+	f := &Folder{Path: path, lock: l, Record: &Record{ResourceLink: resourceLink}}
+	defer f.Close()
+	if Is(path) {
+		_, err := Read(path) // one that cannot be understood is not overwritten
+		return err
+	}
+	return f.Save()
+}
+
+// Close lets others in.
+func (f *Folder) Close() {
+	f.lock.Close() // and with it the lock
+}
+
+func lock(path string, patience time.Duration) (*os.File, error) {
+	l, err := os.OpenFile(filepath.Join(path, lockFile), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("cannot change the deployment: %w", err)
+	}
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		err = unix.Flock(int(l.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return l, nil
+		}
+		if err != unix.EWOULDBLOCK && err != unix.EINTR || time.Now().After(end) {
+			l.Close()
+			return nil, fmt.Errorf("cannot change the deployment %s: somebody else does (%w)", path, err)
+		}
+	}
+}
+
+// Save writes the record: whole, or not at all.
+func (f *Folder) Save() error {
+	b, err := f.Marshal()
+	if err == nil {
+		err = writeFile(filepath.Join(f.Path, File), b)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot write the deployment: %w", err)
+	}
+	return nil
+}
+
+// writeFile puts a file in the place of another in one instant, on the disk.
+func writeFile(path string, b []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".rack-*.tmp")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	if _, err = tmp.Write(b); err == nil {
+		err = tmp.Chmod(0o644)
+	}
+	if err == nil {
+		err = tmp.Sync()
+	}
+	if cerr := tmp.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	return err
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
