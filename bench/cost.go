@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"handoff/handoff"
+	"handoff/internal/cmsg"
 	"handoff/internal/load"
 	"handoff/internal/seat"
 )
@@ -59,7 +59,7 @@ func starts(bin string) error {
 			return err
 		}
 		bare = append(bare, time.Since(began))
-		ours, theirs, err := handoff.Pair()
+		ours, theirs, err := cmsg.Pair()
 		if err != nil {
 			return err
 		}

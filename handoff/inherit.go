@@ -3,50 +3,9 @@ package handoff
 import (
 	"errors"
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
-
-// Named is a descriptor with the name that it was passed by.
-type Named struct {
-	Name string // "" if it has none
-	FD   int
-}
-
-// passedFirst is SD_LISTEN_FDS_START of sd_listen_fds(3).
-const passedFirst = 3
-
-// Passed returns the descriptors that a service manager has passed to this very
-// process, with their names, in their order: LISTEN_PID, LISTEN_FDS and
-// LISTEN_FDNAMES of sd_listen_fds(3), which env looks up. The caller owns
-// them; they are close-on-exec. None is no error; a list that contradicts itself
-// is.
-func Passed(env func(string) string) ([]Named, error) {
-	if pid, err := strconv.Atoi(env("LISTEN_PID")); err != nil || pid != os.Getpid() {
-		return nil, nil // it was for somebody else
-	}
-	n, err := strconv.Atoi(env("LISTEN_FDS"))
-	if err != nil || n < 0 || n > 1<<16 {
-		return nil, fmt.Errorf("cannot take the service manager's sockets: LISTEN_FDS is %q", env("LISTEN_FDS"))
-	}
-	names := strings.Split(env("LISTEN_FDNAMES"), ":")
-	var passed []Named
-	for i := range n {
-		fd := passedFirst + i
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
-			return nil, fmt.Errorf("cannot take the service manager's sockets: LISTEN_FDS is %d, but descriptor %d is not open", n, fd)
-		}
-		p := Named{FD: fd}
-		if i < len(names) {
-			p.Name = names[i]
-		}
-		passed = append(passed, p)
-	}
-	return passed, nil
-}
 
 // Inherit makes a group of a socket that somebody else has made, who may have a
 // duplicate of it and listen on it already: a service manager. The group owns

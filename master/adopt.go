@@ -1,19 +1,18 @@
 package master
 
 import (
+	"cmp"
 	"errors"
-	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"handoff/handoff"
+	"handoff/internal/cmsg"
 	"handoff/internal/keeper/fdstore"
+	"handoff/internal/linux"
 	"handoff/internal/sdnotify"
 	"handoff/internal/tail"
 	"handoff/master/fleet"
@@ -30,7 +29,7 @@ import (
 // stored is the keeper's store. What is taken belongs to the taker.
 type stored map[string]int
 
-func storedOf(named []handoff.Named) stored {
+func storedOf(named []cmsg.Named) stored {
 	s := stored{}
 	for _, n := range named {
 		if old, twice := s[n.Name]; twice {
@@ -59,6 +58,15 @@ func (s stored) file(name string) *os.File {
 	}
 	unix.SetNonblock(fd, true)
 	return os.NewFile(uintptr(fd), name)
+}
+
+// pidfd is take as the pidfd of a process, nil if there is none.
+func (s stored) pidfd(pid int, name string) (*linux.Pidfd, error) {
+	fd := s.take(name)
+	if fd < 0 {
+		return nil, nil
+	}
+	return linux.NewPidfd(pid, fd)
 }
 
 // inherit looks at what the keeper has kept, and tells whether a master before
@@ -195,9 +203,9 @@ func (m *Master) discard(s stored) {
 
 // adoptWorker takes a worker over.
 func adoptWorker(r snapshot.Worker, s stored, contract Contract) (w *worker, err error) {
-	pidfd := s.file(fdstore.WorkerName(int(r.ID), fdstore.PID))
+	pidfd, err := s.pidfd(r.PID, fdstore.WorkerName(int(r.ID), fdstore.PID))
 	if pidfd == nil {
-		return nil, errors.New("its pidfd was not kept")
+		return nil, cmp.Or(err, errors.New("its pidfd was not kept"))
 	}
 	w = &worker{started: &started{process: process{pid: r.PID, pidfd: pidfd, adopted: true}}, id: r.ID, slot: r.Slot, gen: r.Gen,
 		severalBind: r.Several, ports: r.Ports, last: tail.New(tailMost), began: r.Began, passed: map[int]passed{},
@@ -209,19 +217,15 @@ func adoptWorker(r snapshot.Worker, s stored, contract Contract) (w *worker, err
 	}
 	w.stdout = s.file(fdstore.WorkerName(int(r.ID), fdstore.Stdout))
 	if fd := s.take(fdstore.WorkerName(int(r.ID), fdstore.Pair)); fd >= 0 {
-		if w.pair, err = handoff.OpenConn(fd); err != nil {
+		if w.pair, err = cmsg.Open(fd); err != nil {
 			return nil, err
 		}
 	}
-	if f := s.file(fdstore.WorkerName(int(r.ID), fdstore.Notify)); f != nil {
-		c, err := net.FilePacketConn(f)
-		f.Close()
-		if err == nil {
-			w.notify, _ = c.(*net.UnixConn)
-		}
+	if fd := s.take(fdstore.WorkerName(int(r.ID), fdstore.Notify)); fd >= 0 {
+		w.notify, _ = cmsg.Open(fd)
 	}
-	if f := s.file(fdstore.WorkerName(int(r.ID), fdstore.Binder)); f != nil {
-		w.binder = &process{pid: r.Bound, pidfd: f}
+	if p, _ := s.pidfd(r.Bound, fdstore.WorkerName(int(r.ID), fdstore.Binder)); p != nil {
+		w.binder = &process{pid: r.Bound, pidfd: p}
 	}
 	if contract == NodeContract && w.pair != nil {
 		w.channel = newChannel(w.pair)
@@ -244,46 +248,31 @@ func (m *Master) killStrangers(r fleet.State) {
 	for _, w := range m.workers {
 		known[w.pid] = true
 	}
-	for _, list := range m.candidates() {
-		for _, f := range strings.Fields(list) {
-			pid, err := strconv.Atoi(f)
-			if err != nil || known[pid] {
-				continue
-			}
-			pidfd, err := unix.PidfdOpen(pid, 0)
-			if err != nil {
-				continue
-			}
-			b, _ := os.ReadFile("/proc/" + f + "/environ")
-			env := strings.Split(string(b), "\x00")
-			id, err := strconv.Atoi(lookup(env, "HANDOFF_WORKER"))
-			if err == nil && lookup(env, "HANDOFF_INSTANCE") == m.cfg.Instance && m.workers[fleet.ID(id)] == nil && (fleet.ID(id) > r.LastID || slices.ContainsFunc(r.Workers, func(w fleet.WorkerState) bool { return int(w.ID) == id })) {
-				m.log.Warn("A process that the master before had just started is killed", "event", "worker.killed", "pid", pid)
-				p := process{pid: pid, pidfd: os.NewFile(uintptr(pidfd), "pidfd"), adopted: true}
-				m.trouble(p.killGroup())
-				p.pidfd.Close()
-				continue
-			}
-			unix.Close(pidfd)
+	for _, pid := range m.candidates() {
+		if known[pid] {
+			continue
 		}
+		pidfd, err := linux.OpenPidfd(pid)
+		if err != nil {
+			continue
+		}
+		env := linux.Environ(pid)
+		id, err := strconv.Atoi(linux.Lookup(env, "HANDOFF_WORKER"))
+		if err == nil && linux.Lookup(env, "HANDOFF_INSTANCE") == m.cfg.Instance && m.workers[fleet.ID(id)] == nil && (fleet.ID(id) > r.LastID || slices.ContainsFunc(r.Workers, func(w fleet.WorkerState) bool { return int(w.ID) == id })) {
+			m.log.Warn("A process that the master before had just started is killed", "event", "worker.killed", "pid", pid)
+			p := process{pid: pid, pidfd: pidfd, adopted: true}
+			m.trouble(p.killGroup())
+		}
+		pidfd.Close()
 	}
 }
 
-// candidates lists the pids of processes that a master before may have started,
-// in lists: the keeper's children; under a new keeper all, since it is not the one
-// that they have fallen to.
-func (m *Master) candidates() (lists []string) {
+// candidates lists the pids of processes that a master before may have started: the
+// keeper's children; under a new keeper all, since it is not the one that they have
+// fallen to.
+func (m *Master) candidates() []int {
 	if m.keeperBefore != 0 && m.keeperBefore != m.cfg.PID {
-		entries, _ := os.ReadDir("/proc")
-		for _, e := range entries {
-			lists = append(lists, e.Name())
-		}
-		return lists
+		return linux.PIDs()
 	}
-	tasks, _ := filepath.Glob("/proc/" + strconv.Itoa(m.cfg.PID) + "/task/*/children")
-	for _, task := range tasks {
-		b, _ := os.ReadFile(task)
-		lists = append(lists, string(b))
-	}
-	return lists
+	return linux.Children(m.cfg.PID)
 }

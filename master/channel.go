@@ -5,7 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"handoff/handoff"
+	"handoff/internal/cmsg"
 	"handoff/internal/nodeipc"
 	"handoff/master/fleet"
 )
@@ -27,7 +27,7 @@ const (
 // at a time: Node keeps the last one that it has received and not claimed, so a
 // second would take its place. What follows a descriptor waits for its receipt.
 type channel struct {
-	conn   *handoff.Conn
+	conn   *cmsg.Conn
 	out    chan outgoing // closed by close; its writer ends then
 	held   []outgoing    // behind the descriptor under way
 	flying *outgoing     // sent, not acknowledged
@@ -35,7 +35,7 @@ type channel struct {
 	closed bool
 }
 
-func newChannel(conn *handoff.Conn) *channel {
+func newChannel(conn *cmsg.Conn) *channel {
 	c := &channel{conn: conn, out: make(chan outgoing, queueMost)}
 	go c.write() // ends when the channel is closed
 	return c
@@ -146,7 +146,7 @@ func (m outgoing) drop() {
 // that are the program's own business stop here: a program that talks a lot
 // costs its master no turn of the loop.
 // tell, if there is one, hears them, and the end.
-func listen(id fleet.ID, conn *handoff.Conn, post func(event), tell func(nodeipc.Message, []byte)) {
+func listen(id fleet.ID, conn *cmsg.Conn, post func(event), tell func(nodeipc.Message, []byte)) {
 	var split nodeipc.Splitter
 	var fds []int // received, claimed by no line yet
 	buf := make([]byte, 16<<10)

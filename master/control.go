@@ -10,6 +10,7 @@ import (
 
 	"handoff/handoff"
 	"handoff/internal/api"
+	"handoff/internal/linux"
 	"handoff/internal/nodeipc"
 	"handoff/master/fleet"
 	"handoff/master/reload"
@@ -191,7 +192,7 @@ func (c Control) Signal(ctx context.Context, worker int, name string) error {
 		if s == 0 {
 			return api.Errorf(api.CodeUnknownSignal, "there is no signal %q", name)
 		}
-		m.log.Info("Worker gets "+unix.SignalName(s)+", as asked", w.attrs("worker.signalled")...)
+		m.log.Info("Worker gets "+linux.SignalName(s)+", as asked", w.attrs("worker.signalled")...)
 		if s == unix.SIGKILL {
 			return w.killGroup()
 		}

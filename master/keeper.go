@@ -10,8 +10,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"handoff/handoff"
+	"handoff/internal/cmsg"
 	"handoff/internal/keeper/fdstore"
+	"handoff/internal/linux"
 	"handoff/master/fleet"
 	"handoff/master/reload"
 	"handoff/master/snapshot"
@@ -75,7 +76,7 @@ func (m *Master) replaceKeeper() {
 		err = errors.New("there is no way to")
 	default:
 		m.drainEvents()
-		var named []handoff.Named
+		var named []cmsg.Named
 		if named, err = m.kept(); err == nil {
 			err = m.cfg.ReplaceKeeper(named, m.cfg.Program) // ends this process, if it can
 		}
@@ -88,14 +89,14 @@ func (m *Master) replaceKeeper() {
 }
 
 // kept returns duplicates of all that the keeper has: the caller closes them.
-func (m *Master) kept() (named []handoff.Named, err error) {
+func (m *Master) kept() (named []cmsg.Named, err error) {
 	add := func(name string, fd int) {
 		dup, derr := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
 		if derr != nil {
 			err = errors.Join(err, derr)
 			return
 		}
-		named = append(named, handoff.Named{Name: name, FD: dup})
+		named = append(named, cmsg.Named{Name: name, FD: dup})
 	}
 	file := func(name string, f syscall.Conn) {
 		raw, ferr := f.SyscallConn()
@@ -165,15 +166,13 @@ func watchKeeper(pid int, post func(event)) {
 	if pid <= 0 {
 		return
 	}
-	fd, err := unix.PidfdOpen(pid, 0)
+	p, err := linux.OpenPidfd(pid)
 	if err != nil {
 		post(keeperDied{})
 		return
 	}
-	unix.SetNonblock(fd, true)
-	p := process{pid: pid, pidfd: newPidfd(fd)}
-	defer p.pidfd.Close()
-	if p.awaitEnd() == nil {
+	defer p.Close()
+	if p.AwaitDeath(time.Time{}) == nil {
 		post(keeperDied{})
 	}
 }

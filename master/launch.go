@@ -12,6 +12,7 @@ import (
 
 	"github.com/joho/godotenv"
 
+	"handoff/internal/linux"
 	"handoff/internal/seat"
 )
 
@@ -106,7 +107,7 @@ func lookPath(name, dir string, env []string) (string, error) {
 		}
 		return path, nil
 	}
-	for _, d := range filepath.SplitList(lookup(env, "PATH")) {
+	for _, d := range filepath.SplitList(linux.Lookup(env, "PATH")) {
 		if !filepath.IsAbs(d) {
 			d = filepath.Join(dir, d)
 		}
@@ -146,15 +147,6 @@ func (c *Command) environ(dir string) ([]string, error) {
 func setenv(env []string, k, v string) []string {
 	env = slices.DeleteFunc(env, func(kv string) bool { return strings.HasPrefix(kv, k+"=") })
 	return append(env, k+"="+v)
-}
-
-func lookup(env []string, k string) string {
-	for _, kv := range env {
-		if v, ok := strings.CutPrefix(kv, k+"="); ok {
-			return v
-		}
-	}
-	return ""
 }
 
 // conditions are what the worker of a slot starts under.

@@ -105,11 +105,7 @@ func errno(err error) int {
 // ownSocket takes a duplicate of a descriptor that a worker wants to serve on
 // and that it has itself: listen({fd}). The caller owns it.
 func ownSocket(p *process, fd int) (int, error) {
-	got := -1
-	err := p.control(func(pidfd int) (err error) {
-		got, err = unix.PidfdGetfd(pidfd, fd, 0)
-		return err
-	})
+	got, err := p.pidfd.Getfd(fd)
 	if err != nil {
 		return -1, err
 	}

@@ -17,7 +17,9 @@ import (
 
 	"handoff/handoff"
 	"handoff/internal/api"
+	"handoff/internal/cmsg"
 	"handoff/internal/keeper/fdstore"
+	"handoff/internal/linux"
 	"handoff/internal/nodeipc"
 	"handoff/internal/sdnotify"
 	"handoff/internal/seat"
@@ -98,7 +100,7 @@ type Config struct {
 	// protocol (sd_listen_fds(3)).
 	Listen []listeners.Listen
 	// Passed are sockets that a service manager has passed; Run owns them.
-	Passed []handoff.Named
+	Passed []cmsg.Named
 	// Keeper is the address of the keeper's notify socket, "" for none; Instance
 	// tells its processes from others. Store is what it has kept of a master
 	// before, which has died for Reason, as Restarts others have; Run owns it.
@@ -107,13 +109,13 @@ type Config struct {
 	// SignalBase is what the keeper adds to the numbers of signals that it passes
 	// on. Others are left alone while there is a keeper.
 	SignalBase int
-	Store      []handoff.Named
+	Store      []cmsg.Named
 	Restarts   int
 	Reason     string
 	// ReplaceKeeper starts a new keeper with what the one before had, which ends this
 	// process when it takes over, and returns if it does not. KeptAbove: a service
 	// manager keeps it all, and starts a new keeper itself.
-	ReplaceKeeper func(named []handoff.Named, program []byte) error
+	ReplaceKeeper func(named []cmsg.Named, program []byte) error
 	KeptAbove     bool
 	// Upgrade starts the binary that is on disk now with the state, and returns
 	// nil when that can take over: this master ends then. Changed tells whether it
@@ -191,7 +193,7 @@ type worker struct {
 	slot    int
 	gen     fleet.Gen
 	channel *channel // nil under the bind contract
-	notify  *net.UnixConn
+	notify  *cmsg.Conn
 	seat    int            // notification descriptor, which the one that attends to it closes; -1: none
 	board   int            // of its calls, likewise
 	state   sdnotify.State // what it says about itself
@@ -472,7 +474,7 @@ func (m *Master) handle(e event) {
 	case signalled:
 		if m.keep != nil && !e.kept {
 			m.log.Warn("A signal for the keeper has come to its master, which leaves it alone", "event", "signal.stray",
-				"signal", unix.SignalName(e.signal.(unix.Signal)), "keeper", m.cfg.PID, "pid", os.Getpid())
+				"signal", linux.SignalName(e.signal.(unix.Signal)), "keeper", m.cfg.PID, "pid", os.Getpid())
 			break
 		}
 		m.signalled(e.signal)
@@ -547,11 +549,11 @@ func (m *Master) signalled(s os.Signal) {
 	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT:
 		if m.fleet.Stopping() {
 			m.hurried = s
-			m.log.Warn("Stopping at once, workers are killed", "event", "cluster.shutdown", "signal", unix.SignalName(s.(unix.Signal)))
+			m.log.Warn("Stopping at once, workers are killed", "event", "cluster.shutdown", "signal", linux.SignalName(s.(unix.Signal)))
 			m.step(fleet.Stop{Now: true})
 			return
 		}
-		m.log.Info("Stopping, workers drain", "event", "cluster.shutdown", "signal", unix.SignalName(s.(unix.Signal)),
+		m.log.Info("Stopping, workers drain", "event", "cluster.shutdown", "signal", linux.SignalName(s.(unix.Signal)),
 			"workers", len(m.workers), "within", m.cfg.Fleet.DrainTimeout+m.cfg.Fleet.KillGrace)
 		m.step(fleet.Stop{})
 	case unix.SIGTTIN:
@@ -756,12 +758,12 @@ func (m *Master) ended(id fleet.ID) {
 		m.keep.Remove(fdstore.WorkerName(int(id), what))
 	}
 	status, err := w.reap()
-	reason, ended := how(status), []any(nil)
+	reason, ended := linux.Ended(status), []any(nil)
 	switch {
 	case err != nil:
 		reason = err.Error()
 	case status.Signaled():
-		ended = []any{"killed_by", unix.SignalName(status.Signal())}
+		ended = []any{"killed_by", linux.SignalName(status.Signal())}
 	default:
 		ended = []any{"code", status.ExitStatus()}
 	}

@@ -2,17 +2,18 @@ package master
 
 import (
 	"fmt"
-	"net"
 
+	"handoff/internal/cmsg"
+	"handoff/internal/linux"
 	"handoff/internal/sdnotify"
 	"handoff/master/fleet"
 )
 
 // hearNotices returns what reads a worker's notify socket, and posts its news.
-func (m *Master) hearNotices(id fleet.ID, pid int, c *net.UnixConn) *sdnotify.Server {
+func (m *Master) hearNotices(id fleet.ID, pid int, c *cmsg.Conn) *sdnotify.Server {
 	return &sdnotify.Server{
 		Conn:    c,
-		Believe: func(sender int) bool { return sdnotify.Descends(sender, pid) },
+		Believe: func(sender int) bool { return linux.Descends(sender, pid) },
 		Limiter: sdnotify.Limiter{AliveEvery: m.cfg.Fleet.Watchdog / 8},
 		News:    func(n sdnotify.Notice) { m.post(notified{id, n}) },
 		Draining: func() (yes bool, told func()) {

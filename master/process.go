@@ -6,11 +6,11 @@ import (
 	"os"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
-	"handoff/handoff"
+	"handoff/internal/cmsg"
+	"handoff/internal/linux"
 	"handoff/internal/seat"
 )
 
@@ -18,7 +18,7 @@ import (
 // pidfd; the pid is for people.
 type process struct {
 	pid     int
-	pidfd   *os.File
+	pidfd   *linux.Pidfd
 	adopted bool // its parent is the keeper, which reaps it
 }
 
@@ -29,7 +29,7 @@ const tailMost = 4 << 10
 // them; pair and stderr are read by a goroutine each.
 type started struct {
 	process
-	pair   *handoff.Conn // Node's channel, or what the trampoline sends its filter over
+	pair   *cmsg.Conn // Node's channel, or what the trampoline sends its filter over
 	stderr *os.File
 	stdout *os.File // nil: it is not captured
 }
@@ -74,7 +74,7 @@ func start(l *launch, extra []string, contract Contract, conditions seat.Conditi
 		toClose = append(toClose, outWrite)
 		stdout = outWrite.Fd()
 	}
-	ours, theirs, err := handoff.Pair()
+	ours, theirs, err := cmsg.Pair()
 	if err != nil {
 		return nil, err
 	}
@@ -103,18 +103,19 @@ func start(l *launch, extra []string, contract Contract, conditions seat.Conditi
 		Files: files,
 		Sys:   &syscall.SysProcAttr{Setpgid: true, PidFD: &pidfd},
 	})
-	if err == nil && pidfd < 0 {
-		err = errors.New("the kernel gives no pidfd (Linux 5.4 or later is needed)")
-		syscall.Kill(s.pid, syscall.SIGKILL)
-		syscall.Wait4(s.pid, nil, 0, nil)
-	}
-	if err == nil {
-		err = unix.SetNonblock(pidfd, true) // into Go's poller
-	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot run %s: %w", l.path, err)
 	}
-	s.pidfd = newPidfd(pidfd)
+	if pidfd < 0 {
+		err = errors.New("the kernel gives no pidfd (Linux 5.4 or later is needed)")
+	} else {
+		s.pidfd, err = linux.NewPidfd(s.pid, pidfd)
+	}
+	if err != nil {
+		syscall.Kill(s.pid, syscall.SIGKILL)
+		syscall.Wait4(s.pid, nil, 0, nil)
+		return nil, fmt.Errorf("cannot run %s: %w", l.path, err)
+	}
 	return s, nil
 }
 
@@ -134,26 +135,15 @@ func (s *started) closeEnds() {
 // the first after them.
 func channelFD(listen []int) int { return 3 + len(listen) }
 
-func newPidfd(fd int) *os.File { return os.NewFile(uintptr(fd), "pidfd") }
-
 // awaitEnd blocks until the process is dead. It is not reaped: until then its
 // pid, and its group's, cannot be used again.
-func (p *process) awaitEnd() error {
-	raw, err := p.pidfd.SyscallConn()
-	if err != nil {
-		return err
-	}
-	return raw.Read(func(fd uintptr) bool {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		return n > 0 || err != nil && err != unix.EINTR
-	})
-}
+func (p *process) awaitEnd() error { return p.pidfd.AwaitDeath(time.Time{}) }
 
 // reap returns how a dead process ended.
 func (p *process) reap() (unix.WaitStatus, error) {
 	if p.adopted {
 		defer p.pidfd.Close()
-		return p.exitInfo()
+		return p.pidfd.Exit()
 	}
 	var status unix.WaitStatus
 	for {
@@ -171,62 +161,24 @@ func (p *process) reap() (unix.WaitStatus, error) {
 	}
 }
 
-// awaitReaped waits until the parent of an adopted process has reaped it
-// (POLLHUP, Linux 6.9), for a moment: then the kernel tells how it ended.
-func (p *process) awaitReaped() {
-	raw, err := p.pidfd.SyscallConn()
-	if err != nil {
-		return
-	}
-	raw.Control(func(fd uintptr) {
-		unix.Poll([]unix.PollFd{{Fd: int32(fd)}}, int(reapPatience.Milliseconds()))
-	})
-}
-
+// reapPatience is how long the parent of an adopted process may take to reap it:
+// then the kernel tells how it ended.
 const reapPatience = 200 * time.Millisecond
 
-// pidfdInfo is struct pidfd_info of linux/pidfd.h, in its first size.
-type pidfdInfo struct {
-	mask, cgroup uint64
-	ids          [11]uint32
-	exit         int32
-}
-
-const (
-	pidfdGetInfo  = 0xc040ff0b // _IOWR(0xFF, 11, struct pidfd_info)
-	pidfdInfoExit = 1 << 3     // Linux 6.15
-)
-
-var errUnknownEnd = errors.New("ended, the kernel does not tell how")
-
-// exitInfo asks the kernel how a process ended that somebody else has reaped.
-func (p *process) exitInfo() (status unix.WaitStatus, err error) {
-	info := pidfdInfo{mask: pidfdInfoExit}
-	err = p.control(func(fd int) error {
-		if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), pidfdGetInfo, uintptr(unsafe.Pointer(&info))); e != 0 {
-			return e
-		}
-		return nil
-	})
-	if err != nil || info.mask&pidfdInfoExit == 0 {
-		return 0, errUnknownEnd
-	}
-	return unix.WaitStatus(info.exit), nil
-}
+// awaitReaped waits until the parent of an adopted process has reaped it.
+func (p *process) awaitReaped() { p.pidfd.AwaitReaped(reapPatience) }
 
 // signal sends a signal to the process, through its pidfd.
 func (p *process) signal(sig unix.Signal) error {
-	err := p.control(func(fd int) error { return unix.PidfdSendSignal(fd, sig, nil, 0) })
-	if err == unix.ESRCH {
-		return nil // it is dead, and that will be noticed
+	if err := p.pidfd.Signal(sig); err != unix.ESRCH {
+		return err
 	}
-	return err
+	return nil // it is dead, and that will be noticed
 }
 
 // killGroup kills the process and what it has spawned in its group.
 func (p *process) killGroup() error {
-	const group = 1 << 2 // PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
-	err := p.control(func(fd int) error { return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, group) })
+	err := p.pidfd.SignalGroup(unix.SIGKILL)
 	if (err == unix.EINVAL || err == unix.ENOSYS) && !p.adopted {
 		// The pid is not reaped yet, so the number still means this group.
 		err = unix.Kill(-p.pid, unix.SIGKILL)
@@ -236,30 +188,4 @@ func (p *process) killGroup() error {
 		return serr
 	}
 	return err
-}
-
-func (p *process) control(f func(fd int) error) error {
-	raw, err := p.pidfd.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var ferr error
-	if err := raw.Control(func(fd uintptr) { ferr = f(int(fd)) }); err != nil {
-		return err
-	}
-	return ferr
-}
-
-// how puts a wait status in words.
-func how(status unix.WaitStatus) string {
-	switch {
-	case status.Signaled():
-		s := "killed by " + unix.SignalName(status.Signal())
-		if status.CoreDump() {
-			s += " (core dumped)"
-		}
-		return s
-	default:
-		return fmt.Sprintf("exited with code %d", status.ExitStatus())
-	}
 }

@@ -8,13 +8,13 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"handoff/handoff"
+	"handoff/internal/cmsg"
 	"handoff/internal/keeper/fdstore"
+	"handoff/internal/linux"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 	"handoff/master/snapshot"
@@ -31,8 +31,9 @@ import (
 
 // orphan is a worker without keeper and master.
 type orphan struct {
-	pid, pidfd, id, slot, gen int
-	sockets                   []handoff.Named
+	process       *linux.Pidfd
+	id, slot, gen int
+	sockets       []int
 }
 
 // serviceVariable says to which service a worker belongs.
@@ -70,10 +71,8 @@ const endingPatience = 300 * time.Millisecond
 // findOrphans adds to those that are known, and counts the workers of the service
 // whose handoff lives.
 func (m *Master) findOrphans(known []*orphan) (all []*orphan, attended int) {
-	entries, _ := os.ReadDir("/proc")
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil || slices.ContainsFunc(known, func(o *orphan) bool { return o.pid == pid }) {
+	for _, pid := range linux.PIDs() {
+		if slices.ContainsFunc(known, func(o *orphan) bool { return o.process.PID() == pid }) {
 			continue
 		}
 		o, err := findOrphan(pid, m.service())
@@ -101,53 +100,39 @@ func findOrphan(pid int, service string) (*orphan, error) {
 	if pgid, err := unix.Getpgid(pid); err != nil || pgid != pid {
 		return nil, nil // not a leader
 	}
-	pidfd, err := unix.PidfdOpen(pid, 0)
+	leader, err := linux.OpenPidfd(pid)
 	if err != nil {
 		return nil, nil
 	}
-	env := environOf(pid)
-	o := &orphan{pid: pid, pidfd: pidfd}
+	env := linux.Environ(pid)
+	o := &orphan{process: leader}
 	var errs [3]error
-	o.id, errs[0] = strconv.Atoi(lookup(env, "HANDOFF_WORKER"))
-	o.slot, errs[1] = strconv.Atoi(lookup(env, "WORKER_ID"))
-	o.gen, errs[2] = strconv.Atoi(lookup(env, "HANDOFF_GENERATION"))
-	if errors.Join(errs[:]...) != nil || lookup(env, serviceVariable) != service || o.id < 1 || o.gen < 1 || o.slot < 0 || o.slot > 1<<12 {
-		unix.Close(pidfd)
+	o.id, errs[0] = strconv.Atoi(linux.Lookup(env, "HANDOFF_WORKER"))
+	o.slot, errs[1] = strconv.Atoi(linux.Lookup(env, "WORKER_ID"))
+	o.gen, errs[2] = strconv.Atoi(linux.Lookup(env, "HANDOFF_GENERATION"))
+	if errors.Join(errs[:]...) != nil || linux.Lookup(env, serviceVariable) != service || o.id < 1 || o.gen < 1 || o.slot < 0 || o.slot > 1<<12 {
+		leader.Close()
 		return nil, nil
 	}
 	// Somebody listens there as long as keeper or master live.
-	if c, err := handoff.DialNotify(lookup(env, "NOTIFY_SOCKET")); err == nil {
+	if c, err := cmsg.Dial(linux.Lookup(env, "NOTIFY_SOCKET")); err == nil {
 		c.Close()
-		unix.Close(pidfd)
+		leader.Close()
 		return nil, errAttended
 	}
-	if o.sockets, err = socketsOf(pid, pidfd, 8); err != nil || unix.PidfdSendSignal(pidfd, 0, nil, 0) != nil {
-		for _, n := range o.sockets {
-			unix.Close(n.FD)
-		}
-		unix.Close(pidfd)
+	if o.sockets, err = socketsOf(leader, 8); err != nil || leader.Signal(0) != nil {
+		closeAll(o.sockets)
+		leader.Close()
 		return nil, err
 	}
 	return o, nil
 }
 
-func environOf(pid int) []string {
-	b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
-	return strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
-}
-
 // socketsOf duplicates the listening TCP sockets of a process and of what it has
 // started, down to some depth.
-func socketsOf(pid, pidfd, depth int) (found []handoff.Named, err error) {
-	proc := "/proc/" + strconv.Itoa(pid)
-	fds, _ := os.ReadDir(proc + "/fd")
-	for _, e := range fds {
-		to, _ := os.Readlink(proc + "/fd/" + e.Name())
-		n, aerr := strconv.Atoi(e.Name())
-		if aerr != nil || !strings.HasPrefix(to, "socket:") {
-			continue
-		}
-		fd, gerr := unix.PidfdGetfd(pidfd, n, 0)
+func socketsOf(of *linux.Pidfd, depth int) (found []int, err error) {
+	for n := range linux.Sockets(of.PID()) {
+		fd, gerr := of.Getfd(n)
 		if gerr != nil {
 			err = errors.Join(err, gerr)
 			continue
@@ -158,24 +143,19 @@ func socketsOf(pid, pidfd, depth int) (found []handoff.Named, err error) {
 			unix.Close(fd)
 			continue
 		}
-		found = append(found, handoff.Named{Name: to, FD: fd})
+		found = append(found, fd)
 	}
 	if depth == 0 {
 		return found, err
 	}
-	tasks, _ := os.ReadDir(proc + "/task")
-	for _, t := range tasks {
-		b, _ := os.ReadFile(proc + "/task/" + t.Name() + "/children")
-		for _, f := range strings.Fields(string(b)) {
-			child, _ := strconv.Atoi(f)
-			cfd, cerr := unix.PidfdOpen(child, 0)
-			if cerr != nil {
-				continue
-			}
-			more, merr := socketsOf(child, cfd, depth-1)
-			unix.Close(cfd)
-			found, err = append(found, more...), errors.Join(err, merr)
+	for _, pid := range linux.Children(of.PID()) {
+		child, cerr := linux.OpenPidfd(pid)
+		if cerr != nil {
+			continue
 		}
+		more, merr := socketsOf(child, depth-1)
+		child.Close()
+		found, err = append(found, more...), errors.Join(err, merr)
 	}
 	return found, err
 }
@@ -188,16 +168,9 @@ func (m *Master) recordOf(orphans []*orphan, s stored) snapshot.Record {
 	live := fleet.Gen(last.gen)
 	r.Reported = live
 	r.Fleet = fleet.State{Slots: m.cfg.Fleet.Slots, LastGen: live, Live: live, Wanted: live, Known: []fleet.Gen{live}, Began: now, Proven: true}
-	proc := "/proc/" + strconv.Itoa(last.pid)
-	path, _ := os.Readlink(proc + "/exe")
-	dir, _ := os.Readlink(proc + "/cwd")
-	args, _ := os.ReadFile(proc + "/cmdline")
-	env := slices.DeleteFunc(environOf(last.pid), func(kv string) bool {
-		name, _, _ := strings.Cut(kv, "=")
-		return slices.Contains(notForWorkers[:], name)
-	})
-	r.Generations = []snapshot.Generation{{Gen: live, Path: snapshot.Text(path), Dir: snapshot.Text(dir),
-		Args: snapshot.Texts(strings.Split(strings.TrimSuffix(string(args), "\x00"), "\x00")), Env: snapshot.Texts(env)}}
+	pid := last.process.PID()
+	r.Generations = []snapshot.Generation{{Gen: live, Path: snapshot.Text(linux.Image(pid)), Dir: snapshot.Text(linux.Directory(pid)),
+		Args: snapshot.Texts(linux.Arguments(pid)), Env: snapshot.Texts(WorkerEnviron(linux.Environ(pid)))}}
 	targets := map[int]fleet.ID{}
 	addresses := map[netip.AddrPort]*listeners.AddressState{}
 	slices.SortFunc(orphans, func(a, b *orphan) int { return b.id - a.id }) // the newest of a slot serves
@@ -211,10 +184,13 @@ func (m *Master) recordOf(orphans []*orphan, s stored) snapshot.Record {
 			targets[o.slot] = id
 		}
 		r.Fleet.Workers = append(r.Fleet.Workers, w)
-		r.Workers = append(r.Workers, snapshot.Worker{ID: id, Slot: o.slot, Gen: live, PID: o.pid, Began: now})
-		s[fdstore.WorkerName(int(id), fdstore.PID)] = o.pidfd
-		for _, n := range o.sockets {
-			m.recoverSocket(addresses, s, id, o.slot, n.FD)
+		r.Workers = append(r.Workers, snapshot.Worker{ID: id, Slot: o.slot, Gen: live, PID: o.process.PID(), Began: now})
+		if fd, err := o.process.Duplicate(); err == nil {
+			s[fdstore.WorkerName(int(id), fdstore.PID)] = fd
+		}
+		o.process.Close()
+		for _, fd := range o.sockets {
+			m.recoverSocket(addresses, s, id, o.slot, fd)
 		}
 	}
 	for slot := range r.Fleet.Slots {

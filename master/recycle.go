@@ -1,7 +1,7 @@
 package master
 
 import (
-	"handoff/internal/procs"
+	"handoff/internal/linux"
 	"handoff/master/fleet"
 	"handoff/master/recycle"
 )
@@ -20,11 +20,11 @@ func (m *Master) sampleMemory() {
 	}
 	go func() { // ends when it has looked
 		resident := map[int]int64{}
-		procs.Walk(func(p procs.Process) {
+		for p := range linux.Processes() {
 			if id, ok := groups[p.Group]; ok {
 				resident[id] += p.RSS
 			}
-		})
+		}
 		m.post(memorySampled{resident})
 	}()
 }

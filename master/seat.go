@@ -3,12 +3,12 @@ package master
 import (
 	"encoding/binary"
 	"net/netip"
-	"os"
 
 	"golang.org/x/sys/unix"
 
-	"handoff/handoff"
+	"handoff/internal/cmsg"
 	"handoff/internal/keeper/fdstore"
+	"handoff/internal/linux"
 	"handoff/internal/seat"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
@@ -16,7 +16,7 @@ import (
 
 // attendSeat takes the notification descriptor from a worker's trampoline and
 // posts the calls that stop at it, until no process of the worker is left.
-func attendSeat(id fleet.ID, pair *handoff.Conn, keep func(fd, board int) error, post func(event)) {
+func attendSeat(id fleet.ID, pair *cmsg.Conn, keep func(fd, board int) error, post func(event)) {
 	word := make([]byte, 4)
 	n, fds, err := pair.Read(word)
 	if err != nil || n < len(word) {
@@ -90,6 +90,10 @@ func (m *Master) called(w *worker, c *seat.Call) {
 	}
 }
 
+// maxLooks is how many descriptors and processes of a worker are looked at: it must
+// not be able to keep its master busy with them.
+const maxLooks = 4096
+
 // binds puts a held socket in the place of the program's own. A port 0 is
 // another matter: who binds it may be about to connect. The kernel chooses a
 // port, and listen makes it a held address; from the next worker on the
@@ -119,7 +123,7 @@ func (m *Master) binds(w *worker, c *seat.Call) {
 			return
 		}
 	}
-	l, err := a.Retake(id, w.slot, func(inode uint64) bool { return seat.Holds(w.pid, inode) }, c.ReusePort)
+	l, err := a.Retake(id, w.slot, func(inode uint64) bool { return linux.HasSocket(w.pid, inode, maxLooks) }, c.ReusePort)
 	if err != nil {
 		m.refuse(w, c, err)
 		return
@@ -142,16 +146,19 @@ func (m *Master) binds(w *worker, c *seat.Call) {
 // may not pass a signal on: then the drain is the binder's.
 func (m *Master) binder(w *worker, c *seat.Call) {
 	switch {
-	case w.binder != nil && w.binder.pid == c.TGID, w.severalBind:
+	case w.binder != nil && w.binder.pid == c.Process.PID(), w.severalBind:
 		return
-	case w.binder != nil || c.TGID == w.pid:
+	case w.binder != nil || c.Process.PID() == w.pid:
 		w.severalBind = true // the leader, or several: who leads will know
 		w.dropBinder()
 		return
 	}
-	fd, err := unix.FcntlInt(uintptr(c.Process), unix.F_DUPFD_CLOEXEC, 3)
-	if err == nil {
-		w.binder = &process{pid: c.TGID, pidfd: os.NewFile(uintptr(fd), "pidfd")}
+	fd, err := c.Process.Duplicate()
+	if err != nil {
+		return
+	}
+	if p, err := linux.NewPidfd(c.Process.PID(), fd); err == nil {
+		w.binder = &process{pid: p.PID(), pidfd: p}
 		m.keep.Store(fdstore.WorkerName(int(w.id), fdstore.Binder), fd)
 	}
 }

@@ -53,7 +53,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"handoff/handoff"
+	"handoff/internal/cmsg"
+	"handoff/internal/listenfds"
 	"handoff/internal/sdnotify"
 )
 
@@ -68,9 +69,9 @@ type Worker struct {
 	requestsMost     int64         // after which the worker is replaced; 0: any number
 	requests         atomic.Int64
 
-	mu     sync.Mutex      // guards passed
-	passed []handoff.Named // sockets that nobody has asked for
-	err    error           // why there are none
+	mu     sync.Mutex   // guards passed
+	passed []cmsg.Named // sockets that nobody has asked for
+	err    error        // why there are none
 }
 
 // lingerAlone is how long idle keep-alive connections may still send a request
@@ -97,7 +98,7 @@ func New() *Worker {
 	if pid := os.Getenv("WATCHDOG_PID"); pid == "" || pid == strconv.Itoa(os.Getpid()) {
 		w.watchdog = time.Duration(number("WATCHDOG_USEC")) * time.Microsecond
 	}
-	w.passed, w.err = handoff.Passed(os.Getenv)
+	w.passed, w.err = listenfds.Passed(os.Getenv)
 	signals := []os.Signal{syscall.SIGTERM, syscall.SIGINT}
 	if s := unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(os.Getenv("HANDOFF_DRAIN_SIGNAL")), "SIG")); s != 0 {
 		signals = append(signals, s)
@@ -195,7 +196,7 @@ func (w *Worker) Listen(network, address string) (net.Listener, error) {
 	if w.err != nil {
 		return nil, w.err
 	}
-	p, ok := w.take(func(p handoff.Named) bool { return means(p.FD, network, address) })
+	p, ok := w.take(func(p cmsg.Named) bool { return means(p.FD, network, address) })
 	if !ok {
 		return net.Listen(network, address)
 	}
@@ -208,14 +209,14 @@ func (w *Worker) Named(name string) (net.Listener, error) {
 	if w.err != nil {
 		return nil, w.err
 	}
-	p, ok := w.take(func(p handoff.Named) bool { return p.Name == name })
+	p, ok := w.take(func(p cmsg.Named) bool { return p.Name == name })
 	if !ok {
 		return nil, fmt.Errorf("no socket %q was passed: run it with --listen %s=ADDR", name, name)
 	}
 	return listener(p)
 }
 
-func (w *Worker) take(ok func(handoff.Named) bool) (handoff.Named, bool) {
+func (w *Worker) take(ok func(cmsg.Named) bool) (cmsg.Named, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i, p := range w.passed {
@@ -224,10 +225,10 @@ func (w *Worker) take(ok func(handoff.Named) bool) (handoff.Named, bool) {
 			return p, true
 		}
 	}
-	return handoff.Named{}, false
+	return cmsg.Named{}, false
 }
 
-func listener(p handoff.Named) (net.Listener, error) {
+func listener(p cmsg.Named) (net.Listener, error) {
 	f := os.NewFile(uintptr(p.FD), p.Name)
 	defer f.Close() // FileListener has a duplicate
 	l, err := net.FileListener(f)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -16,9 +15,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"handoff/internal/procs"
+	"handoff/internal/linux"
 	"handoff/internal/prove"
 )
 
@@ -121,14 +118,9 @@ func (t *tool) manager() int {
 // managers are the processes that serve nothing: of handoff master and keeper.
 func (t *tool) managers() []int {
 	first := t.manager()
-	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", first))
-	for _, f := range tasks {
-		b, _ := os.ReadFile(f)
-		for _, word := range strings.Fields(string(b)) {
-			line, _ := os.ReadFile("/proc/" + word + "/cmdline")
-			if pid, err := strconv.Atoi(word); err == nil && strings.Contains(string(line), "\x00__master\x00") {
-				return []int{pid, first}
-			}
+	for _, pid := range linux.Children(first) {
+		if slices.Contains(linux.Arguments(pid), "__master") {
+			return []int{pid, first}
 		}
 	}
 	return []int{first}
@@ -162,22 +154,21 @@ func (t *tool) stop() {
 
 // left are the processes of this run.
 func (t *tool) left() (pids []int) {
-	procs.Walk(func(p procs.Process) {
-		env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.PID))
-		if p.PID != os.Getpid() && (t.groups[p.Group] || bytes.Contains(env, []byte(mark+"="+t.dir+"\x00"))) {
+	for p := range linux.Processes() {
+		if p.PID != os.Getpid() && (t.groups[p.Group] || linux.Lookup(linux.Environ(p.PID), mark) == t.dir) {
 			pids = append(pids, p.PID)
 		}
-	})
+	}
 	return pids
 }
 
 func kill(pid int, s syscall.Signal) error {
-	fd, err := unix.PidfdOpen(pid, 0)
+	p, err := linux.OpenPidfd(pid)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	return unix.PidfdSendSignal(fd, s, nil, 0)
+	defer p.Close()
+	return p.Signal(s)
 }
 
 var signals = map[string]syscall.Signal{"SIGHUP": syscall.SIGHUP, "SIGUSR1": syscall.SIGUSR1, "SIGUSR2": syscall.SIGUSR2, "SIGTTIN": syscall.SIGTTIN, "SIGTTOU": syscall.SIGTTOU}

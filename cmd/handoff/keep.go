@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"handoff/handoff"
+	"handoff/internal/cmsg"
 	"handoff/internal/config"
 	"handoff/internal/keeper"
 	"handoff/internal/pidfile"
@@ -23,7 +23,7 @@ import (
 )
 
 // keep becomes the keeper, until the master ends as it means to.
-func keep(cfg *config.Run, what service.Program, kept, passed []handoff.Named) (code int, err error) {
+func keep(cfg *config.Run, what service.Program, kept, passed []cmsg.Named) (code int, err error) {
 	if path := what.Path(cfg.PIDFile); path != "" {
 		remove, err := pidfile.Write(path)
 		if err != nil {
@@ -100,7 +100,7 @@ func binary() (string, error) {
 }
 
 // partition tells what the keeper has kept from the sockets of a service manager.
-func partition(all []handoff.Named) (store, passed []handoff.Named) {
+func partition(all []cmsg.Named) (store, passed []cmsg.Named) {
 	passed, store = split(keeper.PassedPrefix, all)
 	for i := range passed {
 		_, passed[i].Name, _ = strings.Cut(passed[i].Name, "-") // after its number
@@ -109,7 +109,7 @@ func partition(all []handoff.Named) (store, passed []handoff.Named) {
 }
 
 // split takes those with a prefix in their names, which it takes off.
-func split(prefix string, all []handoff.Named) (with, without []handoff.Named) {
+func split(prefix string, all []cmsg.Named) (with, without []cmsg.Named) {
 	for _, n := range all {
 		if rest, ok := strings.CutPrefix(n.Name, prefix); ok {
 			n.Name = rest
@@ -131,14 +131,14 @@ func keptAbove() bool {
 // replaceKeeper starts a new keeper with what the one before had. That one ends this
 // process when it takes over; if it does not, replaceKeeper returns why, and this one may
 // go on.
-func replaceKeeper(named []handoff.Named, program []byte) error {
+func replaceKeeper(named []cmsg.Named, program []byte) error {
 	self, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(self)
 	files, names := []uintptr{0, 1, 2}, []string{}
-	for _, n := range append(named, handoff.Named{Name: keeper.MasterName, FD: self}) {
+	for _, n := range append(named, cmsg.Named{Name: keeper.MasterName, FD: self}) {
 		files, names = append(files, uintptr(n.FD)), append(names, keeper.KeptPrefix+n.Name)
 	}
 	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {

@@ -6,10 +6,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"handoff/handoff"
 	"handoff/internal/admin"
+	"handoff/internal/cmsg"
 	"handoff/internal/config"
 	"handoff/internal/keeper"
+	"handoff/internal/listenfds"
 	"handoff/internal/service"
 	"handoff/master/listeners"
 )
@@ -65,7 +66,7 @@ A duration is 500ms, 30s or 2m; a bare number is seconds.`,
 // plan is what of a configuration can be wrong, and is found out before anything starts.
 type plan struct {
 	listens []listeners.Listen
-	passed  []handoff.Named
+	passed  []cmsg.Named
 }
 
 // check checks everything that can be.
@@ -76,7 +77,7 @@ func check(cfg *config.Run, what service.Program) (p plan, err error) {
 	if p.listens, err = cfg.Listens(string(what.Dir)); err != nil {
 		return p, err
 	}
-	if p.passed, err = handoff.Passed(os.Getenv); err != nil {
+	if p.passed, err = listenfds.Passed(os.Getenv); err != nil {
 		return p, failed{err}
 	}
 	_, err = publicOf(cfg, what, nil)

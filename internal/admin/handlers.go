@@ -8,7 +8,7 @@ import (
 	"strconv"
 
 	"handoff/internal/api"
-	"handoff/internal/procs"
+	"handoff/internal/linux"
 )
 
 // handlers are by the patterns of [api.Routes].
@@ -148,10 +148,10 @@ func usage(workers []api.WorkerStatus) {
 	for i := range workers {
 		at[workers[i].PID] = &workers[i]
 	}
-	procs.Walk(func(p procs.Process) {
+	for p := range linux.Processes() {
 		if w := at[p.Group]; w != nil {
-			w.CPU += p.CPU
+			w.CPU += p.CPU.Seconds()
 			w.RSS += p.RSS
 		}
-	})
+	}
 }

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"handoff/handoff"
+	"handoff/internal/cmsg"
 	"handoff/internal/sdnotify"
 )
 
@@ -29,14 +29,14 @@ const KeptPrefix = "keep-"
 // Split tells what a keeper before has held, by the names that it held it by, from
 // sockets that a service manager has passed. What is there twice is closed but
 // for the newest.
-func (a *above) split(all []handoff.Named) (kept []handoff.Named) {
+func (a *above) split(all []cmsg.Named) (kept []cmsg.Named) {
 	at := map[string]int{}
 	for _, n := range all {
 		name, number, _ := strings.Cut(n.Name, ".")
 		seq, _ := strconv.Atoi(number)
 		if i, twice := at[name]; !twice {
 			at[name] = len(kept)
-			kept = append(kept, handoff.Named{Name: name, FD: n.FD})
+			kept = append(kept, cmsg.Named{Name: name, FD: n.FD})
 		} else if old := a.seqs[name]; seq > old {
 			a.remove(name, old)
 			unix.Close(kept[i].FD)

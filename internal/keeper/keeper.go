@@ -27,10 +27,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,19 +37,20 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"handoff/handoff"
+	"handoff/internal/cmsg"
+	"handoff/internal/linux"
 )
 
 // Config is what a keeper needs to know.
 type Config struct {
-	Path     string          // of the binary as it was called, absolute: what an upgrade starts
-	Args     []string        // of the master, after the program's name
-	Passed   []handoff.Named // by a service manager; they are in the store from the start
-	Kept     []handoff.Named // what a keeper before had, as the service manager or that one's master gives it
-	Upstream string          // NOTIFY_SOCKET of a service manager; "" is none
-	Stores   bool            // it keeps descriptors for this service
-	Calm     func()          // is called when there is nothing to do for a while; may be nil
-	Stderr   io.Writer       // for the little that it has to say
+	Path     string       // of the binary as it was called, absolute: what an upgrade starts
+	Args     []string     // of the master, after the program's name
+	Passed   []cmsg.Named // by a service manager; they are in the store from the start
+	Kept     []cmsg.Named // what a keeper before had, as the service manager or that one's master gives it
+	Upstream string       // NOTIFY_SOCKET of a service manager; "" is none
+	Stores   bool         // it keeps descriptors for this service
+	Calm     func()       // is called when there is nothing to do for a while; may be nil
+	Stderr   io.Writer    // for the little that it has to say
 }
 
 // Names and variables that keeper and master agree on.
@@ -94,10 +93,10 @@ const (
 type keeper struct {
 	cfg      Config
 	instance string
-	notify   *net.UnixConn
-	name     string          // of notify
-	store    []handoff.Named // in the order in which they came
-	master   int             // pid; 0: none
+	notify   *cmsg.Conn
+	name     string       // of notify
+	store    []cmsg.Named // in the order in which they came
+	master   int          // pid; 0: none
 	pidfd    int
 	exe      *os.File // the binary of the last master that was ready
 	ready    bool
@@ -210,25 +209,14 @@ func (k *keeper) say(format string, args ...any) {
 // listen opens the socket for the master's notices.
 func (k *keeper) listen() error {
 	k.name = "@handoff/keeper/" + k.instance
-	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: k.name, Net: "unixgram"})
+	c, err := cmsg.Listen(k.name)
 	if err != nil {
 		return err
 	}
 	k.notify = c
-	return k.control(func(fd int) error {
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20)
-		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
-	})
-}
-
-func (k *keeper) control(f func(fd int) error) error {
-	raw, err := k.notify.SyscallConn()
-	if err != nil {
-		return err
-	}
-	cerr := raw.Control(func(fd uintptr) { err = f(int(fd)) })
+	raw, err := c.SyscallConn()
 	if err == nil {
-		err = cerr
+		err = raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20) })
 	}
 	return err
 }
@@ -254,40 +242,19 @@ func (k *keeper) hear(heard chan<- struct{}) {
 // read takes every notice that has come.
 func (k *keeper) read() {
 	buf := make([]byte, 4096)
-	oob := make([]byte, 4096)
 	for range readMost {
-		n, oobn, err := 0, 0, error(nil)
-		k.control(func(fd int) error {
-			n, oobn, _, _, err = unix.Recvmsg(fd, buf, oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
-			return nil
-		})
-		if err == unix.EINTR {
-			continue
-		}
+		m, err := k.notify.ReceiveNow(buf)
 		if err != nil {
 			return
 		}
-		pid, fds := unpack(oob[:oobn])
-		k.notice(pid, string(buf[:n]), fds)
-	}
-}
-
-func unpack(oob []byte) (pid int, fds []int) {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return 0, nil
-	}
-	for i := range messages {
 		// Somebody outside of this pid namespace has pid 0; another user is no
 		// master of ours.
-		if cred, err := unix.ParseUnixCredentials(&messages[i]); err == nil && int(cred.Uid) == os.Geteuid() {
-			pid = int(cred.Pid)
+		pid := 0
+		if m.Sender != nil && int(m.Sender.Uid) == os.Geteuid() {
+			pid = int(m.Sender.Pid)
 		}
-		if got, err := unix.ParseUnixRights(&messages[i]); err == nil {
-			fds = append(fds, got...)
-		}
+		k.notice(pid, string(buf[:m.N]), m.FDs)
 	}
-	return pid, fds
 }
 
 // notice heeds one notice. The descriptors are its own.
@@ -300,7 +267,7 @@ func (k *keeper) notice(pid int, text string, fds []int) {
 	}
 	k.sift()
 	known := slices.ContainsFunc(k.others, func(c candidate) bool { return c.pid == pid })
-	if said["X_CANDIDATE"] == "1" && pid > 0 && !known && parent(pid) == k.master {
+	if said["X_CANDIDATE"] == "1" && pid > 0 && !known && child(pid, k.master) {
 		if fd, err := unix.PidfdOpen(pid, 0); err == nil {
 			k.others = append(k.others, candidate{pid, fd, time.Now().Add(candidateMost)})
 		}
@@ -326,7 +293,7 @@ func (k *keeper) notice(pid int, text string, fds []int) {
 		k.drop(name)
 	}
 	if said["FDSTORE"] == "1" && len(fds) == 1 && name != "" && len(name) < 256 && len(k.store) < storeMost {
-		k.keep(handoff.Named{Name: strings.Map(printable, name), FD: fds[0]})
+		k.keep(cmsg.Named{Name: strings.Map(printable, name), FD: fds[0]})
 		delete(k.stale, name)
 		fds = nil
 	}
@@ -348,7 +315,7 @@ func (k *keeper) notice(pid int, text string, fds []int) {
 		k.leaving = k.leaving || said["X_LEAVING"] == "1"
 	}
 	took := strings.Split(said["X_TOOK"], ",")
-	k.sent = slices.DeleteFunc(k.sent, func(s os.Signal) bool { return slices.Contains(took, unix.SignalName(s.(unix.Signal))) })
+	k.sent = slices.DeleteFunc(k.sent, func(s os.Signal) bool { return slices.Contains(took, linux.SignalName(s.(unix.Signal))) })
 	if !stopAmong(k.sent) && !stopAmong(k.pending) {
 		k.stopAt = time.Time{}
 	}
@@ -376,7 +343,7 @@ func (k *keeper) sift() {
 // for each, with the descriptor. only is the name of the one that is wanted; "" is
 // all.
 func (k *keeper) give(fd int, only string) {
-	c, err := handoff.OpenConn(fd)
+	c, err := cmsg.Open(fd)
 	if err != nil {
 		return
 	}
@@ -395,7 +362,7 @@ func (k *keeper) give(fd int, only string) {
 }
 
 // keep adds to the store, in the place of what has the name.
-func (k *keeper) keep(n handoff.Named) {
+func (k *keeper) keep(n cmsg.Named) {
 	k.above.store(n.Name, n.FD)
 	for i := range k.store {
 		if k.store[i].Name == n.Name {
@@ -453,7 +420,7 @@ func (k *keeper) becomes(pid int) {
 	k.alone.Stop()
 	k.above.store(MasterName, k.pidfd)
 	// What runs now is what is started again, whatever is on disk then.
-	if f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/exe"); err == nil {
+	if f, err := linux.OpenImage(pid); err == nil {
 		if k.exe != nil {
 			k.exe.Close()
 		}
@@ -502,15 +469,9 @@ func (k *keeper) stopAlone() (done bool) {
 	if k.killing {
 		s = unix.SIGKILL
 	}
-	tasks, _ := filepath.Glob("/proc/self/task/*/children")
-	for _, task := range tasks {
-		b, _ := os.ReadFile(task)
-		for _, f := range strings.Fields(string(b)) {
-			if pid, err := strconv.Atoi(f); err == nil && pid > 1 { // not reaped before it is read here
-				unix.Kill(-pid, s)
-				unix.Kill(pid, s)
-			}
-		}
+	for _, pid := range linux.Children(os.Getpid()) { // not reaped before it is read here
+		unix.Kill(-pid, s)
+		unix.Kill(pid, s)
 	}
 	done, k.killing = k.killing, true
 	k.alone.Reset(helpless)
@@ -582,7 +543,7 @@ func (k *keeper) died(status unix.WaitStatus) {
 		k.wait = 0
 	} else {
 		k.restarts++
-		k.reason = how(status)
+		k.reason = linux.Ended(status)
 	}
 	k.leaving = false
 	// What it was told and may not have done, the next one is told.
@@ -625,22 +586,8 @@ func exitCode(s unix.WaitStatus) int {
 	return s.ExitStatus()
 }
 
-func how(s unix.WaitStatus) string {
-	if s.Signaled() {
-		return "killed by " + unix.SignalName(s.Signal())
-	}
-	return fmt.Sprintf("exited with code %d", s.ExitStatus())
-}
-
-func parent(pid int) int {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return -1
-	}
-	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	if len(f) < 2 {
-		return -1
-	}
-	n, _ := strconv.Atoi(f[1])
-	return n
+// child tells whether a process is a child of another.
+func child(pid, parent int) bool {
+	s, err := linux.ReadStat(pid)
+	return err == nil && s.Parent == parent
 }

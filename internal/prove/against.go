@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"handoff/internal/procs"
+	"handoff/internal/linux"
 )
 
 // Against is another tool that runs a program, by commands of the shell. Start begins
@@ -79,11 +79,11 @@ func (a *Against) Stop() {
 	case <-time.After(8 * time.Second):
 	}
 	group := a.cmd.Process.Pid
-	procs.Walk(func(p procs.Process) {
+	for p := range linux.Processes() {
 		if p.Group == group {
 			kill(p.PID)
 		}
-	})
+	}
 	<-a.ended
 	unix.Close(a.pidfd)
 }

@@ -2,7 +2,6 @@ package prove
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,7 +9,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,7 +19,7 @@ import (
 
 	"handoff/internal/admin"
 	"handoff/internal/api"
-	"handoff/internal/procs"
+	"handoff/internal/linux"
 )
 
 // Handoff is a program under a handoff of its own. Start begins it, and Stop ends it.
@@ -131,20 +129,20 @@ func (h *Handoff) Stop() {
 	}
 	h.cmd.Process.Kill()
 	<-h.ended
-	procs.Walk(func(p procs.Process) {
+	for p := range linux.Processes() {
 		if groups[p.Group] {
 			kill(p.PID)
 		}
-	})
+	}
 }
 
 func kill(pid int) error {
-	fd, err := unix.PidfdOpen(pid, 0)
+	p, err := linux.OpenPidfd(pid)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	defer p.Close()
+	return p.Signal(unix.SIGKILL)
 }
 
 // Status is what handoff says of itself.
@@ -318,15 +316,9 @@ func (h *Handoff) killMaster(ctx context.Context) error {
 
 // master is the keeper's child that is one; 0: there is none just now.
 func (h *Handoff) master() int {
-	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", h.cmd.Process.Pid))
-	for _, t := range tasks {
-		b, _ := os.ReadFile(t)
-		for _, word := range strings.Fields(string(b)) {
-			line, _ := os.ReadFile("/proc/" + word + "/cmdline")
-			if args := bytes.Split(line, []byte{0}); len(args) > 1 && string(args[1]) == "__master" {
-				pid, _ := strconv.Atoi(word)
-				return pid
-			}
+	for _, pid := range linux.Children(h.cmd.Process.Pid) {
+		if args := linux.Arguments(pid); len(args) > 1 && args[1] == "__master" {
+			return pid
 		}
 	}
 	return 0
@@ -348,43 +340,41 @@ func (h *Handoff) killWorker(ctx context.Context) (note string, err error) {
 	if victim.PID == 0 {
 		return "", errors.New("no worker serves")
 	}
-	var fds []int
+	var group []*linux.Pidfd
 	defer func() {
-		for _, fd := range fds {
-			unix.Close(fd)
+		for _, p := range group {
+			p.Close()
 		}
 	}()
-	inside := map[string]bool{}
-	var pids []int
-	procs.Walk(func(p procs.Process) {
+	for p := range linux.Processes() {
 		if p.Group == victim.PID {
-			if fd, err := unix.PidfdOpen(p.PID, 0); err == nil {
-				fds = append(fds, fd)
-				pids = append(pids, p.PID)
+			if pidfd, err := linux.OpenPidfd(p.PID); err == nil {
+				group = append(group, pidfd)
 			}
 		}
-	})
-	for i, fd := range fds {
-		if unix.PidfdSendSignal(fd, unix.SIGSTOP, nil, 0) == nil {
-			stopped(ctx, pids[i])
+	}
+	for _, p := range group {
+		if p.Signal(unix.SIGSTOP) == nil {
+			stopped(ctx, p.PID())
 		}
 	}
-	inodes := map[string]bool{}
-	for _, pid := range pids {
-		for inode := range socketsOf(pid) {
+	inodes := map[uint64]bool{}
+	for _, p := range group {
+		for _, inode := range linux.Sockets(p.PID()) {
 			inodes[inode] = true
 		}
 	}
-	for _, c := range connections() {
-		if inodes[c.inode] {
-			inside[c.remote] = true
+	inside := map[string]bool{}
+	for c := range linux.TCPSockets() {
+		if inodes[c.Inode] && c.Remote != 0 {
+			inside[strconv.Itoa(int(c.Remote))] = true
 		}
 	}
 	h.mu.Lock()
 	h.inside = inside
 	h.mu.Unlock()
-	for _, fd := range fds {
-		if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+	for _, p := range group {
+		if err := p.Signal(unix.SIGKILL); err != nil && err != unix.ESRCH {
 			return "", err
 		}
 	}
@@ -446,13 +436,13 @@ func (h *Handoff) stale(s api.Status) (wrong []error) {
 		if err != nil {
 			return wrong // the load counts it
 		}
-		_, port, _ := net.SplitHostPort(c.LocalAddr().String())
+		port := c.LocalAddr().(*net.TCPAddr).Port
 		generation := 0
 		for late := time.Now().Add(200 * time.Millisecond); generation == 0 && time.Now().Before(late); {
 			time.Sleep(5 * time.Millisecond)
-			for _, k := range connections() {
-				if k.remote == port && k.inode != "0" {
-					generation = max(generation, generationOf(k.inode))
+			for s := range linux.TCPSockets() {
+				if int(s.Remote) == port && s.Inode != 0 {
+					generation = max(generation, generationOf(s.Inode))
 				}
 			}
 		}
@@ -466,18 +456,18 @@ func (h *Handoff) stale(s api.Status) (wrong []error) {
 
 // generationOf is the newest generation of the processes that have a socket; 0:
 // nobody has it.
-func generationOf(inode string) (generation int) {
-	procs.Walk(func(p procs.Process) {
-		env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.PID))
-		if err != nil {
-			return
+func generationOf(inode uint64) (generation int) {
+	for _, pid := range linux.PIDs() {
+		n, err := strconv.Atoi(linux.Lookup(linux.Environ(pid), "HANDOFF_GENERATION"))
+		if err != nil || n <= generation {
+			continue
 		}
-		for kv := range bytes.SplitSeq(env, []byte{0}) {
-			if v, ok := bytes.CutPrefix(kv, []byte("HANDOFF_GENERATION=")); ok && socketsOf(p.PID)[inode] {
-				n, _ := strconv.Atoi(string(v))
-				generation = max(generation, n)
+		for _, has := range linux.Sockets(pid) {
+			if has == inode {
+				generation = n
+				break
 			}
 		}
-	})
+	}
 	return generation
 }

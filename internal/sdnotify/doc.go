@@ -11,7 +11,7 @@
 //	handoff → worker   a byte                yes; the end of the pipe without one is a no
 //
 // The kernel attaches the sender's pid, and only the worker's own processes are
-// believed ([Descends]). A sender that is gone before it could be looked at is not:
+// believed. A sender that is gone before it could be looked at is not:
 // systemd-notify and [SendAndWait] wait at a barrier until it was, the end of a pipe
 // that the supervisor closes.
 package sdnotify

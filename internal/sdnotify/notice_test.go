@@ -1,7 +1,6 @@
 package sdnotify
 
 import (
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -48,15 +47,6 @@ func TestPrintable(t *testing.T) {
 		if got := Printable(in); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
 		}
-	}
-}
-
-func TestDescends(t *testing.T) {
-	if !Descends(os.Getpid(), os.Getppid()) || !Descends(os.Getpid(), os.Getpid()) {
-		t.Error("a child does not descend from its parent")
-	}
-	if Descends(1, os.Getpid()) || Descends(0, os.Getpid()) || Descends(1<<22, os.Getpid()) {
-		t.Error("a stranger descends from us")
 	}
 }
 

@@ -4,11 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"handoff/internal/cmsg"
 )
 
 // sendTimeout is how long a supervisor that does not read is waited for.
@@ -17,7 +16,7 @@ const sendTimeout = time.Second
 // Send sends a message, with descriptors that stay the caller's, to the socket that
 // NOTIFY_SOCKET names: a path, or an abstract name that begins with @.
 func Send(address, text string, fds ...int) error {
-	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: address, Net: "unixgram"})
+	c, err := cmsg.Dial(address)
 	if err != nil {
 		return err
 	}
@@ -25,31 +24,15 @@ func Send(address, text string, fds ...int) error {
 	return send(c, text, fds...)
 }
 
-func send(c *net.UnixConn, text string, fds ...int) error {
+func send(c *cmsg.Conn, text string, fds ...int) error {
 	c.SetWriteDeadline(time.Now().Add(sendTimeout))
-	if len(fds) == 0 {
-		_, err := c.Write([]byte(text))
-		return err
-	}
-	raw, err := c.SyscallConn() // WriteMsgUnix refuses a connected one
-	if err != nil {
-		return err
-	}
-	rights := unix.UnixRights(fds...)
-	werr := raw.Write(func(fd uintptr) bool {
-		for {
-			if err = unix.Sendmsg(int(fd), []byte(text), rights, nil, unix.MSG_NOSIGNAL); err != unix.EINTR {
-				return err != unix.EAGAIN
-			}
-		}
-	})
-	return errors.Join(werr, err)
+	return c.Write([]byte(text), fds...)
 }
 
 // SendAndWait sends a message and waits until it has been looked at, since who is gone by
 // then is not believed: the barrier of sd_notify_barrier(3).
 func SendAndWait(address, text string, timeout time.Duration) error {
-	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: address, Net: "unixgram"})
+	c, err := cmsg.Dial(address)
 	if err != nil {
 		return err
 	}
@@ -70,7 +53,7 @@ func SendAndWait(address, text string, timeout time.Duration) error {
 // AskDraining asks handoff whether a signal that this process has got is its order to
 // drain. Where nobody answers in time, the signal is what it is: yes.
 func AskDraining(address string, timeout time.Duration) bool {
-	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: address, Net: "unixgram"})
+	c, err := cmsg.Dial(address)
 	if err != nil {
 		return true
 	}
@@ -80,7 +63,7 @@ func AskDraining(address string, timeout time.Duration) bool {
 
 // ask sends a message with a pipe, and reads a byte from it: io.EOF is its end without
 // one.
-func ask(c *net.UnixConn, text string, timeout time.Duration) error {
+func ask(c *cmsg.Conn, text string, timeout time.Duration) error {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err

@@ -2,17 +2,18 @@ package sdnotify
 
 import (
 	"errors"
-	"net"
 	"os"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"handoff/internal/cmsg"
 )
 
 // Server reads what one worker says.
 type Server struct {
-	Conn    *net.UnixConn // of Listen; who closes it ends Serve
+	Conn    *cmsg.Conn // of Listen; who closes it ends Serve
 	Believe func(pid int) bool
 	Limiter Limiter
 	// News is called with what is news, each once.
@@ -26,9 +27,8 @@ type Server struct {
 // and nowhere else: close(2) of a socket may take as long as its owner likes (SO_LINGER).
 func (s *Server) Serve() {
 	buf := make([]byte, 4096)
-	oob := make([]byte, 1024)
 	for {
-		n, oobn, flags, _, err := s.Conn.ReadMsgUnix(buf, oob)
+		m, err := s.Conn.Receive(buf)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			s.hear(Notice{})
 			continue
@@ -36,13 +36,10 @@ func (s *Server) Serve() {
 		if err != nil {
 			return
 		}
-		sender, fds := unpack(oob[:oobn])
-		if flags&unix.MSG_TRUNC == 0 && s.Believe(sender) {
-			s.heard(strings.TrimSuffix(string(buf[:n]), "\x00"), fds) // sd_notify(3) allows the zero
+		if !m.Truncated && m.Sender != nil && s.Believe(int(m.Sender.Pid)) {
+			s.heard(strings.TrimSuffix(string(buf[:m.N]), "\x00"), m.FDs) // sd_notify(3) allows the zero
 		}
-		for _, fd := range fds { // FDSTORE and barriers: closing ends the sender's wait
-			unix.Close(fd)
-		}
+		cmsg.CloseAll(m.FDs) // FDSTORE and barriers: closing ends the sender's wait
 	}
 }
 
@@ -64,22 +61,4 @@ func (s *Server) hear(n Notice) {
 	if news != (Notice{}) {
 		s.News(news)
 	}
-}
-
-// unpack takes the sender's pid, which the kernel vouches for, and descriptors from a
-// control message.
-func unpack(oob []byte) (pid int, fds []int) {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return 0, nil
-	}
-	for i := range messages {
-		if cred, err := unix.ParseUnixCredentials(&messages[i]); err == nil {
-			pid = int(cred.Pid)
-		}
-		if got, err := unix.ParseUnixRights(&messages[i]); err == nil {
-			fds = append(fds, got...)
-		}
-	}
-	return pid, fds
 }

@@ -6,6 +6,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"handoff/internal/linux"
 )
 
 // A call that was received and not answered waits for ever: the kernel tells it
@@ -30,13 +32,7 @@ type board struct {
 
 // NewBoard returns a file for the calls of one worker; the caller closes it.
 func NewBoard() (fd int, err error) {
-	fd, err = unix.MemfdCreate("handoff-calls", unix.MFD_CLOEXEC)
-	if err == nil {
-		if err = unix.Ftruncate(fd, int64(unsafe.Sizeof([boardCalls]notification{}))); err != nil {
-			unix.Close(fd)
-		}
-	}
-	if err != nil {
+	if fd, err = linux.Memfd("handoff-calls", make([]byte, unsafe.Sizeof([boardCalls]notification{}))); err != nil {
 		return -1, fmt.Errorf("cannot make a file for a worker's calls: %w", err)
 	}
 	return fd, nil

@@ -7,11 +7,12 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
-	"strings"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"handoff/internal/linux"
 )
 
 // Listener receives the stopped calls of one worker and its descendants. One
@@ -69,10 +70,9 @@ type Call struct {
 	Addr      netip.AddrPort
 	V6Only    bool
 	ReusePort bool
-	// Process is a pidfd of the process that called, TGID its pid, and Socket a
-	// duplicate of its socket. The call owns the descriptors.
-	Process int
-	TGID    int
+	// Process is the process that called, and Socket a duplicate of its socket.
+	// The call owns both.
+	Process *linux.Pidfd
 	Socket  int
 	Inode   uint64 // of the program's socket
 }
@@ -112,7 +112,7 @@ func (l *Listener) Receive(blind func(pid int, err error)) (*Call, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := &Call{l: l, id: n.id, slot: slot, PID: int(n.pid), Listen: n.nr == unix.SYS_LISTEN, FD: int(int32(n.args[0])), Process: -1, Socket: -1}
+		c := &Call{l: l, id: n.id, slot: slot, PID: int(n.pid), Listen: n.nr == unix.SYS_LISTEN, FD: int(int32(n.args[0])), Socket: -1}
 		ok, err := c.look(n.args[1], n.args[2])
 		if err != nil && l.valid(n.id) {
 			blind(c.PID, err)
@@ -177,10 +177,10 @@ func (l *Listener) valid(id uint64) bool { return l.ioctl(ioctlIDValid, unsafe.P
 
 // look reads what the call is about; ok tells whether it is about TCP.
 func (c *Call) look(addr, size uint64) (ok bool, err error) {
-	if c.Process, c.TGID, err = openProcess(c.PID); err != nil {
+	if c.Process, err = linux.OpenThread(c.PID); err != nil {
 		return false, err
 	}
-	if c.Socket, err = unix.PidfdGetfd(c.Process, c.FD, 0); err != nil {
+	if c.Socket, err = c.Process.Getfd(c.FD); err != nil {
 		if err == unix.EBADF {
 			return false, nil // the kernel will tell the program
 		}
@@ -222,29 +222,6 @@ func option(fd, level, name int) int {
 		return -1
 	}
 	return v
-}
-
-// openProcess returns a pidfd of the process that a thread belongs to.
-func openProcess(tid int) (pidfd, tgid int, err error) {
-	pidfd, err = unix.PidfdOpen(tid, 0)
-	if err != unix.EINVAL && err != unix.ENOENT {
-		return pidfd, tid, err
-	}
-	// A thread that is not the leader.
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(tid) + "/status")
-	if err != nil {
-		return -1, 0, err
-	}
-	for line := range strings.Lines(string(b)) {
-		if s, ok := strings.CutPrefix(line, "Tgid:"); ok {
-			if tgid, err = strconv.Atoi(strings.TrimSpace(s)); err != nil {
-				return -1, 0, err
-			}
-			pidfd, err = unix.PidfdOpen(tgid, 0)
-			return pidfd, tgid, err
-		}
-	}
-	return -1, 0, unix.ESRCH
 }
 
 func address(sa unix.Sockaddr) (netip.AddrPort, bool) {
@@ -301,9 +278,9 @@ func (c *Call) release() {
 		unix.Close(c.Socket)
 		c.Socket = -1
 	}
-	if c.Process >= 0 {
-		unix.Close(c.Process)
-		c.Process = -1
+	if c.Process != nil {
+		c.Process.Close()
+		c.Process = nil
 	}
 }
 
@@ -339,17 +316,8 @@ func (c *Call) Give(held int) error {
 // closeOnExec tells whether the program's descriptor is: it is a property of the
 // descriptor, which the duplicate does not have.
 func (c *Call) closeOnExec() bool {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(c.PID) + "/fdinfo/" + strconv.Itoa(c.FD))
-	if err != nil {
-		return true
-	}
-	for line := range strings.Lines(string(b)) {
-		if s, ok := strings.CutPrefix(line, "flags:"); ok {
-			flags, err := strconv.ParseInt(strings.TrimSpace(s), 8, 64)
-			return err == nil && flags&unix.O_CLOEXEC != 0
-		}
-	}
-	return true
+	flags, err := linux.DescriptorFlags(c.PID, c.FD)
+	return err != nil || flags&unix.O_CLOEXEC != 0
 }
 
 // copied are the options that a program may set before bind and that its
@@ -392,56 +360,4 @@ func (c *Call) copyOptions(held int) {
 	if flags, err := unix.FcntlInt(uintptr(c.Socket), unix.F_GETFL, 0); err == nil {
 		unix.SetNonblock(held, flags&unix.O_NONBLOCK != 0)
 	}
-}
-
-// holdsMost is how many descriptors and processes Holds looks at: a worker must
-// not be able to keep its master busy with them.
-const holdsMost = 4096
-
-// Holds tells whether a process or a descendant of it has the socket with that
-// inode open; where there are too many to look at, that it has.
-func Holds(pid int, inode uint64) bool {
-	s := search{want: "socket:[" + strconv.FormatUint(inode, 10) + "]", left: holdsMost}
-	return s.process("/proc/"+strconv.Itoa(pid)) || s.left <= 0
-}
-
-// search looks for a descriptor in processes.
-type search struct {
-	want string
-	left int // looks
-}
-
-// process looks at /proc/PID and its descendants.
-func (s *search) process(p string) bool {
-	if fds, err := os.Open(p + "/fd"); err == nil {
-		names, _ := fds.Readdirnames(max(s.left, 1))
-		fds.Close()
-		for _, name := range names {
-			s.left--
-			if to, err := os.Readlink(p + "/fd/" + name); err == nil && to == s.want {
-				return true
-			}
-		}
-	}
-	tasks, err := os.Open(p + "/task")
-	if err != nil {
-		return false
-	}
-	names, _ := tasks.Readdirnames(max(s.left, 1))
-	tasks.Close()
-	for _, task := range names {
-		if s.left--; s.left <= 0 {
-			return false
-		}
-		b, _ := os.ReadFile(p + "/task/" + task + "/children")
-		for _, child := range strings.Fields(string(b)) {
-			if s.left--; s.left <= 0 {
-				return false
-			}
-			if s.process("/proc/" + child) {
-				return true
-			}
-		}
-	}
-	return false
 }

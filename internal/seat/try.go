@@ -8,13 +8,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"handoff/handoff"
+	"handoff/internal/cmsg"
 )
 
 // Try runs a program behind the filter, and returns why the kernel refuses that.
 // exe is a handoff.
 func Try(exe string) error {
-	ours, theirs, err := handoff.Pair()
+	ours, theirs, err := cmsg.Pair()
 	if err != nil {
 		return err
 	}

@@ -26,6 +26,8 @@ import (
 
 	"github.com/cloudflare/tableflip"
 	"golang.org/x/sys/unix"
+
+	"handoff/internal/linux"
 )
 
 // Upgrader is this process's part in upgrades.
@@ -94,15 +96,12 @@ func (u *Upgrader) Start(state []byte) error {
 		}
 		return fmt.Errorf("cannot run %s: %w", os.Args[0], err)
 	}
-	fd, err := unix.MemfdCreate("handoff-state", unix.MFD_CLOEXEC)
+	fd, err := linux.Memfd("handoff-state", state)
 	if err != nil {
 		return fmt.Errorf("cannot write the state: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), stateName)
 	defer f.Close()
-	if _, err := f.Write(state); err != nil {
-		return fmt.Errorf("cannot write the state: %w", err)
-	}
 	if err := u.tf.Fds.AddFile(stateName, f); err != nil {
 		return fmt.Errorf("cannot pass the state: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/handoff"
+	"handoff/internal/linux"
 )
 
 // group is a TCP address: a socket for each worker.
@@ -56,7 +57,7 @@ func (t *Table) openTCP(e Endpoint) (kind, error) {
 	}
 	g, err := t.listenTCP(e)
 	if errors.Is(err, unix.EADDRINUSE) {
-		who := handoff.Listeners(netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(e.Port)))
+		who := linux.ListenersOn(uint16(e.Port))
 		if len(who) == 0 {
 			who = []string{"a process that may not be seen"}
 		}

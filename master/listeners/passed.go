@@ -7,13 +7,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"handoff/handoff"
+	"handoff/internal/cmsg"
 )
 
 // passed is a listening socket that a service manager has passed: it is used where
 // its address is asked for.
 type passed struct {
-	handoff.Named
+	cmsg.Named
 	addr   netip.AddrPort // zero for a path
 	v6only bool
 	path   string
@@ -21,7 +21,7 @@ type passed struct {
 
 // Pass takes sockets over that a service manager has passed. What is no stream socket
 // is closed, and named in the error.
-func (t *Table) Pass(named []handoff.Named) error {
+func (t *Table) Pass(named []cmsg.Named) error {
 	var errs []error
 	for _, n := range named {
 		p := &passed{Named: n}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"handoff/internal/linux"
 )
 
 // fileName is what the file is called, for people who look at descriptors.
@@ -16,16 +18,11 @@ const fileName = "handoff-state"
 
 // File writes bytes to a file in memory (memfd_create(2)), which the caller closes.
 func File(b []byte) (*os.File, error) {
-	fd, err := unix.MemfdCreate(fileName, unix.MFD_CLOEXEC)
+	fd, err := linux.Memfd(fileName, b)
 	if err != nil {
 		return nil, fmt.Errorf("cannot write the state: %w", err)
 	}
-	f := os.NewFile(uintptr(fd), fileName)
-	if _, err := f.Write(b); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("cannot write the state: %w", err)
-	}
-	return f, nil
+	return os.NewFile(uintptr(fd), fileName), nil
 }
 
 // Write writes a record to a file in memory, which the caller closes.

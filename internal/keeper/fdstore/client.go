@@ -12,14 +12,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"handoff/handoff"
+	"handoff/internal/cmsg"
 )
 
 // Client is a master's way to its keeper. A nil Client is that of a master without
 // one: nothing is held. Tick and Deadline belong to the master's loop; all else may
 // be called from any goroutine.
 type Client struct {
-	conn *handoff.Conn
+	conn *cmsg.Conn
 	// mute: the keeper has not read what it was told, and is not told any more, so
 	// that a keeper that is stopped (Ctrl-Z) keeps nobody waiting.
 	mute    atomic.Bool
@@ -47,7 +47,7 @@ func Dial(address string, onMute func(why error)) (*Client, error) {
 	if address == "" {
 		return nil, nil
 	}
-	c, err := handoff.DialNotify(address)
+	c, err := cmsg.Dial(address)
 	if err != nil {
 		return nil, fmt.Errorf("cannot speak to the keeper: %w", err)
 	}
@@ -157,7 +157,7 @@ func (c *Client) Remove(name string) { c.Say("FDSTOREREMOVE=1\nFDNAME=" + name) 
 // Resync has the keeper hold these, and nothing else (but what a service manager has
 // passed). Meanwhile it holds at least what it held before. The descriptors stay the
 // caller's.
-func (c *Client) Resync(all []handoff.Named) {
+func (c *Client) Resync(all []cmsg.Named) {
 	c.Say("X_BEGIN=1")
 	for _, n := range all {
 		c.Store(n.Name, n.FD)
@@ -193,7 +193,7 @@ func Announce(address string) error {
 
 // TakeAll asks the keeper for duplicates of all that it holds. The caller owns them,
 // also where there is an error.
-func TakeAll(address string) ([]handoff.Named, error) { return take(address, "") }
+func TakeAll(address string) ([]cmsg.Named, error) { return take(address, "") }
 
 // ReadProgram asks the keeper for what [Program] was last; nil if there is none.
 func ReadProgram(address string) ([]byte, error) {
@@ -211,7 +211,7 @@ func ReadProgram(address string) ([]byte, error) {
 
 const maxProgram = 64 << 20 // bytes
 
-func take(address, only string) ([]handoff.Named, error) {
+func take(address, only string) ([]cmsg.Named, error) {
 	c, err := Dial(address, nil)
 	if err != nil {
 		return nil, err
@@ -220,7 +220,7 @@ func take(address, only string) ([]handoff.Named, error) {
 		return nil, errors.New("cannot take over: there is no keeper")
 	}
 	defer c.Close()
-	ours, theirs, err := handoff.Pair()
+	ours, theirs, err := cmsg.Pair()
 	if err != nil {
 		return nil, err
 	}
@@ -239,7 +239,7 @@ func take(address, only string) ([]handoff.Named, error) {
 }
 
 // receive reads what [Server.give] writes.
-func receive(conn *handoff.Conn) (named []handoff.Named, err error) {
+func receive(conn *cmsg.Conn) (named []cmsg.Named, err error) {
 	buf := make([]byte, 512)
 	for {
 		n, fds, err := conn.Read(buf)
@@ -258,7 +258,7 @@ func receive(conn *handoff.Conn) (named []handoff.Named, err error) {
 			closeAll(fds)
 			return named, fmt.Errorf("cannot take what the keeper holds: %d descriptors for %q", len(fds), name)
 		}
-		named = append(named, handoff.Named{Name: name, FD: fds[0]})
+		named = append(named, cmsg.Named{Name: name, FD: fds[0]})
 	}
 }
 

@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"handoff/handoff"
+	"handoff/internal/cmsg"
 )
 
 // Server holds descriptors by name, in the order in which they came. It belongs to
@@ -19,7 +19,7 @@ type Server struct {
 	// two seconds.
 	GiveTimeout time.Duration
 
-	held  []handoff.Named
+	held  []cmsg.Named
 	stale map[string]bool // names that X_BEGIN found and nobody has stored since; nil: no X_BEGIN
 }
 
@@ -36,11 +36,11 @@ const (
 )
 
 // Held is what is held. The descriptors stay the server's.
-func (s *Server) Held() []handoff.Named { return s.held }
+func (s *Server) Held() []cmsg.Named { return s.held }
 
 // Adopt adds what somebody before has held, which a mirror has already. The server
 // owns it from now on.
-func (s *Server) Adopt(named ...handoff.Named) { s.held = append(s.held, named...) }
+func (s *Server) Adopt(named ...cmsg.Named) { s.held = append(s.held, named...) }
 
 // Take gives up what is held by a name, which the caller owns; -1 if there is none.
 func (s *Server) Take(name string) (fd int) {
@@ -109,7 +109,7 @@ func (s *Server) Store(name string, fd int) {
 			return
 		}
 	}
-	s.held = append(s.held, handoff.Named{Name: name, FD: fd})
+	s.held = append(s.held, cmsg.Named{Name: name, FD: fd})
 }
 
 // Remove closes what is held by a name.
@@ -126,7 +126,7 @@ func (s *Server) Remove(name string) {
 // each, with the descriptor, and an empty line. only is the name of the one that is
 // wanted; "" is all.
 func (s *Server) give(fd int, only string) error {
-	c, err := handoff.OpenConn(fd)
+	c, err := cmsg.Open(fd)
 	if err != nil {
 		return nil // who asks so gets nothing
 	}

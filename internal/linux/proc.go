@@ -1,0 +1,234 @@
+package linux
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Stat is what /proc/PID/stat says of a process.
+type Stat struct {
+	PID    int
+	Name   string // of the program, 15 bytes of it; it may have anything in it
+	State  byte   // R, S, D, T, t, Z, X, I
+	Parent int
+	Group  int           // process group
+	Start  uint64        // ticks from the machine's start to the process's: with the PID an identity
+	CPU    time.Duration // user and system, in ticks of 10 ms
+	RSS    int64         // resident memory in bytes, what is shared with others included
+}
+
+var errStat = errors.New("not a line of /proc/PID/stat")
+
+// tick is USER_HZ, 100 on every Linux that Go runs on.
+const tick = time.Second / 100
+
+// ParseStat reads a line of /proc/PID/stat (proc_pid_stat(5)): 1 pid, 2 (name),
+// 3 state, 4 parent, 5 group … 14 utime, 15 stime … 22 start … 24 resident pages.
+func ParseStat(line string) (s Stat, err error) {
+	from, to := strings.IndexByte(line, '('), strings.LastIndexByte(line, ')')
+	if from < 1 || to < from {
+		return s, errStat
+	}
+	f := strings.Fields(line[to+1:]) // from the 3rd on
+	if len(f) < 22 || len(f[0]) != 1 {
+		return s, errStat
+	}
+	var errs [7]error
+	s.Name, s.State = line[from+1:to], f[0][0]
+	s.PID, errs[0] = strconv.Atoi(strings.TrimSpace(line[:from]))
+	s.Parent, errs[1] = strconv.Atoi(f[1])
+	s.Group, errs[2] = strconv.Atoi(f[2])
+	utime, err := strconv.ParseUint(f[11], 10, 63)
+	errs[3] = err
+	stime, err := strconv.ParseUint(f[12], 10, 63)
+	errs[4] = err
+	s.Start, errs[5] = strconv.ParseUint(f[19], 10, 64)
+	pages, err := strconv.ParseInt(f[21], 10, 64)
+	errs[6] = err
+	if errors.Join(errs[:]...) != nil {
+		return Stat{}, errStat
+	}
+	s.CPU, s.RSS = time.Duration(utime+stime)*tick, pages*int64(os.Getpagesize())
+	return s, nil
+}
+
+// ReadStat reads what the kernel says of a process. The error of one that does not
+// exist is fs.ErrNotExist.
+func ReadStat(pid int) (Stat, error) { return readStat(proc(pid) + "/stat") }
+
+func readStat(path string) (Stat, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return Stat{}, err
+	}
+	return ParseStat(string(b))
+}
+
+// Processes are all that can be seen, in the order of their pids. One that ends
+// meanwhile is left out.
+func Processes() iter.Seq[Stat] {
+	return func(yield func(Stat) bool) {
+		for _, pid := range numbers("/proc", 0) {
+			if s, err := ReadStat(pid); err == nil && !yield(s) {
+				return
+			}
+		}
+	}
+}
+
+// PIDs are the pids that can be seen, in their order.
+func PIDs() []int { return numbers("/proc", 0) }
+
+// Threads are what the kernel says of each thread of a process; PID is the thread's
+// number.
+func Threads(pid int) iter.Seq[Stat] {
+	return func(yield func(Stat) bool) {
+		dir := proc(pid) + "/task/"
+		for _, tid := range numbers(dir, 0) {
+			if s, err := readStat(dir + strconv.Itoa(tid) + "/stat"); err == nil && !yield(s) {
+				return
+			}
+		}
+	}
+}
+
+// Children are the children of a process that have not been reaped, whichever
+// thread of it has started them.
+func Children(pid int) []int {
+	var all []int
+	dir := proc(pid) + "/task/"
+	for _, tid := range numbers(dir, 0) {
+		all = append(all, childrenOf(dir+strconv.Itoa(tid))...)
+	}
+	return all
+}
+
+func childrenOf(task string) (pids []int) {
+	b, _ := os.ReadFile(task + "/children")
+	for _, word := range strings.Fields(string(b)) {
+		if pid, err := strconv.Atoi(word); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// Descends tells whether a process is ancestor, or comes from it, or is in the
+// process group that it leads (what outlives its parent still is).
+func Descends(pid, ancestor int) bool {
+	if pid <= 0 {
+		return false
+	}
+	if pgid, err := unix.Getpgid(pid); err == nil && pgid == ancestor {
+		return true
+	}
+	for range 64 {
+		if pid == ancestor {
+			return true
+		}
+		if pid <= 1 {
+			return false
+		}
+		s, err := ReadStat(pid)
+		if err != nil {
+			return false
+		}
+		pid = s.Parent
+	}
+	return false
+}
+
+// Environ is the environment that a process was started with, for who may read it;
+// nil for who may not.
+func Environ(pid int) []string { return zeroed(proc(pid) + "/environ") }
+
+// Arguments is the command line of a process, with the program's name; nil for one
+// that has none, or is dead.
+func Arguments(pid int) []string { return zeroed(proc(pid) + "/cmdline") }
+
+// zeroed reads a file of words that end with a zero byte each.
+func zeroed(path string) []string {
+	b, err := os.ReadFile(path)
+	if err != nil || len(b) == 0 {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
+}
+
+// Lookup returns the value of a variable in an environment, "" if it is not there.
+func Lookup(env []string, name string) string {
+	for _, kv := range env {
+		if v, ok := strings.CutPrefix(kv, name+"="); ok {
+			return v
+		}
+	}
+	return ""
+}
+
+// Image is the path of the file that a process executes, and Directory where it is.
+// Both are "" where they may not be read.
+func Image(pid int) string     { return link(proc(pid) + "/exe") }
+func Directory(pid int) string { return link(proc(pid) + "/cwd") }
+
+func link(path string) string {
+	to, _ := os.Readlink(path)
+	return to
+}
+
+// OpenImage opens the file that a process executes, also where it has been removed
+// or replaced. The caller closes it.
+func OpenImage(pid int) (*os.File, error) { return os.Open(proc(pid) + "/exe") }
+
+// ThreadGroup is the pid of the process that a thread belongs to.
+func ThreadGroup(tid int) (int, error) { return field(proc(tid)+"/status", "Tgid:", 10) }
+
+// DescriptorFlags are the flags of a descriptor of another process, with O_CLOEXEC
+// among them if it is.
+func DescriptorFlags(pid, fd int) (int, error) {
+	return field(proc(pid)+"/fdinfo/"+strconv.Itoa(fd), "flags:", 8)
+}
+
+// field reads a number from a file of "name: value" lines.
+func field(path, name string, base int) (int, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, name); ok {
+			n, err := strconv.ParseInt(strings.TrimSpace(v), base, 0)
+			return int(n), err
+		}
+	}
+	return 0, fmt.Errorf("no %s in %s", name, path)
+}
+
+func proc(pid int) string { return "/proc/" + strconv.Itoa(pid) }
+
+// numbers are the names in a folder that are numbers; of a folder that has more
+// than most names, of as many (0: any).
+func numbers(dir string, most int) (all []int) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(most) // proc(5) has them in order
+	if err != nil && err != io.EOF {
+		return nil
+	}
+	for _, name := range names {
+		if n, err := strconv.Atoi(name); err == nil {
+			all = append(all, n)
+		}
+	}
+	return all
+}

@@ -1,0 +1,140 @@
+package linux
+
+import (
+	"fmt"
+	"iter"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// TCPSocket is a line of /proc/net/tcp or tcp6.
+type TCPSocket struct {
+	Local, Remote uint16 // ports
+	Listening     bool
+	Inode         uint64 // 0: no process has it, nobody has accepted it yet
+}
+
+// TCPSockets are all of this network namespace.
+func TCPSockets() iter.Seq[TCPSocket] {
+	return func(yield func(TCPSocket) bool) {
+		for _, file := range []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"} {
+			b, _ := os.ReadFile(file)
+			for line := range strings.Lines(string(b)) {
+				if s, ok := parseTCP(line); ok && !yield(s) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// parseTCP reads "0: 0100007F:1F90 00000000:0000 0A … inode …" (proc_net_tcp.txt of
+// the kernel): 2 local, 3 remote, 4 state, 10 inode.
+func parseTCP(line string) (s TCPSocket, ok bool) {
+	f := strings.Fields(line)
+	if len(f) < 10 {
+		return s, false
+	}
+	port := func(address string) (uint16, bool) {
+		_, hex, _ := strings.Cut(address, ":")
+		n, err := strconv.ParseUint(hex, 16, 16)
+		return uint16(n), err == nil
+	}
+	var ok1, ok2 bool
+	s.Local, ok1 = port(f[1])
+	s.Remote, ok2 = port(f[2])
+	s.Listening = f[3] == "0A"
+	inode, err := strconv.ParseUint(f[9], 10, 64)
+	s.Inode = inode
+	return s, ok1 && ok2 && err == nil
+}
+
+// Sockets are the descriptors of a process that are sockets, with their inodes, as
+// far as they may be read.
+func Sockets(pid int) iter.Seq2[int, uint64] {
+	return func(yield func(int, uint64) bool) {
+		dir := proc(pid) + "/fd/"
+		for _, fd := range numbers(dir, 0) {
+			if inode := socketInode(dir + strconv.Itoa(fd)); inode != 0 && !yield(fd, inode) {
+				return
+			}
+		}
+	}
+}
+
+// socketInode is the inode of the socket that a descriptor in /proc stands for, 0
+// if it is none.
+func socketInode(path string) uint64 {
+	number, ok := strings.CutPrefix(link(path), "socket:[")
+	if !ok {
+		return 0
+	}
+	n, _ := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 64)
+	return n
+}
+
+// ListenersOn names the processes that listen on a TCP port of this network
+// namespace, as far as this user may see: "nginx (pid 12)". It reads all of /proc;
+// it is for error messages.
+func ListenersOn(port uint16) []string {
+	listening := map[uint64]bool{}
+	for s := range TCPSockets() {
+		if s.Listening && s.Local == port {
+			listening[s.Inode] = true
+		}
+	}
+	if len(listening) == 0 {
+		return nil
+	}
+	var names []string
+	for _, pid := range PIDs() {
+		for _, inode := range Sockets(pid) {
+			if listening[inode] {
+				comm, _ := os.ReadFile(proc(pid) + "/comm")
+				names = append(names, fmt.Sprintf("%s (pid %d)", strings.TrimSpace(string(comm)), pid))
+				break
+			}
+		}
+	}
+	return names
+}
+
+// HasSocket tells whether a process or a descendant of it has the socket with that
+// inode open. It looks at so many descriptors, threads and processes at most; where
+// there are more, the answer is that it has.
+func HasSocket(pid int, inode uint64, most int) bool {
+	s := search{inode: inode, left: most}
+	return s.process(pid) || s.left <= 0
+}
+
+// search looks for a socket in processes.
+type search struct {
+	inode uint64
+	left  int // looks
+}
+
+func (s *search) process(pid int) bool {
+	fds := proc(pid) + "/fd/"
+	for _, fd := range numbers(fds, max(s.left, 1)) {
+		s.left--
+		if socketInode(fds+strconv.Itoa(fd)) == s.inode {
+			return true
+		}
+	}
+	tasks := proc(pid) + "/task/"
+	for _, tid := range numbers(tasks, max(s.left, 1)) {
+		if s.left--; s.left <= 0 {
+			return false
+		}
+		for _, child := range childrenOf(tasks + strconv.Itoa(tid)) {
+			if s.left--; s.left <= 0 {
+				return false
+			}
+			if s.process(child) {
+				return true
+			}
+		}
+	}
+	return false
+}
