@@ -177,7 +177,7 @@ func TestNoGlobals(t *testing.T) {
 		"cmd/handoff/main.go": "version commit",
 		"sdk/node/node.go":    "preload",
 
-		"internal/hooks/hooks.go": "rackhooks",
+		"internal/hooks/script.go": "rackhooks",
 	}
 	for _, f := range sources(t) {
 		if f.pkg == "bench" || strings.HasPrefix(f.pkg, "bench/") || strings.HasPrefix(f.pkg, "tools/") {

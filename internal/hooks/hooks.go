@@ -7,9 +7,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	_ "embed"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -22,9 +20,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-//go:embed rackhooks.cjs
-var rackhooks string
 
 // Config is what runs when.
 type Config struct {
@@ -59,9 +54,9 @@ type event struct {
 	line []byte // as JSON
 }
 
-// queueMost is how many events wait for hooks that are slow. What comes on top is
+// maxQueue is how many events wait for hooks that are slow. What comes on top is
 // dropped, and said.
-const queueMost = 1000
+const maxQueue = 1000
 
 // New returns a Runner. Its goroutine ends with Close.
 func New(cfg Config, log *slog.Logger) *Runner {
@@ -88,7 +83,7 @@ func (r *Runner) Event(line []byte) {
 	if len(r.cfg.Commands[e.Event]) == 0 && r.cfg.Script == "" || r.closed {
 		return
 	}
-	if len(r.queue) >= queueMost {
+	if len(r.queue) >= maxQueue {
 		r.lost++
 		return
 	}
@@ -99,8 +94,8 @@ func (r *Runner) Event(line []byte) {
 	}
 }
 
-// Close ends the Runner when what has happened has had its hooks, or after patience.
-func (r *Runner) Close(patience time.Duration) {
+// Close ends the Runner when what has happened has had its hooks, or after timeout.
+func (r *Runner) Close(timeout time.Duration) {
 	r.mu.Lock()
 	r.closed = true
 	r.mu.Unlock()
@@ -110,7 +105,7 @@ func (r *Runner) Close(patience time.Duration) {
 	}
 	select {
 	case <-r.done:
-	case <-time.After(patience):
+	case <-time.After(timeout):
 	}
 }
 
@@ -168,10 +163,10 @@ func (r *Runner) Ask(name string, about map[string]any) error {
 	return nil
 }
 
-// outputMost and linesMost bound what of a hook's output is logged.
+// maxLine and maxLines bound what of a hook's output is logged.
 const (
-	lineMost  = 1 << 10
-	linesMost = 100
+	maxLine  = 1 << 10 // bytes; what is longer becomes several lines
+	maxLines = 100
 )
 
 // run runs one command. The error says how it ended.
@@ -193,6 +188,9 @@ func (r *Runner) run(cfg Config, e event, command string) error {
 	write.Close()
 	if err != nil {
 		read.Close()
+		if _, derr := os.Stat(cfg.Dir); cfg.Dir != "" && derr != nil {
+			err = derr // which execve(2) does not tell
+		}
 		return err
 	}
 	said := make(chan string, 1)
@@ -209,15 +207,15 @@ func (r *Runner) run(cfg Config, e event, command string) error {
 	if pidfd >= 0 {
 		unix.Close(pidfd)
 	}
-	read.SetReadDeadline(time.Now().Add(lastWords)) // what it has left behind may have the other end
+	read.SetReadDeadline(time.Now().Add(outputTimeout)) // what it has left behind may have the other end
 	if last := <-said; err != nil && last != "" {
 		err = fmt.Errorf("%w: %s", err, last)
 	}
 	return err
 }
 
-// lastWords is how long the end of a hook's output is waited for.
-const lastWords = 200 * time.Millisecond
+// outputTimeout is how long the end of a hook's output is waited for.
+const outputTimeout = 200 * time.Millisecond
 
 // killGroup kills a process that is not reaped yet, with its group.
 func killGroup(pidfd, pid int) {
@@ -230,12 +228,12 @@ func killGroup(pidfd, pid int) {
 // logOutput logs what a hook writes, and returns its last line.
 func (r *Runner) logOutput(in *os.File, hook string) (last string) {
 	defer in.Close()
-	lines := bufio.NewReaderSize(in, lineMost)
+	lines := bufio.NewReaderSize(in, maxLine)
 	for n := 0; ; {
 		text, _, err := lines.ReadLine()
 		if len(text) > 0 {
 			last = strings.ToValidUTF8(string(text), "?")
-			if n++; n <= linesMost {
+			if n++; n <= maxLines {
 				r.log.Info("Hook: "+last, "event", "hook.output", "hook", hook)
 			}
 		}
@@ -264,105 +262,3 @@ func variables(e event) (env []string) {
 	slices.Sort(env)
 	return env
 }
-
-// script is the process that runs a .rackhooks.js.
-type script struct {
-	path  string
-	stdin *os.File
-	ended chan struct{}
-	kill  func()
-}
-
-// toScript gives an event to the script, whose process is started where it is not
-// there.
-func (r *Runner) toScript(cfg Config, e event) {
-	if r.script != nil && (r.script.path != cfg.Script || r.script.gone()) {
-		r.script.end()
-		r.script = nil
-	}
-	if cfg.Script == "" {
-		return
-	}
-	if r.script == nil {
-		if _, err := os.Stat(cfg.Script); errors.Is(err, os.ErrNotExist) {
-			return
-		}
-		var err error
-		if r.script, err = r.startScript(cfg); err != nil {
-			r.log.Warn("Hook failed: "+err.Error(), "event", "hook.failed", "hook", e.name)
-			return
-		}
-	}
-	// One that is stuck holds up the others for as long as a hook may.
-	r.script.stdin.SetWriteDeadline(time.Now().Add(cfg.Timeout))
-	if _, err := r.script.stdin.Write(e.line); err != nil {
-		r.log.Warn("Hook failed: "+cfg.Script+" does not go on, it is started anew", "event", "hook.failed", "hook", e.name)
-		r.script.kill()
-		r.script.end()
-		r.script = nil
-	}
-}
-
-func (r *Runner) startScript(cfg Config) (*script, error) {
-	info, err := os.Stat(cfg.Script)
-	if err != nil {
-		return nil, err
-	}
-	if owner := info.Sys().(*syscall.Stat_t).Uid; cfg.As == nil && owner != 0 && int(owner) != os.Geteuid() {
-		return nil, fmt.Errorf("%s is another user's (%d): it would run as this one; give --user", cfg.Script, owner)
-	}
-	cmd := exec.Command("node", "-e", rackhooks, "--", cfg.Script)
-	cmd.Dir, cmd.Env = cfg.Dir, cfg.Env
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: cfg.As}
-	cmd.WaitDelay = time.Second
-	theirs, in, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	read, write, err := os.Pipe()
-	if err != nil {
-		theirs.Close()
-		in.Close()
-		return nil, err
-	}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs, write, write
-	err = cmd.Start()
-	theirs.Close()
-	write.Close()
-	if err != nil {
-		in.Close()
-		read.Close()
-		return nil, err
-	}
-	s := &script{path: cfg.Script, stdin: in, ended: make(chan struct{}), kill: func() { cmd.Process.Kill() }}
-	go r.logOutput(read, "rackhooks") // ends with the process
-	go func() {                       // ends with the process
-		cmd.Wait()
-		close(s.ended)
-	}()
-	return s, nil
-}
-
-func (s *script) gone() bool {
-	select {
-	case <-s.ended:
-		return true
-	default:
-		return false
-	}
-}
-
-// end closes the script's input, and gives it a moment to do what it was told.
-func (s *script) end() {
-	if s == nil {
-		return
-	}
-	s.stdin.Close()
-	select {
-	case <-s.ended:
-	case <-time.After(scriptPatience):
-		s.kill()
-	}
-}
-
-const scriptPatience = 2 * time.Second

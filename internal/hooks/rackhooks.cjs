@@ -41,9 +41,7 @@ function load () {
 function call (event) {
   const name = names[event.event]
   if (!name) return
-  // The master has ended: the next one starts another.
-process.stdin.on('end', () => setTimeout(() => process.exit(), 1000))
-load()
+  load()
   const hook = hooks[name[0]] && hooks[name[0]][name[1]]
   if (typeof hook !== 'function') return
   const wrong = (err) => say('Error in ' + name[0] + name[1][0].toUpperCase() + name[1].slice(1) + ' hook: ' + (err && err.message))
