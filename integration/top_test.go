@@ -91,7 +91,7 @@ func TestTop(t *testing.T) {
 	// A master that dies, and the next one.
 	w.killMaster()
 	x.press("l")
-	x.await("● serving", "this one goes on with its workers")
+	x.await("● serving", "this one continues with its workers")
 	x.press("S")
 	x.await("Stop everything? y")
 	x.press("n")

@@ -16,6 +16,7 @@ import (
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 	"handoff/master/reload"
+	"handoff/master/snapshot"
 )
 
 // do carries out an action of the fleet's.
@@ -164,7 +165,7 @@ func (m *Master) spawn(a fleet.Spawn) {
 		l.env = setenv(setenv(l.env, "PORT", port), "port", port)
 	}
 	if m.cfg.Name != "" {
-		env = append(env, serviceVariable+"="+m.service())
+		env = append(env, snapshot.ServiceVariable+"="+m.service())
 	}
 	if m.cfg.Instance != "" {
 		env = append(env, "HANDOFF_INSTANCE="+m.cfg.Instance)

@@ -26,56 +26,13 @@ import (
 // live, and goes on with what was under way. What it cannot make sense of it
 // closes: nobody is left then who could use it.
 
-// stored is the keeper's store. What is taken belongs to the taker.
-type stored map[string]int
-
-func storedOf(named []cmsg.Named) stored {
-	s := stored{}
-	for _, n := range named {
-		if old, twice := s[n.Name]; twice {
-			unix.Close(old)
-		}
-		s[n.Name] = n.FD
-	}
-	return s
-}
-
-// take returns a descriptor, -1 if there is none.
-func (s stored) take(name string) int {
-	fd, ok := s[name]
-	if !ok {
-		return -1
-	}
-	delete(s, name)
-	return fd
-}
-
-// file is take as a file, nil if there is none; in Go's poller, where it can be.
-func (s stored) file(name string) *os.File {
-	fd := s.take(name)
-	if fd < 0 {
-		return nil
-	}
-	unix.SetNonblock(fd, true)
-	return os.NewFile(uintptr(fd), name)
-}
-
-// pidfd is take as the pidfd of a process, nil if there is none.
-func (s stored) pidfd(pid int, name string) (*linux.Pidfd, error) {
-	fd := s.take(name)
-	if fd < 0 {
-		return nil, nil
-	}
-	return linux.NewPidfd(pid, fd)
-}
-
 // inherit looks at what the keeper has kept, and tells whether a master before
 // has left something to adopt, and what fleet and reload want done first then.
-func (m *Master) inherit(s stored) (first []fleet.Action, ordered []reload.Action, adopted bool) {
-	if fd := s.take(fdstore.Program); fd >= 0 {
+func (m *Master) inherit(s snapshot.Descriptors) (first []fleet.Action, ordered []reload.Action, adopted bool) {
+	if fd := s.Take(fdstore.Program); fd >= 0 {
 		unix.Close(fd) // was read at the start; it is told anew
 	}
-	fd := s.take(fdstore.State)
+	fd := s.Take(fdstore.State)
 	if r, found, ok := m.recoverIf(fd < 0 && len(s) == 0); ok {
 		first, ordered = m.takeOver(r, found)
 		return first, ordered, true
@@ -88,7 +45,7 @@ func (m *Master) inherit(s stored) (first []fleet.Action, ordered []reload.Actio
 	}
 	r, err := snapshot.Read(fd)
 	if err != nil {
-		m.log.Error(err.Error()+"; everything is started anew", "event", "cluster.failed")
+		m.log.Error(err.Error()+"; starting from scratch", "event", "cluster.failed")
 		m.discard(s)
 		m.keep.Flush() // or the addresses are still taken
 		m.killStrangers(fleet.State{})
@@ -98,15 +55,23 @@ func (m *Master) inherit(s stored) (first []fleet.Action, ordered []reload.Actio
 	return first, ordered, true
 }
 
-func (m *Master) recoverIf(start bool) (r snapshot.Record, s stored, found bool) {
-	if start {
-		return m.recover()
+// recoverIf looks for workers that have outlived keeper and master.
+func (m *Master) recoverIf(start bool) (r snapshot.Record, s snapshot.Descriptors, found bool) {
+	if !start || m.cfg.Contract == NodeContract || m.cfg.Name == "" {
+		return r, nil, false
 	}
-	return r, s, false
+	return snapshot.Search{Service: m.service(), Slots: m.cfg.Fleet.Slots, Balance: m.cfg.Balance.String(), Hold: m.cfg.Hold, Environ: WorkerEnviron,
+		Listen: m.cfg.Listen, Warn: func(pid int, err error) {
+			m.log.Warn("Cannot adopt a worker of a previous handoff: "+err.Error(), "event", "worker.lost", "pid", pid)
+		}}.Find()
 }
 
+// service tells this one from others: programs of the same name may run in several
+// folders.
+func (m *Master) service() string { return m.cfg.Name + "@" + m.cfg.Command.Dir }
+
 // takeOver makes this the master of what the one before has left.
-func (m *Master) takeOver(r snapshot.Record, s stored) (first []fleet.Action, ordered []reload.Action) {
+func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first []fleet.Action, ordered []reload.Action) {
 	now := time.Now()
 	whole := r.Keeper != 0 || m.cfg.PID == 0 // else it is recovered, and the keeper knows none of it
 	m.counters = r.Counters
@@ -133,7 +98,7 @@ func (m *Master) takeOver(r snapshot.Record, s stored) (first []fleet.Action, or
 			m.prepare(gen)
 		}
 	}
-	for _, lost := range m.listeners.Restore(r.State, s.take) {
+	for _, lost := range m.listeners.Restore(r.State, s.Take) {
 		m.log.Error(lost.Error(), "event", "address.lost", "address", lost.Name)
 		whole = false
 	}
@@ -167,15 +132,15 @@ func (m *Master) takeOver(r snapshot.Record, s stored) (first []fleet.Action, or
 		ordered = nil
 	}
 	if r.Keeper == 0 && r.Instance == "" {
-		m.log.Warn("Workers that have outlived their handoff are taken over, and replaced", "event", "master.recovered",
+		m.log.Warn("Adopted workers of a previous handoff; reloading", "event", "master.recovered",
 			"workers", len(m.workers), "addresses", m.names())
 	} else if m.cfg.Upgraded {
 		m.counters.Upgrades++
-		m.log.Info("Upgraded: this master goes on with the workers", "event", "master.upgraded", "version", m.cfg.Version,
+		m.log.Info("Upgraded; this master continues with the workers", "event", "master.upgraded", "version", m.cfg.Version,
 			"workers", len(m.workers), "addresses", m.names())
 	} else {
 		m.counters.Masters++
-		m.log.Warn("The master has died; this one goes on with its workers", "event", "master.adopted", "reason", m.cfg.Reason,
+		m.log.Warn("The previous master died; this one continues with its workers", "event", "master.adopted", "reason", m.cfg.Reason,
 			"restarts", m.cfg.Restarts, "workers", len(m.workers), "addresses", m.names())
 	}
 	if live := m.fleet.Live(); live > m.told { // it steered, and did not come to say so
@@ -194,7 +159,7 @@ func (m *Master) takeOver(r snapshot.Record, s stored) (first []fleet.Action, or
 }
 
 // discard closes what is left in the store, and has the keeper do so.
-func (m *Master) discard(s stored) {
+func (m *Master) discard(s snapshot.Descriptors) {
 	for name, fd := range s {
 		unix.Close(fd)
 		m.keep.Remove(name)
@@ -202,29 +167,29 @@ func (m *Master) discard(s stored) {
 }
 
 // adoptWorker takes a worker over.
-func adoptWorker(r snapshot.Worker, s stored, contract Contract) (w *worker, err error) {
-	pidfd, err := s.pidfd(r.PID, fdstore.WorkerName(int(r.ID), fdstore.PID))
+func adoptWorker(r snapshot.Worker, s snapshot.Descriptors, contract Contract) (w *worker, err error) {
+	pidfd, err := s.Pidfd(r.PID, fdstore.WorkerName(int(r.ID), fdstore.PID))
 	if pidfd == nil {
 		return nil, cmp.Or(err, errors.New("its pidfd was not kept"))
 	}
 	w = &worker{started: &started{process: process{pid: r.PID, pidfd: pidfd, adopted: true}}, id: r.ID, slot: r.Slot, gen: r.Gen,
 		severalBind: r.Several, ports: r.Ports, last: tail.New(tailMost), began: r.Began, passed: map[int]passed{},
-		state: sdnotify.State{Status: r.Status, Reloading: r.Reloading}, port: r.Port, requests: r.Requests, seat: s.take(fdstore.WorkerName(int(r.ID), fdstore.Filter)), board: s.take(fdstore.WorkerName(int(r.ID), fdstore.Calls))}
-	if w.stderr = s.file(fdstore.WorkerName(int(r.ID), fdstore.Stderr)); w.stderr == nil {
+		state: sdnotify.State{Status: r.Status, Reloading: r.Reloading}, port: r.Port, requests: r.Requests, seat: s.Take(fdstore.WorkerName(int(r.ID), fdstore.Filter)), board: s.Take(fdstore.WorkerName(int(r.ID), fdstore.Calls))}
+	if w.stderr = s.File(fdstore.WorkerName(int(r.ID), fdstore.Stderr)); w.stderr == nil {
 		if w.stderr, err = os.Open(os.DevNull); err != nil {
 			return nil, err
 		}
 	}
-	w.stdout = s.file(fdstore.WorkerName(int(r.ID), fdstore.Stdout))
-	if fd := s.take(fdstore.WorkerName(int(r.ID), fdstore.Pair)); fd >= 0 {
+	w.stdout = s.File(fdstore.WorkerName(int(r.ID), fdstore.Stdout))
+	if fd := s.Take(fdstore.WorkerName(int(r.ID), fdstore.Pair)); fd >= 0 {
 		if w.pair, err = cmsg.Open(fd); err != nil {
 			return nil, err
 		}
 	}
-	if fd := s.take(fdstore.WorkerName(int(r.ID), fdstore.Notify)); fd >= 0 {
+	if fd := s.Take(fdstore.WorkerName(int(r.ID), fdstore.Notify)); fd >= 0 {
 		w.notify, _ = cmsg.Open(fd)
 	}
-	if p, _ := s.pidfd(r.Bound, fdstore.WorkerName(int(r.ID), fdstore.Binder)); p != nil {
+	if p, _ := s.Pidfd(r.Bound, fdstore.WorkerName(int(r.ID), fdstore.Binder)); p != nil {
 		w.binder = &process{pid: r.Bound, pidfd: p}
 	}
 	if contract == NodeContract && w.pair != nil {

@@ -265,8 +265,8 @@ func Run(cfg Config) int {
 	if perr := m.listeners.Pass(cfg.Passed); perr != nil {
 		m.log.Warn(perr.Error(), "event", "address.passed")
 	}
-	store := storedOf(cfg.Store)
-	adminFD := store.take(fdstore.Admin)
+	store := snapshot.DescriptorsOf(cfg.Store)
+	adminFD := store.Take(fdstore.Admin)
 	first, ordered, adopted := m.inherit(store)
 	if !adopted {
 		if err := m.openListens(); err != nil {

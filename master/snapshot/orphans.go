@@ -1,4 +1,4 @@
-package master
+package snapshot
 
 import (
 	"cmp"
@@ -17,17 +17,26 @@ import (
 	"handoff/internal/linux"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
-	"handoff/master/snapshot"
 )
 
-// Keeper and master may both be killed. Workers under the bind or the activation
-// contract serve on (Node's cluster workers end with their channel). A later start
-// finds them by their environment, takes their listening sockets by pidfd_getfd(2)
-// where it may (root, or the same user where Yama allows it), and makes of what it
-// sees the record that the master before would have left. Then it reloads: they are
-// drained when new workers serve. What it cannot know is the order in which the
-// kernel has their sockets: until the reload one of them that dies may be steered
-// away wrongly.
+// Search finds the workers of a service whose keeper and master were both killed, and
+// makes of them the record that the master would have left.
+//
+// Workers under the bind or the activation contract serve on then (Node's cluster
+// workers end with their channel). A later start finds them by their environment and
+// takes duplicates of their listening sockets by pidfd_getfd(2) where it may (root, or
+// the same user where Yama allows it). Then it reloads: they are drained when new
+// workers serve. The order in which the kernel has their sockets is not known: until
+// that reload, one of them that dies may be steered away wrongly.
+type Search struct {
+	Service string // that they have in their environment, see ServiceVariable
+	Slots   int
+	Balance string
+	Hold    func(netip.AddrPort) bool        // whether a socket of theirs is held
+	Environ func(env []string) (of []string) // what of an environment is the program's own
+	Listen  []listeners.Listen               // what is opened before workers start
+	Warn    func(pid int, err error)         // a worker that cannot be taken over
+}
 
 // orphan is a worker without keeper and master.
 type orphan struct {
@@ -36,51 +45,44 @@ type orphan struct {
 	sockets       []int
 }
 
-// serviceVariable says to which service a worker belongs.
-const serviceVariable = "HANDOFF_SERVICE"
+// ServiceVariable says, in a worker's environment, to which service it belongs.
+const ServiceVariable = "HANDOFF_SERVICE"
 
-// service tells this one from others: programs of the same name may run in several
-// folders.
-func (m *Master) service() string { return m.cfg.Name + "@" + m.cfg.Command.Dir }
-
-// recover returns a record of such workers, and what belongs to it.
-func (m *Master) recover() (r snapshot.Record, s stored, found bool) {
-	if m.cfg.Contract == NodeContract || m.cfg.Name == "" {
-		return r, nil, false
-	}
+// Find returns a record of such workers, and the descriptors that belong to it: they are
+// the caller's. It blocks for up to 300 ms while somebody seems to look after them.
+func (s Search) Find() (r Record, d Descriptors, found bool) {
 	var orphans []*orphan
-	for patience := time.Now().Add(endingPatience); ; time.Sleep(endingPatience / 20) {
-		all, attended := m.findOrphans(orphans)
-		if orphans = all; attended == 0 || time.Now().After(patience) {
+	for end := time.Now().Add(endingTimeout); ; time.Sleep(endingTimeout / 20) {
+		all, attended := s.look(orphans)
+		if orphans = all; attended == 0 || time.Now().After(end) {
 			break
 		}
 	}
 	if len(orphans) == 0 {
 		return r, nil, false
 	}
-	s = stored{}
-	r = m.recordOf(orphans, s)
-	return r, s, true
+	d = Descriptors{}
+	return s.record(orphans, d), d, true
 }
 
-// endingPatience is how long somebody who was killed may take to close what he
+// endingTimeout is how long somebody who was killed may take to close what he
 // had: a worker that still seems to be looked after is looked at again. (It may
 // be of another handoff of the same name.)
-const endingPatience = 300 * time.Millisecond
+const endingTimeout = 300 * time.Millisecond
 
-// findOrphans adds to those that are known, and counts the workers of the service
-// whose handoff lives.
-func (m *Master) findOrphans(known []*orphan) (all []*orphan, attended int) {
+// look adds to those that are known, and counts the workers of the service whose
+// handoff lives.
+func (s Search) look(known []*orphan) (all []*orphan, attended int) {
 	for _, pid := range linux.PIDs() {
 		if slices.ContainsFunc(known, func(o *orphan) bool { return o.process.PID() == pid }) {
 			continue
 		}
-		o, err := findOrphan(pid, m.service())
+		o, err := findOrphan(pid, s.Service)
 		switch {
 		case errors.Is(err, errAttended):
 			attended++
 		case err != nil:
-			m.log.Warn("A worker that has outlived its handoff cannot be taken over: "+err.Error(), "event", "worker.lost", "pid", pid)
+			s.Warn(pid, err)
 		case o != nil:
 			known = append(known, o)
 		}
@@ -110,7 +112,7 @@ func findOrphan(pid int, service string) (*orphan, error) {
 	o.id, errs[0] = strconv.Atoi(linux.Lookup(env, "HANDOFF_WORKER"))
 	o.slot, errs[1] = strconv.Atoi(linux.Lookup(env, "WORKER_ID"))
 	o.gen, errs[2] = strconv.Atoi(linux.Lookup(env, "HANDOFF_GENERATION"))
-	if errors.Join(errs[:]...) != nil || linux.Lookup(env, serviceVariable) != service || o.id < 1 || o.gen < 1 || o.slot < 0 || o.slot > 1<<12 {
+	if errors.Join(errs[:]...) != nil || linux.Lookup(env, ServiceVariable) != service || o.id < 1 || o.gen < 1 || o.slot < 0 || o.slot > 1<<12 {
 		leader.Close()
 		return nil, nil
 	}
@@ -121,7 +123,9 @@ func findOrphan(pid int, service string) (*orphan, error) {
 		return nil, errAttended
 	}
 	if o.sockets, err = socketsOf(leader, 8); err != nil || leader.Signal(0) != nil {
-		closeAll(o.sockets)
+		for _, fd := range o.sockets {
+			unix.Close(fd)
+		}
 		leader.Close()
 		return nil, err
 	}
@@ -160,17 +164,17 @@ func socketsOf(of *linux.Pidfd, depth int) (found []int, err error) {
 	return found, err
 }
 
-// recordOf is the record of workers that nobody has left one of.
-func (m *Master) recordOf(orphans []*orphan, s stored) snapshot.Record {
+// record is the record of workers that nobody has left one of.
+func (s Search) record(orphans []*orphan, d Descriptors) Record {
 	now := time.Now()
-	r := snapshot.Record{Version: snapshot.Version, Began: now, Reload: true}
+	r := Record{Version: Version, Began: now, Reload: true}
 	last := slices.MaxFunc(orphans, func(a, b *orphan) int { return cmp.Or(a.gen-b.gen, a.id-b.id) })
 	live := fleet.Gen(last.gen)
 	r.Reported = live
-	r.Fleet = fleet.State{Slots: m.cfg.Fleet.Slots, LastGen: live, Live: live, Wanted: live, Known: []fleet.Gen{live}, Began: now, Proven: true}
+	r.Fleet = fleet.State{Slots: s.Slots, LastGen: live, Live: live, Wanted: live, Known: []fleet.Gen{live}, Began: now, Proven: true}
 	pid := last.process.PID()
-	r.Generations = []snapshot.Generation{{Gen: live, Path: snapshot.Text(linux.Image(pid)), Dir: snapshot.Text(linux.Directory(pid)),
-		Args: snapshot.Texts(linux.Arguments(pid)), Env: snapshot.Texts(WorkerEnviron(linux.Environ(pid)))}}
+	r.Generations = []Generation{{Gen: live, Path: Text(linux.Image(pid)), Dir: Text(linux.Directory(pid)),
+		Args: Texts(linux.Arguments(pid)), Env: Texts(s.Environ(linux.Environ(pid)))}}
 	targets := map[int]fleet.ID{}
 	addresses := map[netip.AddrPort]*listeners.AddressState{}
 	slices.SortFunc(orphans, func(a, b *orphan) int { return b.id - a.id }) // the newest of a slot serves
@@ -184,13 +188,13 @@ func (m *Master) recordOf(orphans []*orphan, s stored) snapshot.Record {
 			targets[o.slot] = id
 		}
 		r.Fleet.Workers = append(r.Fleet.Workers, w)
-		r.Workers = append(r.Workers, snapshot.Worker{ID: id, Slot: o.slot, Gen: live, PID: o.process.PID(), Began: now})
+		r.Workers = append(r.Workers, Worker{ID: id, Slot: o.slot, Gen: live, PID: o.process.PID(), Began: now})
 		if fd, err := o.process.Duplicate(); err == nil {
-			s[fdstore.WorkerName(int(id), fdstore.PID)] = fd
+			d[fdstore.WorkerName(int(id), fdstore.PID)] = fd
 		}
 		o.process.Close()
 		for _, fd := range o.sockets {
-			m.recoverSocket(addresses, s, id, o.slot, fd)
+			s.socket(addresses, d, id, o.slot, fd)
 		}
 	}
 	for slot := range r.Fleet.Slots {
@@ -206,7 +210,7 @@ func (m *Master) recordOf(orphans []*orphan, s stored) snapshot.Record {
 		r.Addresses = append(r.Addresses, *a)
 	}
 	r.LastKey = len(r.Addresses)
-	for _, l := range m.cfg.Listen {
+	for _, l := range s.Listen {
 		key := ""
 		for i := range r.Addresses {
 			if a := &r.Addresses[i]; l.Path == "" && a.Bound == l.Addr {
@@ -218,8 +222,8 @@ func (m *Master) recordOf(orphans []*orphan, s stored) snapshot.Record {
 	return r
 }
 
-// recoverSocket puts a worker's socket, which it takes over, in the record.
-func (m *Master) recoverSocket(addresses map[netip.AddrPort]*listeners.AddressState, s stored, id fleet.ID, slot, fd int) {
+// socket puts a worker's socket, which it takes over, in the record.
+func (s Search) socket(addresses map[netip.AddrPort]*listeners.AddressState, d Descriptors, id fleet.ID, slot, fd int) {
 	sa, err := unix.Getsockname(fd)
 	var st unix.Stat_t
 	if err == nil {
@@ -238,20 +242,20 @@ func (m *Master) recoverSocket(addresses map[netip.AddrPort]*listeners.AddressSt
 		n, _ := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
 		at, only = netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port)), n == 1
 	}
-	if !m.cfg.Hold(at) {
+	if !s.Hold(at) {
 		unix.Close(fd)
 		return
 	}
 	a := addresses[at]
 	if a == nil {
-		a = &listeners.AddressState{Name: at.String(), Bound: at, Steerable: true, Balance: m.cfg.Balance.String()}
+		a = &listeners.AddressState{Name: at.String(), Bound: at, Steerable: true, Balance: s.Balance}
 		a.SetEndpoint(listeners.TCP(at, only))
 		addresses[at] = a
 	}
-	if _, twice := s[listeners.SocketName(st.Ino)]; twice {
+	if _, twice := d[listeners.SocketName(st.Ino)]; twice {
 		unix.Close(fd)
 	} else {
-		s[listeners.SocketName(st.Ino)] = fd
+		d[listeners.SocketName(st.Ino)] = fd
 		a.Sockets = append(a.Sockets, listeners.SocketState{Inode: st.Ino, Slot: slot, Own: true})
 	}
 	if !slices.ContainsFunc(a.Leases, func(l listeners.LeaseState) bool { return l.Worker == listeners.Worker(id) && l.Inode == st.Ino }) {
