@@ -214,6 +214,13 @@ func FromEnviron(fs *pflag.FlagSet) error {
 	return errors.Join(errs...)
 }
 
+// ForgetEnviron removes the variables of all flags from this process's environment, and
+// so from that of its children. The Node SDK's program may itself run where they are set
+// for another handoff.
+func ForgetEnviron(fs *pflag.FlagSet) {
+	fs.VisitAll(func(f *pflag.Flag) { os.Unsetenv(EnvName(f.Name)) })
+}
+
 // Slots returns the number of workers.
 func (r *Run) Slots() (int, error) {
 	if len(r.Ports) > 0 {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"os"
 	"reflect"
 	"slices"
 	"testing"
@@ -124,5 +125,22 @@ func TestEveryKeyDoesSomething(t *testing.T) {
 		if !slices.Contains(keys, key) {
 			t.Errorf("%s is tested, and no key", key)
 		}
+	}
+}
+
+// An embedded handoff neither reads the variables of flags nor passes them on.
+func TestForgetEnviron(t *testing.T) {
+	fs := pflag.NewFlagSet("run", pflag.ContinueOnError)
+	NewRun().Flags(fs)
+	t.Setenv("HANDOFF_OWN", "kept")
+	fs.VisitAll(func(f *pflag.Flag) { t.Setenv(EnvName(f.Name), "no such value") })
+	ForgetEnviron(fs)
+	fs.VisitAll(func(f *pflag.Flag) {
+		if v, ok := os.LookupEnv(EnvName(f.Name)); ok {
+			t.Errorf("%s=%s", EnvName(f.Name), v)
+		}
+	})
+	if err := FromEnviron(fs); err != nil || os.Getenv("HANDOFF_OWN") != "kept" {
+		t.Errorf("%v %q", err, os.Getenv("HANDOFF_OWN"))
 	}
 }

@@ -39,7 +39,9 @@ type Resolved struct {
 // Resolve reads environment and file, and finds out what is meant. An error that is a
 // Failure is not about usage.
 func (s Source) Resolve() (r Resolved, err error) {
-	if err := config.FromEnviron(s.Flags); err != nil {
+	if s.Run.Embedded {
+		config.ForgetEnviron(s.Flags)
+	} else if err := config.FromEnviron(s.Flags); err != nil {
 		return r, err
 	}
 	at := s.place()

@@ -1,4 +1,5 @@
 import { Worker } from 'cluster'
+import { HandoffError } from './index'
 
 declare function clusterMaster (config: string | clusterMaster.Config): void
 declare namespace clusterMaster {
@@ -25,9 +26,9 @@ declare namespace clusterMaster {
     /** A unix path, a port of loopback, {address, port}, or null: none. */
     repl?: string | number | { address?: string, port: number } | null | false
   }
-  function restart (cb?: (err?: Error) => void): void
-  function resize (n?: number, cb?: (err?: Error) => void): void
-  function resize (cb: (err?: Error) => void): void
+  function restart (cb?: (err?: HandoffError) => void): void
+  function resize (n?: number, cb?: (err?: HandoffError) => void): void
+  function resize (cb: (err?: HandoffError) => void): void
   function quit (cb?: () => void): void
   function quitHard (): void
 }

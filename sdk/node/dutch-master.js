@@ -1,10 +1,12 @@
 'use strict'
 // dutch-master's interface (0.2.5), with handoff under it.
 const cluster = require('cluster')
-const { Master } = require('./lib/master')
+const { codes } = require('./lib/errors')
+const { Master, seconds } = require('./lib/master')
+const { kInfo } = require('./lib/symbols')
 
 const nothing = { info () {}, warn () {}, debug () {}, error () {}, child () { return nothing } }
-const SHUTDOWN_MS = 30000 // as its README promises
+const DRAIN_TIMEOUT = '30s' // as the original's README promises
 
 module.exports = start
 module.exports.start = start
@@ -14,8 +16,8 @@ function start (options) {
   const logger = options.logger || nothing
   const number = typeof options.numWorkers === 'function' ? options.numWorkers() : options.numWorkers
   const numWorkers = number === undefined ? 2 : parseInt(number, 10)
-  if (!(numWorkers > 0)) throw new TypeError('numWorkers: want a number of workers, from 1')
-  if (!options.worker) throw new TypeError('worker: want the script that workers run')
+  if (!(numWorkers > 0)) throw new codes.HANDOFF_ERR_INVALID_ARGUMENT('numWorkers: want a number of workers, from 1')
+  if (!options.worker) throw new codes.HANDOFF_ERR_INVALID_ARGUMENT('worker: want the script that workers run')
   const restartSignal = options.restartSignal || 'SIGUSR2'
   const beforeFork = options.beforeFork || (() => {})
   let state = 'starting'
@@ -25,11 +27,9 @@ function start (options) {
     workers: numWorkers,
     execArgv: process.execArgv,
     env: options.workerEnvironment,
-    flags: ['--drain-timeout', SHUTDOWN_MS + 'ms', '--respawn', '1s', '--backoff', '30s',
-      ...(options.readyTimeout === undefined ? [] : ['--ready-timeout', typeof options.readyTimeout === 'number' ? Math.round(options.readyTimeout * 1000) + 'ms' : options.readyTimeout])]
+    settings: { readyTimeout: seconds(options.readyTimeout), drainTimeout: DRAIN_TIMEOUT, respawn: '1s', backoff: '30s' }
   })
-  const logs = new Map() // worker -> its child logger
-  const log = (w) => logs.get(w) || logger
+  const log = (w) => w[kInfo].log
 
   function forks (n) {
     for (let i = 0; i < n; i++) {
@@ -40,10 +40,12 @@ function start (options) {
 
   logger.info({ numWorkers }, 'Starting cluster')
   forks(numWorkers)
-  master.on('fork', (w) => logs.set(w, logger.child ? logger.child({ workerId: w.id, workerPid: w.process.pid }) : logger))
+  master.on('fork', (w) => {
+    w[kInfo] = { listening: false, log: logger.child ? logger.child({ workerId: w.id, workerPid: w.process.pid }) : logger }
+  })
   master.on('listening', (w) => {
-    if (w.told) return // only the first counts
-    w.told = true
+    if (w[kInfo].listening) return // only the first counts
+    w[kInfo].listening = true
     log(w).info('Worker listening')
   })
   master.on('ready', (w) => {
@@ -70,16 +72,15 @@ function start (options) {
   })
   master.on('disconnect', (w) => {
     if (w.exitedAfterDisconnect) log(w).info('Worker disconnected')
-    else log(w).warn(w.told ? 'Worker disconnection was unexpected' : 'Worker disconnected unexpectedly while starting')
+    else log(w).warn(w[kInfo].listening ? 'Worker disconnection was unexpected' : 'Worker disconnected unexpectedly while starting')
   })
   master.on('exit', (w, code, signal) => {
     log(w).info({ code, signal }, 'Worker exited')
-    logs.delete(w)
     if (w.crashed && !w.leaving && state !== 'stopping') forks(1)
   })
   master.on('end', (code, err) => {
     if (state === 'stopping') return
-    logger.warn({ err: err || new Error('handoff ended with code ' + code) }, 'Cluster did not shutdown cleanly within timeout, exiting')
+    logger.warn({ err: err || new codes.HANDOFF_ERR_EXITED(code) }, 'Cluster did not shutdown cleanly within timeout, exiting')
     process.exit(1)
   })
 

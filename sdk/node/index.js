@@ -1,7 +1,8 @@
 'use strict'
-// What a worker may say to handoff, and hear from it. Without handoff each of these
-// does nothing, and says so in its value.
+// What a worker may tell handoff, and hear from it. Without handoff each of these does
+// nothing, and its return value says so.
 const { spawn } = require('child_process')
+const { codes } = require('./lib/errors')
 
 const env = process.env
 const isHandoff = env.HANDOFF_GENERATION !== undefined && env.WORKER_ID !== undefined
@@ -54,7 +55,7 @@ function requestRestart () { return say({ cmd: 'disconnect' }, 'STOPPING=1') }
 // reportRequests says how many requests this worker has served since its start, for
 // --max-requests. (Node's own http servers are counted without it.)
 function reportRequests (n) {
-  if (!Number.isSafeInteger(n) || n < 0) throw new TypeError('reportRequests: want a number of requests')
+  if (!Number.isSafeInteger(n) || n < 0) throw new codes.HANDOFF_ERR_INVALID_ARGUMENT('reportRequests: want a number of requests')
   return say({ cmd: 'handoff:requests', requests: n }, 'X_REQUESTS=' + n)
 }
 
@@ -62,7 +63,7 @@ function reportRequests (n) {
 // before the worker exits, for timeout ms at most (20 s). It returns what takes fn
 // out again.
 function onDrain (fn, { timeout = 20000 } = {}) {
-  if (typeof fn !== 'function') throw new TypeError('onDrain: want a function')
+  if (typeof fn !== 'function') throw new codes.HANDOFF_ERR_INVALID_ARGUMENT('onDrain: want a function')
   const hook = { fn, timeout }
   state.hooks.add(hook)
   listen()

@@ -1,31 +1,32 @@
 import { EventEmitter } from 'events'
 import { Worker } from 'cluster'
+import { HandoffError } from './index'
 
 declare class RackMan extends EventEmitter {
   /**
-   * `version`: true, the live one of a deployment; a string, that one for good; false, the folder itself. Not given:
-   * the folder itself, or the live version where the folder has versions alone.
+   * `version`: true, the live one of a deployment; a string, that one for good; false, the folder itself. By default
+   * the folder itself, or the live version if the folder has only versions.
    */
   constructor (folder: string, version?: boolean | string)
   start (): void
   stop (cb?: () => void): void
-  reload (cb?: (err?: Error) => void): void
+  reload (cb?: (err?: HandoffError) => void): void
   /** Replaces the worker of a port. */
   restartWorker (port: number): void
-  /** Nothing, as ever. */
+  /** Does nothing, like the original. */
   removeWatch (glob: string): void
-  /** @deprecated Throws: .rackman.json says it. */
+  /** @deprecated Throws: edit .rackman.json instead. */
   addWorker (port: number): never
-  /** @deprecated Throws: .rackman.json says it. */
+  /** @deprecated Throws: edit .rackman.json instead. */
   addAndStartWorker (port: number): never
-  /** @deprecated Throws: .rackman.json says it. */
+  /** @deprecated Throws: edit .rackman.json instead. */
   removeWorker (port: number): never
-  /** @deprecated Throws: .rackman.json says it. */
+  /** @deprecated Throws: edit .rackman.json instead. */
   addWatch (glob: string): never
-  /** @deprecated Throws: .rackman.json says it. */
+  /** @deprecated Throws: edit .rackman.json instead. */
   onNewConfig (config: object): never
   readonly managers: RackMan.Manager[]
-  on (event: 'error', listener: (err: Error) => void): this
+  on (event: 'error', listener: (err: HandoffError) => void): this
   on (event: 'reloading', listener: () => void): this
   on (event: 'modified', listener: (file: string, change: 'created' | 'changed' | 'removed') => void): this
   on (event: 'workerStarted' | 'workerShutdown' | 'workerKilling' | 'workerCrashed', listener: (manager: RackMan.Manager, worker: Worker) => void): this

@@ -5,16 +5,25 @@ const { EventEmitter } = require('events')
 const fs = require('fs')
 const path = require('path')
 const { findBinary } = require('./lib/binary')
-const { Master } = require('./lib/master')
+const { codes } = require('./lib/errors')
+const { Master, flags } = require('./lib/master')
 
 const OWN = '.rackman.json'
-const KEY = Symbol('key')
-const FILES_MOST = 100000
+const MAX_FILES = 100000
+
+const kKey = Symbol('key')
+const kKnown = Symbol('known')
+const kStopping = Symbol('stopping')
+const kManager = Symbol('manager')
+const kScan = Symbol('scan')
+const kChange = Symbol('change')
+const kFail = Symbol('fail')
+const kRun = Symbol('run')
 
 class RackMan extends EventEmitter {
-  // version: true is the live one of a deployment, a string that one for good; what is
-  // false the folder itself, also where it is a deployment. Where nothing is said it is
-  // the folder itself, or the live version of one that has versions alone.
+  // version: true is the live one of a deployment, a string that one for good, false the
+  // folder itself, even if it is a deployment. By default it is the folder itself, or the
+  // live version if the folder has only versions.
   constructor (folder, version) {
     super()
     this.folder = path.resolve(folder)
@@ -22,22 +31,19 @@ class RackMan extends EventEmitter {
     this.managers = [] // {port, active, worker, status}
   }
 
-  _has (name) { return fs.existsSync(path.join(this.folder, name)) }
-  _deployment () { return this._has('.rack.json') || this._has('.rackversion') }
-
   start () {
     if (this.master) return
-    if (this.version === true && !this._deployment()) {
-      const err = new Error(`Unable to read version from .rack.json: there is none in ${this.folder}`)
-      process.nextTick(() => this._wrong(err))
+    const has = (name) => fs.existsSync(path.join(this.folder, name))
+    if (this.version === true && !has('.rack.json') && !has('.rackversion')) {
+      process.nextTick(() => this[kFail](new codes.HANDOFF_ERR_VERSION_NOT_FOUND(this.folder)))
       return
     }
-    const flags = []
-    if (this.version === false || (this.version === undefined && this._has(OWN))) flags.push('--config=' + path.join(this.folder, OWN))
-    else if (typeof this.version === 'string') flags.push('--rack-version=' + this.version)
-    const m = this.master = new Master({ folder: this.folder, flags })
-    this._known = null
-    this._look()
+    const settings = {}
+    if (this.version === false || (this.version === undefined && has(OWN))) settings.config = path.join(this.folder, OWN)
+    else if (typeof this.version === 'string') settings.rackVersion = this.version
+    const m = this.master = new Master({ folder: this.folder, settings })
+    this[kKnown] = null
+    this[kScan]()
     let began = false
     m.on('fork', (w) => {
       began = true
@@ -46,115 +52,114 @@ class RackMan extends EventEmitter {
     m.on('online', (w) => { w.status = 'Online' })
     m.on('ready', (w) => {
       w.status = 'Listening'
-      const x = this._manager(w)
+      const x = this[kManager](w)
       x.worker = w
       this.emit('workerStarted', x, w)
     })
     m.on('exit', (w) => {
       w.status = 'Closed'
-      const x = this._manager(w)
+      const x = this[kManager](w)
       if (x.worker === w) x.worker = null
       this.emit(w.crashed ? 'workerCrashed' : 'workerShutdown', x, w)
-      // A port that the configuration has no longer.
+      // The configuration no longer has this port.
       const others = [...m.workers.values()].some((o) => key(o) === key(w))
-      if (!w.crashed && !others && !this._stopping) {
+      if (!w.crashed && !others && !this[kStopping]) {
         x.active = false
         this.managers.splice(this.managers.indexOf(x), 1)
       }
     })
     m.on('event', (e, w) => {
       if (e.event === 'cluster.reloading') this.emit('reloading')
-      else if (e.event === 'cluster.changed') this.emit('modified', e.file, this._change(e.file))
-      else if (e.event === 'worker.terminated' && w) this.emit('workerKilling', this._manager(w), w)
-      else if (e.event === 'config.failed') this._wrong(new Error(e.reason))
+      else if (e.event === 'cluster.changed') this.emit('modified', e.file, this[kChange](e.file))
+      else if (e.event === 'worker.terminated' && w) this.emit('workerKilling', this[kManager](w), w)
+      else if (e.event === 'config.failed') this[kFail](new codes.HANDOFF_ERR_CONFIG(e.reason))
     })
-    m.on('failed', (generation, reason) => this._wrong(new Error(reason)))
+    m.on('failed', (generation, reason) => this[kFail](new codes.HANDOFF_ERR_RELOAD_FAILED(reason)))
     m.on('end', (code, err) => {
       this.master = null
-      const stopping = this._stopping
-      this._stopping = false
-      if (stopping || !(err || code)) return
-      if (err || began) return this._wrong(err || new Error('handoff ended with code ' + code))
-      // It has said why on our stderr, where the workers' goes as well. It is asked once
-      // more: nothing of it runs.
-      execFile(findBinary(), ['check', ...flags, this.folder], (failed, out, errs) => {
-        const why = failed ? String(errs).trim().replace(/^handoff: /, '') : ''
-        this._wrong(new Error(why || 'handoff ended with code ' + code))
+      const stopping = this[kStopping]
+      this[kStopping] = false
+      if (stopping || !err) return
+      if (began || err.code !== 'HANDOFF_ERR_EXITED') return this[kFail](err)
+      // The reason has gone to our stderr, among the workers' output; `check` repeats it.
+      execFile(findBinary(), ['check', '--embedded', ...flags(settings), this.folder], (failed, out, errs) => {
+        const why = failed ? words(errs) : ''
+        this[kFail](why ? new codes.HANDOFF_ERR_CONFIG(why) : err)
       })
     })
     m.start()
   }
 
-  _manager (w) {
-    let found = this.managers.find((x) => x[KEY] === key(w))
+  [kManager] (w) {
+    let found = this.managers.find((x) => x[kKey] === key(w))
     if (!found) {
       found = { port: w.port, active: true, worker: null, get status () { return this.worker ? this.worker.status : 'Offline' } }
-      Object.defineProperty(found, KEY, { value: key(w) })
+      Object.defineProperty(found, kKey, { value: key(w) })
       this.managers.push(found)
     }
     return found
   }
 
-  // _look finds out which files there are, for what has changed to be told from what is new.
-  _look () {
+  // [kScan] lists the files, to tell a change from a new file.
+  [kScan] () {
     const m = this.master
-    files(this.folder).then((names) => { if (this.master === m) this._known = names }, () => {})
+    files(this.folder).then((names) => { if (this.master === m) this[kKnown] = names }, () => {})
   }
 
-  _change (file) {
+  [kChange] (file) {
     const there = fs.existsSync(path.resolve(this.folder, file))
-    const known = this._known ? this._known.has(path.resolve(this.folder, file)) : there
-    this._look()
+    const known = this[kKnown] ? this[kKnown].has(path.resolve(this.folder, file)) : there
+    this[kScan]()
     return there ? (known ? 'changed' : 'created') : 'removed'
   }
 
-  _wrong (err) { if (this.listenerCount('error') > 0) this.emit('error', err) }
+  [kFail] (err) { if (this.listenerCount('error') > 0) this.emit('error', err) }
 
   // stop calls back when every worker has gone.
   stop (cb) {
     if (!this.master) return cb && process.nextTick(cb)
-    this._stopping = true
+    this[kStopping] = true
     this.master.stop().then(() => cb && cb())
   }
 
   // reload calls back when the new workers serve and the old ones have gone, or with
   // why they do not.
   reload (cb) {
-    if (!this.master) return cb && process.nextTick(cb, new Error('it does not run'))
-    this.master.reload().then(() => cb && cb(), (err) => { cb ? cb(err) : this._wrong(err) })
+    if (!this.master) return cb && process.nextTick(cb, new codes.HANDOFF_ERR_NOT_RUNNING('call start() first'))
+    this.master.reload().then(() => cb && cb(), (err) => { cb ? cb(err) : this[kFail](err) })
   }
 
   // restartWorker replaces the worker of a port: the new one serves first.
   restartWorker (port) {
     const x = this.managers.find((x) => String(x.port) === String(port))
-    if (!this.master || !x || !x.worker) return process.nextTick(() => this._wrong(new Error(`restartWorker: no worker serves port ${port}`)))
-    this.master.restart(x.worker.slot).catch((err) => this._wrong(err))
+    if (!this.master || !x || !x.worker) return process.nextTick(() => this[kFail](new codes.HANDOFF_ERR_WORKER_NOT_FOUND('restartWorker', port)))
+    this.master.restart(x.worker.slot).catch((err) => this[kFail](err))
   }
 
-  removeWatch () {} // nothing, as ever
+  removeWatch () {} // does nothing, like the original
 
   // What runs is what the file says; it is read again at each reload.
-  addWorker (port) { throw notHere('addWorker', `put ${port} into "ports" of ${OWN}`) }
-  addAndStartWorker (port) { throw notHere('addAndStartWorker', `put ${port} into "ports" of ${OWN}`) }
-  removeWorker (port) { throw notHere('removeWorker', `take ${port} out of "ports" of ${OWN}`) }
-  addWatch (glob) { throw notHere('addWatch', `put ${JSON.stringify(glob)} into "watch" of ${OWN}`) }
-  onNewConfig () { throw notHere('onNewConfig', `write ${OWN}`) }
+  addWorker (port) { throw notSupported('addWorker', `put ${port} into "ports" of ${OWN}`) }
+  addAndStartWorker (port) { throw notSupported('addAndStartWorker', `put ${port} into "ports" of ${OWN}`) }
+  removeWorker (port) { throw notSupported('removeWorker', `take ${port} out of "ports" of ${OWN}`) }
+  addWatch (glob) { throw notSupported('addWatch', `put ${JSON.stringify(glob)} into "watch" of ${OWN}`) }
+  onNewConfig () { throw notSupported('onNewConfig', `write ${OWN}`) }
 }
 
-function notHere (method, instead) {
-  const err = new Error(`RackMan's ${method} is not there under handoff: ${instead}, and call reload()`)
-  err.code = 'ERR_NOT_SUPPORTED'
-  return err
+function notSupported (method, instead) {
+  return new codes.HANDOFF_ERR_NOT_SUPPORTED(`RackMan's ${method} is not supported under handoff: ${instead}, and call reload()`)
 }
 
-// key is by what a worker is known in its turn: its port, or its seat where it has none.
+// key identifies a worker and its successors: its port, or its slot where it has none.
 function key (w) { return w.port || 'slot ' + w.slot }
 
-// files lists what is in a folder, leaving out what is not watched; of very many the
-// first ones.
+// words is what handoff has written to stderr, without its name.
+function words (stderr) { return String(stderr).trim().replace(/^handoff: /, '') }
+
+// files lists a folder without what is not watched: at most MAX_FILES of them.
 async function files (dir, found = new Set()) {
   for (const e of await fs.promises.readdir(dir, { withFileTypes: true })) {
-    if (found.size >= FILES_MOST) break
+    if (found.size >= MAX_FILES) break
     const name = path.join(dir, e.name)
     if (e.isDirectory()) {
       if (e.name[0] !== '.' && e.name !== 'node_modules') await files(name, found)
@@ -167,23 +172,27 @@ async function files (dir, found = new Set()) {
 class Admin {
   constructor (folder) { this.folder = path.resolve(folder) }
 
-  _do (operation, args, options = {}) {
+  setup ({ resources } = {}) { return this[kRun]('setup', flags({ resources: resources || undefined })) }
+  register (version) { return this[kRun]('register', [version]) }
+  async deploy (source, version, { force } = {}) {
+    const args = [...(version === undefined ? [] : [version]), ...flags({ from: path.resolve(source), force: force ? true : undefined })]
+    return (await this[kRun]('deploy', args, source))[0]
+  }
+
+  async checkout (version) { return (await this[kRun]('switch', [version]))[0] }
+  async rollback (steps = 1) { return (await this[kRun]('rollback', flags({ steps })))[0] }
+  clean (version) { return this[kRun]('clean', version === undefined ? [] : [version]) }
+  async head () { return (await this[kRun]('head', []))[0] }
+  list () { return this[kRun]('versions', []) }
+
+  [kRun] (operation, args, cwd = path.parse(this.folder).root) {
     return new Promise((resolve, reject) => {
-      execFile(findBinary(), [operation, this.folder, ...args.map(String)], { cwd: options.cwd || path.parse(this.folder).root, maxBuffer: 16 << 20 }, (err, out, errs) => {
-        if (err) reject(new Error(String(errs).trim().replace(/^handoff: /, '') || err.message))
+      execFile(findBinary(), [operation, this.folder, ...args.map(String)], { cwd, maxBuffer: 16 << 20 }, (err, out, errs) => {
+        if (err) reject(new codes.HANDOFF_ERR_COMMAND_FAILED(words(errs) || err.message))
         else resolve(String(out).split('\n').filter(Boolean))
       })
     })
   }
-
-  setup ({ resources } = {}) { return this._do('setup', resources ? ['--resources=' + resources] : []) }
-  register (version) { return this._do('register', [version]) }
-  async deploy (source, version, { force } = {}) { return (await this._do('deploy', [...(version === undefined ? [] : [version]), '--from=' + path.resolve(source), ...(force ? ['--force'] : [])], { cwd: source }))[0] }
-  async checkout (version) { return (await this._do('switch', [version]))[0] }
-  async rollback (steps = 1) { return (await this._do('rollback', ['--steps=' + steps]))[0] }
-  clean (version) { return this._do('clean', version === undefined ? [] : [version]) }
-  async head () { return (await this._do('head', []))[0] }
-  list () { return this._do('versions', []) }
 }
 
 module.exports = RackMan

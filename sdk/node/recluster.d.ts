@@ -1,4 +1,5 @@
 import { EventEmitter } from 'events'
+import { HandoffError } from './index'
 import { Worker, Address } from 'cluster'
 
 declare function recluster (file: string, options?: recluster.Options): recluster.Balancer
@@ -28,11 +29,11 @@ declare namespace recluster {
   interface ActiveWorkers { length: number, [slot: number]: ReclusterWorker | null }
   interface Balancer extends EventEmitter {
     run (): void
-    /** Calls back when every new worker is ready and the old ones are gone; with an error when the new code does not serve: the old does then. */
-    reload (cb?: (err?: Error) => void): void
-    /** Kills all workers, and calls back when they are gone. */
-    terminate (cb?: (err?: Error) => void): void
-    /** Forgets the workers: none is replaced any more. */
+    /** Calls back when every new worker is ready and the old ones have exited; with an error when the new code does not become ready: the old workers continue. */
+    reload (cb?: (err?: HandoffError) => void): void
+    /** Kills all workers, and calls back when they have exited. */
+    terminate (cb?: (err?: HandoffError) => void): void
+    /** Forgets the workers: none is replaced any more, and there are no more events. */
     stop (): void
     workers (): ReclusterWorker[]
     activeWorkers (): ActiveWorkers
@@ -41,7 +42,7 @@ declare namespace recluster {
     on (event: 'ready', listener: (worker: ReclusterWorker, arg: any) => void): this
     on (event: 'online' | 'disconnect', listener: (worker: ReclusterWorker) => void): this
     on (event: 'exit', listener: (worker: ReclusterWorker, code: number | null, signal: string | null) => void): this
-    on (event: 'error', listener: (err: Error) => void): this
+    on (event: 'error', listener: (err: HandoffError) => void): this
   }
 }
 export = recluster

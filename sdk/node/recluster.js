@@ -3,10 +3,11 @@
 const cluster = require('cluster')
 const os = require('os')
 const { EventEmitter } = require('events')
-const { Master } = require('./lib/master')
+const { codes } = require('./lib/errors')
+const { Master, seconds } = require('./lib/master')
+const { kFollow, kInfo } = require('./lib/symbols')
 
 const isProduction = process.env.NODE_ENV === 'production'
-const RUNNING = Symbol.for('handoff.recluster') // for sticky-listen
 
 module.exports = function recluster (file, opt) {
   opt = opt || {}
@@ -27,7 +28,7 @@ module.exports = function recluster (file, opt) {
   const failures = {} // of slots, in a row
   const followers = new Set() // are called with each master
   let master = null
-  let silent = false // after stop: nothing is told any more
+  let silent = false // after stop: no more events
 
   function emit (...args) { if (!silent) self.emit(...args) }
 
@@ -35,13 +36,13 @@ module.exports = function recluster (file, opt) {
     if (activeWorkers[w._rc_wid] === w) activeWorkers[w._rc_wid] = null
   }
 
-  // The log says when, by the rule that handoff keeps.
-  function mustBeReplaced (w) {
+  // logReplaced logs when the replacement starts, by handoff's own rule.
+  function logReplaced (w) {
     if (w._rc_isReplaced || silent) return
     w._rc_isReplaced = true
     if (!opt.log.respawns) return
     const n = failures[w._rc_wid] = (failures[w._rc_wid] || 0) + 1
-    const wait = n === 1 ? Math.max(respawn * 1000 - (Date.now() - w._rc_began), 0) : Math.min(respawn * 2 ** (n - 1), backoff) * 1000
+    const wait = n === 1 ? Math.max(respawn * 1000 - (Date.now() - w[kInfo].began), 0) : Math.min(respawn * 2 ** (n - 1), backoff) * 1000
     logger.log('[' + w.process.pid + '] worker (' + w._rc_wid + ':' + w.id + ') must be replaced, respawning in', Math.round(wait))
   }
 
@@ -54,29 +55,34 @@ module.exports = function recluster (file, opt) {
       args: opt.args,
       execArgv: opt.execArgv,
       workers: opt.workers,
-      flags: ['--ready-when', readyWhen, '--drain-timeout', seconds(opt.timeout), '--respawn', seconds(respawn), '--backoff', seconds(backoff),
-        '--keepalive-linger', seconds(Math.min(6, opt.timeout)),
-        ...(opt.readyTimeout === undefined ? [] : ['--ready-timeout', typeof opt.readyTimeout === 'number' ? seconds(opt.readyTimeout) : opt.readyTimeout])]
+      settings: {
+        readyWhen,
+        readyTimeout: seconds(opt.readyTimeout),
+        drainTimeout: seconds(opt.timeout),
+        respawn: seconds(respawn),
+        backoff: seconds(backoff),
+        keepaliveLinger: seconds(Math.min(6, opt.timeout))
+      }
     })
     master.on('fork', (w) => {
       w._rc_wid = w.slot
       w._rc_isReplaced = false
-      w._rc_began = Date.now()
+      w[kInfo] = { began: Date.now(), arg: undefined } // arg: what 'ready' passes on
       workers.push(w)
     })
-    master.on('online', (w) => { w._rc_arg = undefined; emit('online', w) })
+    master.on('online', (w) => emit('online', w))
     master.on('listening', (w, address) => {
-      if (readyWhen === 'listening') w._rc_arg = address
+      if (readyWhen === 'listening') w[kInfo].arg = address
       emit('listening', w, address)
     })
     master.on('message', (w, message) => {
-      if (readyWhen === 'ready' && message && message.cmd === 'ready') w._rc_arg = message
+      if (readyWhen === 'ready' && message && message.cmd === 'ready') w[kInfo].arg = message
       emit('message', w, message)
     })
     master.on('ready', (w) => {
       failures[w._rc_wid] = 0
       activeWorkers[w._rc_wid] = w
-      emit('ready', w, w._rc_arg)
+      emit('ready', w, w[kInfo].arg)
     })
     master.on('leaving', (w) => {
       deactivate(w)
@@ -84,7 +90,7 @@ module.exports = function recluster (file, opt) {
         w._rc_isReplaced = true
         return
       }
-      mustBeReplaced(w)
+      logReplaced(w)
       // Its time counts from now; it is not cut short before somebody else serves.
       const late = setTimeout(() => {
         if (workers.some((o) => o !== w && o._rc_wid === w._rc_wid && o.ready)) w.kill()
@@ -96,16 +102,15 @@ module.exports = function recluster (file, opt) {
     master.on('exit', (w, code, signal) => {
       workers.splice(workers.indexOf(w), 1)
       deactivate(w)
-      if (w.crashed) mustBeReplaced(w)
+      if (w.crashed) logReplaced(w)
       emit('exit', w, code, signal)
     })
     master.on('end', (code, err) => {
       const was = master
       master = null
-      if (was.stopping || !(err || code)) return
-      err = err || new Error('handoff ended with code ' + code)
+      if (was.stopping || !err) return
       if (self.listenerCount('error')) self.emit('error', err)
-      else logger.log('recluster: the workers have ended, nobody starts them any more: ' + err.message)
+      else logger.log('recluster: the workers have ended and are not restarted: ' + err.message)
     })
     master.start()
     for (const f of followers) f(master)
@@ -115,7 +120,7 @@ module.exports = function recluster (file, opt) {
   // with an error when the new code does not serve: the old serves on then.
   self.reload = function (cb) {
     if (!(cluster.isPrimary || cluster.isMaster)) return
-    if (!master) return cb && process.nextTick(cb, new Error('it does not run'))
+    if (!master) return cb && process.nextTick(cb, new codes.HANDOFF_ERR_NOT_RUNNING('call run() first'))
     master.reload().then(() => cb && cb(), (err) => cb && cb(err))
   }
 
@@ -127,7 +132,7 @@ module.exports = function recluster (file, opt) {
     master.stop({ now: true }).then(() => cb && cb())
   }
 
-  // stop forgets the workers: none is replaced any more, nothing is told.
+  // stop forgets the workers: none is replaced any more, and there are no more events.
   self.stop = function (dead) {
     if (!(cluster.isPrimary || cluster.isMaster)) return
     silent = true
@@ -136,9 +141,9 @@ module.exports = function recluster (file, opt) {
 
   self.workers = () => workers
   self.activeWorkers = () => activeWorkers
-  // Whoever has the workers may know by whom they run: f is called with the master
-  // that there is, and with each one that a later run() makes, until the answer is called.
-  Object.defineProperty(activeWorkers, RUNNING, {
+  // For sticky-listen: f is called with the master, and with each one that a later run()
+  // makes, until the function returned is called.
+  Object.defineProperty(activeWorkers, kFollow, {
     value: (f) => {
       followers.add(f)
       if (master) f(master)
@@ -147,5 +152,3 @@ module.exports = function recluster (file, opt) {
   })
   return self
 }
-
-function seconds (n) { return Math.round(n * 1000) + 'ms' }

@@ -2,21 +2,22 @@
 // sticky-listen's interface (3.3.0), with handoff's sticky balance under it: the
 // kernel chooses a worker by the client's address, and the master sees no connection.
 //
-// A kernel cannot look into a request: behindProxy and cipHeader, which choose by a
-// header, are an error. Behind a proxy let the proxy choose, with a port for each
-// worker (handoff run --ports; examples/nginx).
+// The kernel does not read requests: behindProxy and cipHeader, which choose by a header,
+// are an error. Behind a proxy let the proxy choose, with a port for each worker
+// (handoff run --ports; examples/nginx).
 const { EventEmitter } = require('events')
+const { codes } = require('./lib/errors')
+const { kFollow } = require('./lib/symbols')
 
 const HOLD_MS = 1000
 const LISTEN = 'sticky:listen'
-const RUNNING = Symbol.for('handoff.recluster')
 
 // createBalancer is for the calling (primary) process: its listen tells the workers
 // where to listen, those that come later, too.
 function createBalancer (options) {
-  if (!options || typeof options.activeWorkers !== 'function') throw new TypeError('Must provide activeWorkers option (returns a list of worker processes)')
+  if (!options || typeof options.activeWorkers !== 'function') throw new codes.HANDOFF_ERR_INVALID_ARGUMENT('Must provide activeWorkers option (returns a list of worker processes)')
   if (options.behindProxy || options.cipHeader) {
-    throw new Error('sticky-listen under handoff chooses by the client\'s address, in the kernel: behindProxy and cipHeader cannot be had. Give each worker a port (handoff run --ports) and let the proxy choose')
+    throw new codes.HANDOFF_ERR_NOT_SUPPORTED('sticky-listen under handoff chooses by the client\'s address, in the kernel: behindProxy and cipHeader are not supported. Give each worker a port (handoff run --ports) and let the proxy choose')
   }
   const balancer = new EventEmitter()
   let master = null
@@ -26,8 +27,8 @@ function createBalancer (options) {
   const there = new Set() // workers that listen
   const tell = (w) => { if (where) w.send({ msg: LISTEN, where }, () => {}) }
   const gone = (w) => there.delete(w.id)
-  // It listens when every worker does, and the kernel knows them all: until then clients
-  // would move with each. What handoff answers after that is after its steering.
+  // It listens when every worker does and the kernel steers to all of them: until then
+  // clients would move with each. A status asked for now comes after the steering.
   const look = () => {
     if (open || !where || !master.live || there.size < master.options.workers) return
     open = true
@@ -51,7 +52,7 @@ function createBalancer (options) {
     leave()
     master = m
     there.clear()
-    m.ask('POST', '/v1/balance?to=sticky').then(() => {
+    m.balance('sticky').then(() => {
       if (master !== m || !where) return
       m.on('online', tell)
       m.on('listening', listening)
@@ -63,16 +64,12 @@ function createBalancer (options) {
   // Whose workers they are is looked up here: run() may come before or after.
   balancer.listen = function (port, host, ...rest) {
     const workers = options.activeWorkers()
-    if (!workers || typeof workers[RUNNING] !== 'function') {
-      const err = new Error('sticky-listen under handoff: activeWorkers must return those of @handoff/node/recluster, whose workers handoff can steer to')
-      err.code = 'ERR_NOT_RECLUSTER'
-      throw err
-    }
+    if (!workers || typeof workers[kFollow] !== 'function') throw new codes.HANDOFF_ERR_NOT_RECLUSTER()
     const done = [host, ...rest].find((arg) => typeof arg === 'function')
     if (done) balancer.once('listening', done)
     where = typeof port === 'object' ? { ...port } : { port, host: typeof host === 'string' ? host : undefined }
     if (forget) forget()
-    forget = workers[RUNNING](follow)
+    forget = workers[kFollow](follow)
     return balancer
   }
   balancer.address = () => where && where.bound ? { address: where.bound.address || '::', port: where.bound.port, family: where.bound.addressType === 4 && where.bound.address ? 'IPv4' : 'IPv6' } : null

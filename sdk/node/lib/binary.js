@@ -2,6 +2,7 @@
 // Finds the handoff binary: HANDOFF_BIN, the package for this platform, PATH.
 const fs = require('fs')
 const path = require('path')
+const { codes } = require('./errors')
 
 function runs (file) {
   try {
@@ -16,7 +17,7 @@ function findBinary (env = process.env) {
   if (env.HANDOFF_BIN) {
     const file = path.resolve(env.HANDOFF_BIN)
     if (runs(file)) return file
-    throw new Error(`handoff: HANDOFF_BIN is ${env.HANDOFF_BIN}, which is not an executable file`)
+    throw new codes.HANDOFF_ERR_BINARY_NOT_EXECUTABLE(env.HANDOFF_BIN)
   }
   const name = `@handoff/${process.platform}-${process.arch}`
   try {
@@ -26,7 +27,7 @@ function findBinary (env = process.env) {
   for (const dir of (env.PATH || '').split(path.delimiter)) {
     if (dir && runs(path.join(dir, 'handoff'))) return path.join(dir, 'handoff')
   }
-  throw new Error(`handoff: no binary found. Install ${name} (npm install leaves it out with --omit=optional), set HANDOFF_BIN to one, or put it into PATH`)
+  throw new codes.HANDOFF_ERR_BINARY_NOT_FOUND(name)
 }
 
 module.exports = { findBinary }

@@ -7,7 +7,7 @@ Master.prototype.reload = async () => {}
 const start = Master.prototype.start
 Master.prototype.start = function () {
   // What handoff does by itself, when files change.
-  if (this.options.folder !== undefined) this.options.flags = [...(this.options.flags || []), '--watch-delay=10h']
+  if (this.options.folder !== undefined) this.options.settings = { ...this.options.settings, watchDelay: '10h' }
   return start.call(this)
 }
 module.exports = require('../' + process.env.HANDOFF_TEST_OF)

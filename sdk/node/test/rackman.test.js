@@ -109,7 +109,7 @@ test('what the file alone decides is an error that says so', () => {
   const RackMan = require(MODULE)
   const r = new RackMan(__dirname)
   for (const [method, arg, words] of [['addWorker', 3000, /put 3000 into "ports"/], ['addAndStartWorker', 3000, /put 3000 into "ports"/], ['removeWorker', 3000, /take 3000 out of "ports"/], ['addWatch', '*.js', /put "\*\.js" into "watch"/], ['onNewConfig', {}, /write \.rackman\.json/]]) {
-    assert.throws(() => r[method](arg), { code: 'ERR_NOT_SUPPORTED', message: words })
+    assert.throws(() => r[method](arg), { code: 'HANDOFF_ERR_NOT_SUPPORTED', message: words })
   }
   r.removeWatch('*.js')
 })

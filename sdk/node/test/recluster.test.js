@@ -346,12 +346,12 @@ test('kill -9 of the keeper: an error, or a line of the log, and everything ends
     const { keeper, master } = masterOf(c.pid)
     process.kill(keeper, 'SIGKILL')
     if (listens) assert.match((await c.hears('error')).message, /handoff was killed by SIGKILL/)
-    else await c.until('the log', () => /recluster: the workers have ended, nobody starts them any more: handoff was killed by SIGKILL/.test(c.out))
+    else await c.until('the log', () => /recluster: the workers have ended and are not restarted: handoff was killed by SIGKILL/.test(c.out))
     await gone([...pids, keeper, master])
   }
 })
 
 test('handoff cannot start: a line of the log says so', async (t) => {
   const { c } = await begin(t, '{ workers: 1 }', server('one'), { HANDOFF_BIN: '/bin/false' })
-  await c.until('the log', () => /recluster: the workers have ended, nobody starts them any more: handoff ended with code 1/.test(c.out))
+  await c.until('the log', () => /recluster: the workers have ended and are not restarted: handoff ended with code 1/.test(c.out))
 })

@@ -20,7 +20,7 @@ test('createBalancer needs activeWorkers; a header cannot be the key', () => {
   const { createBalancer } = require('../sticky-listen')
   assert.throws(() => createBalancer(), { name: 'TypeError', message: 'Must provide activeWorkers option (returns a list of worker processes)' })
   assert.throws(() => createBalancer({}), TypeError)
-  assert.throws(() => createBalancer({ activeWorkers: () => {}, behindProxy: true }), /in the kernel: behindProxy and cipHeader cannot be had/)
+  assert.throws(() => createBalancer({ activeWorkers: () => {}, behindProxy: true }), /in the kernel: behindProxy and cipHeader are not supported/)
 })
 
 const RECLUSTER = process.env.HANDOFF_TEST_MODULE || path.join(root, 'recluster.js')
@@ -79,7 +79,7 @@ test('createBalancer may come before run, and activeWorkers may be a function of
     b.run()
   `)
   const threw = await c.hears('threw')
-  assert.strictEqual(threw.code, 'ERR_NOT_RECLUSTER')
+  assert.strictEqual(threw.code, 'HANDOFF_ERR_NOT_RECLUSTER')
   assert.match(threw.message, /@handoff\/node\/recluster/)
   await c.hears('listening')
   const [slot] = (await fetch(port, '127.0.0.9')).split(':')

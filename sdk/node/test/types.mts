@@ -1,5 +1,5 @@
 // As types.ts, for a program of ES modules.
-import sdk, { ready, slot, onDrain } from '@handoff/node'
+import sdk, { ready, slot, onDrain, type HandoffError } from '@handoff/node'
 import recluster from '@handoff/node/recluster'
 import clusterMaster from '@handoff/node/cluster-master'
 import { start } from '@handoff/node/dutch-master'
@@ -23,4 +23,6 @@ listen(createServer())
 ready('now')
 // @ts-expect-error
 recluster('server.js', { readyTimeout: true })
+const reloaded = (err?: HandoffError): boolean => err?.code === 'HANDOFF_ERR_RELOAD_FAILED'
+b.reload(reloaded)
 export { told, same }

@@ -35,6 +35,10 @@ recluster('server.js', { workers: 'two' })
 clusterMaster('server.js')
 clusterMaster({ exec: 'server.js', size: 2, repl: { port: 3001 }, onMessage (m) { this.send(m) } })
 clusterMaster.restart((err) => { const e: Error | undefined = err; return e })
+clusterMaster.restart((err) => err && err.code === 'HANDOFF_ERR_REFUSED' && err.refusal)
+const code: sdk.HandoffErrorCode = 'HANDOFF_ERR_RELOAD_FAILED'
+// @ts-expect-error
+const noCode: sdk.HandoffErrorCode = 'HANDOFF_ERR_NONE'
 clusterMaster.resize(3, () => {})
 clusterMaster.resize(() => {})
 clusterMaster.quit()
@@ -53,6 +57,7 @@ rack.on('modified', (file, change) => { const c: 'created' | 'changed' | 'remove
 rack.on('workerCrashed', (manager, worker) => { const port: number = manager.port; return [port, manager.status === 'Offline', worker.process.pid] })
 rack.restartWorker(3000)
 rack.reload((err) => err && err.message)
+rack.on('error', (err) => err.code === 'HANDOFF_ERR_CONFIG')
 const deployed: Promise<string> = new RackMan.Admin('/srv/web').deploy('.', 'v13', { force: true })
 // @ts-expect-error
 new RackMan()
@@ -64,4 +69,4 @@ balancer.listen(8080, () => balancer.address()?.port)
 const server: http.Server = sticky.listen(http.createServer())
 // @ts-expect-error
 sticky.createBalancer()
-export { deployed, told, pids, length, server }
+export { code, noCode, deployed, told, pids, length, server }

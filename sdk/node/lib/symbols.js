@@ -1,0 +1,21 @@
+'use strict'
+// Private members of objects that a program sees.
+module.exports = {
+  // Worker: what the mirror tells it, and whom it asks.
+  kMaster: Symbol('handoff.master'),
+  kOutbox: Symbol('handoff.outbox'),
+  kForked: Symbol('handoff.forked'),
+  kOnline: Symbol('handoff.online'),
+  kListening: Symbol('handoff.listening'),
+  kReady: Symbol('handoff.ready'),
+  kMessage: Symbol('handoff.message'),
+  kLeaving: Symbol('handoff.leaving'),
+  kDraining: Symbol('handoff.draining'),
+  kDisconnected: Symbol('handoff.disconnected'),
+  kExited: Symbol('handoff.exited'),
+  // What the drop-ins note on a worker.
+  kInfo: Symbol('handoff.info'),
+  // recluster's active workers: a function that follows the master they run under.
+  // Registered, so that several copies of this package agree on it.
+  kFollow: Symbol.for('handoff.recluster')
+}
