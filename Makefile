@@ -49,7 +49,7 @@ long: $(MODULES) ## an hour: full numbers, every Node
 fuzz: ## a minute for each parser of what others send
 	go test -fuzz FuzzChannel -fuzztime 1m ./internal/nodeipc
 	go test -fuzz FuzzDiag -fuzztime 1m ./handoff
-	go test -fuzz FuzzAddress -fuzztime 1m ./internal/seat
+	go test -fuzz FuzzAddress -fuzztime 1m ./internal/bindintercept
 	go test -fuzz FuzzListen -fuzztime 1m ./internal/config
 	go test -fuzz FuzzFile -fuzztime 1m ./internal/config
 	go test -fuzz FuzzNotice -fuzztime 1m ./internal/sdnotify

@@ -8,9 +8,9 @@ import (
 	"slices"
 	"time"
 
+	"handoff/internal/bindintercept"
 	"handoff/internal/cmsg"
 	"handoff/internal/load"
-	"handoff/internal/seat"
 )
 
 // cost shows what the bind contract costs: a Go server bare and under it, and
@@ -64,7 +64,7 @@ func starts(bin string) error {
 			return err
 		}
 		cmd := exec.Command(bin)
-		cmd.Args = seat.Args(3, 0, seat.Conditions{}, "/bin/true", []string{"true"})
+		cmd.Args = bindintercept.Args(3, 0, bindintercept.Conditions{}, "/bin/true", []string{"true"})
 		cmd.ExtraFiles = []*os.File{theirs}
 		began = time.Now()
 		err = cmd.Run()

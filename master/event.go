@@ -5,9 +5,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"handoff/internal/bindintercept"
 	"handoff/internal/nodeipc"
 	"handoff/internal/sdnotify"
-	"handoff/internal/seat"
 	"handoff/master/fleet"
 )
 
@@ -46,7 +46,7 @@ type (
 	// called: a worker wants to bind or listen, and waits for the answer.
 	called struct {
 		id   fleet.ID
-		call *seat.Call
+		call *bindintercept.Call
 	}
 	// notified: a worker has said something on its notify socket.
 	notified struct {

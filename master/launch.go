@@ -12,8 +12,8 @@ import (
 
 	"github.com/joho/godotenv"
 
+	"handoff/internal/bindintercept"
 	"handoff/internal/linux"
-	"handoff/internal/seat"
 )
 
 // Command says what the workers are. It is resolved anew for each generation,
@@ -150,7 +150,7 @@ func setenv(env []string, k, v string) []string {
 }
 
 // conditions are what the worker of a slot starts under.
-func (m *Master) conditions(slot int) seat.Conditions {
+func (m *Master) conditions(slot int) bindintercept.Conditions {
 	c := m.cfg.Conditions
 	if len(c.CPUs) > 0 {
 		c.CPUs = []int{c.CPUs[slot%len(c.CPUs)]}

@@ -17,12 +17,12 @@ import (
 
 	"handoff/handoff"
 	"handoff/internal/api"
+	"handoff/internal/bindintercept"
 	"handoff/internal/cmsg"
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/linux"
 	"handoff/internal/nodeipc"
 	"handoff/internal/sdnotify"
-	"handoff/internal/seat"
 	"handoff/internal/tail"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
@@ -71,7 +71,7 @@ type Live struct {
 	QuietGrace time.Duration // in which a worker may take note of what it has accepted; part of quiet
 	// Conditions are what each worker starts under; of CPUs, slot i has the i-th,
 	// over and over.
-	Conditions  seat.Conditions
+	Conditions  bindintercept.Conditions
 	MemoryMost  int64         // of a worker's process group, resident, in bytes; 0: any
 	MaxRequests int           // that a worker serves, where it says so; 0: any number
 	StallKill   time.Duration // after which a worker that stalls is replaced; 0: never

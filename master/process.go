@@ -9,9 +9,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"handoff/internal/bindintercept"
 	"handoff/internal/cmsg"
 	"handoff/internal/linux"
-	"handoff/internal/seat"
 )
 
 // process is a worker's process, as its parent sees it. It is identified by a
@@ -41,7 +41,7 @@ type started struct {
 // ends to its keeper.)
 // listen are the descriptors that it is given from 3 on; they stay the
 // caller's. Then comes its end of the pair, see channelFD.
-func start(l *launch, extra []string, contract Contract, conditions seat.Conditions, captured bool, listen []int) (s *started, err error) {
+func start(l *launch, extra []string, contract Contract, conditions bindintercept.Conditions, captured bool, listen []int) (s *started, err error) {
 	var toClose []*os.File
 	defer func() {
 		for _, f := range toClose {
@@ -90,9 +90,9 @@ func start(l *launch, extra []string, contract Contract, conditions seat.Conditi
 	// also when the file has been replaced on disk.
 	switch {
 	case contract == BindContract:
-		path, args = "/proc/self/exe", seat.Args(channelFD(listen), len(listen), conditions, l.path, l.args)
+		path, args = "/proc/self/exe", bindintercept.Args(channelFD(listen), len(listen), conditions, l.path, l.args)
 	case len(listen) > 0 || !conditions.None(): // for LISTEN_PID; for them
-		path, args = "/proc/self/exe", seat.Args(-1, len(listen), conditions, l.path, l.args)
+		path, args = "/proc/self/exe", bindintercept.Args(-1, len(listen), conditions, l.path, l.args)
 	}
 	if contract != ActivationContract {
 		files = append(files, theirs.Fd())

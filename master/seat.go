@@ -1,15 +1,14 @@
 package master
 
 import (
-	"encoding/binary"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
 
+	"handoff/internal/bindintercept"
 	"handoff/internal/cmsg"
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/linux"
-	"handoff/internal/seat"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 )
@@ -17,31 +16,29 @@ import (
 // attendSeat takes the notification descriptor from a worker's trampoline and
 // posts the calls that stop at it, until no process of the worker is left.
 func attendSeat(id fleet.ID, pair *cmsg.Conn, keep func(fd, board int) error, post func(event)) {
-	word := make([]byte, 4)
-	n, fds, err := pair.Read(word)
-	if err != nil || n < len(word) {
+	fd, refused, err := bindintercept.ReadFilter(pair)
+	if err != nil {
 		return // it died before
 	}
-	if len(fds) == 0 {
-		post(seated{id: id, fd: -1, board: -1, kept: true, errno: unix.Errno(binary.NativeEndian.Uint32(word))})
+	if refused != 0 {
+		post(seated{id: id, fd: -1, board: -1, kept: true, errno: refused})
 		return
 	}
-	closeAll(fds[1:])
-	board, err := seat.NewBoard()
+	board, err := bindintercept.NewPendingCalls()
 	if err != nil {
-		unix.Close(fds[0])
+		unix.Close(fd)
 		post(seated{id: id, fd: -1, board: -1, kept: true, errno: unix.ENOMEM})
 		return
 	}
-	kerr := keep(fds[0], board)
-	post(seated{id: id, fd: fds[0], board: board, kept: kerr == nil})
-	attendCalls(id, fds[0], board, post)
+	kerr := keep(fd, board)
+	post(seated{id: id, fd: fd, board: board, kept: kerr == nil})
+	attendCalls(id, fd, board, post)
 }
 
 // attendCalls takes a notification descriptor and its board over, and posts the
 // calls.
 func attendCalls(id fleet.ID, fd, board int, post func(event)) {
-	l, err := seat.NewListener(fd, board)
+	l, err := bindintercept.NewListener(fd, board)
 	if err != nil {
 		post(seated{id: id, fd: -1, board: -1, kept: true, errno: unix.EBADF})
 		return
@@ -79,7 +76,7 @@ func (m *Master) seated(w *worker, e seated) {
 }
 
 // called answers a worker that stands in bind or listen.
-func (m *Master) called(w *worker, c *seat.Call) {
+func (m *Master) called(w *worker, c *bindintercept.Call) {
 	switch {
 	case w.dead || m.fleet.Stopping():
 		c.Continue()
@@ -98,7 +95,7 @@ const maxLooks = 4096
 // another matter: who binds it may be about to connect. The kernel chooses a
 // port, and listen makes it a held address; from the next worker on the
 // address is known, and given at once.
-func (m *Master) binds(w *worker, c *seat.Call) {
+func (m *Master) binds(w *worker, c *bindintercept.Call) {
 	id := listeners.Worker(w.id)
 	if l := m.listeners.LeaseOf(id, c.Inode); l != nil { // by the master before, which did not come to the answer
 		m.binder(w, c)
@@ -144,7 +141,7 @@ func (m *Master) binds(w *worker, c *seat.Call) {
 // binder notes which process of the worker has bound a held address. When it is
 // one alone, and not the leader, the leader is a launcher (npm, a shell), which
 // may not pass a signal on: then the drain is the binder's.
-func (m *Master) binder(w *worker, c *seat.Call) {
+func (m *Master) binder(w *worker, c *bindintercept.Call) {
 	switch {
 	case w.binder != nil && w.binder.pid == c.Process.PID(), w.severalBind:
 		return
@@ -170,7 +167,7 @@ func (w *worker) dropBinder() {
 	}
 }
 
-func (m *Master) refuse(w *worker, c *seat.Call, err error) {
+func (m *Master) refuse(w *worker, c *bindintercept.Call, err error) {
 	if w.refused++; w.refused <= badMost {
 		m.log.Error("Cannot give a worker its socket: "+err.Error(), w.attrs("address.refused")...)
 	}
@@ -179,7 +176,7 @@ func (m *Master) refuse(w *worker, c *seat.Call, err error) {
 
 // listens is the notice that a program accepts. A held socket listens already,
 // with the largest backlog, so there is nothing to execute.
-func (m *Master) listens(w *worker, c *seat.Call) {
+func (m *Master) listens(w *worker, c *bindintercept.Call) {
 	if l := m.listeners.LeaseOf(listeners.Worker(w.id), c.Inode); l != nil {
 		l.Listening()
 		c.Answer(0)
@@ -195,7 +192,7 @@ func (m *Master) listens(w *worker, c *seat.Call) {
 
 // adopt makes a held address of a port that the kernel has chosen for a
 // program.
-func (m *Master) adopt(w *worker, c *seat.Call) {
+func (m *Master) adopt(w *worker, c *bindintercept.Call) {
 	want := listeners.TCP(netip.AddrPortFrom(c.Addr.Addr(), 0), c.V6Only)
 	want.Index = w.ports
 	l, err := m.chosen(w, c, want)
@@ -215,7 +212,7 @@ func (m *Master) adopt(w *worker, c *seat.Call) {
 // address, which is made of that very socket, or, where another worker of the
 // same time was first, of the one that exists; then the program's port changes
 // between its bind and its listen, and a held socket takes the place of its own.
-func (m *Master) chosen(w *worker, c *seat.Call, want listeners.Endpoint) (*listeners.Lease, error) {
+func (m *Master) chosen(w *worker, c *bindintercept.Call, want listeners.Endpoint) (*listeners.Lease, error) {
 	id := listeners.Worker(w.id)
 	if a := m.listeners.Find(want); a != nil {
 		if a.LeaseOf(id) != nil {
@@ -227,7 +224,7 @@ func (m *Master) chosen(w *worker, c *seat.Call, want listeners.Endpoint) (*list
 		}
 		return l, err
 	}
-	fd, err := unix.FcntlInt(uintptr(c.Socket), unix.F_DUPFD_CLOEXEC, 3)
+	fd, err := c.Socket()
 	if err != nil {
 		return nil, err
 	}

@@ -14,11 +14,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"handoff/internal/bindintercept"
 	"handoff/internal/cmsg"
 	"handoff/internal/config"
 	"handoff/internal/keeper"
 	"handoff/internal/pidfile"
-	"handoff/internal/seat"
 	"handoff/internal/service"
 )
 
@@ -146,7 +146,7 @@ func replaceKeeper(named []cmsg.Named, program []byte) error {
 	})
 	env = append(env, envProgram+"="+string(program), envReplaces+"=1", "NOTIFY_SOCKET="+os.Getenv(keeper.EnvUpstream), "LISTEN_FDS="+strconv.Itoa(len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
 	pidfd := -1
-	pid, err := syscall.ForkExec("/proc/self/exe", seat.Args(-1, len(names), seat.Conditions{}, "/proc/self/exe", append(os.Args[:1:1], os.Args[2:]...)), &syscall.ProcAttr{
+	pid, err := syscall.ForkExec("/proc/self/exe", bindintercept.Args(-1, len(names), bindintercept.Conditions{}, "/proc/self/exe", append(os.Args[:1:1], os.Args[2:]...)), &syscall.ProcAttr{
 		Env: env, Files: files, Sys: &syscall.SysProcAttr{PidFD: &pidfd, Setpgid: true},
 	})
 	if err != nil {

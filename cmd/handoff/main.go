@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"handoff/internal/admin"
-	"handoff/internal/seat"
+	"handoff/internal/bindintercept"
 	"handoff/internal/service"
 )
 
@@ -28,8 +28,8 @@ const (
 )
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == seat.Word {
-		os.Exit(seat.Trampoline(os.Args[2:])) // becomes the worker
+	if len(os.Args) > 1 && os.Args[1] == bindintercept.Word {
+		os.Exit(bindintercept.Trampoline(os.Args[2:])) // becomes the worker
 	}
 	if len(os.Args) > 1 && os.Args[1] == masterWord {
 		os.Exit(run(os.Args[2:], true))

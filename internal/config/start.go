@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"handoff/internal/bindintercept"
 	"handoff/internal/cpus"
-	"handoff/internal/seat"
 )
 
 // Start is what workers start under; see Run.Conditions.
@@ -37,7 +37,7 @@ var limits = map[string]int{
 }
 
 // Conditions returns what workers start under.
-func (s *Start) Conditions() (c seat.Conditions, err error) {
+func (s *Start) Conditions() (c bindintercept.Conditions, err error) {
 	if c.User, _, err = s.identity(); err != nil {
 		return c, err
 	}
@@ -83,7 +83,7 @@ func (s *Start) Conditions() (c seat.Conditions, err error) {
 }
 
 // identity looks up who workers run as, and what that user's environment says.
-func (s *Start) identity() (id *seat.Identity, env []string, err error) {
+func (s *Start) identity() (id *bindintercept.Identity, env []string, err error) {
 	name, group, both := strings.Cut(s.User, ":")
 	if both && s.Group != "" {
 		return nil, nil, fmt.Errorf("--user %s and --group %s: give the group once", s.User, s.Group)
@@ -94,7 +94,7 @@ func (s *Start) identity() (id *seat.Identity, env []string, err error) {
 	if name == "" && group == "" {
 		return nil, nil, nil
 	}
-	id = &seat.Identity{UID: os.Getuid(), GID: os.Getgid()}
+	id = &bindintercept.Identity{UID: os.Getuid(), GID: os.Getgid()}
 	if name != "" {
 		u, err := user.Lookup(name)
 		if _, nerr := strconv.Atoi(name); err != nil && nerr == nil {
@@ -145,13 +145,13 @@ func (s *Start) Environ() []string {
 }
 
 // limitOf reads NAME=SOFT[:HARD].
-func limitOf(text string) (l seat.Limit, err error) {
+func limitOf(text string) (l bindintercept.Limit, err error) {
 	name, value, ok := strings.Cut(text, "=")
 	resource, known := limits[strings.ToLower(name)]
 	if !ok || !known {
 		return l, fmt.Errorf("invalid --rlimit %q: want NAME=SOFT or NAME=SOFT:HARD, like nofile=65536; the names are those of prlimit(1)", text)
 	}
-	l = seat.Limit{Name: strings.ToLower(name), Resource: resource}
+	l = bindintercept.Limit{Name: strings.ToLower(name), Resource: resource}
 	soft, hard, two := strings.Cut(value, ":")
 	if !two {
 		hard = soft

@@ -6,12 +6,12 @@ import (
 	"strings"
 	"testing"
 
-	"handoff/internal/seat"
+	"handoff/internal/bindintercept"
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == seat.Word { // as handoff itself becomes a worker
-		os.Exit(seat.Trampoline(os.Args[2:]))
+	if len(os.Args) > 1 && os.Args[1] == bindintercept.Word { // as handoff itself becomes a worker
+		os.Exit(bindintercept.Trampoline(os.Args[2:]))
 	}
 	os.Exit(m.Run())
 }

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/handoff"
-	"handoff/internal/seat"
+	"handoff/internal/bindintercept"
 )
 
 // before tells whether the kernel is older than a version.
@@ -70,7 +70,7 @@ func trySteering() error {
 
 // bindContract runs a program behind the trampoline's filter.
 func bindContract(Machine) Verdict {
-	if err := seat.Try("/proc/self/exe"); err != nil {
+	if err := bindintercept.Try("/proc/self/exe"); err != nil {
 		return Verdict{Worse, "seccomp user notification is refused: " + err.Error(),
 			"programs other than node need --listen ADDR and LISTEN_FDS (the activation contract); in a container, its seccomp profile refuses it"}
 	}

@@ -14,7 +14,7 @@ go build -o "$root/bin/handoff" ./cmd/handoff
 go build -o "$root/bin/goserver" ./integration/testdata/any/goserver
 go build -o "$root/init" ./tools/arm64/armcheck
 GOARCH=arm go build -o "$root/bin/goserver32" ./integration/testdata/any/goserver
-for p in handoff internal/seat master master/fleet internal/nodeipc internal/cpus internal/tail internal/config; do
+for p in handoff internal/bindintercept master master/fleet internal/nodeipc internal/cpus internal/tail internal/config; do
 	go test -c -o "$root/tests/${p//\//-}.test" ./$p
 done
 git -C "$src" archive HEAD | tar -x -C "$root/src" # golden files

@@ -1,4 +1,4 @@
-package seat
+package bindintercept
 
 import (
 	"encoding/json"

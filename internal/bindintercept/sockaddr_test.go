@@ -1,10 +1,11 @@
-package seat
+package bindintercept
 
 import (
 	"encoding/binary"
 	"net/netip"
 	"testing"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -45,25 +46,20 @@ func TestFilter(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
-	run := func(arch2 uint32, nr uint32) uint32 {
-		insns, acc := filter(arch), uint32(0)
-		for pc := 0; ; pc++ {
-			switch in := insns[pc]; in.Code {
-			case 0x20:
-				acc = map[uint32]uint32{offNr: nr, offArch: arch2}[in.K]
-			case 0x15:
-				if acc == in.K {
-					pc += int(in.Jt)
-				} else {
-					pc += int(in.Jf)
-				}
-			case 0x06:
-				return in.K
-			}
+	vm, err := bpf.NewVM(filter(arch))
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(arch, nr uint32) int {
+		data := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, nr), arch) // a packet, to the machine
+		verdict, err := vm.Run(data)
+		if err != nil {
+			t.Fatal(err)
 		}
+		return verdict
 	}
 	for nr := uint32(0); nr < 500; nr++ {
-		want := uint32(retAllow)
+		want := retAllow
 		if nr == unix.SYS_BIND || nr == unix.SYS_LISTEN {
 			want = retUserNotif
 		}

@@ -1,10 +1,11 @@
-package seat
+package bindintercept
 
 import (
 	"fmt"
 	"runtime"
 	"unsafe"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -40,16 +41,15 @@ func auditArch() (uint32, error) {
 
 // filter stops bind(2) and listen(2), and lets everything else through. A
 // program of another architecture on this machine is let through whole.
-func filter(arch uint32) []unix.SockFilter {
-	const ldW, jeq, ret = 0x20, 0x15, 0x06
-	return []unix.SockFilter{
-		{Code: ldW, K: offArch},
-		{Code: jeq, Jf: 3, K: arch},
-		{Code: ldW, K: offNr},
-		{Code: jeq, Jt: 2, K: unix.SYS_BIND},
-		{Code: jeq, Jt: 1, K: unix.SYS_LISTEN},
-		{Code: ret, K: retAllow},
-		{Code: ret, K: retUserNotif},
+func filter(arch uint32) []bpf.Instruction {
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: offArch, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: arch, SkipFalse: 3},
+		bpf.LoadAbsolute{Off: offNr, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SYS_BIND, SkipTrue: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SYS_LISTEN, SkipTrue: 1},
+		bpf.RetConstant{Val: retAllow},
+		bpf.RetConstant{Val: retUserNotif},
 	}
 }
 
@@ -60,7 +60,14 @@ func install() (fd int, err error) {
 	if err != nil {
 		return -1, err
 	}
-	insns := filter(arch)
+	raw, err := bpf.Assemble(filter(arch))
+	if err != nil {
+		return -1, err
+	}
+	insns := make([]unix.SockFilter, len(raw))
+	for i, r := range raw {
+		insns[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+	}
 	prog := unix.SockFprog{Len: uint16(len(insns)), Filter: &insns[0]}
 	try := func(flags uintptr) (int, unix.Errno) {
 		n, _, errno := unix.Syscall(unix.SYS_SECCOMP, setModeFilter, flags, uintptr(unsafe.Pointer(&prog)))

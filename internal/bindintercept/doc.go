@@ -1,4 +1,4 @@
-// Package seat gives an unmodified program, in any language, a listening socket
+// Package bindintercept gives an unmodified program, in any language, a listening socket
 // that its master holds.
 //
 //	master                     trampoline = the program, later
@@ -17,4 +17,4 @@
 // servers are covered by one notification descriptor.
 //
 // Sources: seccomp_unotify(2), seccomp(2), pidfd_getfd(2); tried on Linux 6.18.
-package seat
+package bindintercept

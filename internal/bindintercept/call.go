@@ -1,0 +1,139 @@
+package bindintercept
+
+import (
+	"fmt"
+	"net/netip"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/internal/linux"
+)
+
+// Call is one stopped bind or listen. Exactly one of Continue and Answer ends it; a
+// program that has died meanwhile is no error.
+type Call struct {
+	l      *Listener
+	id     uint64
+	entry  int // in the pending calls
+	PID    int // the thread that called
+	Listen bool
+	FD     int // the program's descriptor
+	// Of a TCP socket; Addr is zero for a listen on a socket that has no
+	// address yet. Other sockets are not reported at all: they Continue.
+	Addr      netip.AddrPort
+	V6Only    bool
+	ReusePort bool
+	Inode     uint64       // of the program's socket
+	Process   *linux.Pidfd // the process that called; the call owns it
+
+	options options // that the program has set on its socket
+}
+
+// look reads what the call is about; ok tells whether it is about TCP. The program's
+// socket is closed again here, in the goroutine that attends to this one worker:
+// close(2) of a socket that nobody else has any more waits for its SO_LINGER.
+func (c *Call) look(addr, size uint64) (ok bool, err error) {
+	if c.Process, err = linux.OpenThread(c.PID); err != nil {
+		return false, err
+	}
+	socket, err := c.Process.Getfd(c.FD)
+	if err != nil {
+		if err == unix.EBADF {
+			return false, nil // the kernel will tell the program
+		}
+		return false, fmt.Errorf("cannot look at its socket: %w", err)
+	}
+	defer unix.Close(socket)
+	domain := option(socket, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if domain != unix.AF_INET && domain != unix.AF_INET6 ||
+		option(socket, unix.SOL_SOCKET, unix.SO_TYPE) != unix.SOCK_STREAM {
+		return false, nil
+	}
+	// Go listens with MPTCP since 1.24. A held TCP socket in its place is what
+	// it would fall back to.
+	switch option(socket, unix.SOL_SOCKET, unix.SO_PROTOCOL) {
+	case unix.IPPROTO_TCP, unix.IPPROTO_MPTCP:
+	default:
+		return false, nil
+	}
+	if c.Inode, err = inode(socket); err != nil {
+		return false, err
+	}
+	c.V6Only = domain == unix.AF_INET6 && option(socket, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY) == 1
+	c.ReusePort = option(socket, unix.SOL_SOCKET, unix.SO_REUSEPORT) == 1
+	c.options = optionsOf(socket)
+	if c.Listen {
+		if connected(socket) {
+			return false, nil // EINVAL, says the kernel
+		}
+		if sa, err := unix.Getsockname(socket); err == nil {
+			c.Addr, _ = address(sa)
+		}
+		return true, nil
+	}
+	c.Addr, err = readAddress(c.PID, addr, size, domain)
+	return err == nil, nil // a bad address is the kernel's to refuse
+}
+
+// connected tells whether a TCP socket is, or was, part of a connection.
+func connected(fd int) bool {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	return err == nil && info.State != unix.BPF_TCP_CLOSE && info.State != unix.BPF_TCP_LISTEN
+}
+
+func inode(fd int) (uint64, error) {
+	var st unix.Stat_t
+	err := unix.Fstat(fd, &st)
+	return st.Ino, err
+}
+
+// Continue lets the call go its way.
+func (c *Call) Continue() { c.end(response{id: c.id, flags: responseContinue}) }
+
+// Answer ends the call without executing it: errno 0 is success.
+func (c *Call) Answer(errno unix.Errno) { c.end(response{id: c.id, errno: -int32(errno)}) }
+
+func (c *Call) end(r response) {
+	c.l.ioctl(ioctlSend, unsafe.Pointer(&r))
+	c.l.pending.clear(c.entry)
+	if c.Process != nil {
+		c.Process.Close()
+		c.Process = nil
+	}
+}
+
+// Socket returns a duplicate of the program's socket, which the caller closes: not
+// in a goroutine that others wait for, see SO_LINGER.
+func (c *Call) Socket() (fd int, err error) {
+	if fd, err = c.Process.Getfd(c.FD); err != nil {
+		return -1, fmt.Errorf("cannot duplicate its socket: %w", err)
+	}
+	if n, err := inode(fd); err != nil || n != c.Inode || connected(fd) {
+		go unix.Close(fd) // ends with its SO_LINGER, at the latest
+		return -1, unix.EBADF
+	}
+	return fd, nil
+}
+
+// Give puts a duplicate of held under the program's own descriptor, in the
+// place of the socket that the program made, with what the program had set on
+// it. The call itself still waits for its answer.
+func (c *Call) Give(held int) error {
+	c.options.apply(held)
+	a := addFD{id: c.id, flags: addFDSet, srcfd: uint32(held), newfd: uint32(c.FD)}
+	if c.closeOnExec() {
+		a.newfdFlags = unix.O_CLOEXEC
+	}
+	if errno := c.l.ioctl(ioctlAddFD, unsafe.Pointer(&a)); errno != 0 {
+		return fmt.Errorf("cannot put the held socket under descriptor %d: %w", c.FD, errno)
+	}
+	return nil
+}
+
+// closeOnExec tells whether the program's descriptor is: it is a property of the
+// descriptor, which the duplicate does not have.
+func (c *Call) closeOnExec() bool {
+	flags, err := linux.DescriptorFlags(c.PID, c.FD)
+	return err != nil || flags&unix.O_CLOEXEC != 0
+}
