@@ -338,6 +338,40 @@ func TestKeeperIsStopped(t *testing.T) {
 	w.stop()
 }
 
+// A master that hangs does not heed a stop: it is killed, and the next one stops in good order.
+func TestStopOfAMasterThatHangs(t *testing.T) {
+	w := start(t, options{flags: []string{"-n", "2"}, env: []string{"HANDOFF_KEEPER_WAITS=stop=500ms"}})
+	syscall.Kill(w.master(), syscall.SIGSTOP)
+	w.signal(syscall.SIGTERM)
+	w.await("master.adopted")
+	w.await("cluster.shutdown")
+	w.exits(0)
+	if n := len(w.all("worker.shutdown")); n != 2 {
+		t.Errorf("%d workers have ended in good order, want 2", n)
+	}
+}
+
+// A worker of handoff's own user says what a candidate says to the keeper: it gets nothing.
+func TestWorkerIsNoCandidate(t *testing.T) {
+	w := start(t, python(t, `
+import array
+env = open("/proc/%d/environ" % os.getppid(), "rb").read().split(b"\0")
+to = [kv for kv in env if kv.startswith(b"NOTIFY_SOCKET=")][0][14:].replace(b"@", b"\0", 1)
+n = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+n.sendto(b"X_CANDIDATE=1", to)
+ours, theirs = socket.socketpair()
+n.sendmsg([b"X_GIVE=1"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))], 0, to)
+theirs.close()
+got = ours.recv(100)
+n.sendto(b"READY=1", to)
+open("attacks", "w").write("got %r" % got)
+s = http.server.ThreadingHTTPServer(("127.0.0.1", port), H); s.serve_forever()`,
+		options{flags: []string{"-n", "1"}, env: []string{"PORT=" + freePort(t)}}))
+	awaitFile(t, w.dir+"/attacks", "got b''")
+	w.reload()
+	w.stop()
+}
+
 // A bind or listen that a master has been told of and has not answered is
 // answered by the next one; so is what it has left behind of a worker spared.
 func TestMasterIsKilledWhileAProgramBinds(t *testing.T) {

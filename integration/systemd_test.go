@@ -167,6 +167,25 @@ func (w *world) killKeeper(pidFile string) {
 	w.keeper = pid
 }
 
+// A master that has come by an upgrade starts a new keeper like any other.
+func TestKeeperIsKilledAfterAnUpgrade(t *testing.T) {
+	run, pidFile := t.TempDir(), filepath.Join(t.TempDir(), "pid")
+	env := []string{"HANDOFF_RUNTIME_DIR=" + run}
+	w := start(t, options{flags: []string{"-n", "2", "--pid-file", pidFile}, env: env})
+	fresh := w.load(load.Config{Clients: 4})
+	for range 2 { // also where the keeper is one that was started so
+		if out, errs, code := handoff(t, env, "upgrade"); code != 0 {
+			t.Fatalf("exit code %d\n%s%s", code, out, errs)
+		}
+		w.await("master.upgraded")
+		w.killKeeper(pidFile)
+		fresh.Await(100, patience)
+	}
+	w.reload()
+	w.nothingLost(fresh)
+	w.stop()
+}
+
 // A service manager that keeps descriptors starts handoff again after its keeper
 // was killed, whatever the master did: everything is adopted.
 func TestServiceManagerKeepsTheStore(t *testing.T) {

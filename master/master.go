@@ -527,6 +527,9 @@ func (m *Master) handle(e event) {
 		m.askers = append(m.askers, e.to)
 		m.order(reload.UpgradeOrder{})
 	case upgraded:
+		if e.err != nil {
+			m.keep.Upgrading(false)
+		}
 		m.order(reload.UpgradeEnded{Failed: errorText(e.err)})
 	case asked:
 		e.to <- e.f(m)

@@ -134,6 +134,7 @@ func (m *Master) startUpgrade() {
 		m.order(reload.UpgradeEnded{Failed: err.Error()})
 		return
 	}
+	m.keep.Upgrading(true) // it believes a candidate from now on
 	m.log.Info("Upgrading: starting the binary on disk", "event", "master.upgrading")
 	go func() { m.post(upgraded{m.cfg.Upgrade(state)}) }() // ends with the upgrade, which has a timeout
 }

@@ -18,6 +18,7 @@ import (
 	"handoff/internal/cmsg"
 	"handoff/internal/config"
 	"handoff/internal/keeper"
+	"handoff/internal/keeper/fdstore"
 	"handoff/internal/pidfile"
 	"handoff/internal/service"
 )
@@ -53,8 +54,12 @@ func keep(cfg *config.Run, what service.Program, kept, passed []cmsg.Named) (cod
 		}
 	}
 	lean()
+	waits, err := keeper.ParseWaits(os.Getenv(envWaits))
+	if err != nil {
+		return 0, failed{err}
+	}
 	return keeper.Run(keeper.Config{Path: path, Args: append([]string{masterWord}, os.Args[1:]...),
-		Kept: kept, Passed: passed, Upstream: os.Getenv("NOTIFY_SOCKET"), Stores: keptAbove(), Calm: dropText, Stderr: os.Stderr}), nil
+		Kept: kept, Passed: passed, Upstream: os.Getenv("NOTIFY_SOCKET"), Stores: keptAbove(), Calm: dropText, Waits: waits, Stderr: os.Stderr}), nil
 }
 
 // envParent is the pid of the process that an embedded handoff ends with.
@@ -101,12 +106,15 @@ func binary() (string, error) {
 
 // partition tells what the keeper has kept from the sockets of a service manager.
 func partition(all []cmsg.Named) (store, passed []cmsg.Named) {
-	passed, store = split(keeper.PassedPrefix, all)
+	passed, store = split(fdstore.PassedPrefix, all)
 	for i := range passed {
 		_, passed[i].Name, _ = strings.Cut(passed[i].Name, "-") // after its number
 	}
 	return store, passed
 }
+
+// envWaits shortens the keeper's waits, for tests.
+const envWaits = "HANDOFF_KEEPER_WAITS"
 
 // split takes those with a prefix in their names, which it takes off.
 func split(prefix string, all []cmsg.Named) (with, without []cmsg.Named) {
@@ -138,7 +146,7 @@ func replaceKeeper(named []cmsg.Named, program []byte) error {
 	}
 	defer unix.Close(self)
 	files, names := []uintptr{0, 1, 2}, []string{}
-	for _, n := range append(named, cmsg.Named{Name: keeper.MasterName, FD: self}) {
+	for _, n := range append(named, cmsg.Named{Name: fdstore.Master, FD: self}) {
 		files, names = append(files, uintptr(n.FD)), append(names, keeper.KeptPrefix+n.Name)
 	}
 	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {

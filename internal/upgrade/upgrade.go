@@ -9,8 +9,8 @@
 //     come from the keeper, to which they are known already.
 //   - "parent hasn't exited": the old master exits as soon as the new one is ready.
 //   - Its variable and its descriptors 3 and 4 leak to processes that an upgraded
-//     one starts: both are made close-on-exec, and the variable is taken out of
-//     the environment of workers (master/launch.go).
+//     one starts, a new keeper among them, whose masters would look for a parent:
+//     both are made close-on-exec, and the variable is taken out of the environment.
 package upgrade
 
 import (
@@ -37,6 +37,9 @@ type Upgrader struct {
 
 const stateName = "state"
 
+// parentVariable is what tableflip knows a candidate by.
+const parentVariable = "TABLEFLIP_HAS_PARENT_7DIU3"
+
 // New is to be called once, before anything is opened. timeout is how long a new
 // binary may take to be ready.
 func New(timeout time.Duration) (*Upgrader, error) {
@@ -44,6 +47,7 @@ func New(timeout time.Duration) (*Upgrader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot prepare for upgrades: %w", err)
 	}
+	os.Unsetenv(parentVariable)
 	if tf.HasParent() {
 		unix.CloseOnExec(3)
 		unix.CloseOnExec(4)

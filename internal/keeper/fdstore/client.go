@@ -107,7 +107,16 @@ func (c *Client) tell(timeout time.Duration, text string, fds ...int) error {
 }
 
 // Ready says that this master heeds signals from now on.
-func (c *Client) Ready() { c.Say("READY=1") }
+func (c *Client) Ready() { c.Say("READY=1\nX_UPGRADE=0") }
+
+// Upgrading says whether this master has a candidate started.
+func (c *Client) Upgrading(yes bool) {
+	if yes {
+		c.Say("X_UPGRADE=1")
+	} else {
+		c.Say("X_UPGRADE=0")
+	}
+}
 
 // Stopping says that this master's exit is meant.
 func (c *Client) Stopping() { c.Say("STOPPING=1") }
@@ -247,7 +256,7 @@ func receive(conn *cmsg.Conn) (named []cmsg.Named, err error) {
 			err = io.ErrUnexpectedEOF
 		}
 		if err != nil {
-			closeAll(fds)
+			cmsg.CloseAll(fds)
 			return named, fmt.Errorf("cannot take what the keeper holds: %w", err)
 		}
 		name := strings.TrimSuffix(string(buf[:n]), "\n")
@@ -255,15 +264,9 @@ func receive(conn *cmsg.Conn) (named []cmsg.Named, err error) {
 			return named, nil
 		}
 		if len(fds) != 1 {
-			closeAll(fds)
+			cmsg.CloseAll(fds)
 			return named, fmt.Errorf("cannot take what the keeper holds: %d descriptors for %q", len(fds), name)
 		}
 		named = append(named, cmsg.Named{Name: name, FD: fds[0]})
-	}
-}
-
-func closeAll(fds []int) {
-	for _, fd := range fds {
-		unix.Close(fd)
 	}
 }

@@ -12,6 +12,8 @@
 //	                  FDSTORE=1 FDNAME=n + fd     hold this; what had the name is closed
 //	                  FDSTOREREMOVE=1 FDNAME=n    close it
 //	                  BARRIER=1 + pipe            close this when you have heeded what came before
+//	                  X_UPGRADE=1                 I start a candidate now; 0: I await none (said with
+//	                                              READY=1, too; who never says it may have one always)
 //	                  X_CANDIDATE=1               I may become the master (an upgrade)
 //	                  STOPPING=1                  my exit is meant: exit with my code
 //	                  X_LEAVING=1                 I make room for the candidate

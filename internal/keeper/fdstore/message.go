@@ -14,11 +14,22 @@ type Message struct {
 	Ready     bool
 	Stopping  bool
 	Leaving   bool
+	Upgrade   Upgrade
 	Took      []string // names of signals
 
 	store, remove, give, begin, end bool
 	name                            string
 }
+
+// Upgrade is whether a master has a candidate started.
+type Upgrade int
+
+// What a master may say of it.
+const (
+	Unsaid Upgrade = iota
+	NotAwaited
+	Awaited
+)
 
 // Parse reads a datagram.
 func Parse(text string) (m Message) {
@@ -40,6 +51,10 @@ func Parse(text string) (m Message) {
 			m.Stopping = yes
 		case "X_LEAVING":
 			m.Leaving = yes
+		case "X_UPGRADE":
+			if m.Upgrade = NotAwaited; yes {
+				m.Upgrade = Awaited
+			}
 		case "X_TOOK":
 			m.Took = slices.DeleteFunc(strings.Split(value, ","), func(s string) bool { return s == "" })
 		case "FDSTORE":

@@ -83,7 +83,7 @@ func (s *Server) Handle(m Message, fds []int) (err error) {
 		err = s.give(fds[0], m.name)
 		fds = nil
 	}
-	closeAll(fds)
+	cmsg.CloseAll(fds)
 	return err
 }
 

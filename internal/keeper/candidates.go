@@ -1,0 +1,91 @@
+package keeper
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/internal/keeper/fdstore"
+	"handoff/internal/linux"
+)
+
+// candidate is a process that may become the master, until then.
+type candidate struct {
+	pid   int
+	pidfd int
+	until time.Time
+}
+
+// consider makes a process that says so a candidate, if it is one: a child of the master,
+// which has said that it starts one (masters of before say nothing of it), and of the
+// binary that an upgrade starts. Workers are children of the master, too, and may be of its
+// user.
+func (k *keeper) consider(pid int) {
+	if pid <= 0 || k.isCandidate(pid) || parent(pid) != k.master.pid || k.master.upgrade == fdstore.NotAwaited || !runs(pid, k.cfg.Path) {
+		return
+	}
+	if fd, err := unix.PidfdOpen(pid, 0); err == nil {
+		k.candidates = append(k.candidates, candidate{pid, fd, time.Now().Add(k.waits.Candidate)})
+	}
+}
+
+// runs tells whether a process runs the binary at a path. Of one that this process may not
+// look into it is not known, and taken for true: a program without privileges can be looked
+// into.
+func runs(pid int, path string) bool {
+	is, err := os.Stat("/proc/" + strconv.Itoa(pid) + "/exe")
+	if err != nil {
+		return errors.Is(err, os.ErrPermission)
+	}
+	want, err := os.Stat(path)
+	return err == nil && os.SameFile(is, want)
+}
+
+func (k *keeper) isCandidate(pid int) bool {
+	return slices.ContainsFunc(k.candidates, func(c candidate) bool { return c.pid == pid })
+}
+
+// forget takes a process out of the candidates.
+func (k *keeper) forget(pid int) {
+	k.candidates = slices.DeleteFunc(k.candidates, func(c candidate) bool {
+		if c.pid == pid {
+			unix.Close(c.pidfd)
+		}
+		return c.pid == pid
+	})
+}
+
+// forgetDead forgets candidates that are dead: their pids may be others' soon.
+func (k *keeper) forgetDead() {
+	k.candidates = slices.DeleteFunc(k.candidates, func(c candidate) bool {
+		n, _ := unix.Poll([]unix.PollFd{{Fd: int32(c.pidfd), Events: unix.POLLIN}}, 0)
+		if n > 0 {
+			unix.Close(c.pidfd)
+		}
+		return n > 0
+	})
+}
+
+// awaitCandidates tells whether there is one that says READY=1 soon, or dies; one that
+// takes too long is killed.
+func (k *keeper) awaitCandidates(now time.Time) bool {
+	k.forgetDead()
+	for _, c := range k.candidates {
+		if now.After(c.until) {
+			unix.PidfdSendSignal(c.pidfd, unix.SIGKILL, nil, 0)
+		}
+	}
+	return len(k.candidates) > 0
+}
+
+func parent(pid int) int {
+	s, err := linux.ReadStat(pid)
+	if err != nil {
+		return -1
+	}
+	return s.Parent
+}

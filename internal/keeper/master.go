@@ -1,0 +1,168 @@
+package keeper
+
+import (
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/internal/keeper/fdstore"
+	"handoff/internal/linux"
+)
+
+// master is the process that supervises the workers.
+type master struct {
+	pid      int // 0: none
+	pidfd    int // -1: none
+	began    time.Time
+	ready    bool // it heeds signals
+	stopping bool // its end is meant
+	leaving  bool // it makes room for a candidate
+	upgrade  fdstore.Upgrade
+}
+
+// start starts a master: from the binary that the last one that was ready ran, whatever
+// is on disk.
+func (k *keeper) start() error {
+	path, extra := "/proc/self/exe", ""
+	files := []uintptr{0, 1, 2}
+	if k.binary != nil {
+		extra = "3"
+		path = "/proc/self/fd/" + extra
+		files = append(files, k.binary.Fd())
+	}
+	env := environ("NOTIFY_SOCKET="+k.socket.address, EnvKeeper+"="+strconv.Itoa(os.Getpid()), EnvInstance+"="+k.instance,
+		EnvRestarts+"="+strconv.Itoa(k.restarts), EnvReason+"="+k.reason, EnvBinary+"="+extra, EnvUpstream+"="+k.manager.socket,
+		"LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES=")
+	args := append([]string{k.cfg.Path}, k.cfg.Args...)
+	pidfd := -1
+	pid, err := syscall.ForkExec(path, args, &syscall.ProcAttr{
+		Env: env, Files: files, Sys: &syscall.SysProcAttr{PidFD: &pidfd, Setpgid: true},
+	})
+	if err != nil {
+		return err
+	}
+	k.master = master{pid: pid, pidfd: pidfd, began: time.Now()}
+	return nil
+}
+
+// environ is this process's environment with these in it; one without a value is taken out.
+func environ(set ...string) []string {
+	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return slices.ContainsFunc(set, func(s string) bool { return strings.HasPrefix(s, name+"=") })
+	})
+	return append(env, slices.DeleteFunc(set, func(s string) bool { return strings.HasSuffix(s, "=") })...)
+}
+
+// becomes makes a process that says that it is ready the master.
+func (k *keeper) becomes(pid int, upgrade fdstore.Upgrade) {
+	if pid != k.master.pid {
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			return // it is dead already
+		}
+		if k.master.pidfd >= 0 {
+			unix.Close(k.master.pidfd)
+		}
+		k.master, k.startAt = master{pid: pid, pidfd: fd, began: time.Now()}, time.Time{}
+		k.forget(pid)
+		k.signals.unsend() // the one before has left them to this one
+	}
+	k.master.ready, k.master.upgrade = true, upgrade
+	if k.cfg.Calm != nil {
+		defer k.cfg.Calm()
+	}
+	k.manager.Store(fdstore.Master, k.master.pidfd)
+	// What runs now is what is started again, whatever is on disk then.
+	if f, err := linux.OpenImage(pid); err == nil {
+		if k.binary != nil {
+			k.binary.Close()
+		}
+		k.binary = f
+	}
+	k.stopAt = time.Time{} // it has its time
+	for _, s := range k.signals.take() {
+		k.forward(s, time.Now())
+	}
+}
+
+// reap takes every dead child. ended tells that the master's end was meant.
+func (k *keeper) reap() (code int, ended bool) {
+	for {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if pid <= 0 {
+			return code, ended
+		}
+		if pid != k.master.pid {
+			continue // a stranger, a worker whose master has gone, the master of before
+		}
+		// One that has never been ready, and was not killed, has said why: no
+		// other would fare better.
+		if k.master.stopping || k.binary == nil && !status.Signaled() {
+			code, ended = exitCode(status), true
+		} else {
+			k.died(status, time.Now())
+		}
+		unix.Close(k.master.pidfd)
+		k.master = master{pidfd: -1}
+	}
+}
+
+// died has the next master started, soon, unless a candidate is about to be it.
+func (k *keeper) died(status unix.WaitStatus, now time.Time) {
+	if k.master.leaving {
+		k.wait = 0
+	} else {
+		k.restarts++
+		k.reason = linux.Ended(status)
+	}
+	k.signals.unsend()    // what it was told and may not have done, the next one is told
+	if k.signals.stop() { // also where each master says that it is ready, and dies of it
+		k.stopAt = k.stopAsked.Add(k.waits.Stop)
+	}
+	if now.Sub(k.master.began) >= k.waits.Stable {
+		k.wait = 0
+	}
+	k.startAt = now.Add(k.wait)
+	k.wait = min(max(2*k.wait, k.waits.BackoffFirst), k.waits.BackoffMax)
+}
+
+// restart starts the next master, where no candidate is about to be it.
+func (k *keeper) restart(now time.Time) {
+	k.startAt = time.Time{}
+	if k.master.pid != 0 {
+		return
+	}
+	if k.awaitCandidates(now) {
+		k.startAt = now.Add(k.waits.BackoffFirst)
+		return
+	}
+	if err := k.start(); err != nil {
+		k.say("cannot start the master again: %v; the workers serve on", err)
+		k.startAt = now.Add(k.waits.BackoffMax)
+	}
+}
+
+func exitCode(s unix.WaitStatus) int {
+	if s.Signaled() {
+		return 128 + int(s.Signal())
+	}
+	return s.ExitStatus()
+}
+
+// end ends the master of the keeper before: what it does from now on nobody keeps. It
+// takes the descriptor over.
+func end(pidfd int, timeout time.Duration) {
+	defer unix.Close(pidfd)
+	unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+	unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(timeout.Milliseconds()))
+}

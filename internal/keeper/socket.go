@@ -1,0 +1,84 @@
+package keeper
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/internal/cmsg"
+)
+
+// socket is where masters speak to the keeper.
+type socket struct {
+	conn     *cmsg.Conn
+	address  string
+	readable chan struct{} // is sent to when something has come; never closed
+	closed   chan struct{} // by close, once
+}
+
+const maxRead = 256 // notices at once
+
+// listen opens the socket, and waits for notices in a goroutine that ends with it.
+func listen(instance string) (*socket, error) {
+	s := &socket{address: "@handoff/keeper/" + instance, readable: make(chan struct{}, 1), closed: make(chan struct{})}
+	var err error
+	if s.conn, err = cmsg.Listen(s.address); err != nil {
+		return nil, err
+	}
+	raw, err := s.conn.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20) })
+	}
+	if err != nil {
+		s.conn.Close()
+		return nil, err
+	}
+	go s.await()
+	return s, nil
+}
+
+func (s *socket) close() {
+	close(s.closed)
+	s.conn.Close()
+}
+
+// await waits for notices, and leaves them to the owner: what has come before a child's
+// death is read before that is heeded.
+func (s *socket) await() {
+	raw, err := s.conn.SyscallConn()
+	if err != nil {
+		return
+	}
+	for {
+		err := raw.Read(func(fd uintptr) bool {
+			n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+			return n > 0
+		})
+		if err != nil {
+			return
+		}
+		select {
+		case s.readable <- struct{}{}:
+		case <-s.closed:
+			return
+		}
+	}
+}
+
+// read takes every notice that has come.
+func (k *keeper) read() {
+	buf := make([]byte, 4096)
+	for range maxRead {
+		m, err := k.socket.conn.ReceiveNow(buf)
+		if err != nil {
+			return
+		}
+		pid := 0
+		// Somebody outside of this pid namespace has pid 0; another user is no master of
+		// ours.
+		if m.Sender != nil && int(m.Sender.Uid) == os.Geteuid() {
+			pid = int(m.Sender.Pid)
+		}
+		k.notice(pid, string(buf[:m.N]), m.FDs)
+	}
+}

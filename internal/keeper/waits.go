@@ -1,0 +1,51 @@
+package keeper
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Waits are how long a keeper waits for what. A zero is the default.
+type Waits struct {
+	Stop         time.Duration // for a master that heeds a stop; then for workers that heed SIGTERM: 10 s
+	Candidate    time.Duration // for a candidate that says that it is ready, once the master is gone: 30 s
+	BackoffFirst time.Duration // before a master that has died twice is started again; doubled each time: 50 ms
+	BackoffMax   time.Duration // before it is started again, at most: 2 s
+	Stable       time.Duration // a master's life, after which its death counts as the first: 1 s
+	Give         time.Duration // for a master that reads what it has asked for: 2 s
+	End          time.Duration // for the end of the master of a keeper before: 10 s
+}
+
+func (w Waits) orDefaults() Waits {
+	for _, d := range []struct {
+		wait  *time.Duration
+		usual time.Duration
+	}{
+		{&w.Stop, 10 * time.Second}, {&w.Candidate, 30 * time.Second}, {&w.BackoffFirst, 50 * time.Millisecond},
+		{&w.BackoffMax, 2 * time.Second}, {&w.Stable, time.Second}, {&w.Give, 2 * time.Second}, {&w.End, 10 * time.Second},
+	} {
+		if *d.wait == 0 {
+			*d.wait = d.usual
+		}
+	}
+	return w
+}
+
+// ParseWaits reads what tests shorten: "stop=1s,backoff-max=100ms". "" is the defaults.
+func ParseWaits(text string) (w Waits, err error) {
+	at := map[string]*time.Duration{"stop": &w.Stop, "candidate": &w.Candidate, "backoff-first": &w.BackoffFirst,
+		"backoff-max": &w.BackoffMax, "stable": &w.Stable, "give": &w.Give, "end": &w.End}
+	for _, one := range strings.Split(text, ",") {
+		if one == "" {
+			continue
+		}
+		name, value, _ := strings.Cut(one, "=")
+		d, err := time.ParseDuration(value)
+		if err != nil || d <= 0 || at[name] == nil {
+			return Waits{}, fmt.Errorf("invalid keeper wait %q: want a name and a duration, like stop=1s", one)
+		}
+		*at[name] = d
+	}
+	return w, nil
+}
