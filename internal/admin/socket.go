@@ -73,8 +73,6 @@ func Listen(name string) (net.Listener, error) {
 	return nil, fmt.Errorf("cannot make the control socket: %s is in use", name)
 }
 
-// listen binds under another name and renames, so that nobody can connect
-// before the mode is right, and what a killed master has left is replaced.
 // makeDir makes the folder of the control sockets, and looks whose it is.
 func makeDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -91,9 +89,11 @@ func makeDir(dir string) error {
 	return nil
 }
 
-// CheckDir tells why no control socket can be made; nil: it can.
+// CheckDir returns why no control socket can be made; nil: it can.
 func CheckDir() error { return makeDir(Dir()) }
 
+// listen binds under another name and renames, so that nobody can connect
+// before the mode is right, and what a killed master has left is replaced.
 func listen(path string) (*net.UnixListener, error) {
 	tmp := path + "." + strconv.Itoa(os.Getpid())
 	os.Remove(tmp)

@@ -51,7 +51,6 @@ func New(format string, level slog.Level, path, name string) (*Log, error) {
 			return nil, err
 		}
 	}
-	go l.write() // for as long as the process
 	tty := path == "" && term.IsTerminal(int(os.Stderr.Fd()))
 	if format == "auto" {
 		format = "json"
@@ -60,16 +59,20 @@ func New(format string, level slog.Level, path, name string) (*Log, error) {
 		}
 	}
 	events := slog.NewJSONHandler(l.Events, &slog.HandlerOptions{Level: slog.LevelInfo, ReplaceAttr: forMachines})
-	if format == "json" {
-		l.Logger = slog.New(both{slog.NewJSONHandler(l, &slog.HandlerOptions{Level: least, ReplaceAttr: forMachines}), events})
-		if name != "" {
-			l.Logger = l.With("name", name)
+	to := func(w io.Writer) *slog.Logger {
+		if format != "json" {
+			return slog.New(both{tint.NewTextHandler(w, &tint.Options{
+				Level: least, TimeFormat: time.DateTime + ".000", NoColor: !Colour(tty), ReplaceAttr: forPeople,
+			}), events})
 		}
-		return l, nil
+		log := slog.New(both{slog.NewJSONHandler(w, &slog.HandlerOptions{Level: least, ReplaceAttr: forMachines}), events})
+		if name != "" {
+			log = log.With("name", name)
+		}
+		return log
 	}
-	l.Logger = slog.New(both{tint.NewTextHandler(l, &tint.Options{
-		Level: least, TimeFormat: time.DateTime + ".000", NoColor: !Colour(tty), ReplaceAttr: forPeople,
-	}), events})
+	l.Logger = to(l)
+	go l.write(to(direct{l})) // for as long as the process
 	return l, nil
 }
 
@@ -109,42 +112,53 @@ func (l *Log) now(p []byte) bool {
 	return true
 }
 
-func (l *Log) write() {
+// write writes the lines that wait. direct does not wait in their queue, which may be
+// full: what it says would be lost with the rest.
+func (l *Log) write(direct *slog.Logger) {
 	for {
 		select {
 		case line := <-l.lines:
-			l.out(line)
+			l.out(line, direct)
 		case done := <-l.flush:
 			for len(l.lines) > 0 {
-				l.out(<-l.lines)
+				l.out(<-l.lines, direct)
 			}
 			close(done)
 		}
 	}
 }
 
-func (l *Log) out(line []byte) {
+func (l *Log) out(line []byte, direct *slog.Logger) {
 	l.mu.Lock()
 	l.file.Write(line)
 	l.waiting.Add(-1)
 	l.mu.Unlock()
 	if n := l.lost.Swap(0); n > 0 {
-		l.Warn("Lines of this log are lost: its reader was stuck", "event", "log.lost", "lines", n)
+		direct.Warn("Log lines were dropped: the reader of the log did not read", "event", "log.lost", "lines", n)
 	}
+}
+
+// direct writes to the file at once; it may block.
+type direct struct{ *Log }
+
+func (d direct) Write(line []byte) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.file.Write(line)
 }
 
 // Flush writes what waits, for a second at most.
 func (l *Log) Flush() {
-	patience := time.After(time.Second)
+	late := time.After(time.Second)
 	done := make(chan struct{})
 	select {
 	case l.flush <- done:
-	case <-patience:
+	case <-late:
 		return
 	}
 	select {
 	case <-done:
-	case <-patience:
+	case <-late:
 	}
 }
 
