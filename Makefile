@@ -53,6 +53,7 @@ fuzz: ## a minute for each parser of what others send
 	go test -fuzz FuzzListen -fuzztime 1m ./internal/config
 	go test -fuzz FuzzFile -fuzztime 1m ./internal/config
 	go test -fuzz FuzzNotice -fuzztime 1m ./internal/sdnotify
+	go test -fuzz FuzzMessage -fuzztime 1m ./internal/keeper/fdstore
 	go test -fuzz FuzzRecord -fuzztime 1m ./master/snapshot
 	go test -fuzz FuzzStream -fuzztime 1m ./internal/capture
 	go test -fuzz FuzzParse -fuzztime 1m ./internal/deploy

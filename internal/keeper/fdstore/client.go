@@ -24,7 +24,8 @@ type Client struct {
 	// that a keeper that is stopped (Ctrl-Z) keeps nobody waiting.
 	mute    atomic.Bool
 	onMute  func(why error)
-	probeAt time.Time // when a mute keeper is tried next
+	timeout time.Duration // readTimeout, but in tests
+	probeAt time.Time     // when a mute keeper is tried next
 }
 
 const (
@@ -51,7 +52,7 @@ func Dial(address string, onMute func(why error)) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot speak to the keeper: %w", err)
 	}
-	return &Client{conn: c, onMute: onMute}, nil
+	return &Client{conn: c, onMute: onMute, timeout: readTimeout}, nil
 }
 
 // Close ends the talk.
@@ -94,7 +95,7 @@ func (c *Client) Say(text string, fds ...int) error {
 	if c.mute.Load() {
 		return ErrMute
 	}
-	err := c.tell(readTimeout, text, fds...)
+	err := c.tell(c.timeout, text, fds...)
 	if err != nil && c.mute.CompareAndSwap(false, true) && c.onMute != nil {
 		c.onMute(err)
 	}
@@ -186,7 +187,7 @@ func (c *Client) Flush() {
 	defer r.Close()
 	c.Say("BARRIER=1", int(w.Fd()))
 	w.Close()
-	r.SetReadDeadline(time.Now().Add(readTimeout))
+	r.SetReadDeadline(time.Now().Add(c.timeout))
 	r.Read(make([]byte, 1)) // its end
 }
 
