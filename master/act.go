@@ -45,7 +45,7 @@ func (m *Master) do(a fleet.Action) {
 		m.order(reload.Order{Upgrade: true})
 	case fleet.Recycle:
 		if w := m.workers[a.ID]; w != nil {
-			m.counters.CountRestart("recycled")
+			m.history.counters.CountRestart("recycled")
 			m.log.Info("Worker is replaced: "+a.Reason, w.attrs("worker.recycled", "reason", a.Reason)...)
 		}
 	case fleet.Abandon:
@@ -54,7 +54,7 @@ func (m *Master) do(a fleet.Action) {
 			if strings.HasPrefix(a.Reason, stalledReason) {
 				why = "stalled"
 			}
-			m.counters.CountRestart(why)
+			m.history.counters.CountRestart(why)
 			m.log.Error("Worker is given up: "+a.Reason, w.attrs("worker.hung")...)
 			// What waits at its socket goes to others, or to its replacement.
 			m.listeners.ReleaseAll(listeners.Worker(a.ID), time.Now())
@@ -73,7 +73,7 @@ func (m *Master) do(a fleet.Action) {
 		}
 		m.log.Info(what, "event", event, "generation", int(a.Gen), "workers", m.fleet.Slots(),
 			"after", a.Took.Round(time.Millisecond), "addresses", m.names())
-		m.told = a.Gen
+		m.history.reported = a.Gen
 		m.order(reload.Ended{Generation: int(a.Gen), Outcome: reload.Served})
 		if m.cfg.Calm != nil {
 			m.cfg.Calm()
@@ -82,7 +82,7 @@ func (m *Master) do(a fleet.Action) {
 	case fleet.Failed:
 		m.failed(a)
 	case fleet.Done:
-		m.done = &a
+		m.end.done = &a
 		if !a.Failed {
 			m.log.Info("Stopped", "event", "cluster.stopped")
 		}
@@ -127,7 +127,7 @@ func (m *Master) prepare(gen fleet.Gen) {
 
 func (m *Master) failed(a fleet.Failed) {
 	words := m.gens[a.Gen].words
-	m.lastError = sdnotify.Printable(fmt.Sprintf("generation %d was given up: %s", a.Gen, a.Reason))
+	m.history.lastError = sdnotify.Printable(fmt.Sprintf("generation %d was given up: %s", a.Gen, a.Reason))
 	attrs := append([]any{"event", "cluster.failed", "generation", int(a.Gen), "reason", a.Reason}, wordsAttr(words)...)
 	if a.Back == 0 {
 		m.log.Error("The program cannot be started; giving up", attrs...)
@@ -256,13 +256,13 @@ func (m *Master) attend(w *worker) {
 		defer close(heard)
 		switch {
 		case w.channel != nil:
-			listen(w.id, w.pair, m.post, publish)
+			listen(w.id, w.pair, m.mail.post, publish)
 		case w.seat >= 0 && w.board >= 0:
-			attendCalls(w.id, w.seat, w.board, m.post)
+			attendCalls(w.id, w.seat, w.board, m.mail.post)
 		case w.pair != nil && !w.adopted:
 			attendSeat(w.id, w.pair, func(fd, board int) error {
 				return errors.Join(keep.Store(fdstore.WorkerName(int(w.id), fdstore.Filter), fd), keep.Store(fdstore.WorkerName(int(w.id), fdstore.Calls), board))
-			}, m.post)
+			}, m.mail.post)
 		}
 	}()
 	go m.copyOutput(w, copied) // ends with the pipes
@@ -271,7 +271,7 @@ func (m *Master) attend(w *worker) {
 			m.log.Error("Cannot watch a worker: "+err.Error(), w.attrs("trouble")...)
 			return
 		}
-		m.post(died{w.id})
+		m.mail.post(died{w.id})
 		if w.adopted {
 			w.awaitReaped()
 		}
@@ -289,7 +289,7 @@ func (m *Master) attend(w *worker) {
 				open = w.publishing.Load()
 			}
 		}
-		m.post(ended{w.id})
+		m.mail.post(ended{w.id})
 	}()
 }
 
@@ -307,13 +307,13 @@ func (m *Master) steer(ids []fleet.ID) {
 			targets = append(targets, 0)
 		}
 		if !m.listeners.IsTarget(listeners.Worker(id)) {
-			m.counters.Ready.Add(time.Since(w.began))
+			m.history.counters.Ready.Add(time.Since(w.began))
 			m.log.Info("Worker serves", w.attrs("worker.ready", "after", time.Since(w.began).Round(time.Millisecond))...)
 		}
 		targets[w.slot] = listeners.Worker(id)
 	}
 	m.listeners.SetTargets(targets)
-	m.counters.Steerings++
+	m.history.counters.Steerings++
 	// Before the kernel knows it: a master that comes after this one would steer
 	// back, and clients would see the generation before again.
 	m.save()

@@ -74,15 +74,15 @@ func (m *Master) service() string { return m.cfg.Name + "@" + m.cfg.Command.Dir 
 func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first []fleet.Action, ordered []reload.Action) {
 	now := time.Now()
 	whole := r.Keeper != 0 || m.cfg.PID == 0 // else it is recovered, and the keeper knows none of it
-	m.counters = r.Counters
-	m.told = r.Reported
+	m.history.counters = r.Counters
+	m.history.reported = r.Reported
 	m.reloads, ordered = reload.Restore(reloadState(r), m.cfg.BeforeReload != nil, now)
-	m.seq, m.began = r.Seq, r.Began
-	if m.keeperBefore = r.Keeper; r.Instance != "" {
+	m.seq, m.history.began = r.Seq, r.Began
+	if m.history.keeper = r.Keeper; r.Instance != "" {
 		m.cfg.Instance = r.Instance
 	}
-	if m.lastError = r.LastError; r.Restarts != nil {
-		m.restarts = r.Restarts
+	if m.history.lastError = r.LastError; r.Restarts != nil {
+		m.history.restarts = r.Restarts
 	}
 	for _, gr := range r.Generations {
 		g := &generation{words: gr.StderrTail, drain: unix.Signal(gr.Drain)}
@@ -135,15 +135,15 @@ func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first []fl
 		m.log.Warn("Adopted workers of a previous handoff; reloading", "event", "master.recovered",
 			"workers", len(m.workers), "addresses", m.names())
 	} else if m.cfg.Upgraded {
-		m.counters.Upgrades++
+		m.history.counters.Upgrades++
 		m.log.Info("Upgraded; this master continues with the workers", "event", "master.upgraded", "version", m.cfg.Version,
 			"workers", len(m.workers), "addresses", m.names())
 	} else {
-		m.counters.Masters++
+		m.history.counters.Masters++
 		m.log.Warn("The previous master died; this one continues with its workers", "event", "master.adopted", "reason", m.cfg.Reason,
 			"restarts", m.cfg.Restarts, "workers", len(m.workers), "addresses", m.names())
 	}
-	if live := m.fleet.Live(); live > m.told { // it steered, and did not come to say so
+	if live := m.fleet.Live(); live > m.history.reported { // it steered, and did not come to say so
 		m.do(fleet.Live{Gen: live, Took: now.Sub(r.Fleet.Began)})
 	}
 	if live := m.fleet.Live(); live > 0 && !m.fleet.Stopping() { // a service manager that has started the keeper anew waits for it
@@ -236,7 +236,7 @@ func (m *Master) killStrangers(r fleet.State) {
 // keeper's children; under a new keeper all, since it is not the one that they have
 // fallen to.
 func (m *Master) candidates() []int {
-	if m.keeperBefore != 0 && m.keeperBefore != m.cfg.PID {
+	if m.history.keeper != 0 && m.history.keeper != m.cfg.PID {
 		return linux.PIDs()
 	}
 	return linux.Children(m.cfg.PID)

@@ -52,7 +52,7 @@ func (m *Master) resyncKeeper() {
 // is one way to adopt, that of the master that was killed.
 func (m *Master) keeperDied() {
 	m.log.Error("The keeper has died; the workers serve on", "event", "keeper.died", "keeper", m.cfg.PID, "pid", os.Getpid())
-	m.lastError = "the keeper has died"
+	m.history.lastError = "the keeper has died"
 	m.keep.Close()
 	m.keep = nil
 	m.order(reload.KeeperDied{})
@@ -66,7 +66,7 @@ func (m *Master) replaceKeeper() {
 	case m.cfg.KeptAbove:
 		m.log.Warn("The service manager holds the state and starts handoff again", "event", "keeper.awaited")
 		m.drainEvents()
-		m.replaced = true
+		m.end.replaced = true
 		return
 	case m.cfg.WorkerEvents != nil: // the program above takes it for the end
 		m.log.Error("The keeper has died, and with it the way to the program that has started this: stopping", "event", "cluster.shutdown", "workers", len(m.workers))
@@ -121,8 +121,8 @@ func (m *Master) kept() (named []cmsg.Named, err error) {
 		defer program.Close()
 		file(fdstore.Program, program)
 	}
-	if m.admin != nil {
-		file(fdstore.Admin, m.admin)
+	if m.clients.admin != nil {
+		file(fdstore.Admin, m.clients.admin)
 	}
 	for _, w := range m.workers {
 		if w.dead {

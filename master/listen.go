@@ -158,7 +158,7 @@ func (m *Master) noticed(n listeners.Notice) {
 		m.step(fleet.Quiet{ID: fleet.ID(n.Worker)})
 	case listeners.Stalled:
 		if w := m.workers[fleet.ID(n.Worker)]; w != nil {
-			m.counters.Stalls++
+			m.history.counters.Stalls++
 			m.log.Warn("Worker stalled; new connections go to the others", w.attrs("worker.stalled")...)
 		}
 	case listeners.Recovered:

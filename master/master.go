@@ -151,39 +151,50 @@ type Config struct {
 	Output func(slot, pid, generation int) (stdout, stderr io.Writer)
 }
 
-// Master is the loop and what it owns.
+// Master is the loop and what it owns. The rooms know nothing of each other.
 type Master struct {
-	cfg          Config
-	log          *slog.Logger
-	fleet        *fleet.Fleet
-	wake         time.Time // the fleet's
-	workers      map[fleet.ID]*worker
-	gens         map[fleet.Gen]*generation
-	listeners    *listeners.Table
-	keep         *fdstore.Client // nil: no keeper
-	saver        snapshot.Saver
-	manager      *sdnotify.Manager
-	reloads      *reload.Machine
-	recycler     *recycle.Recycler
-	askers       []chan<- error  // of the upgrade that is under way
-	settling     bool            // a step is under way: what comes of it is queued in later
-	atRest       func()          // what is to be done when nothing is left in later; nil: nothing
-	replaced     bool            // a new master takes over: this one ends, and nothing with it
-	waiting      []passed        // connections for which there is no worker yet
-	events       chan event      // never closed; posting ends with quit
-	quit         chan struct{}   // closed by Run when it returns
-	later        []func()        // what actions have led to: the next steps
-	seq          int             // of the messages to workers
-	hurried      os.Signal       // the second signal to stop
-	done         *fleet.Done     // set at the end
-	strays       map[string]bool // things said once
-	began        time.Time
-	keeperBefore int // pid of the keeper of the master before
-	counters     api.Counters
-	admin        *net.TCPListener // of --admin; nil: none
-	told         fleet.Gen        // the last generation of which it was said that it serves
-	restarts     map[int]int      // of slots, by crashes
-	lastError    string
+	cfg       Config
+	log       *slog.Logger
+	fleet     *fleet.Fleet
+	reloads   *reload.Machine
+	recycler  *recycle.Recycler
+	listeners *listeners.Table
+	workers   map[fleet.ID]*worker
+	gens      map[fleet.Gen]*generation
+	keep      *fdstore.Client // nil: no keeper
+	saver     snapshot.Saver
+	manager   *sdnotify.Manager
+	clients   clients
+	steps     steps
+	mail      mailbox
+	history   history
+	end       ending
+	waiting   []passed // connections for which there is no worker yet
+	seq       int      // of the messages to workers
+}
+
+// clients are who speaks to the master.
+type clients struct {
+	admin    *net.TCPListener // of --admin; nil: none
+	upgrades []chan<- error   // who waits for the upgrade that is under way
+}
+
+// history is what has happened, for people, and the next master.
+type history struct {
+	began     time.Time
+	counters  api.Counters
+	restarts  map[int]int     // of slots, by crashes
+	reported  fleet.Gen       // the last generation that was reported to serve
+	lastError string          // printable
+	keeper    int             // pid of the keeper of the master before; 0: there was none
+	warned    map[string]bool // what is said once
+}
+
+// ending is how the loop ends.
+type ending struct {
+	done     *fleet.Done // nobody is left
+	hurried  os.Signal   // the second signal to stop
+	replaced bool        // another master takes over: this one ends, and nothing with it
 }
 
 // worker is a live process, as the loop knows it.
@@ -246,11 +257,11 @@ func Run(cfg Config) int {
 	m := &Master{
 		cfg: cfg, log: cfg.Log, fleet: fleet.New(cfg.Fleet),
 		workers: map[fleet.ID]*worker{}, gens: map[fleet.Gen]*generation{},
-		events: make(chan event, 64), quit: make(chan struct{}), strays: map[string]bool{},
-		began: time.Now(), restarts: map[int]int{},
-		settling: true, // until everything is taken over
-		reloads:  &reload.Machine{Hook: cfg.BeforeReload != nil}, recycler: recycle.New(cfg.recycle()),
+		mail:    newMailbox(),
+		history: history{began: time.Now(), restarts: map[int]int{}, warned: map[string]bool{}},
+		reloads: &reload.Machine{Hook: cfg.BeforeReload != nil}, recycler: recycle.New(cfg.recycle()),
 	}
+	m.steps.hold() // until everything is taken over
 	m.manager = sdnotify.NewManager(func(text string) { m.keep.TellManager(text) }, cfg.UpWatchdog, time.Now())
 	var err error
 	if m.listeners, err = listeners.New(listeners.Config{Store: socketStore{m}, Balance: cfg.Balance, NoProgram: cfg.NoSteering,
@@ -277,20 +288,20 @@ func Run(cfg Config) int {
 		}
 	}
 	m.keepProgram()
-	stop := watchSignals(cfg.SignalBase, m.post)
+	stop := watchSignals(cfg.SignalBase, m.mail.post)
 	m.keep.Ready()
-	go watchKeeper(cfg.PID, m.post) // ends with the keeper, or this process
-	go func() {                     // ends when the table is closed
+	go watchKeeper(cfg.PID, m.mail.post) // ends with the keeper, or this process
+	go func() {                          // ends when the table is closed
 		for m.listeners.Wait() == nil {
-			m.post(stirred{})
+			m.mail.post(stirred{})
 		}
 	}()
 	control := func(bool) {}
 	if cfg.Control != nil {
-		control = cfg.Control(Control{m.post, m.quit, &m.replaced})
+		control = cfg.Control(Control{m.mail.post, m.mail.quit, &m.end.replaced})
 	}
 	admin := m.serveAdmin(adminFD)
-	m.later = slices.Insert(m.later, 0, func() {
+	m.steps.release(func() {
 		for _, a := range first {
 			m.do(a)
 		}
@@ -298,7 +309,6 @@ func Run(cfg Config) int {
 			m.carryOut(a)
 		}
 	})
-	m.settling = false
 	if adopted {
 		m.step(nil)
 	} else {
@@ -306,18 +316,18 @@ func Run(cfg Config) int {
 	}
 	m.loop()
 	defer stop() // at the very end: a signal to who ends would change its code
-	if m.replaced {
+	if m.end.replaced {
 		m.hush()
 		m.keep.Leaving()
 		m.keep.Flush()
-		close(m.quit)
-		control(m.replaced)
+		close(m.mail.quit)
+		control(m.end.replaced)
 		admin()
 		return 0
 	}
 	m.keep.Stopping()
-	close(m.quit)
-	control(m.replaced)
+	close(m.mail.quit)
+	control(m.end.replaced)
 	admin()
 	m.listeners.Close()
 	if cfg.Finish != nil {
@@ -328,30 +338,18 @@ func Run(cfg Config) int {
 
 func (m *Master) exitCode() int {
 	switch {
-	case m.hurried != nil:
-		return 128 + int(m.hurried.(unix.Signal))
-	case m.done.Failed:
+	case m.end.hurried != nil:
+		return 128 + int(m.end.hurried.(unix.Signal))
+	case m.end.done.Failed:
 		return 1
 	}
 	return 0
 }
 
-// post is how goroutines reach the loop.
-func (m *Master) post(e event) {
-	select {
-	case m.events <- e:
-	case <-m.quit:
-		switch e := e.(type) {
-		case said:
-			closeAll(e.fds)
-		}
-	}
-}
-
 func (m *Master) loop() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	for m.done == nil && !m.replaced {
+	for m.end.done == nil && !m.end.replaced {
 		m.heed()
 		e := m.another()
 		if e == nil {
@@ -364,7 +362,7 @@ func (m *Master) loop() {
 				timer.Reset(time.Until(next))
 			}
 			select {
-			case e = <-m.events:
+			case e = <-m.mail.events:
 			case <-timer.C:
 			}
 		}
@@ -382,7 +380,7 @@ func (m *Master) another() event {
 		return nil
 	}
 	select {
-	case e := <-m.events:
+	case e := <-m.mail.events:
 		return e
 	default:
 		return nil
@@ -390,7 +388,7 @@ func (m *Master) another() event {
 }
 
 func (m *Master) deadline() time.Time {
-	next := earlier(earlier(m.wake, m.listeners.Deadline()), m.recycler.Deadline())
+	next := earlier(earlier(m.fleet.Deadline(), m.listeners.Deadline()), m.recycler.Deadline())
 	next = earlier(next, m.manager.Deadline())
 	next = earlier(next, m.keep.Deadline())
 	for _, p := range m.waiting {
@@ -409,7 +407,7 @@ func (m *Master) tick(now time.Time) {
 	}
 	m.tickKeeper(now)
 	m.dropOverdue(now)
-	if !m.wake.IsZero() && !now.Before(m.wake) {
+	if !m.fleet.Deadline().IsZero() && !now.Before(m.fleet.Deadline()) {
 		m.step(nil)
 	}
 }
@@ -429,11 +427,11 @@ func (m *Master) complete() bool {
 }
 
 // step takes an event to the fleet and does what it answers; what comes of an action is
-// queued, see settle.
+// queued, see steps.
 func (m *Master) step(e fleet.Event) {
-	m.settle(func() {
-		actions, wake := m.fleet.Step(time.Now(), e)
-		m.wake = wake
+	m.saver.Changed()
+	m.steps.do(func() {
+		actions, _ := m.fleet.Step(time.Now(), e)
 		if slices.ContainsFunc(actions, func(a fleet.Action) bool { _, ok := a.(fleet.Prepare); return ok }) {
 			m.save() // a master that comes after this one knows what was asked for
 		}
@@ -441,27 +439,6 @@ func (m *Master) step(e fleet.Event) {
 			m.do(a)
 		}
 	})
-}
-
-// settle does a step, and then all steps that its actions have asked for, one after the
-// other. Within a step it only queues: no action is done in the middle of another.
-func (m *Master) settle(step func()) {
-	m.saver.Changed()
-	m.later = append(m.later, step)
-	if m.settling {
-		return
-	}
-	m.settling = true
-	for len(m.later) > 0 {
-		next := m.later[0]
-		m.later = m.later[1:]
-		next()
-	}
-	m.settling = false
-	if rest := m.atRest; rest != nil {
-		m.atRest = nil
-		rest()
-	}
 }
 
 func (m *Master) handle(e event) {
@@ -524,7 +501,7 @@ func (m *Master) handle(e event) {
 	case keeperDied:
 		m.keeperDied()
 	case upgradeAsked:
-		m.askers = append(m.askers, e.to)
+		m.clients.upgrades = append(m.clients.upgrades, e.to)
 		m.order(reload.UpgradeOrder{})
 	case upgraded:
 		if e.err != nil {
@@ -551,7 +528,7 @@ func (m *Master) signalled(s os.Signal) {
 		m.order(reload.Order{})
 	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT:
 		if m.fleet.Stopping() {
-			m.hurried = s
+			m.end.hurried = s
 			m.log.Warn("Stopping at once, workers are killed", "event", "cluster.shutdown", "signal", linux.SignalName(s.(unix.Signal)))
 			m.step(fleet.Stop{Now: true})
 			return
@@ -679,7 +656,7 @@ func (m *Master) isDraining(id fleet.ID) bool {
 }
 
 func (m *Master) leaving(w *worker) {
-	m.counters.CountRestart("asked")
+	m.history.counters.CountRestart("asked")
 	m.log.Info("Worker asks to be replaced", w.attrs("worker.leaving")...)
 	m.step(fleet.Leave{ID: w.id})
 }
@@ -782,8 +759,8 @@ func (m *Master) ended(id fleet.ID) {
 	}
 	if words := w.last.Lines(wordsMost); phase < fleet.Quieting {
 		m.gens[w.gen].words = words
-		m.restarts[w.slot]++
-		m.lastError = sdnotify.Printable(fmt.Sprintf("slot %d, generation %d %s", w.slot, w.gen, reason))
+		m.history.restarts[w.slot]++
+		m.history.lastError = sdnotify.Printable(fmt.Sprintf("slot %d, generation %d %s", w.slot, w.gen, reason))
 		m.log.Error("Worker crashed: "+reason, append(w.attrs("worker.crashed", append(ended, "after", time.Since(w.began).Round(time.Millisecond))...), wordsAttr(words)...)...)
 	} else {
 		m.log.Info("Worker is gone: "+reason, w.attrs("worker.shutdown", ended...)...)
@@ -799,8 +776,8 @@ const wordsMost = 20 // lines of stderr in a report: the message of a Node error
 
 // once logs a warning the first time.
 func (m *Master) once(key, msg string, attrs ...any) {
-	if !m.strays[key] {
-		m.strays[key] = true
+	if !m.history.warned[key] {
+		m.history.warned[key] = true
 		m.log.Warn(msg, attrs...)
 	}
 }

@@ -11,7 +11,7 @@ import (
 // Metrics asks what there is, and how often it has happened.
 func (c Control) Metrics(ctx context.Context) (s api.Metrics, err error) {
 	err = c.do(ctx, func(m *Master) error {
-		s = api.Metrics{Status: m.status(), Counters: m.counters.Clone()}
+		s = api.Metrics{Status: m.status(), Counters: m.history.counters.Clone()}
 		return nil
 	})
 	return s, err
@@ -20,9 +20,9 @@ func (c Control) Metrics(ctx context.Context) (s api.Metrics, err error) {
 // measureEnd counts the end of a worker.
 func (m *Master) measureEnd(w *worker, phase fleet.Phase, leaving bool) {
 	if !leaving && phase < fleet.Quieting {
-		m.counters.CountRestart("crashed")
+		m.history.counters.CountRestart("crashed")
 	}
 	if !w.drainedAt.IsZero() {
-		m.counters.Drain.Add(time.Since(w.drainedAt))
+		m.history.counters.Drain.Add(time.Since(w.drainedAt))
 	}
 }

@@ -15,13 +15,13 @@ func (m *Master) hearNotices(id fleet.ID, pid int, c *cmsg.Conn) *sdnotify.Serve
 		Conn:    c,
 		Believe: func(sender int) bool { return linux.Descends(sender, pid) },
 		Limiter: sdnotify.Limiter{AliveEvery: m.cfg.Fleet.Watchdog / 8},
-		News:    func(n sdnotify.Notice) { m.post(notified{id, n}) },
+		News:    func(n sdnotify.Notice) { m.mail.post(notified{id, n}) },
 		Draining: func() (yes bool, told func()) {
 			answer, done := make(chan bool, 1), make(chan struct{})
-			m.post(drainAsked{id, answer, done})
+			m.mail.post(drainAsked{id, answer, done})
 			select {
 			case yes = <-answer:
-			case <-m.quit:
+			case <-m.mail.quit:
 			}
 			return yes, func() { close(done) }
 		},

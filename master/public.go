@@ -27,9 +27,9 @@ func (m *Master) serveAdmin(fd int) (stop func()) {
 		m.keep.Remove(fdstore.Admin)
 		return stop
 	}
-	m.admin = l
+	m.clients.admin = l
 	m.keep.StoreFile(fdstore.Admin, l)
-	return m.cfg.Admin(l, Control{m.post, m.quit, &m.replaced})
+	return m.cfg.Admin(l, Control{m.mail.post, m.mail.quit, &m.end.replaced})
 }
 
 func (m *Master) adminListener(fd int) (*net.TCPListener, error) {

@@ -8,9 +8,9 @@ import (
 // record returns what the next master must know.
 func (m *Master) record() snapshot.Record {
 	r := snapshot.Record{Version: snapshot.Version, Fleet: m.fleet.State(), State: m.listeners.State(), Seq: m.seq,
-		Began: m.began, Restarts: m.restarts, LastError: m.lastError, Reload: m.reloads.Pending.Reload,
+		Began: m.history.began, Restarts: m.history.restarts, LastError: m.history.lastError, Reload: m.reloads.Pending.Reload,
 		Asking: m.reloads.Phase == reload.Asking || m.reloads.Pending.Ask, Upgrade: m.reloads.Pending.Upgrade, Reloaded: m.reloadStatus(),
-		Instance: m.cfg.Instance, Keeper: m.cfg.PID, Reported: m.told, Counters: m.counters}
+		Instance: m.cfg.Instance, Keeper: m.cfg.PID, Reported: m.history.reported, Counters: m.history.counters}
 	for _, gen := range r.Fleet.Known {
 		g := m.gens[gen]
 		if g == nil {

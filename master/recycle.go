@@ -25,7 +25,7 @@ func (m *Master) sampleMemory() {
 				resident[id] += p.RSS
 			}
 		}
-		m.post(memorySampled{resident})
+		m.mail.post(memorySampled{resident})
 	}()
 }
 

@@ -22,7 +22,8 @@ type Veto func(about map[string]any) error
 // order takes an event to the reload room. Like step, it only queues what comes of an
 // action.
 func (m *Master) order(e reload.Event) {
-	m.settle(func() {
+	m.saver.Changed()
+	m.steps.do(func() {
 		for _, a := range m.reloads.Step(time.Now(), e) {
 			m.carryOut(a)
 		}
@@ -34,7 +35,7 @@ func (m *Master) carryOut(a reload.Action) {
 	case reload.Ask:
 		about := map[string]any{"name": m.cfg.Name, "generation": a.Generation, "serving": int(m.fleet.Live()), "workers": m.fleet.Slots()}
 		ask := m.cfg.BeforeReload
-		go func() { m.post(reloadJudged{ask(about)}) }() // ends with the hook, which has a timeout
+		go func() { m.mail.post(reloadJudged{ask(about)}) }() // ends with the hook, which has a timeout
 	case reload.ReadAgain:
 		wrong := errorText(m.reread())
 		changed := wrong == "" && a.Upgrade && m.cfg.Changed != nil && m.cfg.Changed()
@@ -44,26 +45,26 @@ func (m *Master) carryOut(a reload.Action) {
 	case reload.Upgrade:
 		m.startUpgrade()
 	case reload.UpgradeFailed:
-		m.lastError = sdnotify.Printable("upgrade: " + a.Reason)
+		m.history.lastError = sdnotify.Printable("upgrade: " + a.Reason)
 		m.log.Error("Upgrade failed; this master continues: "+a.Reason, "event", "upgrade.failed", "reason", a.Reason)
-		for _, to := range m.askers {
+		for _, to := range m.clients.upgrades {
 			to <- errors.New(a.Reason)
 		}
-		m.askers = nil
+		m.clients.upgrades = nil
 	case reload.NotReloaded:
 		m.notReloaded(a)
 	case reload.Finished:
-		m.counters.CountReload(a.Result.Outcome)
+		m.history.counters.CountReload(a.Result.Outcome)
 		if a.Result.Outcome == reload.Served {
-			m.counters.Reload.Add(a.Result.Took)
+			m.history.counters.Reload.Add(a.Result.Took)
 		}
 	case reload.ReplaceKeeper:
-		m.atRest = m.replaceKeeper
+		m.steps.atRest = m.replaceKeeper
 	case reload.Leave:
-		m.atRest = func() {
+		m.steps.atRest = func() {
 			m.drainEvents()
 			m.save()
-			m.replaced = true
+			m.end.replaced = true
 		}
 	default:
 		panic(fmt.Sprintf("master: unknown action %T", a))
@@ -73,7 +74,7 @@ func (m *Master) carryOut(a reload.Action) {
 // notReloaded reports a reload that has not begun, also to a service manager that waits
 // for it.
 func (m *Master) notReloaded(a reload.NotReloaded) {
-	m.lastError = sdnotify.Printable(a.Result.Reason)
+	m.history.lastError = sdnotify.Printable(a.Result.Reason)
 	switch a.By {
 	case reload.ByHook:
 		m.log.Error("Reload refused; nothing changes: "+a.Reason, "event", "reload.refused", "reason", a.Reason)
@@ -136,14 +137,14 @@ func (m *Master) startUpgrade() {
 	}
 	m.keep.Upgrading(true) // it believes a candidate from now on
 	m.log.Info("Upgrading: starting the binary on disk", "event", "master.upgrading")
-	go func() { m.post(upgraded{m.cfg.Upgrade(state)}) }() // ends with the upgrade, which has a timeout
+	go func() { m.mail.post(upgraded{m.cfg.Upgrade(state)}) }() // ends with the upgrade, which has a timeout
 }
 
 // drainEvents handles what workers have said already: nobody would hear it again.
 func (m *Master) drainEvents() {
 	for patience := time.Now().Add(lastEvents); time.Now().Before(patience); {
 		select {
-		case e := <-m.events:
+		case e := <-m.mail.events:
 			if _, ok := e.(signalled); ok {
 				continue // the keeper tells the next one
 			}
@@ -210,7 +211,7 @@ func (m *Master) ready(w *worker) {
 			if w.port > 0 {
 				about["port"] = w.port
 			}
-			go func() { m.post(readyJudged{id, ask(about)}) }() // ends with the hook, which has a timeout
+			go func() { m.mail.post(readyJudged{id, ask(about)}) }() // ends with the hook, which has a timeout
 		}
 	}
 }

@@ -50,7 +50,7 @@ func (m *Master) rescue(q listeners.Queue) {
 		n++
 		m.pass(passed{address: a, fd: fd, until: time.Now().Add(m.grace())}, 0)
 	}
-	m.counters.Rescued += n
+	m.history.counters.Rescued += n
 	if n > 0 {
 		m.log.Info("Connections at a parked socket handed to live workers", "event", "address.rescued", "address", a.Name(), "connections", n)
 	}
@@ -119,7 +119,7 @@ func (m *Master) pass(p passed, but fleet.ID) {
 }
 
 func (m *Master) lose(p passed, why string) {
-	m.counters.Stranded++
+	m.history.counters.Stranded++
 	unix.Close(p.fd)
 	m.log.Error("A stranded connection is lost: "+why, "event", "address.stranded", "address", p.address.Name())
 }

@@ -11,11 +11,11 @@ import (
 
 // status is what there is, but for what workers use.
 func (m *Master) status() api.Status {
-	s := api.Status{Schema: 1, Name: m.cfg.Name, Version: m.cfg.Version, PID: m.cfg.PID, Started: m.began,
-		Generation: int(m.fleet.Live()), Wanted: int(m.fleet.Wanted()), Slots: m.fleet.Slots(), LastError: m.lastError, Reload: m.reloadStatus(),
+	s := api.Status{Schema: 1, Name: m.cfg.Name, Version: m.cfg.Version, PID: m.cfg.PID, Started: m.history.began,
+		Generation: int(m.fleet.Live()), Wanted: int(m.fleet.Wanted()), Slots: m.fleet.Slots(), LastError: m.history.lastError, Reload: m.reloadStatus(),
 		Addresses: []api.AddressStatus{}, Workers: []api.WorkerStatus{}}
 	at := m.listeners.Report()
-	m.counters.QueueMost = max(m.counters.QueueMost, at.QueueMost)
+	m.history.counters.QueueMost = max(m.history.counters.QueueMost, at.QueueMost)
 	for _, a := range at.Addresses {
 		s.Addresses = append(s.Addresses, api.AddressStatus{Address: a.Name, Balance: a.Balance, Queue: a.Queue})
 	}
@@ -26,7 +26,7 @@ func (m *Master) status() api.Status {
 			continue
 		}
 		ws := api.WorkerStatus{Slot: fw.Slot, PID: w.pid, Worker: int(fw.ID), Generation: int(fw.Gen), Phase: fw.Phase.String(),
-			Started: w.began, Queue: at.Queues[listeners.Worker(fw.ID)], Restarts: m.restarts[fw.Slot], Status: w.state.Status, Reloading: w.state.Reloading,
+			Started: w.began, Queue: at.Queues[listeners.Worker(fw.ID)], Restarts: m.history.restarts[fw.Slot], Status: w.state.Status, Reloading: w.state.Reloading,
 			Port: w.port, Requests: w.requests, Stalled: m.listeners.Stalls(listeners.Worker(fw.ID)),
 			Steered: m.listeners.IsTarget(listeners.Worker(fw.ID))}
 		if at := fw.ReadyAt(); !at.IsZero() {

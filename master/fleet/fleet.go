@@ -159,6 +159,9 @@ func (f *Fleet) Wanted() Gen { return f.wanted }
 // Last returns the newest generation, whatever became of it.
 func (f *Fleet) Last() Gen { return f.lastGen }
 
+// Deadline is when Step is to be called at the latest; zero: not by time.
+func (f *Fleet) Deadline() time.Time { return f.wake }
+
 // Slots returns the number of slots.
 func (f *Fleet) Slots() int { return f.cfg.Slots }
 

@@ -1,0 +1,59 @@
+package master
+
+// steps does one thing after the other: what an action leads to is queued, and done when
+// the action's own step is over, so that no step begins in the middle of another. It
+// belongs to the loop.
+type steps struct {
+	queue   []func()
+	running bool
+	atRest  func() // is called once, when nothing is queued any more; nil: nothing is
+}
+
+// do does a step and all that it leads to; within a step it only queues.
+func (s *steps) do(step func()) {
+	s.queue = append(s.queue, step)
+	if s.running {
+		return
+	}
+	s.running = true
+	for len(s.queue) > 0 {
+		next := s.queue[0]
+		s.queue = s.queue[1:]
+		next()
+	}
+	s.running = false
+	if rest := s.atRest; rest != nil {
+		s.atRest = nil
+		rest()
+	}
+}
+
+// hold has steps only queued, until release.
+func (s *steps) hold() { s.running = true }
+
+// release does first, then what was queued since hold.
+func (s *steps) release(first func()) {
+	s.queue = append([]func(){first}, s.queue...)
+	s.running = false
+	s.do(func() {})
+}
+
+// mailbox is how goroutines reach the loop.
+type mailbox struct {
+	events chan event    // never closed; posting ends with quit
+	quit   chan struct{} // closed by Run when it returns
+}
+
+func newMailbox() mailbox { return mailbox{make(chan event, 64), make(chan struct{})} }
+
+// post takes an event to the loop. After its end the descriptors of the event are
+// closed.
+func (m mailbox) post(e event) {
+	select {
+	case m.events <- e:
+	case <-m.quit:
+		if e, ok := e.(said); ok {
+			closeAll(e.fds)
+		}
+	}
+}

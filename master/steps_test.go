@@ -1,0 +1,44 @@
+package master
+
+import (
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestSteps(t *testing.T) {
+	var order []string
+	var s steps
+	says := func(what string) func() { return func() { order = append(order, what) } }
+	s.hold()
+	s.do(says("held"))
+	s.release(says("first"))
+	s.do(func() {
+		order = append(order, "a begins")
+		s.do(func() { order = append(order, "b begins"); s.do(says("c")); order = append(order, "b ends") })
+		s.atRest = func() { order = append(order, "rest"); s.do(says("after")) }
+		s.do(says("d"))
+		order = append(order, "a ends")
+	})
+	s.do(says("e"))
+	if got, want := strings.Join(order, ", "), "first, held, a begins, a ends, b begins, b ends, d, c, rest, after, e"; got != want {
+		t.Errorf("order %s\nwant  %s", got, want)
+	}
+}
+
+func TestPostAfterTheEnd(t *testing.T) {
+	m := newMailbox()
+	for range cap(m.events) {
+		m.post(stirred{})
+	}
+	close(m.quit)
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.post(said{fds: []int{fd}})
+	if err := unix.Close(fd); err != unix.EBADF {
+		t.Errorf("the descriptor of an event that nobody gets stays open (%v)", err)
+	}
+}
