@@ -33,18 +33,22 @@ func nodeBin(t *testing.T, version string) string {
 	return dir
 }
 
-// nodeTest runs files of the SDK's own suites.
-func nodeTest(t *testing.T, version string, env []string, files ...string) (out string, failed bool) {
+// nodeTest runs a file of the SDK's own suites, with these arguments of node --test.
+func nodeTest(t *testing.T, version, file string, env []string, args ...string) (out string, failed bool) {
 	t.Helper()
 	sdk, _ := filepath.Abs("../sdk/node")
-	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 6*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "node", append([]string{"--test"}, files...)...) // node 18 and 20: tap where there is no terminal
+	if version != "18" { // which has no other where there is no terminal
+		args = append(args, "--test-reporter=tap")
+	}
+	// By its path: exec looks a name up in the PATH of this process.
+	cmd := exec.CommandContext(ctx, filepath.Join(nodeBin(t, version), "node"), append(append([]string{"--test"}, args...), file)...)
 	cmd.WaitDelay = time.Second
 	cmd.Dir = filepath.Join(sdk, "test")
 	cmd.Env = append(os.Environ(), "PATH="+nodeBin(t, version)+":"+os.Getenv("PATH"), "HANDOFF_BIN="+binary)
-	if version != "18" {
-		cmd.Args = append([]string{"node", "--test", "--test-reporter=tap"}, files...)
+	if *long {
+		cmd.Env = append(cmd.Env, "HANDOFF_TEST_LONG=1")
 	}
 	cmd.Env = append(cmd.Env, env...)
 	b, err := cmd.CombinedOutput()
@@ -52,9 +56,13 @@ func nodeTest(t *testing.T, version string, env []string, files ...string) (out 
 }
 
 // The SDK and its drop-ins: a suite for each, written from the interfaces of the
-// originals and their measured failures.
+// originals and their measured failures. On the Node in PATH, and with -long on others.
 func TestNodeSDK(t *testing.T) {
-	for _, version := range []string{"18", "", "22"} {
+	versions := []string{""}
+	if *long {
+		versions = []string{"", "18", "22", "24", "26"}
+	}
+	for _, version := range versions {
 		name := version
 		if name == "" {
 			name = "default"
@@ -67,7 +75,8 @@ func TestNodeSDK(t *testing.T) {
 			for _, file := range files {
 				base := filepath.Base(file)
 				t.Run(base, func(t *testing.T) {
-					if out, failed := nodeTest(t, version, nil, base); failed {
+					t.Parallel() // they mostly wait
+					if out, failed := nodeTest(t, version, base, nil); failed {
 						t.Error(out)
 					}
 				})
@@ -76,8 +85,8 @@ func TestNodeSDK(t *testing.T) {
 	}
 }
 
-// The control: under a module that never reloads, each case of a reload fails, and no
-// other. For each drop-in: how many such cases there are at least.
+// The control: under a module that never reloads, each case of a reload fails. For each
+// drop-in: how many such cases there are at least.
 func TestNodeSDKControl(t *testing.T) {
 	control, _ := filepath.Abs("../sdk/node/test/never-reloads.js")
 	for _, c := range []struct {
@@ -88,22 +97,17 @@ func TestNodeSDKControl(t *testing.T) {
 		{"rackman", "rackman", 5}, {"sticky-listen", "recluster", 2},
 	} {
 		t.Run(c.suite, func(t *testing.T) {
-			out, failed := nodeTest(t, "", []string{"HANDOFF_TEST_MODULE=" + control, "HANDOFF_TEST_OF=" + c.of, "HANDOFF_TEST_PATIENCE_MS=12000"}, c.suite+".test.js")
+			t.Parallel()
+			out, failed := nodeTest(t, "", c.suite+".test.js", []string{"HANDOFF_TEST_MODULE=" + control, "HANDOFF_TEST_OF=" + c.of, "HANDOFF_TEST_PATIENCE_MS=12000"},
+				"--test-name-pattern=reloads.$")
 			if !failed {
 				t.Fatalf("everything passes:\n%s", out)
 			}
 			cases := 0
-			for _, m := range regexp.MustCompile(`(?m)^ *(not ok|ok) \d+ - (.*)$`).FindAllStringSubmatch(out, -1) {
-				name := strings.TrimSpace(m[2])
-				if strings.HasSuffix(name, c.suite+".test.js") {
-					continue
-				}
-				reloads := strings.HasSuffix(name, "[reloads]")
-				if reloads {
-					cases++
-				}
-				if reloads == (m[1] == "ok") {
-					t.Errorf("%s: %s", name, m[1])
+			for _, m := range regexp.MustCompile(`(?m)^ *(not ok|ok) \d+ - (.*\[reloads\])$`).FindAllStringSubmatch(out, -1) {
+				cases++
+				if m[1] == "ok" {
+					t.Errorf("%s: %s", m[2], m[1])
 				}
 			}
 			if t.Failed() || cases < c.cases {
@@ -181,7 +185,7 @@ func TestStickyListensOwnSuite(t *testing.T) {
 	}
 	module("index.js", "sticky-listen.js")
 	module("node_modules/recluster/index.js", "recluster.js")
-	for range 3 {
+	for range times(3, 1) {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		cmd := exec.CommandContext(ctx, "node", "test/test-basic.js") // listens on 8099, or fails
 		cmd.Dir = dir

@@ -1,6 +1,7 @@
 'use strict'
 // What the suites share: a caller's program in a process of its own, servers for it
-// to run, and a load that counts every request that fails, with no retries.
+// to run, and a load that counts every request that fails, with no retries. Tests wait
+// for events: only a failure waits for PATIENCE_MS.
 const { spawn } = require('child_process')
 const test = require('node:test')
 const assert = require('assert')
@@ -11,7 +12,9 @@ const os = require('os')
 const path = require('path')
 
 const root = path.join(__dirname, '..')
-const PATIENCE_MS = Number(process.env.HANDOFF_TEST_PATIENCE_MS || 30000) // for failure only
+const PATIENCE_MS = Number(process.env.HANDOFF_TEST_PATIENCE_MS || 60000) // for failure only
+const LONG = process.env.HANDOFF_TEST_LONG !== undefined // times as long as what the originals were measured with
+const PAUSE_MS = 5 // of each client of a load: it leaves the CPU to those that start
 
 // reloads is a case that must fail where nothing ever reloads (never-reloads.js): the
 // control goes by its name.
@@ -36,8 +39,10 @@ function freePort () {
 const SERVER = `
 const http = require('http')
 http.createServer((req, res) => {
-  const ms = Number((req.url.match(/ms=(\\d+)/) || [])[1] || 0)
-  setTimeout(() => res.end(JSON.stringify({ pid: process.pid, slot: process.env.WORKER_ID, version: VERSION, argv: process.argv.slice(2), execArgv: process.execArgv, env: process.env.COLOUR })), ms)
+  const answer = () => res.end(JSON.stringify({ pid: process.pid, slot: process.env.WORKER_ID, version: VERSION, argv: process.argv.slice(2), execArgv: process.execArgv, env: process.env.COLOUR }))
+  if (req.url !== '/hold') return answer()
+  res.flushHeaders()
+  req.resume().on('end', answer)
 }).listen(Number(process.env.PORT))
 process.on('message', (m) => { if (m && m.echo !== undefined) process.send({ echoed: m.echo }) })
 `
@@ -104,12 +109,35 @@ function get (port, url = '/', { timeout = 15000, agent = false } = {}) {
   })
 }
 
+// hold resolves when a worker of server() has taken a request, which lasts until release()
+// is called; that returns the answer.
+function hold (port) {
+  return new Promise((resolve, reject) => {
+    const req = http.request({ host: '127.0.0.1', port, path: '/hold', method: 'POST', agent: false }, (res) => {
+      let body = ''
+      const answer = new Promise((resolve, reject) => res.on('data', (d) => { body += d }).on('error', reject).on('end', () => resolve(JSON.parse(body))))
+      answer.catch(() => {}) // who awaits it hears of it
+      resolve({
+        answer,
+        release: () => {
+          req.end()
+          return answer
+        }
+      })
+    })
+    req.on('error', reject).flushHeaders()
+  })
+}
+
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
+
 // load sends requests until it is stopped, or the test ends: of some clients over new
 // connections, of others over one that each keeps. Nothing is tried twice.
 function load (t, port, { clients = 4, keepAlive = 4 } = {}) {
   const l = { done: 0, kept: 0, failed: [], versions: new Set() }
   let stopped = false
-  t.after(() => { stopped = true })
+  const counting = new Set()
+  t.after(() => l.stop())
   const all = Array.from({ length: clients + keepAlive }, async (_, i) => {
     const agent = i < keepAlive && new http.Agent({ keepAlive: true, maxSockets: 1 })
     while (!stopped) {
@@ -121,13 +149,25 @@ function load (t, port, { clients = 4, keepAlive = 4 } = {}) {
       } catch (err) {
         l.failed.push((err.code || err.message) + (agent ? ' on a kept connection' : ''))
       }
+      for (const f of [...counting]) f()
+      await sleep(PAUSE_MS)
     }
     if (agent) agent.destroy()
   })
-  l.atLeast = async (n) => { const end = l.done + n; while (!stopped && l.done + l.failed.length < end) await new Promise((resolve) => setTimeout(resolve, 5)) }
+  l.atLeast = (n) => new Promise((resolve) => {
+    const end = l.done + n
+    const f = () => {
+      if (!stopped && l.done + l.failed.length < end) return
+      counting.delete(f)
+      resolve()
+    }
+    counting.add(f)
+    f()
+  })
   l.stop = async () => {
     stopped = true
     await Promise.all(all)
+    for (const f of [...counting]) f()
     return l
   }
   l.nothingLost = async () => {
@@ -172,4 +212,4 @@ function masterOf (pid) {
   return {}
 }
 
-module.exports = { root, reloads, folder, freePort, server, caller, get, load, alive, gone, children, masterOf }
+module.exports = { root, reloads, folder, freePort, server, caller, get, hold, load, sleep, alive, gone, children, masterOf, LONG, PATIENCE_MS }

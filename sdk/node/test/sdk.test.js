@@ -6,7 +6,7 @@ const { spawn, execFileSync } = require('child_process')
 const fs = require('fs')
 const http = require('http')
 const path = require('path')
-const { root, folder, freePort, get, load } = require('./helper')
+const { root, folder, freePort, get, load, PATIENCE_MS } = require('./helper')
 const { findBinary } = require('../lib/binary')
 
 // service runs `handoff run`, and waits for its events.
@@ -30,7 +30,7 @@ async function service (t, app, flags = [], command = []) {
   child.stdout.on('data', (d) => { s.out += d; for (const f of [...waiting]) f() })
   s.exited = new Promise((resolve) => child.on('exit', (code, signal) => { resolve({ code, signal }); for (const f of [...waiting]) f() }))
   s.until = (what, ok) => new Promise((resolve, reject) => {
-    const late = setTimeout(() => { waiting.delete(f); reject(new Error(`no ${what}\n${s.out}\n${s.events.map((e) => e.msg).join('\n')}`)) }, 30000)
+    const late = setTimeout(() => { waiting.delete(f); reject(new Error(`no ${what}\n${s.out}\n${s.events.map((e) => e.msg).join('\n')}`)) }, PATIENCE_MS)
     const f = () => {
       const v = ok()
       if (v) { clearTimeout(late); waiting.delete(f); resolve(v) }
@@ -90,7 +90,7 @@ test('slot, generation, ready, requestRestart, reportRequests', async (t) => {
 for (const [name, flags, command] of [['node', [], []], ['bind (behind a shell)', [], ['sh', '-c', 'node app.js']]]) {
   test(`onDrain under ${name}: awaited before the exit, bounded, a failing one hurts nobody`, async (t) => {
     const s = await service(t, APP + `
-      h.onDrain(async () => { await new Promise((resolve) => setTimeout(resolve, 2500)); console.log('drained ' + process.pid) })
+      h.onDrain(async () => { await new Promise((resolve) => setTimeout(resolve, 1000)); console.log('drained ' + process.pid) })
       h.onDrain(() => { throw new Error('bad hook') })
       h.onDrain(() => new Promise(() => {}), { timeout: 300 })
       h.onDrain(() => console.log('taken out'))()
@@ -150,9 +150,7 @@ test('requestRestart and reportRequests behind a launcher; process.send stays un
   await s.event('worker.ready')
   await s.event('worker.shutdown')
   await get(s.port, '/many')
-  const at = Date.now()
   await s.event('worker.recycled')
-  assert.ok(Date.now() - at < 10000)
   assert.ok(s.out.includes('send undefined'), s.out)
 })
 
