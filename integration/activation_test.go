@@ -295,7 +295,7 @@ func TestListenErrors(t *testing.T) {
 		{[]string{"--listen", l.Addr().String()}, "cannot listen on " + l.Addr().String() + ": address already in use", 1},
 		{[]string{"--listen", "unix:/no/such/folder/s"}, "cannot listen on /no/such/folder/s: no such file or directory", 1},
 		{[]string{"--listen", "nonsense"}, `invalid --listen "nonsense": want [NAME=]8000`, 2},
-		{[]string{"--contract", "activation"}, "--contract activation needs at least one --listen ADDR", 2},
+		{[]string{"--contract", "activation"}, "--contract activation requires at least one --listen ADDR", 2},
 		{[]string{"--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"}, "twice", 1},
 	} {
 		cmd := exec.Command(binary, append(append([]string{"run"}, c.flags...), "--", "true")...)

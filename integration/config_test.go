@@ -112,9 +112,9 @@ func TestInitAndCheck(t *testing.T) {
 	put(t, filepath.Join(dir, "server.js"), "process.exit(9)", 0o644)
 	in(0, "init", "server.js")
 	_, errs = in(1, "init", "server.js")
-	contains(t, errs, "is there already; --force")
+	contains(t, errs, "already exists (use --force to overwrite)")
 	out, _ := in(0, "check")
-	contains(t, out, "handoff.toml: right", "node server.js", "by the node contract")
+	contains(t, out, "handoff.toml: OK", "node server.js", "by the node contract")
 	// Every line of the sample is right once it is no comment.
 	b, err := os.ReadFile(filepath.Join(dir, "handoff.toml"))
 	if err != nil {

@@ -53,8 +53,8 @@ func TestPorts(t *testing.T) {
 func TestPortsErrors(t *testing.T) {
 	for args, want := range map[string]string{
 		"--ports 3000,x":         "want numbers from 1 to 65535",
-		"--ports 3000,3000":      "3000 is there twice",
-		"--ports 3000,3001 -n 3": "there is one worker for each port",
+		"--ports 3000,3000":      "3000 is given twice",
+		"--ports 3000,3001 -n 3": "there is one worker per port",
 	} {
 		_, errs, code := handoff(t, nil, append(append([]string{"run"}, strings.Fields(args)...), data("server.js"))...)
 		if code != 2 {

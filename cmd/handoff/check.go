@@ -16,9 +16,9 @@ func checkCommand() *cobra.Command {
 	asJSON := false
 	c := &cobra.Command{
 		Use:   "check [flags] [--] [COMMAND [ARG...] | DIR]",
-		Short: "Look for mistakes in the configuration; nothing runs",
-		Long: `Read the configuration as handoff run would, and say what would run. Nothing is started, and no port is touched.
-Exit code: 0 it is right; 1 what is to be run is not there; 2 the configuration is wrong.`,
+		Short: "Validate the configuration",
+		Long: `Read the configuration as handoff run would, and print what would run. Nothing is started, and no port is opened.
+Exit code: 0 OK; 1 the program or a file does not exist; 2 the configuration is invalid.`,
 		Example: `  handoff check
   handoff check -c /etc/web/handoff.toml
   handoff check -n 4 server.js`,
@@ -43,11 +43,11 @@ Exit code: 0 it is right; 1 what is to be run is not there; 2 the configuration 
 			if asJSON {
 				return printJSON(map[string]any{"schema": 1, "config": string(what.Config), "command": what.Command(), "cwd": string(what.Dir), "workers": slots, "contract": cfg.ContractOf(what.Command())})
 			}
-			from := "flags alone, no " + config.FileName
+			from := "flags only, no " + config.FileName
 			if len(what.Config) > 0 {
 				from = string(what.Config)
 			}
-			fmt.Printf("%s: right\n  runs      %s\n  in        %s\n  workers   %d, by the %s contract\n", from, strings.Join(what.Command(), " "), what.Dir, slots, cfg.ContractOf(what.Command()))
+			fmt.Printf("%s: OK\n  runs      %s\n  in        %s\n  workers   %d, by the %s contract\n", from, strings.Join(what.Command(), " "), what.Dir, slots, cfg.ContractOf(what.Command()))
 			return nil
 		},
 	}

@@ -13,10 +13,10 @@ func cleanCommand() *cobra.Command {
 	asJSON := false
 	c := &cobra.Command{
 		Use:   "clean [PROJECT] [VERSION]",
-		Short: "Remove old versions, and what deploy has left unfinished",
-		Long: `Remove versions: those before VERSION in the list, all but the newest (--keep), those that are old (--older-than).
-Never the live one, nor the one that was live before it, nor anything that is no version.
-Without any of these, only what an interrupted deploy has left behind goes.`,
+		Short: "Remove old versions and unfinished deploys",
+		Long: `Remove versions: those before VERSION in the list, all but the newest (--keep), or old ones (--older-than).
+The live version, the one before it, and anything that is not a version are never removed.
+Without any of these, only the remains of interrupted deploys are removed.`,
 		Example: "  handoff clean --keep 5\n  handoff clean /srv/web v7 --dry-run\n  handoff clean --older-than 720h",
 		Args:    cobra.MaximumNArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -35,9 +35,9 @@ Without any of these, only what an interrupted deploy has left behind goes.`,
 			})
 		},
 	}
-	c.Flags().IntVar(&what.Keep, "keep", 0, "keep so `many` of the newest")
-	durationFlag(c, &what.OlderThan, "older-than", "remove those that were deployed longer ago")
-	c.Flags().BoolVar(&what.Dry, "dry-run", false, "only print what would go")
+	c.Flags().IntVar(&what.Keep, "keep", 0, "keep this `many` of the newest")
+	durationFlag(c, &what.OlderThan, "older-than", "remove those deployed longer ago than this")
+	c.Flags().BoolVar(&what.Dry, "dry-run", false, "only print what would be removed")
 	jsonFlag(c, &asJSON)
 	return c
 }

@@ -15,9 +15,9 @@ func configCommand() *cobra.Command {
 	asJSON := false
 	c := &cobra.Command{
 		Use:   "config [NAME]",
-		Short: "Show what a running service runs by",
-		Long: `Show every key of handoff.toml with the value that is in effect: of flags, environment and file together.
-Of the workers' environment the names are shown, not the values.`,
+		Short: "Show the configuration in effect",
+		Long: `Show every key of handoff.toml with the value in effect: flags, environment and file combined.
+Of the workers' environment only the names are shown.`,
 		Example: `  handoff config
   handoff config web --json | jq -r .drain_timeout`,
 		Args: cobra.MaximumNArgs(1),

@@ -20,12 +20,12 @@ func deployCommand() *cobra.Command {
 	copy, build, check, stay := deploy.Copy{}, "", false, false
 	c := &cobra.Command{
 		Use:   "deploy [PROJECT] [VERSION]",
-		Short: "Copy a source into the deployment as a version, and make it live",
-		Long: `Copy the folder here (or --from) into a deployment as a version, and make it live: a handoff that runs the
-deployment reloads. A version that does not come to serve does not stay live, and the exit code is 1.
+		Short: "Deploy a source as a new version, and make it live",
+		Long: `Copy the current directory (or --from) into a deployment as a version, and make it live: a handoff that runs the
+deployment reloads. If the version does not become ready, the previous one is live again, and the exit code is 1.
 
-Left out are .git and what .rackignore says, by the rules of .gitignore. A copy that is not finished is never a version.
-Without VERSION a name is made up, which sorts by time.`,
+.git and what .rackignore lists (by the rules of .gitignore) are left out. An unfinished copy is never a version.
+Without VERSION a name is generated that sorts by time.`,
 		Example: `  cd ~/web && handoff deploy /srv/web
   handoff deploy /srv/web v12 --from build --run 'npm ci --omit=dev' --check
   handoff deploy /srv/web --link-from '#0'`,
@@ -40,7 +40,7 @@ Without VERSION a name is made up, which sorts by time.`,
 				}
 				copy.By = who()
 				if copy.LinkFrom != "" && build != "" {
-					return errors.New("--link-from and --run: a build that writes in place would write into the version that files are shared with; give one of them")
+					return errors.New("--link-from and --run exclude each other: a build that writes in place would change the version that files are shared with")
 				}
 				if term.IsTerminal(int(os.Stderr.Fd())) {
 					copy.Progress = progressBar(os.Stderr)
@@ -60,12 +60,12 @@ Without VERSION a name is made up, which sorts by time.`,
 			})
 		},
 	}
-	c.Flags().StringVar(&copy.From, "from", "", "the `source` (default: here)")
-	c.Flags().BoolVar(&copy.Force, "force", false, "swap a version of that name for the new copy")
-	c.Flags().StringVar(&copy.LinkFrom, "link-from", "", "share unchanged files with this `version`, by hard links")
-	c.Flags().BoolVar(&copy.Outside, "unsafe-links", false, "copy symlinks that lead out of the source")
-	c.Flags().StringVar(&build, "run", "", "run this `command` of the shell in the copy before it is a version: npm ci")
-	c.Flags().BoolVar(&check, "check", false, "start it once, on ports of its own, before it is a version")
+	c.Flags().StringVar(&copy.From, "from", "", "the `source` (default: the current directory)")
+	c.Flags().BoolVar(&copy.Force, "force", false, "replace an existing version of that name")
+	c.Flags().StringVar(&copy.LinkFrom, "link-from", "", "hard-link files unchanged from this `version`")
+	c.Flags().BoolVar(&copy.Outside, "unsafe-links", false, "copy symlinks that lead outside the source")
+	c.Flags().StringVar(&build, "run", "", "run this shell `command` in the copy before it becomes a version: npm ci")
+	c.Flags().BoolVar(&check, "check", false, "start it once, on free ports, before it becomes a version")
 	c.Flags().BoolVar(&stay, "no-switch", false, "do not make it live")
 	a.flags(c)
 	return c

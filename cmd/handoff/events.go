@@ -18,9 +18,9 @@ func eventsCommand() *cobra.Command {
 	asJSON, follow, last := false, false, 20
 	c := &cobra.Command{
 		Use:   "events [NAME]",
-		Short: "Show what has happened, and what happens",
-		Long: `Show the last events of a running handoff, and with --follow those that come, also of masters that come after it.
-They are the lines of its log; the names are stable.`,
+		Short: "Show recent events, and follow them",
+		Long: `Show the last events of a running handoff, and with --follow new ones, also across upgrades and restarts of the
+master. They are the lines of its log; their names are stable.`,
 		Example: `  handoff events
   handoff events web --follow --json | jq -r 'select(.event=="worker.crashed") | .msg'`,
 		Args: cobra.MaximumNArgs(1),
@@ -34,9 +34,9 @@ They are the lines of its log; the names are stable.`,
 			})
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, one line an event")
-	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with those that come")
-	c.Flags().IntVarP(&last, "last", "n", last, "how `many` to begin with")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, one event per line")
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "follow new events")
+	c.Flags().IntVarP(&last, "last", "n", last, "start with this `many` events")
 	return c
 }
 

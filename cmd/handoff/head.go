@@ -10,8 +10,8 @@ func headCommand() *cobra.Command {
 	asJSON := false
 	c := &cobra.Command{
 		Use:     "head [PROJECT]",
-		Short:   "Print the version that is live",
-		Long:    `Print the version that is live; nothing if none is.`,
+		Short:   "Print the live version",
+		Long:    `Print the live version; nothing if there is none.`,
 		Example: "  handoff head /srv/web",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {

@@ -16,7 +16,7 @@ func helpOn(root *cobra.Command) func(*cobra.Command, []string) error {
 	return func(_ *cobra.Command, args []string) error {
 		c, _, err := root.Find(args)
 		if c == nil || err != nil || c == root && len(args) > 0 {
-			return fmt.Errorf("there is no help on %q; `handoff --help` lists the commands", strings.Join(args, " "))
+			return fmt.Errorf("no help for %q; `handoff --help` lists the commands", strings.Join(args, " "))
 		}
 		c.InitDefaultHelpFlag()
 		return c.Help()
@@ -39,7 +39,7 @@ reload overlaps old and new, no connection is refused, reset or left hanging.
 			fmt.Fprintf(&b, "%-8s %-9s %s\n", title, c.Name(), c.Short)
 		}
 	}
-	b.WriteString("Versions  setup, register, deploy, switch, rollback, clean, head, versions\nhandoff COMMAND --help says more. Also: help hooks, completion, notify, version\n")
+	b.WriteString("Versions  setup, register, deploy, switch, rollback, clean, head, versions\nDetails: handoff COMMAND --help. Also: help hooks, completion, notify, version\n")
 	return b.String()
 }
 
@@ -57,7 +57,7 @@ func hooksTopic() *cobra.Command {
 	return &cobra.Command{
 		Use:   "hooks",
 		Short: "About hooks",
-		Long: `A hook is a command of the shell that runs when something happens:
+		Long: `A hook is a shell command that runs at an event:
 
   handoff run --hook 'worker.crashed=mail -s "$HANDOFF_NAME crashed" root' server.js
 
@@ -67,19 +67,19 @@ or in handoff.toml:
   "worker.crashed" = "./alert.sh"
   before_reload = ["./frozen.sh", "npm run migrate"]
 
-It gets the event as JSON on its stdin, and each field of it as a variable: HANDOFF_EVENT,
+It gets the event as JSON on stdin, and each of its fields as a variable: HANDOFF_EVENT,
 HANDOFF_NAME, HANDOFF_SLOT, HANDOFF_PID, HANDOFF_GENERATION, HANDOFF_REASON, HANDOFF_FILE…
-It runs where handoff was started, as handoff's user, one after another in the order of the
-events. What it writes goes to the log. After --hook-timeout it is killed. How it ends changes
-nothing, but for two that may refuse, by an exit code that is not 0:
+Hooks run where handoff was started, as handoff's user, one at a time, in the order of the
+events. Their output goes to the log. After --hook-timeout a hook is killed. Its exit code is
+only logged, except for two hooks that can refuse, with an exit code other than 0:
 
   before_reload   nothing is reloaded, and handoff reload says why
-  before_ready    the worker is not put into service; a reload with it is given up
+  before_ready    the worker is not put into service; a reload that starts it is given up
 
 The events:
 
 ` + strings.Join(events, "\n") + `
 
-RackMan's .rackhooks.js runs as it is in a folder that RackMan would run.`,
+In a RackMan folder, its .rackhooks.js runs unchanged.`,
 	}
 }

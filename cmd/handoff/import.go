@@ -14,15 +14,15 @@ func importCommand() *cobra.Command {
 	only, environ := "", ""
 	c := &cobra.Command{
 		Use:   "import pm2 [FILE]",
-		Short: "Print the handoff.toml for PM2's ecosystem file",
-		Long: `Print what PM2's ecosystem file means as a handoff.toml, with what became of its keys as comments.
-FILE is ecosystem.config.js here, if none is given. handoff run FILE runs it as it is.`,
+		Short: "Convert a PM2 ecosystem file to handoff.toml",
+		Long: `Print the handoff.toml for a PM2 ecosystem file; comments report what happened to its keys.
+FILE defaults to ecosystem.config.js in this directory. handoff run FILE runs it directly.`,
 		Example: `  handoff import pm2 > handoff.toml
   handoff import pm2 ecosystem.config.cjs --only api --env production`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if args[0] != "pm2" {
-				return fmt.Errorf("cannot import from %q: there is pm2", args[0])
+				return fmt.Errorf("cannot import from %q: only pm2 is supported", args[0])
 			}
 			path := ""
 			if len(args) > 1 {
@@ -34,13 +34,13 @@ FILE is ecosystem.config.js here, if none is given. handoff run FILE runs it as 
 				}
 			}
 			if path == "" {
-				return failed{fmt.Errorf("there is no ecosystem.config.js here: give PM2's file")}
+				return failed{fmt.Errorf("no ecosystem.config.js in this directory: name the file")}
 			}
 			app, err := pm2.Read(path, only, environ)
 			if err != nil {
 				return failed{err}
 			}
-			fmt.Printf("# From %s. handoff run runs it, handoff check looks at it.\n", filepath.Base(path))
+			fmt.Printf("# From %s. handoff run runs it, handoff check validates it.\n", filepath.Base(path))
 			for _, line := range app.Report() {
 				fmt.Println("# " + line)
 			}
@@ -48,7 +48,7 @@ FILE is ecosystem.config.js here, if none is given. handoff run FILE runs it as 
 			return nil
 		},
 	}
-	c.Flags().StringVar(&only, "only", "", "the app of this `name`")
-	c.Flags().StringVar(&environ, "env", "", "put env_`NAME` over env, as PM2's --env does")
+	c.Flags().StringVar(&only, "only", "", "`name` of the app")
+	c.Flags().StringVar(&environ, "env", "", "apply env_`NAME` over env, as PM2's --env does")
 	return c
 }

@@ -16,9 +16,9 @@ func initCommand() *cobra.Command {
 	force, schema := false, false
 	c := &cobra.Command{
 		Use:   "init [COMMAND [ARG...]]",
-		Short: "Write a handoff.toml with every key in it, commented",
-		Long: `Write handoff.toml in this directory: what runs, and every other key as a comment with its default.
-A file that is there is not overwritten.`,
+		Short: "Write a commented handoff.toml with every key",
+		Long: `Write handoff.toml in this directory: the command, and every other key as a comment with its default.
+An existing file is not overwritten.`,
 		Example: `  handoff init server.js
   handoff init -- gunicorn app:app
   handoff init --schema > handoff.schema.json`,
@@ -48,7 +48,7 @@ A file that is there is not overwritten.`,
 			}
 			f, err := os.OpenFile(config.FileName, mode, 0o644)
 			if errors.Is(err, os.ErrExist) {
-				return failed{fmt.Errorf("%s is there already; --force overwrites it", config.FileName)}
+				return failed{fmt.Errorf("%s already exists (use --force to overwrite)", config.FileName)}
 			}
 			if err == nil {
 				_, err = f.Write(config.Sample(run.Flags(), string(words)))
@@ -57,12 +57,12 @@ A file that is there is not overwritten.`,
 			if err != nil {
 				return failed{fmt.Errorf("cannot write the configuration: %w", err)}
 			}
-			fmt.Printf("%s is written; `handoff check` looks at it, `handoff run` runs it\n", config.FileName)
+			fmt.Printf("Wrote %s; `handoff check` validates it, `handoff run` runs it\n", config.FileName)
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&force, "force", false, "overwrite what is there")
-	c.Flags().BoolVar(&schema, "schema", false, "print the JSON Schema of the file instead, for editors")
+	c.Flags().BoolVar(&force, "force", false, "overwrite an existing file")
+	c.Flags().BoolVar(&schema, "schema", false, "print the JSON Schema of the file for editors")
 	c.Flags().SetInterspersed(false)
 	return c
 }

@@ -18,8 +18,8 @@ func listCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "ls",
 		Aliases: []string{"ps", "list"},
-		Short:   "List what runs of this user",
-		Long:    `List every handoff of this user that runs here. Exit code 0, also if none does.`,
+		Short:   "List running services",
+		Long:    `List every running handoff of this user. Exit code 0, also if there is none.`,
 		Example: `  handoff ls
   handoff ls --json | jq -r '.services[].name'`,
 		Args: cobra.NoArgs,

@@ -22,8 +22,8 @@ type after struct {
 }
 
 func (a *after) flags(c *cobra.Command) {
-	c.Flags().BoolVar(&a.wait, "wait", true, "where a handoff runs the folder, wait until the version serves, and go back if it does not; --wait=false does not")
-	durationFlag(c, &a.timeout, "timeout", "give up waiting after so long, and go back (default: as long as it takes)")
+	c.Flags().BoolVar(&a.wait, "wait", true, "if a handoff runs the deployment, wait until the version serves, and go back if it does not")
+	durationFlag(c, &a.timeout, "timeout", "stop waiting after this time, and go back (default: no limit)")
 	jsonFlag(c, &a.asJSON)
 }
 

@@ -16,9 +16,9 @@ func logsCommand() *cobra.Command {
 	asJSON, follow, last, slot := false, false, 100, -1
 	c := &cobra.Command{
 		Use:   "logs [NAME]",
-		Short: "Show what workers write, where it is captured",
-		Long: `Show the last lines that the workers of a running handoff have written, and with --follow those that come.
-It needs handoff run --capture prefix, json or files (or --log-prefix); without, they go where handoff's own output goes.`,
+		Short: "Show the captured output of workers",
+		Long: `Show the last lines that the workers of a running handoff have written, and with --follow new ones.
+Requires handoff run --capture prefix, json or files (or --log-prefix); otherwise the output goes where handoff's own goes.`,
 		Example: `  handoff logs -f
   handoff logs web --slot 0 --last 20`,
 		Args: cobra.MaximumNArgs(1),
@@ -57,9 +57,9 @@ It needs handoff run --capture prefix, json or files (or --log-prefix); without,
 			})
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, one line each")
-	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with those that come")
-	c.Flags().IntVarP(&last, "last", "n", last, "how `many` lines to begin with")
-	c.Flags().IntVar(&slot, "slot", slot, "of this `slot` alone")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, one object per line")
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "follow new lines")
+	c.Flags().IntVarP(&last, "last", "n", last, "start with this `many` lines")
+	c.Flags().IntVar(&slot, "slot", slot, "show only this `slot`")
 	return c
 }

@@ -47,18 +47,47 @@ func main() {
 // failed is an error that is not about usage; of nil, all has been said.
 type failed struct{ error }
 
+func (f failed) Unwrap() error { return f.error }
+
 // masterWord is the first argument of the master, which the keeper starts.
 const masterWord = "__master"
 
+// run runs a command line, and returns the exit code.
 func run(args []string, asMaster bool) int {
 	code := 0
+	root, prefix := rootCommand(&code, asMaster), "handoff:"
+	if byName() == "rackadmin" && !asMaster {
+		root, prefix = rackadmin(), "rackadmin:"
+	}
+	root.SetArgs(numbers(args))
+	err := root.Execute()
+	if err == nil {
+		return code
+	}
+	var said failed
+	var outside service.Failure
+	isFailed := errors.As(err, &said)
+	if !isFailed || said.error != nil {
+		fmt.Fprintln(os.Stderr, prefix, err)
+	}
+	switch {
+	case errors.Is(err, admin.ErrNotRunning):
+		return exitNotRunning
+	case isFailed, errors.As(err, &outside), errors.Is(err, admin.ErrWhich):
+		return exitFailed
+	}
+	return exitUsage
+}
+
+// rootCommand is the tree of all commands. code is what run ends with.
+func rootCommand(code *int, asMaster bool) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "handoff",
 		Short: "Runs network programs with zero downtime",
 		Long: `handoff runs N copies of a network program and holds its listening sockets.
-A reload overlaps old and new: not one connection is refused, reset or left hanging.`,
-		Example: `  handoff run -n 4 server.js --port 80  what follows the program is its own
-  kill -USR2 PID                        put the code that is on disk now into service`,
+A reload overlaps old and new: no connection is refused, reset or left hanging.`,
+		Example: `  handoff run -n 4 server.js --port 80  arguments after the program belong to it
+  kill -USR2 PID                        put the code that is now on disk into service`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -74,26 +103,7 @@ A reload overlaps old and new: not one connection is refused, reset or left hang
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetHelpCommand(&cobra.Command{Use: "help", Hidden: true, RunE: helpOn(root)})
-	root.AddGroup(&cobra.Group{ID: "run", Title: "Run"}, &cobra.Group{ID: "look", Title: "Look"}, &cobra.Group{ID: "change", Title: "Change"}, &cobra.Group{ID: "set", Title: "Set up"})
-	add := func(group string, commands ...*cobra.Command) {
-		for _, c := range commands {
-			c.GroupID = group
-			root.AddCommand(c)
-		}
-	}
-	add("run", runCommand(&code, asMaster), waitCommand())
-	add("look", listCommand(), statusCommand(), topCommand(), eventsCommand(), logsCommand(), configCommand())
-	add("change", reloadCommand(), scaleCommand(), restartCommand(), upgradeCommand(), stopCommand())
-	add("set", initCommand(), importCommand(), checkCommand(), proveCommand(), systemdCommand(), doctorCommand())
-	root.AddCommand(notifyCommand(), versionCommand(), hooksTopic())
-	if man := manCommand(root); man != nil {
-		root.AddCommand(man)
-	}
-	for _, c := range root.Commands() {
-		if strings.Contains(c.Use, "[NAME]") {
-			c.ValidArgsFunction = serviceNames
-		}
-	}
+	addCommands(root, code, asMaster)
 	usual := root.HelpFunc()
 	root.SetHelpFunc(func(c *cobra.Command, args []string) {
 		if c == root {
@@ -102,46 +112,29 @@ A reload overlaps old and new: not one connection is refused, reset or left hang
 		}
 		usual(c, args)
 	})
-	for _, c := range deployCommands() {
-		root.AddCommand(c)
-	}
-	prefix := "handoff:"
-	if byName() == "rackadmin" && !asMaster {
-		root, prefix = rackadmin(), "rackadmin:"
-	}
-	root.SetArgs(numbers(args))
-	if err := root.Execute(); err != nil {
-		var f failed
-		var outside service.Failure
-		isFailed := errors.As(err, &f) || errors.As(err, &outside)
-		if f.error != nil || !errors.As(err, &f) {
-			fmt.Fprintln(os.Stderr, prefix, err)
-		}
-		switch {
-		case errors.Is(err, admin.ErrNotRunning):
-			return exitNotRunning
-		case isFailed, errors.Is(err, admin.ErrWhich):
-			return exitFailed
-		}
-		return exitUsage
-	}
-	return code
+	return root
 }
 
-func versionCommand() *cobra.Command {
-	asJSON := false
-	c := &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			if asJSON {
-				return printJSON(map[string]any{"schema": 1, "version": version, "commit": commit})
-			}
-			_, err := fmt.Printf("handoff %s (%s)\n", version, commit)
-			return err
-		},
+func addCommands(root *cobra.Command, code *int, asMaster bool) {
+	add := func(id, title string, commands ...*cobra.Command) {
+		root.AddGroup(&cobra.Group{ID: id, Title: title})
+		for _, c := range commands {
+			c.GroupID = id
+			root.AddCommand(c)
+		}
 	}
-	jsonFlag(c, &asJSON)
-	return c
+	add("run", "Run", runCommand(code, asMaster), waitCommand())
+	add("look", "Look", listCommand(), statusCommand(), topCommand(), eventsCommand(), logsCommand(), configCommand())
+	add("change", "Change", reloadCommand(), scaleCommand(), restartCommand(), upgradeCommand(), stopCommand())
+	add("set", "Set up", initCommand(), importCommand(), checkCommand(), proveCommand(), systemdCommand(), doctorCommand())
+	root.AddCommand(notifyCommand(), versionCommand(), hooksTopic())
+	root.AddCommand(deployCommands()...)
+	if man := manCommand(root); man != nil {
+		root.AddCommand(man)
+	}
+	for _, c := range root.Commands() {
+		if strings.Contains(c.Use, "[NAME]") {
+			c.ValidArgsFunction = serviceNames
+		}
+	}
 }

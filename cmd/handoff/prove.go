@@ -43,25 +43,25 @@ func proveCommand() *cobra.Command {
 	cfg := config.NewRun()
 	c := &cobra.Command{
 		Use:   "prove [flags] [--] COMMAND [ARG...] | prove [flags] APP.js [ARG...] | prove [flags] [DIR]",
-		Short: "Count what a program loses while it is disturbed",
+		Short: "Measure what a program loses under reloads and failures",
 		Long: `Run a program under a handoff of its own, put strict load on it, disturb it, and count: every request that is
-refused, reset, closed, late, or answered wrongly or by an old generation is lost. Nothing is tried twice. Half
-of the requests come on new connections, half on kept ones.
+refused, reset, closed, late, or answered wrongly or by an old generation is lost. Nothing is retried. Half of
+the requests use new connections, half kept ones.
 
-The program is given as to handoff run, whose options and configuration files hold here, too, but for those that
-would touch what runs already (--pid-file, --name, --admin, --log-file, --hook, --watch, --capture). PORT is a free
-one, unless it is set. The status of the first answer to each request is what is wanted from then on. A program
-that says its generation in a header X-Generation is held to that as well.
+The program is given as to handoff run, whose options and configuration files apply here, too, except those that
+would touch what is already running (--pid-file, --name, --admin, --log-file, --hook, --watch, --capture). PORT is
+a free one unless it is set. The status of the first answer to each request is expected from then on. A program
+that reports its generation in a header X-Generation is checked for that as well.
 
-Disturbances, each by itself, in this order: reloads, one worker more and one fewer, an upgrade of handoff, a
-deploy of a program that does not start, kill -9 of workers, kill -9 of the master. 0 leaves one out.
+Disturbances, one at a time, in this order: reloads, scaling up and down by one worker, an upgrade of handoff, a
+deploy of a program that does not start, kill -9 of workers, kill -9 of the master. 0 skips one.
 
---against puts the same load on another tool, which is started by a command of the shell, and reloaded by another
-one, with $PID. Of a tool nobody knows how to scale or upgrade it; --kill-master 1 kills it, at the end.
+--against puts the same load on another tool, which is started by a shell command, and reloaded by another one,
+with $PID. It is not scaled or upgraded; --kill-master 1 kills it, at the end.
 
-The requests are real: of --request FILE, think of where a POST goes.
+The requests are real: with --request FILE, mind what a POST does.
 
-Exit code: 0 nothing was lost; 1 something was, or could not be proven; 2 usage.`,
+Exit code: 0 nothing was lost; 1 something was lost, or nothing could be proven; 2 usage.`,
 		Example: `  handoff prove server.js
   handoff prove -n 4 --reloads 50 --duration 20s -- gunicorn app:app
   handoff prove -c /srv/web/handoff.toml --request requests.http --rate 200
@@ -77,25 +77,25 @@ Exit code: 0 nothing was lost; 1 something was, or could not be proven; 2 usage.
 		},
 	}
 	fs := c.Flags()
-	durationFlag(c, &p.duration, "duration", "`time` without disturbance; each disturbance takes at least as long (default 5s)")
-	fs.Float64Var(&p.rate, "rate", 1000, "`requests` a second, half of them on new connections; 0: as fast as they are answered")
+	durationFlag(c, &p.duration, "duration", "`time` without disturbance; each disturbance takes at least this long (default 5s)")
+	fs.Float64Var(&p.rate, "rate", 1000, "`requests` a second, half of them on new connections; 0: as fast as possible")
 	fs.IntVar(&p.clients, "clients", 16, "`clients` that keep their connections")
-	durationFlag(c, &p.timeout, "timeout", "an answer that takes longer is lost (default 5s)")
-	fs.StringVar(&p.request, "request", "", "`file` of requests to send in turn, as editors keep them (.http): METHOD TARGET, headers, an empty line, a body; ### between two")
-	fs.BoolVar(&p.tcp, "tcp", false, "send lines, and want each back, in the place of HTTP")
+	durationFlag(c, &p.timeout, "timeout", "a request without an answer after this time is lost (default 5s)")
+	fs.StringVar(&p.request, "request", "", "`file` of requests to send in turn, in the .http format of editors: METHOD TARGET, headers, an empty line, a body; separated by ###")
+	fs.BoolVar(&p.tcp, "tcp", false, "send lines and expect each to be echoed, instead of HTTP")
 	fs.StringVar(&p.address, "address", "", "`HOST:PORT` where it answers (default: the first address that handoff holds)")
-	fs.IntVar(&p.reloads, "reloads", 10, "reload so many `times`")
-	fs.IntVar(&p.scale, "scale", 1, "one worker more and one fewer, so many `times`")
-	fs.IntVar(&p.upgrade, "upgrade", 1, "replace handoff itself, so many `times`")
-	fs.BoolVar(&p.broken, "broken-deploy", true, "deploy a program that does not start, which must be refused")
-	fs.IntVar(&p.killWorker, "kill-worker", 0, "kill -9 of a worker, so many `times`; what was inside is lost with it")
-	fs.IntVar(&p.killMaster, "kill-master", 3, "kill -9 of the master, so many `times`")
-	fs.BoolVar(&p.allowInside, "allow-inside", false, "requests that were inside a killed worker do not count")
+	fs.IntVar(&p.reloads, "reloads", 10, "number of `reloads`")
+	fs.IntVar(&p.scale, "scale", 1, "scale up and down by one worker, this many `times`")
+	fs.IntVar(&p.upgrade, "upgrade", 1, "upgrade handoff itself, this many `times`")
+	fs.BoolVar(&p.broken, "broken-deploy", true, "deploy a program that does not start; the deploy must be refused")
+	fs.IntVar(&p.killWorker, "kill-worker", 0, "kill -9 a worker, this many `times`; the requests inside are lost with it")
+	fs.IntVar(&p.killMaster, "kill-master", 3, "kill -9 the master, this many `times`")
+	fs.BoolVar(&p.allowInside, "allow-inside", false, "do not count requests that were inside a killed worker")
 	fs.StringVar(&p.against, "against", "", "prove another tool: the `command` that runs the program in the foreground (needs --address)")
-	fs.StringVar(&p.againstReload, "against-reload", "", "the `command` that has it reload: 'kill -HUP $PID'")
-	durationFlag(c, &p.pause, "against-pause", "how long after a reload the other tool is left alone, since it does not say when it is done (default 2s)")
-	durationFlag(c, &p.wait, "wait", "how long the program may take to serve at first (default 1m)")
-	fs.StringVar(&p.output, "output", "", "`file` for what handoff and the program write")
+	fs.StringVar(&p.againstReload, "against-reload", "", "the `command` that reloads it: 'kill -HUP $PID'")
+	durationFlag(c, &p.pause, "against-pause", "wait this long after a reload of the other tool, which does not report when it is done (default 2s)")
+	durationFlag(c, &p.wait, "wait", "longest wait for the program to serve at first (default 1m)")
+	fs.StringVar(&p.output, "output", "", "`file` for the output of handoff and the program")
 	jsonFlag(c, &p.asJSON)
 	own := map[string]bool{"help": true}
 	fs.VisitAll(func(f *pflag.Flag) { own[f.Name] = true })
@@ -122,7 +122,7 @@ func (p *proof) run(ctx context.Context, c *cobra.Command, cfg *config.Run, args
 	if p.against != "" {
 		for flag, d := range map[string]prove.Deed{"scale": prove.Scale, "upgrade": prove.Upgrade, "broken-deploy": prove.Broken, "kill-worker": prove.KillWorker} {
 			if p.given[flag] && plan.Times[d] > 0 {
-				return fmt.Errorf("--%s is for handoff; of another tool nobody knows how", flag)
+				return fmt.Errorf("--%s is for handoff only, not for --against", flag)
 			}
 			plan.Times[d] = 0
 		}
@@ -147,9 +147,9 @@ func (p *proof) run(ctx context.Context, c *cobra.Command, cfg *config.Run, args
 	case p.clients < 1:
 		return errors.New("--clients must be at least 1")
 	case p.duration <= 0 || p.timeout <= 0 || p.wait <= 0:
-		return errors.New("--duration, --timeout and --wait must be more than 0")
+		return errors.New("--duration, --timeout and --wait must be greater than 0")
 	case p.tcp && p.request != "":
-		return errors.New("--tcp and --request: give one of them")
+		return errors.New("--tcp and --request exclude each other")
 	case p.against != "" && len(args) > 0:
 		return errors.New("--against is the whole command line of the other tool; leave the program out")
 	case p.against != "" && p.address == "":

@@ -11,13 +11,13 @@ import (
 func rackadmin() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "rackadmin",
-		Short: "Versions of a program side by side",
+		Short: "Manage versions of a program side by side",
 		Long: `rackadmin OPERATION [PROJECT] [VERSION]
 
-Keeps versions of a program side by side in one folder, one of them live. This is handoff: each operation is also
-a command of it (handoff deploy).
+Keeps versions of a program side by side in one directory, one of them live. This is handoff: each operation is also
+a handoff command (handoff deploy).
 
-PROJECT is the folder; where it is left out, it is the one here, or above. VERSION is a name, #N or ^N.`,
+PROJECT is the directory; the default is the current one, or one above it. VERSION is a name, #N or ^N.`,
 		SilenceErrors: true, SilenceUsage: true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {

@@ -10,8 +10,8 @@ func registerCommand() *cobra.Command {
 	var a after
 	c := &cobra.Command{
 		Use:     "register [PROJECT] VERSION",
-		Short:   "Add a directory that is there to the list of versions",
-		Long:    `Add a directory of the deployment, copied there by other means, to its versions. What is live does not change.`,
+		Short:   "Register an existing directory as a version",
+		Long:    `Register a directory that was copied into the deployment by other means. The live version does not change.`,
 		Example: "  handoff register v7",
 		Args:    cobra.RangeArgs(0, 2),
 		RunE: func(_ *cobra.Command, args []string) error {

@@ -14,12 +14,12 @@ func reloadCommand() *cobra.Command {
 	asJSON, noWait, timeout := false, false, time.Duration(0)
 	c := &cobra.Command{
 		Use:   "reload [NAME]",
-		Short: "Put new code into service, and say whether it serves",
+		Short: "Put new code into service, and report the outcome",
 		Long: `Put the code that is on disk now into service, as USR2 does, and wait until it serves.
 
-Exit code: 0 the new generation serves; 1 it was given up, the old one serves on, and the reason
-is printed with the last lines of the worker that failed; 3 handoff is not running.
-A reload during a reload is no error: the newest wins, and both commands wait for it.`,
+Exit code: 0 the new generation serves; 1 it was given up and the old one continues to serve: the
+reason is printed with the last lines of the worker that failed; 3 handoff is not running.
+A reload during a reload is not an error: the newest wins, and both commands wait for it.`,
 		Example: `  handoff reload
   handoff reload web --timeout 2m
   handoff reload --no-wait`,
@@ -71,7 +71,7 @@ A reload during a reload is no error: the newest wins, and both commands wait fo
 		},
 	}
 	jsonFlag(c, &asJSON)
-	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until it serves")
-	durationFlag(c, &timeout, "timeout", "give up waiting after so long; the reload goes on (default: as long as it takes)")
+	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait for the outcome")
+	durationFlag(c, &timeout, "timeout", "stop waiting after this time; the reload continues (default: no limit)")
 	return c
 }

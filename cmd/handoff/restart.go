@@ -15,8 +15,8 @@ func restartCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "restart SLOT [NAME]",
 		Short: "Replace the worker of one slot",
-		Long: `Replace the worker of a slot, with the code of its generation; the old one drains when the new one serves.
-(New code is put into service by reload.) Exit code: 0 replaced; 1 refused; 3 handoff is not running.`,
+		Long: `Replace the worker of a slot by one of the same generation; the old one drains when the new one serves.
+(To put new code into service, use reload.) Exit code: 0 replaced; 1 refused; 3 handoff is not running.`,
 		Example: `  handoff restart 2
   handoff restart 0 web`,
 		Args: cobra.RangeArgs(1, 2),
@@ -63,7 +63,7 @@ func restartCommand() *cobra.Command {
 		},
 	}
 	jsonFlag(c, &asJSON)
-	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until the new one serves")
-	durationFlag(c, &timeout, "timeout", "give up waiting after so long (default: as long as it takes)")
+	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until the new worker serves")
+	durationFlag(c, &timeout, "timeout", "stop waiting after this time (default: no limit)")
 	return c
 }

@@ -11,8 +11,8 @@ func rollbackCommand() *cobra.Command {
 	steps := 1
 	c := &cobra.Command{
 		Use:     "rollback [PROJECT]",
-		Short:   "Make the version live that was live before",
-		Long:    `Make the version live that was live before this one, by the history; once more goes further back.`,
+		Short:   "Make the previous version live",
+		Long:    `Make the previously live version live again, by the history; a second rollback goes further back.`,
 		Example: "  handoff rollback\n  handoff rollback /srv/web --steps 2",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -21,7 +21,7 @@ func rollbackCommand() *cobra.Command {
 			})
 		},
 	}
-	c.Flags().IntVar(&steps, "steps", 1, "so many `steps` back")
+	c.Flags().IntVar(&steps, "steps", 1, "number of `steps` back")
 	a.flags(c)
 	return c
 }

@@ -24,18 +24,18 @@ func runCommand(code *int, asMaster bool) *cobra.Command {
 
 A file ending in .js, .mjs, .cjs, .ts, .mts or .cts is run by node. No program needs a
 change: in Node, server.listen(3000) gets a socket from handoff, as under its cluster module;
-for any other program, bind and listen are answered by handoff (--contract).
+for any other program, handoff answers bind and listen (--contract).
 
 Without a program, or with a directory, handoff.toml there says what to run and how: its keys are
-these flags, with _ for -, and command. handoff init writes one, handoff check looks for mistakes.
+these flags, with _ for -, and command. handoff init writes one, handoff check validates it.
 
 Signals to handoff:
-  USR2, HUP        reload: new workers start, take over when ready, old ones drain
-  TERM, INT, QUIT  stop with drain; a second one stops at once
-  TTIN, TTOU       one worker more, one fewer
+  USR2, HUP        reload: start new workers, switch when they are ready, drain the old ones
+  TERM, INT, QUIT  drain and stop; a second one stops immediately
+  TTIN, TTOU       add a worker, remove one
   USR1             reopen --log-file
 
-Each flag has an environment variable: --ready-timeout is HANDOFF_READY_TIMEOUT.
+Every flag has an environment variable: --ready-timeout is HANDOFF_READY_TIMEOUT.
 A duration is 500ms, 30s or 2m; a bare number is seconds.`,
 		Example: `  handoff run server.js
   handoff run -n 4 --ready-when ready server.js --port 8080

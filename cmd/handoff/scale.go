@@ -33,7 +33,7 @@ func scaleCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "scale N|+N|-N [NAME]",
 		Short: "Change the number of workers",
-		Long: `Change the number of workers, and wait until they serve. Nothing is lost either way: who goes, drains.
+		Long: `Change the number of workers, and wait until they serve. Workers that are removed drain first.
 Exit code: 0 done; 1 refused; 3 handoff is not running.`,
 		Example: `  handoff scale 8
   handoff scale +2 web
@@ -72,6 +72,6 @@ Exit code: 0 done; 1 refused; 3 handoff is not running.`,
 	}
 	jsonFlag(c, &asJSON)
 	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until they serve")
-	durationFlag(c, &timeout, "timeout", "give up waiting after so long (default: as long as it takes)")
+	durationFlag(c, &timeout, "timeout", "stop waiting after this time (default: no limit)")
 	return c
 }

@@ -12,8 +12,8 @@ func setupCommand() *cobra.Command {
 	link, asJSON := "", false
 	c := &cobra.Command{
 		Use:     "setup [PROJECT]",
-		Short:   "Make a folder a deployment, with versions side by side",
-		Long:    `Make a folder a deployment: it gets a .rack.json. One that is stays as it is.`,
+		Short:   "Create a deployment directory",
+		Long:    `Create a deployment directory: it gets a .rack.json. An existing deployment is left as it is.`,
 		Example: "  handoff setup /srv/web\n  rackadmin setup /srv/web -s public",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {

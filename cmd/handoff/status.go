@@ -23,11 +23,11 @@ func statusCommand() *cobra.Command {
 	asJSON, watch := false, false
 	c := &cobra.Command{
 		Use:   "status [NAME]",
-		Short: "Show what runs",
-		Long: `Show what a running handoff does: its workers, their phases, queues and memory.
+		Short: "Show workers, queues and memory",
+		Long: `Show the workers of a running handoff, their phases, queues and memory.
 
-NAME is what --name gave it, or the program's; it is not needed where only one runs.
-Exit code: 0 it serves every slot; 1 it does not; 3 it is not running.`,
+NAME is the service's --name, or the program's; it can be left out if only one runs.
+Exit code: 0 every slot is served; 1 not every slot is served; 3 not running.`,
 		Example: `  handoff status
   handoff status web --json | jq .state`,
 		Args: cobra.MaximumNArgs(1),
@@ -55,7 +55,7 @@ Exit code: 0 it serves every slot; 1 it does not; 3 it is not running.`,
 		},
 	}
 	jsonFlag(c, &asJSON)
-	c.Flags().BoolVarP(&watch, "watch", "w", false, "show it again each second, until Ctrl-C")
+	c.Flags().BoolVarP(&watch, "watch", "w", false, "refresh every second, until Ctrl-C")
 	return c
 }
 

@@ -12,8 +12,8 @@ func stopCommand() *cobra.Command {
 	asJSON, now, noWait, timeout := false, false, false, time.Duration(0)
 	c := &cobra.Command{
 		Use:   "stop [NAME]",
-		Short: "Stop with drain, and wait for the end",
-		Long: `Stop: workers drain, within --drain-timeout of handoff run. Waits until all are gone.
+		Short: "Drain the workers, stop, and wait for the end",
+		Long: `Stop a service: its workers drain, for --drain-timeout of handoff run at most. Waits until all have exited.
 Exit code: 0 stopped; 1 not within --timeout; 3 handoff is not running.`,
 		Example: `  handoff stop
   handoff stop web --now`,
@@ -40,7 +40,7 @@ Exit code: 0 stopped; 1 not within --timeout; 3 handoff is not running.`,
 			if !noWait {
 				what = "stopped"
 				if !awaitEnd(pidfd, timeout) {
-					return failed{fmt.Errorf("%s: not stopped within %v; it goes on stopping", client.Name, timeout)}
+					return failed{fmt.Errorf("%s: not stopped within %v; it is still stopping", client.Name, timeout)}
 				}
 			}
 			if asJSON {
@@ -51,8 +51,8 @@ Exit code: 0 stopped; 1 not within --timeout; 3 handoff is not running.`,
 		},
 	}
 	jsonFlag(c, &asJSON)
-	c.Flags().BoolVar(&now, "now", false, "kill the workers, without drain")
+	c.Flags().BoolVar(&now, "now", false, "kill the workers without draining")
 	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait for the end")
-	durationFlag(c, &timeout, "timeout", "give up waiting after so long (default: as long as it takes)")
+	durationFlag(c, &timeout, "timeout", "stop waiting after this time (default: no limit)")
 	return c
 }

@@ -12,8 +12,8 @@ func switchCommand() *cobra.Command {
 		Use:     "switch [PROJECT] VERSION",
 		Aliases: []string{"checkout"},
 		Short:   "Make another version live",
-		Long: `Make another version live: a handoff that runs the deployment sees it at once, and reloads. A version that does not
-come to serve does not stay live, and the exit code is 1.
+		Long: `Make another version live: a handoff that runs the deployment reloads at once. If the version does not become ready,
+the previous one is live again, and the exit code is 1.
 
 VERSION is a name, #N (the N-th of handoff versions, from 0), or ^N (N before the live one in that list; ^-1 is the one after).`,
 		Example: "  handoff switch v12\n  handoff switch /srv/web '#0'\n  rackadmin checkout '^1'",

@@ -23,8 +23,8 @@ func systemdCommand() *cobra.Command {
 		Long: `Print a hardened unit that runs the command line: the flags are those of
 ` + "`handoff run`" + `. --user and --group are the unit's: handoff itself runs as that user.
 
-With it, systemctl reload is the reload, and waits for it; systemd restarts handoff if it
-dies, with the sockets and workers that it has stored, and nothing is lost.`,
+With it, systemctl reload reloads and waits for the outcome; systemd restarts handoff if it
+dies, with the sockets and workers it has stored, and nothing is lost.`,
 		Example: `  handoff systemd --user web -n 4 --cwd /srv/web/current server.js | sudo tee /etc/systemd/system/web.service
   sudo systemctl daemon-reload && sudo systemctl enable --now web`,
 		RunE: func(c *cobra.Command, args []string) error {

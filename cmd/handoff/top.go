@@ -13,11 +13,11 @@ import (
 func topCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "top [NAME]",
-		Short: "Watch what runs on a screen, and change it",
-		Long: `Show what a running handoff does, as it happens: slots with their queues, CPU and memory, the log below.
+		Short: "Monitor and control a service on a terminal",
+		Long: `Show a running handoff live: slots with their queues, CPU and memory, and the log below.
 
 Keys: r reload, + and - scale, up and down select a slot, x restart it, l switch the log between events and
-what workers write, S stop everything (asks), q quit.`,
+the output of workers, S stop the service (asks first), q quit.`,
 		Example: `  handoff top
   handoff top web`,
 		Args: cobra.MaximumNArgs(1),

@@ -10,12 +10,12 @@ func upgradeCommand() *cobra.Command {
 	asJSON := false
 	c := &cobra.Command{
 		Use:   "upgrade [NAME]",
-		Short: "Replace handoff itself by the binary that is on disk now",
-		Long: `Replace a running handoff by the binary that is on disk now, at the path that it was started by.
-No worker restarts for it, the pid stays, and no connection is lost. If the new binary does not
-take over, the old one goes on, and the error says why.
+		Short: "Replace handoff itself with the binary on disk",
+		Long: `Replace a running handoff with the binary that is now on disk at the path it was started by.
+No worker restarts, the pid stays the same, and no connection is lost. If the new binary does not
+take over, the old one continues, and the error says why.
 
-USR2 does the same by itself when the binary has changed, and reloads the workers after it.`,
+USR2 does this automatically if the binary has changed, and then reloads the workers.`,
 		Example: `  handoff upgrade
   handoff upgrade web`,
 		Args: cobra.MaximumNArgs(1),

@@ -16,7 +16,7 @@ func versionsCommand() *cobra.Command {
 		Use:     "versions [PROJECT]",
 		Aliases: []string{"list"},
 		Short:   "List the versions of a deployment",
-		Long:    `List the versions, oldest first, with when and by whom they were deployed; * is live, - was live before.`,
+		Long:    `List the versions, oldest first, with the time and user of each deploy; * is live, - was live before.`,
 		Example: "  handoff versions\n  rackadmin list /srv/web\n  handoff versions --json | jq -r '.versions[] | select(.live) | .version'",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {

@@ -12,13 +12,13 @@ import (
 )
 
 func waitCommand() *cobra.Command {
-	asJSON, ready, timeout := false, false, time.Duration(0)
+	asJSON, timeout := false, time.Duration(0)
 	c := &cobra.Command{
 		Use:   "wait [NAME]",
 		Short: "Wait until every slot is served",
-		Long: `Wait until a service serves every slot, also if it is not running yet.
+		Long: `Wait until a service serves every slot, even if it is not running yet.
 Exit code: 0 it serves; 1 not within --timeout.`,
-		Example: `  handoff wait --ready --timeout 30s
+		Example: `  handoff wait --timeout 30s
   handoff wait web --timeout 1m && curl -s http://127.0.0.1:3000/`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -53,8 +53,9 @@ Exit code: 0 it serves; 1 not within --timeout.`,
 			}
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print the status as JSON, when it serves")
-	c.Flags().BoolVar(&ready, "ready", true, "until every slot is served")
-	durationFlag(c, &timeout, "timeout", "give up after so long (default: never)")
+	c.Flags().BoolVar(&asJSON, "json", false, "print the status as JSON when it serves")
+	c.Flags().Bool("ready", true, "does nothing: it is what wait waits for")
+	c.Flags().MarkHidden("ready") // scripts have it
+	durationFlag(c, &timeout, "timeout", "give up after this time (default: never)")
 	return c
 }

@@ -30,7 +30,7 @@ func (r *Run) HookCommands() (map[string][]string, error) {
 			return nil, fmt.Errorf("invalid --hook %q: want EVENT=COMMAND, like worker.crashed=./notify.sh", event)
 		}
 		if !slices.Contains(HookEvents, event) {
-			return nil, fmt.Errorf("invalid --hook: there is no event %q%s", event, nearest(event, HookEvents, "; there are "+strings.Join(HookEvents, ", ")))
+			return nil, fmt.Errorf("invalid --hook: unknown event %q%s", event, nearest(event, HookEvents, "; the events are "+strings.Join(HookEvents, ", ")))
 		}
 		hooks[event] = append(hooks[event], command)
 	}

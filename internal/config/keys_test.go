@@ -62,7 +62,7 @@ func TestEveryKeyDoesSomething(t *testing.T) {
 		"admin":            {`"127.0.0.1:9"`, "127.0.0.1:9", func(r *Run) any { return r.Admin }},
 		"admin_token_file": {`"token"`, "token", func(r *Run) any { return r.AdminToken }},
 		"max_age":          {`"1h"`, time.Hour, func(r *Run) any { return r.MaxAge }},
-		"max_memory":       {`"1.5G"`, int64(3 << 29), func(r *Run) any { n, _ := r.MemoryMost(); return n }},
+		"max_memory":       {`"1.5G"`, int64(3 << 29), func(r *Run) any { n, _ := r.MaxMemoryBytes(); return n }},
 		"max_requests":     {`7`, 7, func(r *Run) any { return r.MaxRequests }},
 		"reload_every":     {`"24h"`, 24 * time.Hour, func(r *Run) any { return r.ReloadEvery }},
 		"stall_kill":       {`7`, 7 * s, func(r *Run) any { return r.StallKill }},

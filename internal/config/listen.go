@@ -69,11 +69,11 @@ func tcp(l *listeners.Listen, network, v string) error {
 	}
 	if host != "" {
 		if addr, err = netip.ParseAddr(strings.Trim(host, "[]")); err != nil {
-			return fmt.Errorf("%q is no IP address", host)
+			return fmt.Errorf("%q is not an IP address", host)
 		}
 	}
 	if network == "tcp4" && !addr.Is4() || network == "tcp6" && !addr.Is6() {
-		return fmt.Errorf("%v is not of %s", addr, network)
+		return fmt.Errorf("%v is not a %s address", addr, network)
 	}
 	l.Addr, l.Only = netip.AddrPortFrom(addr, uint16(n)), network == "tcp6"
 	l.Any = network == "tcp" && host == ""
@@ -87,7 +87,7 @@ func unixPath(l *listeners.Listen, v, dir string) error {
 		return errListen
 	}
 	if l.Path[0] == '@' {
-		return errors.New("abstract sockets are not passed: anybody on the machine could take the name")
+		return errors.New("abstract sockets are not supported: anybody on the machine could take the name")
 	}
 	if !filepath.IsAbs(l.Path) {
 		l.Path = filepath.Join(dir, l.Path)
@@ -122,7 +122,7 @@ func owner(l *listeners.Listen, value string) error {
 		if !ok {
 			u, err := user.Lookup(name)
 			if err != nil {
-				return fmt.Errorf("there is no user %q", name)
+				return fmt.Errorf("unknown user %q", name)
 			}
 			id, _ = number(u.Uid)
 		}
@@ -133,7 +133,7 @@ func owner(l *listeners.Listen, value string) error {
 		if !ok {
 			g, err := user.LookupGroup(group)
 			if err != nil {
-				return fmt.Errorf("there is no group %q", group)
+				return fmt.Errorf("unknown group %q", group)
 			}
 			id, _ = number(g.Gid)
 		}

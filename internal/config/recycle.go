@@ -17,8 +17,8 @@ type Recycle struct {
 	StallKill   time.Duration
 }
 
-// MemoryMost returns --max-memory in bytes; 0: none.
-func (r *Recycle) MemoryMost() (int64, error) {
+// MaxMemoryBytes returns --max-memory in bytes; 0: none.
+func (r *Recycle) MaxMemoryBytes() (int64, error) {
 	if r.MaxMemory == "" {
 		return 0, nil
 	}

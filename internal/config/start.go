@@ -86,7 +86,7 @@ func (s *Start) Conditions() (c bindintercept.Conditions, err error) {
 func (s *Start) identity() (id *bindintercept.Identity, env []string, err error) {
 	name, group, both := strings.Cut(s.User, ":")
 	if both && s.Group != "" {
-		return nil, nil, fmt.Errorf("--user %s and --group %s: give the group once", s.User, s.Group)
+		return nil, nil, fmt.Errorf("--user %s and --group %s: give the group only once", s.User, s.Group)
 	}
 	if !both {
 		group = s.Group
@@ -101,7 +101,7 @@ func (s *Start) identity() (id *bindintercept.Identity, env []string, err error)
 			u, err = user.LookupId(name)
 		}
 		if err != nil {
-			return nil, nil, fmt.Errorf("invalid --user: there is no user %s here", name)
+			return nil, nil, fmt.Errorf("invalid --user: unknown user %s", name)
 		}
 		id.UID, _ = strconv.Atoi(u.Uid)
 		id.GID, _ = strconv.Atoi(u.Gid)
@@ -122,7 +122,7 @@ func (s *Start) identity() (id *bindintercept.Identity, env []string, err error)
 			g, err = user.LookupGroupId(group)
 		}
 		if err != nil {
-			return nil, nil, fmt.Errorf("invalid --group: there is no group %s here", group)
+			return nil, nil, fmt.Errorf("invalid --group: unknown group %s", group)
 		}
 		id.GID, _ = strconv.Atoi(g.Gid)
 		if !slices.Contains(id.Groups, id.GID) {
@@ -133,7 +133,7 @@ func (s *Start) identity() (id *bindintercept.Identity, env []string, err error)
 		return nil, env, nil // it is so already
 	}
 	if os.Geteuid() != 0 && (id.UID != os.Getuid() || id.GID != os.Getgid()) {
-		return nil, nil, errors.New("--user and --group need root: start handoff as root, or as that user and leave them out")
+		return nil, nil, errors.New("--user and --group require root: start handoff as root, or as that user without them")
 	}
 	return id, env, nil
 }
@@ -189,7 +189,7 @@ func cpuList(text string) (list []int, err error) {
 		}
 		for n := a; n <= b; n++ {
 			if !slices.Contains(allowed, n) {
-				return nil, fmt.Errorf("invalid --cpu-affinity %q: CPU %d is not among those that handoff may use", text, n)
+				return nil, fmt.Errorf("invalid --cpu-affinity %q: CPU %d is not available to handoff", text, n)
 			}
 			list = append(list, n)
 		}
@@ -208,7 +208,7 @@ func cgroupOf(name string) (dir string, err error) {
 		}
 	}
 	if root == "" {
-		return "", errors.New("--cgroup: no cgroup hierarchy of version 2 is mounted here")
+		return "", errors.New("--cgroup: no cgroup v2 hierarchy is mounted")
 	}
 	own := "/"
 	text, _ := os.ReadFile("/proc/self/cgroup")
@@ -235,7 +235,7 @@ func (s *Start) MakeCgroup() error {
 		return err
 	}
 	if err := os.MkdirAll(c.Cgroup, 0o755); err != nil {
-		return fmt.Errorf("--cgroup: cannot make it: %w (is the cgroup delegated? systemd: Delegate=yes)", err)
+		return fmt.Errorf("--cgroup: cannot create it: %w (is the cgroup delegated? systemd: Delegate=yes)", err)
 	}
 	return nil
 }

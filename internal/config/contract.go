@@ -54,7 +54,7 @@ func parseAddresses(s string) (a addresses, err error) {
 	f, err1 := strconv.ParseUint(from, 10, 16)
 	t, err2 := strconv.ParseUint(to, 10, 16)
 	if err1 != nil || err2 != nil || f > t {
-		return a, fmt.Errorf("%q is no port, and no range of ports", ports)
+		return a, fmt.Errorf("%q is not a port or a range of ports", ports)
 	}
 	a.from, a.to = uint16(f), uint16(t)
 	return a, nil

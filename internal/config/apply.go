@@ -1,0 +1,97 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// noKeys are flags of run that a file cannot have.
+var noKeys = []string{"help", "config", "no-steering", "embedded", "only", "pm2-env", "scratch", "private", "rack-version"}
+
+// Keys lists the keys of a file.
+func Keys(fs *pflag.FlagSet) []string {
+	keys := []string{"command", "hooks"}
+	fs.VisitAll(func(f *pflag.Flag) {
+		if !slices.Contains(noKeys, f.Name) && f.Name != "hook" {
+			keys = append(keys, strings.ReplaceAll(f.Name, "-", "_"))
+		}
+	})
+	return keys
+}
+
+// Apply sets the flags that were not given, nor set by the environment.
+func (f *File) Apply(fs *pflag.FlagSet) error {
+	given := map[string]bool{}
+	fs.Visit(func(flag *pflag.Flag) { given[flag.Name] = true })
+	for _, v := range f.values {
+		wrong := func(format string, args ...any) error {
+			return fmt.Errorf("%s:%d:%d: %s", f.Path, v.at.Line, v.at.Column, fmt.Sprintf(format, args...))
+		}
+		flag := fs.Lookup(v.flag)
+		if flag == nil || slices.Contains(noKeys, v.flag) {
+			return wrong("unknown key %q%s", v.key, suggest(v.key, Keys(fs)))
+		}
+		if v.list && !strings.HasPrefix(flag.Value.Type(), "string") || v.list && flag.Value.Type() == "string" {
+			return wrong("%s: want one value, not a list", v.key)
+		}
+		if flag.Value.Type() == "bool" && !slices.Contains([]string{"true", "false"}, v.words[0]) {
+			return wrong("%s: want true or false", v.key)
+		}
+		if given[v.flag] {
+			continue
+		}
+		for _, word := range v.words {
+			if err := fs.Set(v.flag, word); err != nil {
+				// pflag's words are about a command line, and may have a secret in them.
+				var why error = err
+				if inner := errors.Unwrap(err); inner != nil {
+					why = inner
+				}
+				return wrong("%s: %v", v.key, why)
+			}
+		}
+	}
+	return nil
+}
+
+// suggest names what was meant, if it is near.
+func suggest(key string, known []string) string {
+	return nearest(key, known, "; `handoff init` lists all keys")
+}
+
+func nearest(key string, known []string, none string) string {
+	best, at := 3, ""
+	for _, k := range known {
+		if d := distance(key, k); d < best {
+			best, at = d, k
+		}
+	}
+	if at == "" {
+		return none
+	}
+	return fmt.Sprintf("; did you mean %q?", at)
+}
+
+// distance is Levenshtein's.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		last := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			last, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, last+cost)
+		}
+	}
+	return row[len(b)]
+}
