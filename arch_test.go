@@ -77,7 +77,7 @@ func TestImports(t *testing.T) {
 		{pkg: "master/listeners", never: []string{"handoff/master", "handoff/master/*", "handoff/internal/[^cl]*", "handoff/internal/c[^m]*", "os/exec", "net/http"},
 			reason: "it knows addresses and who has a share of them by a number: nothing of processes (but who listens, for an error), protocols, or who keeps its sockets"},
 		{pkg: "handoff", never: []string{"os/exec", "os/signal", "net/http", "handoff/master", "handoff/internal/*", "handoff/worker"},
-			reason: "sockets know nothing of processes or protocols; keeper, master and SDK share them"},
+			reason: "a library: sockets know nothing of processes or protocols, and any program may use it"},
 		{pkg: "internal/nodeipc", never: []string{"os", "net", "os/exec", "golang.org/x/sys/unix", "handoff/*"},
 			reason: "the protocol is data in, data out"},
 		{pkg: "master", never: []string{"handoff/worker", "net/http", "github.com/spf13/cobra", "handoff/internal/config", "handoff/internal/admin"},

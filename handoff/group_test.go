@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -25,10 +26,9 @@ type owner struct {
 	t      *testing.T
 	group  *Group
 	watch  *Watch
-	do     chan func() // closed by stop
-	arrive atomic.Int64
-	strays atomic.Int64 // connections that came to a parked socket
-	done   chan struct{}
+	do     chan func()   // closed by stop
+	events chan Event    // what has happened, but for the first
+	done   chan struct{} // closed when the owner has ended
 }
 
 func own(t *testing.T, cfg Config) *owner {
@@ -37,68 +37,43 @@ func own(t *testing.T, cfg Config) *owner {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.Watch = w
 	if !cfg.Addr.IsValid() {
 		cfg.Addr = netip.MustParseAddrPort("127.0.0.1:0")
 	}
-	g, err := Listen(cfg)
+	g, err := w.Listen(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &owner{t: t, group: g, watch: w, do: make(chan func()), done: make(chan struct{})}
-	signals := make(chan struct{}) // closed when the watch is
-	go func() {                    // ends when the watch is closed
-		defer close(signals)
-		for w.Wait() == nil {
-			signals <- struct{}{}
-		}
+	return run(t, w, g)
+}
+
+func run(t *testing.T, w *Watch, g *Group) *owner {
+	o := &owner{t: t, group: g, watch: w, do: make(chan func()), events: make(chan Event, 1000), done: make(chan struct{})}
+	go func() { // ends with stop
+		defer close(o.done)
+		w.Run(o.do, func(e Event) { o.events <- e })
 	}()
-	go o.loop(signals)
 	t.Cleanup(o.stop)
 	return o
 }
 
-func (o *owner) loop(signals <-chan struct{}) {
-	defer close(o.done)
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
+func (o *owner) stop() { close(o.do); <-o.done }
+
+// await returns the next event of a type.
+func await[E Event](o *owner) (e E) {
+	o.t.Helper()
+	patience := time.After(20 * time.Second)
 	for {
-		if d := o.group.Deadline(); d.IsZero() {
-			timer.Stop()
-		} else {
-			timer.Reset(time.Until(d))
-		}
 		select {
-		case f, ok := <-o.do:
-			if !ok {
-				o.group.Close()
-				o.watch.Close()
-				for range signals {
-				}
-				return
+		case got := <-o.events:
+			if e, ok := got.(E); ok {
+				return e
 			}
-			f()
-		case <-signals:
-			for _, s := range o.watch.Collect() {
-				switch {
-				case s.Hup:
-					if _, err := o.group.Mend(s.Socket); err != nil {
-						o.t.Log(err)
-					}
-				case !s.Socket.Held():
-					o.strays.Add(1)
-				default:
-					o.arrive.Add(1)
-					o.group.Arrived(time.Now())
-				}
-			}
-		case now := <-timer.C:
-			o.group.Tick(now)
+		case <-patience:
+			o.t.Fatalf("no %T", e)
 		}
 	}
 }
-
-func (o *owner) stop() { close(o.do); <-o.done }
 
 // call runs f in the owner's goroutine.
 func (o *owner) call(f func()) {
@@ -166,7 +141,7 @@ func (o *owner) serve(slot, generation int) *server {
 func (s *server) leave() {
 	s.listener.Close()
 	s.wg.Wait()
-	s.o.call(func() { s.o.group.Release(s.socket) })
+	s.o.call(func() { s.socket.Release() })
 }
 
 func (o *owner) generation(slots, generation int) []*server {
@@ -179,14 +154,14 @@ func (o *owner) generation(slots, generation int) []*server {
 
 func (o *owner) steer(servers []*server) {
 	o.t.Helper()
-	seats := make([]*Socket, len(servers))
+	targets := make([]*Socket, len(servers))
 	for i, s := range servers {
 		if s != nil {
-			seats[i] = s.socket
+			targets[i] = s.socket
 		}
 	}
 	o.call(func() {
-		if err := o.group.Steer(seats); err != nil {
+		if err := o.group.Steer(targets); err != nil {
 			o.t.Error(err)
 		}
 	})
@@ -195,20 +170,20 @@ func (o *owner) steer(servers []*server) {
 // quiet waits until nothing more can come to sockets that are steered away.
 func (o *owner) quiet(servers []*server) {
 	o.t.Helper()
-	var sockets []*Socket
+	patience := time.Now().Add(20 * time.Second)
 	for _, s := range servers {
-		sockets = append(sockets, s.socket)
-	}
-	q := o.group.Quiet(time.Now(), 0, sockets...)
-	for patience := time.Now().Add(5 * time.Second); ; {
-		ok, again := q.Look(time.Now())
-		if ok {
-			return
+		q := s.socket.Quiet(time.Now(), 0)
+		for {
+			var ok bool
+			var again time.Duration
+			if o.call(func() { ok, again = q.Look(time.Now()) }); ok {
+				break
+			}
+			if time.Now().After(patience) {
+				o.t.Fatal("not quiet in 20 s")
+			}
+			<-time.After(again)
 		}
-		if time.Now().After(patience) {
-			o.t.Fatal("not quiet in 5 s")
-		}
-		<-time.After(again)
 	}
 }
 
@@ -261,14 +236,14 @@ func count(long, short int) int {
 	return long
 }
 
-func TestHandoversLoseNothing(t *testing.T) { handovers(t, Config{}, count(1000, 100)) }
+func TestHandoversLoseNothing(t *testing.T) { handovers(t, Config{}, count(1000, 20)) }
 func TestStickyHandoversLoseNothing(t *testing.T) {
-	handovers(t, Config{Balance: Sticky}, count(200, 30))
+	handovers(t, Config{Balance: Sticky}, count(200, 10))
 }
 
 // Without the program a slot's socket goes from worker to worker.
 func TestHandoversWithoutProgram(t *testing.T) {
-	handovers(t, Config{NoProgram: true}, count(200, 30))
+	handovers(t, Config{NoProgram: true}, count(200, 10))
 }
 
 func TestGrowAndShrinkLoseNothing(t *testing.T) {
@@ -276,7 +251,7 @@ func TestGrowAndShrinkLoseNothing(t *testing.T) {
 	live := o.generation(4, 1)
 	o.steer(live)
 	run := o.load(load.Config{Clients: 32})
-	for range count(200, 30) {
+	for range count(200, 10) {
 		extra := o.serve(4, 1)
 		o.steer(append(live[:4:4], extra))
 		run.Await(20, 5*time.Second)
@@ -301,7 +276,7 @@ func TestSwitchIsAtomic(t *testing.T) {
 	o.steer(old)
 	run := o.load(load.Config{Clients: 16})
 	run.Await(200, 5*time.Second)
-	for g := 2; g < 40; g++ {
+	for g := 2; g < count(40, 14); g++ {
 		next := o.generation(4, g)
 		o.steer(next)
 		run.Await(50, 5*time.Second)
@@ -318,11 +293,12 @@ func TestSwitchIsAtomic(t *testing.T) {
 }
 
 func TestSpread(t *testing.T) {
+	t.Parallel()
 	o := own(t, Config{})
 	workers := o.generation(4, 1)
 	o.steer(workers)
 	run := o.load(load.Config{Rate: 2500})
-	run.Await(int64(count(50_000, 15_000)), time.Minute)
+	run.Await(int64(count(50_000, 2500)), time.Minute)
 	r := run.Stop()
 	zero(t, r)
 	counts := make([]int64, 4)
@@ -331,76 +307,108 @@ func TestSpread(t *testing.T) {
 		w.leave()
 	}
 	t.Logf("served %v, programs %d", counts, o.group.Steered())
-	if s := load.Spread(counts); s > 0.05 {
-		t.Errorf("spread %.1f%% over idle-equal workers, want at most 5%%", 100*s)
+	// Of 625 each chance alone leaves 10 % now and then.
+	if s, most := load.Spread(counts), float64(count(5, 20))/100; s > most {
+		t.Errorf("spread %.1f%% over idle-equal workers, want at most %.0f%%", 100*s, 100*most)
 	}
 }
 
+// stall has a worker accept nothing, until open is called. It returns when that was
+// found out, with how many connections were in its queue then.
+func (o *owner) stall(s *server, run *load.Run) (queue int, open func()) {
+	o.t.Helper()
+	gate := make(chan struct{})
+	s.stall.Store(&gate)
+	var away []int
+	for patience := time.Now().Add(wait); len(away) == 0 && time.Now().Before(patience); {
+		o.call(func() { away, queue = o.group.Stalled(), s.socket.Pending() })
+		run.Await(1, time.Second)
+	}
+	if len(away) != 1 || away[0] != s.slot {
+		o.t.Fatalf("steered away: %v, want slot %d", away, s.slot)
+	}
+	return queue, func() { s.stall.Store(nil); close(gate) }
+}
+
+// Once a worker is found to have stopped no connection goes to it any more: what is in
+// its queue then is all that waits for it. When it accepts again it gets its share.
 func TestStallIsSteeredAround(t *testing.T) {
+	t.Parallel()
 	o := own(t, Config{})
 	workers := o.generation(4, 1)
 	o.steer(workers)
-	run := o.load(load.Config{Rate: 1000})
-	// One of four stops accepting for 200 ms in each second.
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		second := time.NewTicker(time.Second)
-		defer second.Stop()
-		for {
-			gate := make(chan struct{})
-			workers[0].stall.Store(&gate)
-			time.AfterFunc(200*time.Millisecond, func() {
-				workers[0].stall.Store(nil)
-				close(gate)
-			})
-			select {
-			case <-second.C:
-			case <-stop:
-				<-gate
-				return
+	run := o.load(load.Config{Rate: 1000, Timeout: time.Minute})
+	run.Await(50, wait)
+	for range count(10, 3) {
+		queue, open := o.stall(workers[3], run)
+		run.Await(200, wait)
+		var after int
+		o.call(func() { after = workers[3].socket.Pending() })
+		if after > queue+1 { // one may have been under way
+			t.Errorf("%d connections in the queue of the stopped worker, %d when it was found", after, queue)
+		}
+		had := workers[3].served.Load() + int64(after)
+		open()
+		for patience := time.Now().Add(wait); workers[3].served.Load() <= had; run.Await(1, time.Second) {
+			if time.Now().After(patience) {
+				t.Fatal("it gets no connection any more")
 			}
 		}
-	})
-	run.Await(int64(count(20_000, 4000)), time.Minute)
-	r := run.Stop()
-	close(stop)
-	wg.Wait()
-	zero(t, r)
-	// With the race detector on a busy machine the test's own goroutines are
-	// late by milliseconds: the short run tells steering from no steering.
-	if p99, most := r.Quantile(99), float64(count(5, 40)); p99 > most {
-		t.Errorf("p99 of new connections %.1f ms, want under %.0f ms (the kernel's hash: 156 ms)", p99, most)
 	}
+	zero(t, run.Stop())
 	for _, w := range workers {
 		w.leave()
 	}
 }
 
-// A stopped worker delays only what was queued at it when it was found out.
-func TestStoppedWorkerDelaysOnlyItsQueue(t *testing.T) {
-	o := own(t, Config{})
-	workers := o.generation(4, 1)
-	o.steer(workers)
-	run := o.load(load.Config{Rate: 500, Timeout: 2 * time.Second})
-	run.Await(200, 5*time.Second)
-	gate := make(chan struct{})
-	workers[3].stall.Store(&gate)
-	run.Await(2500, 20*time.Second)
-	r := run.Stop()
-	t.Log(r)
-	late := r.Failed[load.Timeout]
-	if late > 12 || r.Lost() != late {
-		t.Errorf("%d requests waited for the stopped worker, want those of its first 20 ms only", r.Lost())
+// The times of it, on a machine that has time: one of four workers stops accepting for
+// 200 ms in each second. The same happens beside it where the kernel's hash decides, and
+// nothing happens to a third group.
+func TestStallsDelayLittle(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a busy machine is later than what is measured")
 	}
-	var away []int
-	o.call(func() { away = o.group.Away() })
-	if len(away) != 1 || away[0] != 3 {
-		t.Errorf("steered away: %v, want slot 3", away)
+	groups := map[string]*owner{"steered": own(t, Config{}), "hashed": own(t, Config{NoProgram: true}), "undisturbed": own(t, Config{})}
+	late := map[string]int64{}
+	var stalled []*server
+	loads := map[string]*load.Run{}
+	for name, o := range groups {
+		workers := o.generation(4, 1)
+		o.steer(workers)
+		if name != "undisturbed" {
+			stalled = append(stalled, workers[0])
+		}
+		loads[name] = o.load(load.Config{Rate: 700})
+		defer func() {
+			for _, w := range workers {
+				w.leave()
+			}
+		}()
 	}
-	close(gate)
-	for _, w := range workers {
-		w.leave()
+	for range 20 {
+		gate := make(chan struct{})
+		for _, w := range stalled {
+			w.stall.Store(&gate)
+		}
+		<-time.After(200 * time.Millisecond)
+		for _, w := range stalled {
+			w.stall.Store(nil)
+		}
+		close(gate)
+		loads["steered"].Await(560, time.Minute)
+	}
+	for name, run := range loads {
+		r := run.Stop()
+		zero(t, r)
+		for _, bar := range r.Latency.Distribution() {
+			if bar.From > 50_000 { // µs
+				late[name] += bar.Count
+			}
+		}
+		t.Logf("%s: p99 of new connections %.1f ms, %d took more than 50 ms", name, r.Quantile(99), late[name])
+	}
+	if steered, hashed := late["steered"]-late["undisturbed"], late["hashed"]-late["undisturbed"]; steered > hashed/2 {
+		t.Errorf("%d late connections of the stalls' with steering, %d without", steered, hashed)
 	}
 }
 
@@ -500,7 +508,7 @@ func differ(a, b []string) int {
 func TestSecondInstanceIsRefused(t *testing.T) {
 	o := own(t, Config{})
 	workers := o.generation(2, 1)
-	_, err := Listen(Config{Addr: o.group.Addr(), Watch: o.watch})
+	_, err := o.watch.Listen(Config{Addr: o.group.Addr()})
 	if !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("a second group on %v: %v, want EADDRINUSE", o.group.Addr(), err)
 	}
@@ -510,27 +518,17 @@ func TestSecondInstanceIsRefused(t *testing.T) {
 }
 
 // A rogue worker ends its listening socket for everybody; it is noticed by an
-// event, mended, and the record of the kernel's order follows.
-func TestShutdownByAWorkerIsMended(t *testing.T) {
+// event, repaired, and the record of the kernel's order follows.
+func TestShutdownByAWorkerIsRepaired(t *testing.T) {
 	o := own(t, Config{})
 	workers := o.generation(4, 1)
 	o.steer(workers)
 	run := o.load(load.Config{Clients: 8})
 	for round := range 8 {
 		victim := workers[round%4]
-		var before uint64
-		o.call(func() { before = o.group.Steered() })
 		unix.Shutdown(victim.socket.FD(), unix.SHUT_RDWR)
-		for patience := time.Now().Add(10 * time.Second); ; {
-			var listening bool
-			var steered uint64
-			o.call(func() { listening, steered = victim.socket.listening(), o.group.Steered() })
-			if listening && steered > before {
-				break
-			}
-			if time.Now().After(patience) {
-				t.Fatalf("round %d: listening %v, steered %d, before %d", round, listening, steered, before)
-			}
+		if e := await[Repaired](o); e.Socket != victim.socket || !strings.Contains(e.What, "shutdown") {
+			t.Fatalf("round %d: %+v", round, e)
 		}
 		// net.Listener gave up at the error; a fresh one stands for a
 		// worker that goes on.
@@ -538,6 +536,11 @@ func TestShutdownByAWorkerIsMended(t *testing.T) {
 		workers[round%4] = o.serve(victim.slot, 1)
 		o.steer(workers)
 		run.Await(50, 5*time.Second)
+	}
+	for _, w := range workers { // one may have been found stalled before it came
+		for patience := time.Now().Add(20 * time.Second); w.served.Load() == 0 && time.Now().Before(patience); {
+			run.Await(10, 5*time.Second)
+		}
 	}
 	r := run.Stop()
 	// What was queued at the socket at that instant is the rogue's doing.
@@ -554,33 +557,56 @@ func TestShutdownByAWorkerIsMended(t *testing.T) {
 
 // Nobody accepts here: an accept(2) that finds O_NONBLOCK cleared waits in the
 // kernel, where no Close of Go's reaches it.
-func TestNonblockIsMended(t *testing.T) {
+func TestFlagsAndBacklogAreRepaired(t *testing.T) {
 	o := own(t, Config{})
 	var socket *Socket
-	var wrongs []string
+	var events []Event
+	repair := func() (whats []string) {
+		o.call(func() { events = socket.Repair() })
+		for _, e := range events {
+			whats = append(whats, e.(Repaired).What)
+		}
+		return whats
+	}
 	o.call(func() { socket, _ = o.group.Take(0) })
 	unix.SetNonblock(socket.FD(), false)
-	o.call(func() { wrongs, _ = o.group.Mend(socket) })
-	if len(wrongs) != 1 {
-		t.Errorf("reported %q, want the cleared O_NONBLOCK", wrongs)
+	if whats := repair(); len(whats) != 1 || !strings.Contains(whats[0], "O_NONBLOCK") {
+		t.Errorf("reported %q, want the cleared O_NONBLOCK", whats)
 	}
 	if flags, _ := unix.FcntlInt(uintptr(socket.FD()), unix.F_GETFL, 0); flags&unix.O_NONBLOCK == 0 {
 		t.Error("O_NONBLOCK is still clear")
 	}
 	unix.Listen(socket.FD(), 511) // as Node does
-	o.call(func() { wrongs, _ = o.group.Mend(socket) })
-	if _, backlog, _ := socket.queue(); backlog != o.group.backlog || len(wrongs) != 0 {
-		t.Errorf("backlog %d, want %d; reported %q", backlog, o.group.backlog, wrongs)
+	if whats := repair(); len(whats) != 0 {
+		t.Errorf("reported %q", whats)
 	}
-	o.call(func() { o.group.Release(socket) })
+	if _, backlog, _ := socket.queue(); backlog != o.group.backlog {
+		t.Errorf("backlog %d, want %d", backlog, o.group.backlog)
+	}
+	unix.SetsockoptInt(socket.FD(), unix.SOL_SOCKET, unix.SO_REUSEPORT, 0)
+	if whats := repair(); len(whats) != 1 || !strings.Contains(whats[0], "SO_REUSEPORT") {
+		t.Errorf("reported %q, want the cleared SO_REUSEPORT", whats)
+	}
+	// Flags of the holder's own are left alone, until it has gone.
+	o.call(socket.OwnFlags)
+	unix.SetNonblock(socket.FD(), false)
+	if whats := repair(); len(whats) != 0 {
+		t.Errorf("reported %q", whats)
+	}
+	o.call(socket.Release)
+	if flags, _ := unix.FcntlInt(uintptr(socket.FD()), unix.F_GETFL, 0); flags&unix.O_NONBLOCK == 0 {
+		t.Error("O_NONBLOCK is clear on a parked socket")
+	}
+	o.call(socket.Release) // once too often: nothing
+	if socket.Held() {
+		t.Error("held by nobody")
+	}
 }
 
-// A connection that is left at a parked socket is reported, and can be taken
-// from it.
-func TestStrayIsReported(t *testing.T) {
-	o := own(t, Config{})
+// stray leaves a connection in the queue of a parked socket.
+func stray(t *testing.T, o *owner) (parked *Socket, c net.Conn) {
+	t.Helper()
 	live := o.serve(1, 1)
-	var parked *Socket
 	o.call(func() {
 		parked, _ = o.group.Take(0) // and nobody accepts
 		o.group.Steer([]*Socket{parked})
@@ -589,23 +615,126 @@ func TestStrayIsReported(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	t.Cleanup(func() { c.Close(); live.leave() })
 	o.call(func() {
 		o.group.Steer([]*Socket{nil, live.socket})
-		o.group.Release(parked)
+		parked.Release()
 	})
-	for patience := time.Now().Add(5 * time.Second); o.strays.Load() == 0; {
-		if time.Now().After(patience) {
-			t.Fatal("a connection at a parked socket is not reported")
-		}
-		<-time.After(time.Millisecond)
+	return parked, c
+}
+
+// A connection that is left at a parked socket is reported, and can be taken
+// from it.
+func TestStrayIsReported(t *testing.T) {
+	o := own(t, Config{})
+	parked, c := stray(t, o)
+	if e := await[Queued](o); e.Socket != parked || e.Group != o.group {
+		t.Fatalf("%+v", e)
 	}
-	fd, err := parked.Accept()
+	o.call(func() { parked.Accept(5) })
+	e := await[Accepted](o)
+	if e.Err != nil || len(e.FDs) != 1 {
+		t.Fatalf("%+v", e)
+	}
+	if peer, _ := unix.Getpeername(e.FDs[0]); peer.(*unix.SockaddrInet4).Port != c.LocalAddr().(*net.TCPAddr).Port {
+		t.Errorf("accepted %+v, not %v", peer, c.LocalAddr())
+	}
+	closeAll(e.FDs)
+}
+
+// Nobody can hang the owner in accept(2): here the socket has become blocking, and its
+// queue empty, at the worst instant.
+func TestAcceptDoesNotBlockTheOwner(t *testing.T) {
+	o := own(t, Config{})
+	parked, _ := stray(t, o)
+	await[Queued](o)
+	// More than there are, as it is when another process takes them just then.
+	o.call(func() {
+		unix.SetNonblock(parked.FD(), true)
+		parked.accept(2, func() { unix.SetNonblock(parked.FD(), false) })
+	})
+	o.call(func() { parked.Accept(5) }) // one is under way
+	o.call(func() {
+		if err := o.group.Steer([]*Socket{parked}); err != nil { // the goroutine waits for this one
+			t.Error(err)
+		}
+	})
+	c, err := net.Dial("tcp", o.group.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	unix.Close(fd)
-	live.leave()
+	defer c.Close()
+	if e := await[Accepted](o); e.Err != nil || len(e.FDs) != 2 {
+		t.Errorf("%+v", e)
+	} else {
+		closeAll(e.FDs)
+	}
+}
+
+// An Accept that waits, and what it has taken, do not outlive the watch.
+func TestCloseEndsAccept(t *testing.T) {
+	w, err := NewWatch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := w.Listen(Config{Addr: netip.MustParseAddrPort("127.0.0.1:0")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", g.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s := g.Sockets()[0]
+	mine, err := unix.Dup(s.FD()) // left open: the goroutine may come late
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.accept(2, func() { unix.SetNonblock(mine, false) })
+	w.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the connection is still open: %v", err)
+	}
+	if err := w.Close(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("closed twice: %v", err)
+	}
+	if err := w.Wait(); err == nil {
+		t.Error("waits on a closed watch")
+	}
+}
+
+// SO_LOCK_FILTER on one member has the kernel refuse the program on that one: another
+// takes it. On all of them steering fails, is said to have failed, and changes nothing.
+func TestLockedFilter(t *testing.T) {
+	o := own(t, Config{})
+	a, b := o.serve(0, 1), o.serve(0, 2)
+	o.steer([]*server{a})
+	unix.SetsockoptInt(a.socket.FD(), unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1)
+	o.steer([]*server{b})
+	answers := func(want *server) {
+		t.Helper()
+		before := want.served.Load()
+		run := o.load(load.Config{Clients: 2})
+		run.Await(20, 20*time.Second)
+		if r := run.Stop(); want.served.Load()-before != r.Requests || r.Lost() > 0 {
+			t.Errorf("%d of %v", want.served.Load()-before, r)
+		}
+	}
+	answers(b)
+	unix.SetsockoptInt(b.socket.FD(), unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1)
+	for range 2 {
+		o.call(func() {
+			if err := o.group.Steer([]*Socket{a.socket}); !errors.Is(err, unix.EPERM) {
+				t.Errorf("steered: %v", err)
+			}
+		})
+	}
+	answers(b)
+	o.steer([]*server{b})
+	a.leave()
+	b.leave()
 }
 
 // The same, as nobody: nothing here needs a privilege.

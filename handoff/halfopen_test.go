@@ -40,7 +40,7 @@ func TestQuietWaitsForHalfOpenHandshakes(t *testing.T) {
 	}
 	o.steer([]*server{workers[1]})
 	now := time.Now()
-	q := o.group.Quiet(now, 0, workers[0].socket)
+	q := workers[0].socket.Quiet(now, 0)
 	now = now.Add(settle)
 	if ok, again := q.Look(now); ok || again <= 0 {
 		t.Fatal("quiet with a handshake under way")

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/bpf"
 )
@@ -47,5 +48,8 @@ func TestProgramsAreWhatTheyWere(t *testing.T) {
 		t.Errorf("the programs differ from %s:\n%s", file, got.String())
 	}
 }
+
+// wait is for failure only.
+const wait = 20 * time.Second
 
 var update = flag.Bool("update", false, "write what is compared")

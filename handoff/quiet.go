@@ -18,44 +18,44 @@ const (
 	blindWait = time.Second
 )
 
-// Quiet waits until nothing more can come to sockets that are steered away:
-// every handshake that was half open at the steering has ended, and the accept
-// queues are empty, and a grace has passed in which the program behind may
+// Quiet waits until nothing more can come to a socket that is steered away: every
+// handshake that was half open at the steering has ended, the accept queue is empty,
+// and a grace has passed in which the program behind may
 // take note of what it has accepted.
 type Quiet struct {
-	group   *Group
-	sockets []*Socket
-	since   time.Time
-	grace   time.Duration
-	open    map[netip.AddrPort]struct{} // half open since the steering; nil before the first look
-	blind   bool
+	socket *Socket
+	since  time.Time
+	grace  time.Duration
+	target bool                        // it was not steered away yet at the last look
+	open   map[netip.AddrPort]struct{} // half open since the steering; nil before the first look
+	blind  bool
 }
 
-// Quiet begins to wait for sockets that have just been steered away.
-func (g *Group) Quiet(now time.Time, grace time.Duration, sockets ...*Socket) *Quiet {
-	return &Quiet{group: g, sockets: sockets, since: now, grace: grace}
+// Quiet begins to wait; before the socket is steered away it is never quiet.
+func (s *Socket) Quiet(now time.Time, grace time.Duration) *Quiet {
+	return &Quiet{socket: s, since: now, grace: grace}
 }
 
 // Look says whether it is quiet, else when to look again.
 func (q *Quiet) Look(now time.Time) (quiet bool, again time.Duration) {
+	g := q.socket.group
+	if g.Steerable() && g.isTarget(q.socket) {
+		q.target = true // nobody else listens on this address yet
+		return false, quietLook
+	}
+	if q.target { // it was steered away since the last look
+		q.target, q.since, q.open = false, now, nil
+	}
 	if age := now.Sub(q.since); age < settle {
 		return false, settle - age
 	}
-	if q.group.Steerable() {
-		for _, s := range q.sockets {
-			if q.group.seated(s) {
-				// Nobody else listens on this address yet.
-				return false, quietLook
-			}
-		}
+	if g.Steerable() {
 		q.trackHalfOpen(now)
 		if len(q.open) > 0 {
 			return false, quietLook
 		}
-		for _, s := range q.sockets {
-			if s.pending() > 0 {
-				return false, quietLook / 2
-			}
+		if q.socket.Pending() > 0 {
+			return false, quietLook / 2
 		}
 	}
 	wait := q.grace
@@ -72,7 +72,7 @@ func (q *Quiet) trackHalfOpen(at time.Time) {
 	if q.blind || q.open != nil && len(q.open) == 0 {
 		return
 	}
-	now, err := q.group.halfOpen(at)
+	now, err := q.socket.group.halfOpen(at)
 	switch {
 	case err != nil:
 		q.blind, q.open = true, nil

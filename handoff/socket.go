@@ -11,28 +11,116 @@ import (
 
 // Socket is one listening socket of a [Group], which owns its descriptor.
 type Socket struct {
-	fd      int
-	slot    int  // the slot that it was made for
-	holders int  // workers that have a duplicate
-	fallen  bool // does not listen, and is out of the group's record
-	own     bool // its O_NONBLOCK is as its holder wants it
+	group     *Group
+	fd        int
+	inode     uint64
+	slot      int  // the slot that it was given to last
+	holders   int  // workers that have a duplicate
+	ownFlags  bool // its O_NONBLOCK is as its holder wants it
+	fallen    bool // does not listen, and is out of the group's record
+	closed    bool
+	accepting bool // Accept is under way
 }
 
 // FD is the descriptor. It stays the group's: duplicate it by passing it, do
 // not close it.
 func (s *Socket) FD() int { return s.fd }
 
-// Held tells whether a worker has the socket.
+// Inode tells the socket from others, in any process.
+func (s *Socket) Inode() uint64 { return s.inode }
+
+// Slot is the slot that the socket was given to last.
+func (s *Socket) Slot() int { return s.slot }
+
+// Held tells whether a worker has the socket; else it is parked.
 func (s *Socket) Held() bool { return s.holders > 0 }
 
-// Own says that the socket's file status flags are the holder's business until
-// it is released: it is in the place of a socket of the holder's own.
-func (s *Socket) Own() { s.own = true }
+// Holders is how many workers have the socket: more than one where they share it.
+func (s *Socket) Holders() int { return s.holders }
 
-// Inode tells the socket from others, in any process.
-func (s *Socket) Inode() uint64 {
+// Release says that one who took the socket is gone. It stays open, parked when that
+// was the last one.
+func (s *Socket) Release() {
+	if s.holders == 0 || s.closed {
+		return
+	}
+	s.holders--
+	if s.ownFlags && !s.Held() {
+		s.ownFlags = false
+		unix.SetNonblock(s.fd, true)
+	}
+	s.group.arrange(s)
+}
+
+// OwnFlags says that the socket's file status flags are the holder's business until
+// it is released: it is in the place of a socket of the holder's own.
+func (s *Socket) OwnFlags() { s.ownFlags = true }
+
+// Repair undoes what the holder may have done to the socket, which [Watch.Collect] does
+// from time to time; to be called when it is known to have called listen(2), with a
+// backlog of its own.
+func (s *Socket) Repair() []Event {
+	if s.closed || !s.listening() {
+		return nil // Collect hears of it, in its order
+	}
+	return s.group.repair(s)
+}
+
+// Pending is the number of connections in the accept queue.
+func (s *Socket) Pending() int {
+	if s.closed {
+		return 0
+	}
+	n, _, _ := s.queue()
+	return n
+}
+
+// Accept begins to take up to most connections out of the queue of a parked socket; they
+// come as one [Accepted], which [Watch.Collect] returns. While one such is under way
+// it does nothing.
+//
+// It is done in a goroutine: accept(2) has no MSG_DONTWAIT, and O_NONBLOCK is of the
+// open file, which every process shares that has ever had a duplicate. Whoever clears it
+// at the wrong instant has that goroutine wait for the next connection, and nobody else.
+func (s *Socket) Accept(most int) {
+	s.accept(min(most, s.Pending()), func() {})
+}
+
+// accept is Accept of that many. before is called before each accept(2), for tests.
+func (s *Socket) accept(n int, before func()) {
+	if s.accepting || s.closed || s.Held() || n <= 0 {
+		return
+	}
+	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 3)
+	if err == nil {
+		err = unix.SetNonblock(fd, true)
+	}
+	s.accepting = true
+	w, a := s.group.watch, Accepted{Group: s.group, Socket: s, Err: err}
+	go func() { // ends when the queue is empty, or with the next connection
+		for a.Err == nil && len(a.FDs) < n {
+			before()
+			c, _, err := unix.Accept4(fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+			switch err {
+			case nil:
+				a.FDs = append(a.FDs, c)
+			case unix.EINTR, unix.ECONNABORTED:
+			case unix.EAGAIN:
+				n = 0
+			default:
+				a.Err = err
+			}
+		}
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+		w.tell(a)
+	}()
+}
+
+func inodeOf(fd int) uint64 {
 	var st unix.Stat_t
-	if unix.Fstat(s.fd, &st) != nil {
+	if unix.Fstat(fd, &st) != nil {
 		return 0
 	}
 	return st.Ino
@@ -125,17 +213,6 @@ func (s *Socket) queue() (length, backlog int, err error) {
 func (s *Socket) listening() bool {
 	on, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	return err == nil && on == 1
-}
-
-// Accept takes one connection out of the queue, or returns unix.EAGAIN. The
-// caller owns the descriptor, which is non-blocking and close-on-exec.
-func (s *Socket) Accept() (fd int, err error) {
-	for {
-		fd, _, err = unix.Accept4(s.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-		if err != unix.EINTR && err != unix.ECONNABORTED {
-			return fd, err
-		}
-	}
 }
 
 // BindUDP returns a bound UDP socket, which the caller owns, and its address.

@@ -149,6 +149,8 @@ func (m *Master) noticed(n listeners.Notice) {
 		m.step(fleet.Leave{ID: fleet.ID(n.Worker)})
 	case listeners.Queued:
 		m.rescue(n.Queue)
+	case listeners.Accepted:
+		m.accepted(n)
 	case listeners.Unused:
 		if m.complete() && m.listeners.CloseUnused(n.Address) {
 			m.saver.Changed()

@@ -456,7 +456,7 @@ func (m *Master) handle(e event) {
 		}
 		m.signalled(e.signal)
 	case stirred:
-		m.listeners.Collect(time.Now())
+		// tick takes it in
 	case said:
 		if w := m.workers[e.id]; w != nil {
 			m.said(w, e)

@@ -37,23 +37,38 @@ func (m *Master) rescue(q listeners.Queue) {
 		m.relieve(q)
 		return
 	}
-	n, a := 0, q.Address()
-	for m.rescuer(a, 0) != nil {
-		fd, err := q.Accept()
-		if err == unix.EAGAIN {
-			break
-		}
-		if err != nil {
-			m.log.Error("Cannot take a stranded connection: "+err.Error(), "event", "address.rescued", "address", a.Name())
-			break
-		}
-		n++
+	q.Accept(m.room(q.Address())) // they come as listeners.Accepted
+}
+
+// accepted hands what was taken out of a queue to live workers.
+func (m *Master) accepted(n listeners.Accepted) {
+	a := n.Queue.Address()
+	if n.Err != nil {
+		m.log.Error("Cannot take a stranded connection: "+n.Err.Error(), "event", "address.rescued", "address", a.Name())
+	}
+	for _, fd := range n.FDs {
 		m.pass(passed{address: a, fd: fd, until: time.Now().Add(m.grace())}, 0)
 	}
-	m.history.counters.Rescued += n
-	if n > 0 {
-		m.log.Info("Connections at a parked socket handed to live workers", "event", "address.rescued", "address", a.Name(), "connections", n)
+	m.history.counters.Rescued += len(n.FDs)
+	if len(n.FDs) > 0 {
+		m.log.Info("Connections at a parked socket handed to live workers", "event", "address.rescued", "address", a.Name(), "connections", len(n.FDs))
 	}
+}
+
+// room is how many connections the workers in service on an address have room for.
+func (m *Master) room(a *listeners.Address) int {
+	n := 0
+	for _, id := range m.listeners.Targets() {
+		if w := m.workers[fleet.ID(id)]; w != nil && m.rescues(w, a) {
+			n += passedMost - len(w.passed)
+		}
+	}
+	return n
+}
+
+// rescues tells whether a worker takes another connection of an address.
+func (m *Master) rescues(w *worker, a *listeners.Address) bool {
+	return !w.dead && w.channel != nil && a.Accepts(listeners.Worker(w.id)) && !w.channel.closed && len(w.passed) < passedMost
 }
 
 // relieve has a worker replaced, so that the next one takes a parked socket with
@@ -62,7 +77,7 @@ func (m *Master) rescue(q listeners.Queue) {
 // replaced, while connections still came to it.
 func (m *Master) relieve(q listeners.Queue) {
 	if q.Len() == 0 {
-		q.Watch()
+		m.resteer() // which has the next one reported
 		return
 	}
 	if !m.complete() || m.fleet.Stopping() || !q.Address().Steerable() {
@@ -86,7 +101,7 @@ func (m *Master) rescuer(a *listeners.Address, but fleet.ID) *worker {
 	for i := range n {
 		id := targets[(m.seq+i)%n]
 		w := m.workers[fleet.ID(id)]
-		if w != nil && w.id != but && !w.dead && w.channel != nil && a.Accepts(id) && !w.channel.closed && len(w.passed) < passedMost {
+		if w != nil && w.id != but && m.rescues(w, a) {
 			return w
 		}
 	}

@@ -149,14 +149,9 @@ func steering(s, a int) (p point, err error) {
 	}
 	defer watch.Close()
 	var groups []*handoff.Group
-	var seats [][2][]*handoff.Socket
-	defer func() {
-		for _, g := range groups {
-			g.Close()
-		}
-	}()
+	var targets [][2][]*handoff.Socket
 	for range a {
-		g, err := handoff.Listen(handoff.Config{Addr: netip.MustParseAddrPort("127.0.0.1:0"), Watch: watch})
+		g, err := watch.Listen(handoff.Config{Addr: netip.MustParseAddrPort("127.0.0.1:0")})
 		if err != nil {
 			return p, err
 		}
@@ -171,13 +166,13 @@ func steering(s, a int) (p point, err error) {
 				both[half] = append(both[half], k)
 			}
 		}
-		seats = append(seats, both)
+		targets = append(targets, both)
 	}
 	var took []float64
 	for round := range 21 {
 		began := time.Now()
 		for i, g := range groups {
-			if err := g.Steer(seats[i][round%2]); err != nil {
+			if err := g.Steer(targets[i][round%2]); err != nil {
 				return p, err
 			}
 		}

@@ -57,11 +57,10 @@ func trySteering() error {
 		return err
 	}
 	defer watch.Close()
-	g, err := handoff.Listen(handoff.Config{Addr: netip.MustParseAddrPort("127.0.0.1:0"), Watch: watch})
+	g, err := watch.Listen(handoff.Config{Addr: netip.MustParseAddrPort("127.0.0.1:0")})
 	if err != nil {
 		return err
 	}
-	defer g.Close()
 	if !g.Steerable() {
 		return errNotSteerable
 	}

@@ -21,7 +21,6 @@ type Address struct {
 	data      json.RawMessage
 	leases    []*Lease
 	unheld    time.Time // since when nobody has it; zero: somebody does
-	repaired  time.Time // last look for violations
 	preopened bool      // given to every worker at its start: held to the end
 	closed    bool
 }
@@ -142,6 +141,6 @@ func (l *Lease) Listening() { l.listening = true }
 // O_NONBLOCK is the worker's business until it is released.
 func (l *Lease) OwnFlags() {
 	if l.socket != nil {
-		l.socket.Own()
+		l.socket.OwnFlags()
 	}
 }

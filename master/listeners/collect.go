@@ -1,67 +1,67 @@
 package listeners
 
 import (
-	"errors"
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"handoff/handoff"
 )
 
-// repairEvery is how often, at most, and only while connections come, the sockets
-// are looked at for what no event tells.
-const repairEvery = time.Second
-
-// Collect takes in what has happened to the sockets, when [Table.Wait] has returned.
-func (t *Table) Collect(now time.Time) {
-	signals := t.watch.Collect()
-	of := make([]*Address, len(signals)) // found before they leave their groups
-	for i, s := range signals {
-		of[i] = t.where(func(a *Address) bool { return a.group != nil && a.group.Has(s.Socket) })
-	}
-	for i, s := range signals {
-		if s.Hup && of[i] != nil {
-			of[i].group.Fallen(s.Socket)
-		}
-	}
-	for i, s := range signals {
-		a := of[i]
-		switch {
-		case a == nil:
-		case s.Hup:
-			t.repair(a, s.Socket)
-		case s.Socket.Held():
-			a.group.Arrived(now)
-			if now.Sub(a.repaired) > repairEvery {
-				a.repaired = now
-				for _, l := range slices.Clone(a.leases) {
-					t.repair(a, l.socket)
+// heed notes what follows from what has happened to the sockets.
+func (t *Table) heed(events []handoff.Event) {
+	for _, e := range events {
+		switch e := e.(type) {
+		case handoff.Repaired:
+			if a := t.ofGroup(e.Group); a != nil {
+				id := Worker(0)
+				if l := a.leaseOfSocket(e.Socket); l != nil {
+					id = l.worker
 				}
+				t.note(Violation{a, id, e.What})
 			}
-		default:
-			t.note(Queued{Queue{a, s.Socket}})
+		case handoff.Detached:
+			t.detached(e)
+		case handoff.Queued:
+			if a := t.ofGroup(e.Group); a != nil {
+				t.note(Queued{Queue{a, e.Socket}})
+			}
+		case handoff.Accepted:
+			t.accepted(e)
+		case handoff.Failed:
+			t.trouble(e.Err)
 		}
 	}
 }
 
-// repair undoes what a worker may have done to a socket of a group.
-func (t *Table) repair(a *Address, s *handoff.Socket) {
-	violations, err := a.group.Mend(s)
-	t.trouble(err)
-	l := a.leaseOfSocket(s)
-	id := Worker(0)
-	if l != nil {
-		id = l.worker
+func (t *Table) ofGroup(g *handoff.Group) *Address {
+	return t.where(func(a *Address) bool { return a.group == g })
+}
+
+func (t *Table) detached(e handoff.Detached) {
+	t.cfg.Store.Remove(SocketName(e.Socket.Inode()))
+	t.trouble(e.Err)
+	a := t.ofGroup(e.Group)
+	if a == nil {
+		return
 	}
-	for _, v := range violations {
-		t.note(Violation{a, id, v})
+	for _, l := range a.leases { // several, where they share it
+		if l.socket == e.Socket {
+			t.note(Detached{a, l.worker})
+		}
 	}
-	if l != nil && errors.Is(err, handoff.ErrLost) {
-		a.leases = slices.DeleteFunc(a.leases, func(o *Lease) bool { return o == l })
-		t.note(Detached{a, id})
+	a.leases = slices.DeleteFunc(a.leases, func(l *Lease) bool { return l.socket == e.Socket })
+}
+
+func (t *Table) accepted(e handoff.Accepted) {
+	a := t.ofGroup(e.Group)
+	if a == nil { // closed meanwhile, and what is queued with it
+		for _, fd := range e.FDs {
+			unix.Close(fd)
+		}
+		return
 	}
+	t.note(Accepted{Queue{a, e.Socket}, e.FDs, e.Err})
 }
 
 // Queue is the accept queue of a socket from which no worker accepts: its worker is
@@ -78,34 +78,11 @@ func (q Queue) Address() *Address { return q.address }
 func (q Queue) Slot() int { return q.socket.Slot() }
 
 // Len is how many connections wait.
-func (q Queue) Len() int {
-	if q.closed() {
-		return 0
-	}
-	return q.address.group.Pending(q.socket)
-}
+func (q Queue) Len() int { return q.socket.Pending() }
 
-func (q Queue) closed() bool { return q.address.closed || !q.address.group.Has(q.socket) }
-
-// Accept takes one connection out, which the caller owns; unix.EAGAIN: there is none,
-// and the next one that comes is a [Queued] again.
-func (q Queue) Accept() (fd int, err error) {
-	if q.closed() {
-		return -1, unix.EBADF
-	}
-	fd, err = q.socket.Accept()
-	if err == unix.EAGAIN {
-		q.Watch()
-	}
-	return fd, err
-}
-
-// Watch has the next connection that comes reported as [Queued].
-func (q Queue) Watch() {
-	if !q.closed() {
-		q.address.group.Rearm(q.socket)
-	}
-}
+// Accept begins to take up to most connections out: they come as an [Accepted]. While
+// one such is under way, or a worker has the socket again, it does nothing.
+func (q Queue) Accept(most int) { q.socket.Accept(most) }
 
 // Queues are the accept queues of the address that no worker accepts from and that
 // are not empty.
@@ -114,7 +91,7 @@ func (a *Address) Queues() (queues []Queue) {
 		return nil
 	}
 	for _, s := range a.group.Sockets() {
-		if !s.Held() && a.group.Pending(s) > 0 {
+		if !s.Held() && s.Pending() > 0 {
 			queues = append(queues, Queue{a, s})
 		}
 	}

@@ -15,7 +15,27 @@ import (
 )
 
 // group is a TCP address: a socket for each worker.
-type group struct{ *handoff.Group }
+type group struct {
+	*handoff.Group
+	store  Store
+	stored map[*handoff.Socket]bool // that the store has
+}
+
+func (t *Table) newGroup(g *handoff.Group) *group {
+	k := &group{g, t.cfg.Store, map[*handoff.Socket]bool{}}
+	k.storeNew()
+	return k
+}
+
+// storeNew has the store keep the sockets that it has not yet.
+func (g *group) storeNew() {
+	for _, s := range g.Sockets() {
+		if !g.stored[s] {
+			g.stored[s] = true
+			g.store.Store(SocketName(s.Inode()), s.FD())
+		}
+	}
+}
 
 func (g *group) name() string { return g.Addr().String() }
 
@@ -24,6 +44,7 @@ func (g *group) take(slot int) (*handoff.Socket, int, error) {
 	if err != nil {
 		return nil, -1, err
 	}
+	g.storeNew()
 	return s, s.FD(), nil
 }
 
@@ -34,21 +55,25 @@ func (g *group) kept(each func(string, int)) {
 }
 
 func (g *group) state(r *AddressState) {
-	r.Bound, r.Steerable, r.Balance = g.Addr(), g.Steerable(), g.Balance().String()
-	for _, s := range g.Sockets() {
-		r.Sockets = append(r.Sockets, SocketState{s.Inode(), s.Slot(), s.Owned()})
+	s := g.State()
+	r.Bound, r.Steerable, r.Balance = s.Addr, s.Steerable, s.Balance.String()
+	for _, o := range s.Sockets {
+		r.Sockets = append(r.Sockets, SocketState{o.Inode, o.Slot, o.OwnFlags})
 	}
 }
 
-func (g *group) close() { g.Close() }
+func (g *group) close() {
+	for _, s := range g.Sockets() {
+		g.store.Remove(SocketName(s.Inode()))
+	}
+	g.Close()
+}
 
 // SocketName is the name in the store of a listening socket with that inode.
 func SocketName(inode uint64) string { return "s" + strconv.FormatUint(inode, 10) }
 
 func (t *Table) groupConfig(v6only bool) handoff.Config {
-	return handoff.Config{V6Only: v6only, Balance: t.cfg.Balance, Watch: t.watch, NoProgram: t.cfg.NoProgram,
-		Joined: func(s *handoff.Socket) { t.cfg.Store.Store(SocketName(s.Inode()), s.FD()) },
-		Left:   func(s *handoff.Socket) { t.cfg.Store.Remove(SocketName(s.Inode())) }}
+	return handoff.Config{V6Only: v6only, Balance: t.cfg.Balance, NoProgram: t.cfg.NoProgram}
 }
 
 func (t *Table) openTCP(e Endpoint) (kind, error) {
@@ -66,7 +91,7 @@ func (t *Table) openTCP(e Endpoint) (kind, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &group{g}, nil
+	return t.newGroup(g), nil
 }
 
 // InUse says that somebody else has an address.
@@ -113,9 +138,9 @@ func (t *Table) listenTCP(e Endpoint) (*handoff.Group, error) {
 func (t *Table) listen(cfg handoff.Config) (*handoff.Group, error) {
 	fd := t.passedTCP(cfg.Addr, cfg.V6Only)
 	if fd < 0 {
-		return handoff.Listen(cfg)
+		return t.watch.Listen(cfg)
 	}
-	g, why, err := handoff.Inherit(cfg, fd)
+	g, why, err := t.watch.Inherit(cfg, fd)
 	if why != nil {
 		t.note(OneSocket{why})
 	}
@@ -123,11 +148,11 @@ func (t *Table) listen(cfg handoff.Config) (*handoff.Group, error) {
 }
 
 func (t *Table) adoptTCP(e Endpoint, fd int) (kind, error) {
-	g, err := handoff.Adopt(t.groupConfig(e.V6Only), fd)
+	g, err := t.watch.Adopt(t.groupConfig(e.V6Only), fd)
 	if err != nil {
 		return nil, err
 	}
-	return &group{g}, nil
+	return t.newGroup(g), nil
 }
 
 // privateOf is where nobody else is: of a program that is only tried. The port stays
@@ -146,35 +171,25 @@ func privateOf(e Endpoint) Endpoint {
 }
 
 func (t *Table) restoreTCP(r AddressState, fd func(string) int) (kind, error) {
-	var members []handoff.Member
-	var inodes []uint64
-	var gone []int // members that are not there any more
+	s := handoff.State{Addr: r.Bound, V6Only: r.V6Only, Balance: balanceOf(r.Balance), Steerable: r.Steerable}
 	for _, sr := range r.Sockets {
-		member := handoff.Member{FD: fd(SocketName(sr.Inode)), Slot: sr.Slot, Own: sr.Own}
-		if member.FD < 0 {
-			// It was not kept, and is closed: the kernel has put the last of
-			// the group in its place (reuseport_detach_sock).
-			gone = append(gone, len(members))
-		}
+		o := handoff.SocketState{Inode: sr.Inode, Slot: sr.Slot, OwnFlags: sr.Own}
 		for _, l := range r.Leases {
 			if l.Inode == sr.Inode {
-				member.Holders++
+				o.Holders++
 			}
 		}
-		members, inodes = append(members, member), append(inodes, sr.Inode)
+		s.Sockets = append(s.Sockets, o)
 	}
-	for _, i := range slices.Backward(gone) {
-		last := len(members) - 1
-		members[i], inodes[i] = members[last], inodes[last]
-		members, inodes = members[:last], inodes[:last]
-	}
-	cfg := t.groupConfig(r.V6Only)
-	cfg.Addr, cfg.Balance = r.Bound, balanceOf(r.Balance)
-	g, _, err := handoff.Restore(cfg, members, r.Steerable)
+	g, err := t.watch.Restore(s, func(inode uint64) int { return fd(SocketName(inode)) })
 	if err != nil {
 		return nil, err
 	}
-	return &group{g}, nil
+	k := &group{g, t.cfg.Store, map[*handoff.Socket]bool{}}
+	for _, o := range g.Sockets() {
+		k.stored[o] = true // it came from there
+	}
+	return k, nil
 }
 
 func balanceOf(name string) handoff.Balance {

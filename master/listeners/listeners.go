@@ -76,7 +76,7 @@ func New(cfg Config) (*Table, error) {
 	return &Table{cfg: cfg, watch: watch, stalls: map[Worker]*stall{}}, nil
 }
 
-// Wait blocks until [Table.Collect] has something to do, and returns an error once the
+// Wait blocks until [Table.Tick] has something to do, and returns an error once the
 // table is closed. It may run in a goroutine of its own.
 func (t *Table) Wait() error { return t.watch.Wait() }
 
@@ -236,7 +236,7 @@ func (t *Table) Listening(id Worker, e Endpoint) {
 		l.listening = true
 		if l.socket != nil {
 			// It may have set a backlog of its own: the largest is set again.
-			t.repair(a, l.socket)
+			t.heed(l.socket.Repair())
 		}
 	}
 }
@@ -248,7 +248,7 @@ func (t *Table) Release(a *Address, id Worker, now time.Time) {
 	}
 	a.leases = slices.DeleteFunc(a.leases, func(l *Lease) bool {
 		if l.worker == id && l.socket != nil {
-			a.group.Release(l.socket)
+			l.socket.Release()
 		}
 		return l.worker == id
 	})
@@ -277,11 +277,8 @@ func (t *Table) CloseUnused(a *Address) bool {
 
 // Deadline is when [Table.Tick] wants to be called, zero if not by time.
 func (t *Table) Deadline() time.Time {
-	next := earlier(t.quietDeadline(), t.stallDeadline())
+	next := earlier(earlier(t.quietDeadline(), t.stallDeadline()), t.watch.Deadline())
 	for _, a := range t.list {
-		if a.group != nil {
-			next = earlier(next, a.group.Deadline())
-		}
 		if !a.unheld.IsZero() && !a.preopened {
 			next = earlier(next, a.unheld.Add(t.cfg.Grace))
 		}
@@ -289,13 +286,12 @@ func (t *Table) Deadline() time.Time {
 	return next
 }
 
-// Tick does what time has brought: it keeps the balance, looks who is quiet and who
-// stalls, and reports addresses that nobody uses.
+// Tick takes in what has happened to the sockets, and does what time has brought: it
+// keeps the balance, looks who is quiet and who stalls, and reports addresses that
+// nobody uses. It is to be called when [Table.Wait] has returned, and at the Deadline.
 func (t *Table) Tick(now time.Time) {
+	t.heed(t.watch.Collect(now))
 	for _, a := range t.list {
-		if a.group != nil {
-			t.trouble(a.group.Tick(now))
-		}
 		if !a.preopened && !a.unheld.IsZero() && !now.Before(a.unheld.Add(t.cfg.Grace)) {
 			a.unheld = now // where it is kept, look again later
 			t.note(Unused{a})

@@ -23,6 +23,13 @@ type (
 	}
 	// Queued: a connection has come to a socket that no worker accepts from.
 	Queued struct{ Queue Queue }
+	// Accepted: what [Queue.Accept] has taken out of a queue. The descriptors are the
+	// receiver's.
+	Accepted struct {
+		Queue Queue
+		FDs   []int
+		Err   error // why it has ended early
+	}
 	// Unused: nobody has had an address for a while. [Table.CloseUnused] gives it up;
 	// else it is reported again after another while.
 	Unused struct{ Address *Address }
@@ -54,6 +61,7 @@ type (
 func (Violation) notice()    {}
 func (Detached) notice()     {}
 func (Queued) notice()       {}
+func (Accepted) notice()     {}
 func (Unused) notice()       {}
 func (Quiet) notice()        {}
 func (Stalled) notice()      {}

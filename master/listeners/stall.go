@@ -27,7 +27,7 @@ func (t *Table) lookStalls(now time.Time) {
 		if a.group == nil {
 			continue
 		}
-		for _, slot := range a.group.Away() {
+		for _, slot := range a.group.Stalled() {
 			if slot < len(t.targets) && t.targets[slot] != 0 {
 				stalled[t.targets[slot]] = true
 			}

@@ -198,12 +198,12 @@ func (t *Table) Report() Report {
 				ar.Balance = "hash"
 			}
 			for _, s := range g.Sockets() {
-				n := g.Pending(s)
+				n := s.Pending()
 				ar.Queue += n
 				r.QueueMost = max(r.QueueMost, n, g.QueueMost())
 			}
 			for _, l := range a.leases {
-				r.Queues[l.worker] += g.Pending(l.socket)
+				r.Queues[l.worker] += l.socket.Pending()
 			}
 		}
 		r.Addresses = append(r.Addresses, ar)

@@ -28,12 +28,6 @@ func (t *Table) Steer() error {
 			continue
 		}
 		errs = append(errs, a.group.Steer(a.socketsOf(t.targets)))
-		for _, s := range a.group.Sockets() {
-			if !s.Held() {
-				// What came while nobody could take it is told of again.
-				a.group.Rearm(s)
-			}
-		}
 	}
 	return errors.Join(errs...)
 }
@@ -72,7 +66,7 @@ func (t *Table) Quiesce(id Worker, now time.Time, grace time.Duration) {
 	q := &quieting{id: id, until: now.Add(grace), next: now}
 	for _, a := range t.list {
 		if l := a.LeaseOf(id); l != nil && l.socket != nil {
-			q.waits = append(q.waits, a.group.Quiet(now, grace, l.socket))
+			q.waits = append(q.waits, l.socket.Quiet(now, grace))
 		}
 	}
 	t.quieting = append(t.quieting, q)

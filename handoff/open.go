@@ -1,0 +1,231 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Listen opens an address. The error is the kernel's: errors.Is(err,
+// unix.EADDRINUSE) also for a second instance of the same user.
+func (w *Watch) Listen(cfg Config) (*Group, error) {
+	if !cfg.Addr.IsValid() {
+		return nil, fmt.Errorf("cannot bind %v: %w", cfg.Addr, unix.EINVAL)
+	}
+	var fd int
+	var err error
+	if cfg.Beside {
+		fd, err = bind(cfg.Addr, cfg.V6Only, false)
+	} else {
+		fd, err = bindFirst(cfg.Addr, cfg.V6Only)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot bind %v: %w", cfg.Addr, err)
+	}
+	return w.begin(cfg, fd)
+}
+
+// Adopt makes a group of a socket that a program has bound, to port 0, and does
+// not listen on yet; cfg.Addr does not count. The group owns fd. Of an MPTCP socket,
+// to which the kernel attaches no program, it takes the port only: the group's first
+// socket is then a TCP one of its own, with another inode, to be put in the place of
+// fd.
+func (w *Watch) Adopt(cfg Config, fd int) (*Group, error) {
+	at, err := bound(fd)
+	if err == nil {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("cannot adopt a socket: %w", err)
+	}
+	if protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); err == nil && protocol == unix.IPPROTO_MPTCP {
+		// Both have SO_REUSEPORT, so that they can be bound side by side. A
+		// program of another user's is adopted as it is.
+		if tcp, err := bind(at, cfg.V6Only, false); err == nil {
+			unix.Close(fd)
+			fd = tcp
+		}
+	}
+	cfg.Addr = at
+	return w.begin(cfg, fd)
+}
+
+// Inherit makes a group of a socket that somebody else has made, who may have a
+// duplicate of it and listen on it already: a service manager; cfg.Addr does not
+// count. The group owns fd. Where the address cannot be bound once more (a privileged
+// port, a socket of another user), the balance is Shared, whatever cfg says, and why
+// tells the reason.
+func (w *Watch) Inherit(cfg Config, fd int) (g *Group, why error, err error) {
+	at, err := bound(fd)
+	if err == nil {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	}
+	if err == nil {
+		err = unix.SetNonblock(fd, true)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, nil, fmt.Errorf("cannot use a socket of the service manager: %w", err)
+	}
+	cfg.Addr = at
+	g = &Group{watch: w, cfg: cfg, addr: at, hash: cfg.NoProgram}
+	first, err := g.join(fd, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	w.groups = append(w.groups, g)
+	_, g.backlog, _ = first.queue()
+	if cfg.Balance == Shared {
+		return g, nil, nil
+	}
+	// A socket that has listened without SO_REUSEPORT is in no group, and takes
+	// no program (EINVAL), until a second one joins it (reuseport_add_sock in
+	// the kernel's net/core/sock_reuseport.c).
+	second := -1
+	if protocol, perr := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); perr != nil || protocol != unix.IPPROTO_TCP {
+		why = errors.New("it is not of plain TCP (MPTCP?)") // its TCP socket is out of reach
+	} else if second, why = bind(at, cfg.V6Only, false); why == nil {
+		_, why = g.join(second, 1)
+	}
+	if why != nil {
+		g.cfg.Balance = Shared
+		return g, fmt.Errorf("cannot bind %v once more: %w", at, why), nil
+	}
+	if !g.hash {
+		g.hash = g.attach(randomProgram([]int{0})) != nil
+	}
+	return g, nil, nil
+}
+
+// begin makes a group of its first socket, which is bound.
+func (w *Watch) begin(cfg Config, fd int) (*Group, error) {
+	g := &Group{watch: w, cfg: cfg, hash: cfg.NoProgram}
+	at, err := bound(fd)
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	g.addr = netip.AddrPortFrom(cfg.Addr.Addr(), at.Port()) // with its zone, if it has one
+	first, err := g.join(fd, 0)
+	if err != nil {
+		return nil, err
+	}
+	w.groups = append(w.groups, g)
+	_, g.backlog, _ = first.queue()
+	if !g.hash && cfg.Balance != Shared {
+		g.hash = g.attach(randomProgram([]int{0})) != nil
+	}
+	return g, nil
+}
+
+// bindFirst binds exclusively. A port 0 is decided by one bind and asked for by
+// number with another: a socket that was bound to port 0 has no
+// SOCK_BINDPORT_LOCK, so that after a shutdown(2) by a rogue worker, listening
+// again would give it some other port (found by TestShutdownByAWorkerIsRepaired).
+func bindFirst(addr netip.AddrPort, v6only bool) (fd int, err error) {
+	for range 16 {
+		if fd, err = bind(addr, v6only, true); err != nil || addr.Port() != 0 {
+			return fd, err
+		}
+		chosen, err := bound(fd)
+		unix.Close(fd)
+		if err != nil {
+			return -1, err
+		}
+		// Somebody may be quicker; then another port is tried.
+		if fd, err = bind(netip.AddrPortFrom(addr.Addr(), chosen.Port()), v6only, true); err == nil {
+			return fd, nil
+		}
+	}
+	return -1, unix.EADDRINUSE
+}
+
+// State is what it takes to go on with a group in another process, besides the
+// descriptors.
+type State struct {
+	Addr      netip.AddrPort
+	V6Only    bool
+	Balance   Balance
+	Steerable bool
+	Sockets   []SocketState // in the kernel's order
+}
+
+// SocketState is of one socket.
+type SocketState struct {
+	Inode    uint64 // names the socket
+	Slot     int
+	OwnFlags bool // see Socket.OwnFlags
+	Holders  int  // that have a duplicate
+}
+
+// State returns what it takes to go on with the group in another process.
+func (g *Group) State() State {
+	s := State{Addr: g.addr, V6Only: g.cfg.V6Only, Balance: g.cfg.Balance, Steerable: g.Steerable()}
+	for _, o := range g.order {
+		s.Sockets = append(s.Sockets, SocketState{o.inode, o.slot, o.ownFlags, o.holders})
+	}
+	return s
+}
+
+// Restore makes a group of what an earlier owner has left; fd returns the descriptor of
+// a socket, which is the group's from then on, -1 for one that was not kept: that one
+// must be closed everywhere. It changes nothing in the kernel: what the earlier owner
+// has steered to last is steered to until [Group.Steer]. When it returns an error the
+// descriptors are closed.
+func (w *Watch) Restore(state State, fd func(inode uint64) int) (*Group, error) {
+	g := &Group{watch: w, cfg: Config{Addr: state.Addr, V6Only: state.V6Only, Balance: state.Balance}, addr: state.Addr, hash: !state.Steerable}
+	var gone []int // places of those that are not there any more
+	for i, s := range state.Sockets {
+		n := fd(s.Inode)
+		if n < 0 {
+			gone = append(gone, i)
+		}
+		g.order = append(g.order, &Socket{group: g, fd: n, inode: s.Inode, slot: s.Slot, ownFlags: s.OwnFlags, holders: s.Holders})
+	}
+	// The kernel has put the last of the group in the place of one that was closed
+	// (reuseport_detach_sock).
+	for _, i := range slices.Backward(gone) {
+		g.leave(g.order[i])
+	}
+	if err := g.check(); err != nil {
+		for _, s := range g.order {
+			unix.Close(s.fd)
+		}
+		return nil, fmt.Errorf("cannot take over %v: %w", state.Addr, err)
+	}
+	for i, s := range g.order {
+		if err := w.add(s); err != nil {
+			for _, s := range g.order[:i+1] {
+				w.remove(s)
+			}
+			for _, s := range g.order {
+				unix.Close(s.fd)
+			}
+			return nil, fmt.Errorf("cannot take over %v: %w", state.Addr, err)
+		}
+	}
+	w.groups = append(w.groups, g)
+	_, g.backlog, _ = g.order[0].queue()
+	return g, nil
+}
+
+// check tells whether the sockets are of the group's address.
+func (g *Group) check() error {
+	if len(g.order) == 0 {
+		return unix.ENOENT
+	}
+	for _, s := range g.order {
+		at, err := bound(s.fd)
+		if err != nil {
+			return err
+		}
+		if at.Port() != g.addr.Port() {
+			return fmt.Errorf("descriptor %d is bound to %v", s.fd, at)
+		}
+	}
+	return nil
+}

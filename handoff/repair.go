@@ -1,0 +1,108 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// fell notes that a socket does not listen any more, if that is so: it has left the
+// group, and the last one moved into its place. (A holder that calls shutdown and then
+// listen itself gives no signal, and spoils the order until the socket is repaired
+// next; nobody does so by accident.)
+func (g *Group) fell(s *Socket) {
+	if !s.fallen && !s.closed && !s.listening() {
+		s.fallen = true
+		g.leave(s)
+	}
+}
+
+// repair undoes what a holder may have done to a socket that it shares with the owner.
+func (g *Group) repair(s *Socket) (events []Event) {
+	if s.closed {
+		return nil
+	}
+	repaired := func(what string, err error) {
+		events = append(events, Repaired{g, s, what})
+		if err != nil {
+			events = append(events, Failed{g, err})
+		}
+	}
+	if g.fell(s); s.fallen {
+		err := g.listenAgain(s)
+		if errors.Is(err, errDetached) {
+			return append(events, Repaired{g, s, shutDown}, Detached{g, s, err})
+		}
+		repaired(shutDown, err)
+	} else if _, backlog, qerr := s.queue(); qerr == nil && backlog < g.backlog {
+		// It has called listen(2) with a backlog of its own, which is no wrong.
+		if err := unix.Listen(s.fd, backlogMost); err != nil {
+			events = append(events, Failed{g, err})
+		}
+	}
+	if flags, err := unix.FcntlInt(uintptr(s.fd), unix.F_GETFL, 0); err == nil && flags&unix.O_NONBLOCK == 0 && !s.ownFlags {
+		repaired("cleared O_NONBLOCK on the listening socket", unix.SetNonblock(s.fd, true))
+	}
+	if on, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT); err == nil && on == 0 {
+		repaired("cleared SO_REUSEPORT on the listening socket", unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
+	}
+	g.arrange(s)
+	return events
+}
+
+const shutDown = "shutdown(2) on the listening socket"
+
+// errDetached says that a socket could not be repaired, and is closed.
+var errDetached = errors.New("cannot listen again")
+
+// listenAgain takes a socket that has fallen back into the group.
+func (g *Group) listenAgain(s *Socket) error {
+	s.fallen = false
+	// It is out of the kernel's order, and the last one is in its place: the
+	// program must not point anywhere wrong when it listens again, which
+	// makes it the last of the group, and whoever held it may have closed
+	// it. (A group whose only member fell has no program to correct.)
+	g.program = nil
+	err := g.apply()
+	if err := unix.Listen(s.fd, backlogMost); err != nil {
+		g.close(s)
+		g.program = nil
+		return errors.Join(fmt.Errorf("%w on %v: %w", errDetached, g.addr, err), g.apply())
+	}
+	g.order = append(g.order, s)
+	if len(g.order) == 1 || g.isTarget(s) {
+		g.program = nil // the group may have lost it with its only member
+		err = errors.Join(err, g.apply())
+	}
+	if len(g.targets) == 0 && g.Steerable() {
+		err = g.attach(randomProgram([]int{0}))
+	}
+	return err
+}
+
+func (g *Group) close(s *Socket) {
+	s.closed = true
+	for i, o := range g.targets {
+		if o == s {
+			g.targets[i] = nil
+		}
+	}
+	g.watch.remove(s)
+	if s.accepting && !s.Held() {
+		unix.Shutdown(s.fd, unix.SHUT_RDWR) // or Accept, where it waits, keeps it open
+	}
+	unix.Close(s.fd)
+}
+
+// leave takes a socket out of the record, as the kernel does it.
+func (g *Group) leave(s *Socket) {
+	for i, o := range g.order {
+		if o == s {
+			last := len(g.order) - 1
+			g.order[i] = g.order[last]
+			g.order = g.order[:last]
+			return
+		}
+	}
+}
