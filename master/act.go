@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"handoff/internal/events"
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/nodeipc"
 	"handoff/internal/sdnotify"
@@ -36,7 +37,7 @@ func (m *Master) do(a fleet.Action) {
 		m.listeners.ForgetQuiet(listeners.Worker(a.ID))
 		if w := m.workers[a.ID]; w != nil {
 			w.drainedAt = time.Now()
-			m.log.Info("Worker drains", w.attrs("worker.draining")...)
+			m.log.Info("Worker drains", w.attrs(events.WorkerDraining)...)
 			m.drain(w)
 		}
 	case fleet.Signal:
@@ -46,7 +47,7 @@ func (m *Master) do(a fleet.Action) {
 	case fleet.Recycle:
 		if w := m.workers[a.ID]; w != nil {
 			m.history.counters.CountRestart("recycled")
-			m.log.Info("Worker is replaced: "+a.Reason, w.attrs("worker.recycled", "reason", a.Reason)...)
+			m.log.Info("Worker is replaced: "+a.Reason, w.attrs(events.WorkerRecycled, "reason", a.Reason)...)
 		}
 	case fleet.Abandon:
 		if w := m.workers[a.ID]; w != nil {
@@ -55,7 +56,7 @@ func (m *Master) do(a fleet.Action) {
 				why = "stalled"
 			}
 			m.history.counters.CountRestart(why)
-			m.log.Error("Worker is given up: "+a.Reason, w.attrs("worker.hung")...)
+			m.log.Error("Worker is given up: "+a.Reason, w.attrs(events.WorkerHung)...)
 			// What waits at its socket goes to others, or to its replacement.
 			m.listeners.ReleaseAll(listeners.Worker(a.ID), time.Now())
 			m.resteer()
@@ -67,11 +68,11 @@ func (m *Master) do(a fleet.Action) {
 		m.listeners.CloseAll()
 		m.keep.Flush() // only then are connections refused
 	case fleet.Live:
-		event, what := "cluster.started", "Generation serves"
+		name, what := events.ClusterStarted, "Generation serves"
 		if a.Gen > 1 {
-			event, what = "cluster.reloaded", "Reloaded: generation serves"
+			name, what = events.ClusterReloaded, "Reloaded: generation serves"
 		}
-		m.log.Info(what, "event", event, "generation", int(a.Gen), "workers", m.fleet.Slots(),
+		m.log.Info(what, "event", name, "generation", int(a.Gen), "workers", m.fleet.Slots(),
 			"after", a.Took.Round(time.Millisecond), "addresses", m.names())
 		m.history.reported = a.Gen
 		m.order(reload.Ended{Generation: int(a.Gen), Outcome: reload.Served})
@@ -84,7 +85,7 @@ func (m *Master) do(a fleet.Action) {
 	case fleet.Done:
 		m.end.done = &a
 		if !a.Failed {
-			m.log.Info("Stopped", "event", "cluster.stopped")
+			m.log.Info("Stopped", "event", events.ClusterStopped)
 		}
 	default:
 		panic(fmt.Sprintf("master: unknown action %T", a))
@@ -102,7 +103,7 @@ func (m *Master) drain(w *worker) {
 		if g := m.gens[w.gen]; g != nil && g.drain != 0 {
 			s = g.drain // one that it does not know would end it
 		}
-		m.trouble(p.signal(s))
+		m.report(events.SignalFailed, p.signal(s))
 		return
 	}
 	m.seq++
@@ -113,7 +114,7 @@ func (m *Master) names() string { return strings.Join(m.listeners.InUse(), " ") 
 
 func (m *Master) prepare(gen fleet.Gen) {
 	if gen > 1 {
-		m.log.Info("Reload", "event", "cluster.reloading", "generation", int(gen), "workers", m.fleet.Slots())
+		m.log.Info("Reload", "event", events.ClusterReloading, "generation", int(gen), "workers", m.fleet.Slots())
 		m.reportReloading(int(gen))
 	}
 	m.order(reload.Began{Generation: int(gen)})
@@ -128,7 +129,7 @@ func (m *Master) prepare(gen fleet.Gen) {
 func (m *Master) failed(a fleet.Failed) {
 	words := m.gens[a.Gen].words
 	m.history.lastError = sdnotify.Printable(fmt.Sprintf("generation %d was given up: %s", a.Gen, a.Reason))
-	attrs := append([]any{"event", "cluster.failed", "generation", int(a.Gen), "reason", a.Reason}, wordsAttr(words)...)
+	attrs := append([]any{"event", events.ClusterFailed, "generation", int(a.Gen), "reason", a.Reason}, wordsAttr(words)...)
 	if a.Back == 0 {
 		m.log.Error("The program cannot be started; giving up", attrs...)
 		return
@@ -176,7 +177,7 @@ func (m *Master) spawn(a fleet.Spawn) {
 	listen, about, err := m.activate(a.ID, a.Slot)
 	if err != nil {
 		m.listeners.ReleaseAll(listeners.Worker(a.ID), time.Now())
-		m.log.Error("Cannot give a worker its sockets: "+err.Error(), "event", "address.refused", "slot", a.Slot, "generation", int(a.Gen), "worker", int(a.ID))
+		m.log.Error("Cannot give a worker its sockets: "+err.Error(), "event", events.AddressRefused, "slot", a.Slot, "generation", int(a.Gen), "worker", int(a.ID))
 		m.step(fleet.Exited{ID: a.ID, Reason: err.Error()})
 		return
 	}
@@ -190,14 +191,14 @@ func (m *Master) spawn(a fleet.Spawn) {
 	}
 	notify, name, err := sdnotify.Listen()
 	if err != nil {
-		m.trouble(err) // the worker goes without
+		m.log.Error("Worker starts without a notify socket: "+err.Error(), "event", events.WorkerMuted, "slot", a.Slot, "generation", int(a.Gen), "worker", int(a.ID))
 	} else {
 		env = append(env, "NOTIFY_SOCKET="+name)
 	}
 	s, err := start(&l, env, m.cfg.Contract, m.conditions(a.Slot), m.cfg.Output != nil, listen)
 	if err != nil {
 		m.listeners.ReleaseAll(listeners.Worker(a.ID), time.Now())
-		m.log.Error("Cannot start a worker: "+err.Error(), "event", "worker.crashed", "slot", a.Slot, "generation", int(a.Gen), "worker", int(a.ID))
+		m.log.Error("Cannot start a worker: "+err.Error(), "event", events.WorkerCrashed, "slot", a.Slot, "generation", int(a.Gen), "worker", int(a.ID))
 		if notify != nil {
 			notify.Close()
 		}
@@ -211,7 +212,7 @@ func (m *Master) spawn(a fleet.Spawn) {
 	}
 	m.workers[a.ID] = w
 	m.keepWorker(w)
-	m.log.Info("Worker starts", w.attrs("worker.started")...)
+	m.log.Info("Worker starts", w.attrs(events.WorkerStarted)...)
 	m.attend(w)
 	if m.cfg.Contract == ActivationContract && m.cfg.ReadyWhen == Started {
 		m.ready(w)
@@ -268,7 +269,7 @@ func (m *Master) attend(w *worker) {
 	go m.copyOutput(w, copied) // ends with the pipes
 	go func() {                // ends with the process
 		if err := w.awaitEnd(); err != nil {
-			m.log.Error("Cannot watch a worker: "+err.Error(), w.attrs("trouble")...)
+			m.log.Error("Cannot watch a worker: "+err.Error(), w.attrs(events.WorkerUnwatched)...)
 			return
 		}
 		m.mail.post(died{w.id})
@@ -308,7 +309,7 @@ func (m *Master) steer(ids []fleet.ID) {
 		}
 		if !m.listeners.IsTarget(listeners.Worker(id)) {
 			m.history.counters.Ready.Add(time.Since(w.began))
-			m.log.Info("Worker serves", w.attrs("worker.ready", "after", time.Since(w.began).Round(time.Millisecond))...)
+			m.log.Info("Worker serves", w.attrs(events.WorkerReady, "after", time.Since(w.began).Round(time.Millisecond))...)
 		}
 		targets[w.slot] = listeners.Worker(id)
 	}
@@ -323,7 +324,7 @@ func (m *Master) steer(ids []fleet.ID) {
 // resteer applies the targets after a change, and finds room for connections that
 // had to wait for it.
 func (m *Master) resteer() {
-	m.trouble(m.listeners.Steer())
+	m.report(events.AddressFailed, m.listeners.Steer())
 	m.passStranded()
 }
 
@@ -333,13 +334,13 @@ func (m *Master) signal(a fleet.Signal) {
 		return
 	}
 	if a.Kill {
-		m.log.Warn("Worker is killed: "+a.Reason, w.attrs("worker.killed")...)
-		m.trouble(w.killGroup())
+		m.log.Warn("Worker is killed: "+a.Reason, w.attrs(events.WorkerKilled)...)
+		m.report(events.SignalFailed, w.killGroup())
 		return
 	}
-	m.log.Warn("Worker gets SIGTERM: "+a.Reason, w.attrs("worker.terminated")...)
-	m.trouble(w.process.signal(unix.SIGTERM))
+	m.log.Warn("Worker gets SIGTERM: "+a.Reason, w.attrs(events.WorkerTerminated)...)
+	m.report(events.SignalFailed, w.process.signal(unix.SIGTERM))
 	if w.binder != nil {
-		m.trouble(w.binder.signal(unix.SIGTERM))
+		m.report(events.SignalFailed, w.binder.signal(unix.SIGTERM))
 	}
 }

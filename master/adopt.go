@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/internal/cmsg"
+	"handoff/internal/events"
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/linux"
 	"handoff/internal/sdnotify"
@@ -45,7 +46,7 @@ func (m *Master) inherit(s snapshot.Descriptors) (first []fleet.Action, ordered 
 	}
 	r, err := snapshot.Read(fd)
 	if err != nil {
-		m.log.Error(err.Error()+"; starting from scratch", "event", "cluster.failed")
+		m.log.Error(err.Error()+"; starting from scratch", "event", events.ClusterFailed)
 		m.discard(s)
 		m.keep.Flush() // or the addresses are still taken
 		m.killStrangers(fleet.State{})
@@ -62,7 +63,7 @@ func (m *Master) recoverIf(start bool) (r snapshot.Record, s snapshot.Descriptor
 	}
 	return snapshot.Search{Service: m.service(), Slots: m.cfg.Fleet.Slots, Balance: m.cfg.Balance.String(), Hold: m.cfg.Hold, Environ: WorkerEnviron,
 		Listen: m.cfg.Listen, Warn: func(pid int, err error) {
-			m.log.Warn("Cannot adopt a worker of a previous handoff: "+err.Error(), "event", "worker.lost", "pid", pid)
+			m.log.Warn("Cannot adopt a worker of a previous handoff: "+err.Error(), "event", events.WorkerLost, "pid", pid)
 		}}.Find()
 }
 
@@ -99,17 +100,17 @@ func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first []fl
 		}
 	}
 	for _, lost := range m.listeners.Restore(r.State, s.Take) {
-		m.log.Error(lost.Error(), "event", "address.lost", "address", lost.Name)
+		m.log.Error(lost.Error(), "event", events.AddressLost, "address", lost.Name)
 		whole = false
 	}
 	for _, lost := range m.listeners.RestorePreopened(r.Preopened, m.cfg.Listen) {
-		m.log.Error(lost.Error(), "event", "address.lost", "address", lost.Name)
+		m.log.Error(lost.Error(), "event", events.AddressLost, "address", lost.Name)
 	}
 	for _, wr := range r.Workers {
 		w, err := adoptWorker(wr, s, m.cfg.Contract)
 		if err != nil {
 			whole = false
-			m.log.Error("Cannot take over a worker: "+err.Error(), "event", "worker.lost", "slot", wr.Slot, "pid", wr.PID, "generation", int(wr.Gen), "worker", int(wr.ID))
+			m.log.Error("Cannot take over a worker: "+err.Error(), "event", events.WorkerLost, "slot", wr.Slot, "pid", wr.PID, "generation", int(wr.Gen), "worker", int(wr.ID))
 			continue
 		}
 		m.workers[wr.ID] = w
@@ -121,7 +122,7 @@ func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first []fl
 			m.step(fleet.Exited{ID: fw.ID, Reason: "lost with the master before"})
 		}
 	}
-	m.trouble(m.listeners.Steer())
+	m.report(events.AddressFailed, m.listeners.Steer())
 	m.discard(s)
 	if !whole { // or the keeper has what this one could not use, and closed
 		m.resyncKeeper()
@@ -132,15 +133,15 @@ func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first []fl
 		ordered = nil
 	}
 	if r.Keeper == 0 && r.Instance == "" {
-		m.log.Warn("Adopted workers of a previous handoff; reloading", "event", "master.recovered",
+		m.log.Warn("Adopted workers of a previous handoff; reloading", "event", events.MasterRecovered,
 			"workers", len(m.workers), "addresses", m.names())
 	} else if m.cfg.Upgraded {
 		m.history.counters.Upgrades++
-		m.log.Info("Upgraded; this master continues with the workers", "event", "master.upgraded", "version", m.cfg.Version,
+		m.log.Info("Upgraded; this master continues with the workers", "event", events.MasterUpgraded, "version", m.cfg.Version,
 			"workers", len(m.workers), "addresses", m.names())
 	} else {
 		m.history.counters.Masters++
-		m.log.Warn("The previous master died; this one continues with its workers", "event", "master.adopted", "reason", m.cfg.Reason,
+		m.log.Warn("The previous master died; this one continues with its workers", "event", events.MasterAdopted, "reason", m.cfg.Reason,
 			"restarts", m.cfg.Restarts, "workers", len(m.workers), "addresses", m.names())
 	}
 	if live := m.fleet.Live(); live > m.history.reported { // it steered, and did not come to say so
@@ -224,9 +225,9 @@ func (m *Master) killStrangers(r fleet.State) {
 		env := linux.Environ(pid)
 		id, err := strconv.Atoi(linux.Lookup(env, "HANDOFF_WORKER"))
 		if err == nil && linux.Lookup(env, "HANDOFF_INSTANCE") == m.cfg.Instance && m.workers[fleet.ID(id)] == nil && (fleet.ID(id) > r.LastID || slices.ContainsFunc(r.Workers, func(w fleet.WorkerState) bool { return int(w.ID) == id })) {
-			m.log.Warn("A process that the master before had just started is killed", "event", "worker.killed", "pid", pid)
+			m.log.Warn("A process that the master before had just started is killed", "event", events.WorkerKilled, "pid", pid)
 			p := process{pid: pid, pidfd: pidfd, adopted: true}
-			m.trouble(p.killGroup())
+			m.report(events.SignalFailed, p.killGroup())
 		}
 		pidfd.Close()
 	}

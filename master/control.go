@@ -10,6 +10,7 @@ import (
 
 	"handoff/handoff"
 	"handoff/internal/api"
+	"handoff/internal/events"
 	"handoff/internal/linux"
 	"handoff/internal/nodeipc"
 	"handoff/master/fleet"
@@ -115,7 +116,7 @@ func (c Control) Scale(ctx context.Context, n int, relative bool) (workers int, 
 // Stop stops everything: with drain, or now.
 func (c Control) Stop(ctx context.Context, now bool) error {
 	return c.do(ctx, func(m *Master) error {
-		m.log.Info("Stopping, as asked", "event", "cluster.shutdown", "workers", len(m.workers), "now", now)
+		m.log.Info("Stopping, as asked", "event", events.ClusterShutdown, "workers", len(m.workers), "now", now)
 		m.step(fleet.Stop{Now: now})
 		return nil
 	})
@@ -154,7 +155,7 @@ func (c Control) PublishStatus(ctx context.Context) error {
 			Time   time.Time  `json:"time"`
 			Event  string     `json:"event"`
 			Status api.Status `json:"status"`
-		}{time.Now(), "cluster.status", m.status()})
+		}{time.Now(), events.ClusterStatus, m.status()})
 		if err == nil {
 			m.cfg.WorkerEvents(append(b, '\n'), false)
 		}
@@ -192,7 +193,7 @@ func (c Control) Signal(ctx context.Context, worker int, name string) error {
 		if s == 0 {
 			return api.Errorf(api.CodeUnknownSignal, "there is no signal %q", name)
 		}
-		m.log.Info("Worker gets "+linux.SignalName(s)+", as asked", w.attrs("worker.signalled")...)
+		m.log.Info("Worker gets "+linux.SignalName(s)+", as asked", w.attrs(events.WorkerSignalled)...)
 		if s == unix.SIGKILL {
 			return w.killGroup()
 		}
@@ -204,7 +205,7 @@ func (c Control) Signal(ctx context.Context, worker int, name string) error {
 // runs.
 func (c Control) Freeze(ctx context.Context) error {
 	return c.do(ctx, func(m *Master) error {
-		m.log.Info("No worker is started any more, as asked", "event", "cluster.frozen")
+		m.log.Info("No worker is started any more, as asked", "event", events.ClusterFrozen)
 		m.step(fleet.Freeze{})
 		return nil
 	})
@@ -223,4 +224,6 @@ func (c Control) SetBalance(ctx context.Context, to string) error {
 	})
 }
 
-func (m *Master) rebalance(b handoff.Balance) { m.trouble(m.listeners.SetBalance(b)) }
+func (m *Master) rebalance(b handoff.Balance) {
+	m.report(events.AddressFailed, m.listeners.SetBalance(b))
+}

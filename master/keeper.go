@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/internal/cmsg"
+	"handoff/internal/events"
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/linux"
 	"handoff/master/fleet"
@@ -20,7 +21,7 @@ import (
 
 // keeperMute says that the keeper does not read what it is told; from any goroutine.
 func (m *Master) keeperMute(why error) {
-	m.log.Error("The keeper does not respond ("+why.Error()+"): until it does, it does not hold what changes", "event", "keeper.mute")
+	m.log.Error("The keeper does not respond ("+why.Error()+"): until it does, it does not hold what changes", "event", events.KeeperMute)
 }
 
 // tickKeeper tries a mute keeper, and has it hold what there is if it responds.
@@ -30,14 +31,14 @@ func (m *Master) tickKeeper(now time.Time) {
 	}
 	m.resyncKeeper()
 	if !m.keep.Mute() {
-		m.log.Info("Keeper responds again; state resynchronised", "event", "keeper.answers")
+		m.log.Info("Keeper responds again; state resynchronised", "event", events.KeeperAnswers)
 	}
 }
 
 // resyncKeeper has the keeper hold what there is, and nothing else.
 func (m *Master) resyncKeeper() {
 	named, err := m.kept()
-	m.trouble(err)
+	m.report(events.RecordFailed, err)
 	m.keep.Resync(named)
 	for _, n := range named {
 		unix.Close(n.FD)
@@ -51,7 +52,7 @@ func (m *Master) resyncKeeper() {
 // it all that the old one had, and is followed by a master of that one's: so there
 // is one way to adopt, that of the master that was killed.
 func (m *Master) keeperDied() {
-	m.log.Error("The keeper has died; the workers serve on", "event", "keeper.died", "keeper", m.cfg.PID, "pid", os.Getpid())
+	m.log.Error("The keeper has died; the workers serve on", "event", events.KeeperDied, "keeper", m.cfg.PID, "pid", os.Getpid())
 	m.history.lastError = "the keeper has died"
 	m.keep.Close()
 	m.keep = nil
@@ -64,12 +65,12 @@ func (m *Master) replaceKeeper() {
 	case m.fleet.Stopping():
 		return // and ends as it was told to
 	case m.cfg.KeptAbove:
-		m.log.Warn("The service manager holds the state and starts handoff again", "event", "keeper.awaited")
+		m.log.Warn("The service manager holds the state and starts handoff again", "event", events.KeeperAwaited)
 		m.drainEvents()
 		m.end.replaced = true
 		return
 	case m.cfg.WorkerEvents != nil: // the program above takes it for the end
-		m.log.Error("The keeper has died, and with it the way to the program that has started this: stopping", "event", "cluster.shutdown", "workers", len(m.workers))
+		m.log.Error("The keeper has died, and with it the way to the program that has started this: stopping", "event", events.ClusterShutdown, "workers", len(m.workers))
 		m.step(fleet.Stop{})
 		return
 	case m.cfg.ReplaceKeeper == nil:
@@ -85,7 +86,7 @@ func (m *Master) replaceKeeper() {
 		}
 	}
 	m.log.Error("Cannot start a new keeper: "+err.Error()+"; this master serves on, and takes signals by its own pid. Nobody holds what it has if it dies: restart handoff when it suits you",
-		"event", "keeper.missing", "pid", os.Getpid(), "reason", err.Error())
+		"event", events.KeeperMissing, "pid", os.Getpid(), "reason", err.Error())
 }
 
 // kept returns duplicates of all that the keeper has: the caller closes them.

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"handoff/internal/events"
 	"handoff/internal/nodeipc"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
@@ -34,7 +35,7 @@ func (m *Master) openListens() error {
 		if err != nil {
 			return err
 		}
-		m.log.Debug("Listens for the workers", "event", "address.opened", "address", a.Name(), "name", l.Name)
+		m.log.Debug("Listens for the workers", "event", events.AddressOpened, "address", a.Name(), "name", l.Name)
 	}
 	return nil
 }
@@ -139,9 +140,9 @@ func (m *Master) noticed(n listeners.Notice) {
 	switch n := n.(type) {
 	case listeners.Violation:
 		m.saver.Changed()
-		attrs := []any{"event", "address.mended", "address", n.Address.Name()}
+		attrs := []any{"event", events.AddressMended, "address", n.Address.Name()}
 		if w := m.workers[fleet.ID(n.Worker)]; w != nil {
-			attrs = append(w.attrs("address.mended"), "address", n.Address.Name())
+			attrs = append(w.attrs(events.AddressMended), "address", n.Address.Name())
 		}
 		m.log.Warn("A worker "+n.What+"; repaired", attrs...)
 	case listeners.Detached:
@@ -154,29 +155,29 @@ func (m *Master) noticed(n listeners.Notice) {
 	case listeners.Unused:
 		if m.complete() && m.listeners.CloseUnused(n.Address) {
 			m.saver.Changed()
-			m.log.Info("Closed unused address", "event", "address.closed", "address", n.Address.Name())
+			m.log.Info("Closed unused address", "event", events.AddressClosed, "address", n.Address.Name())
 		}
 	case listeners.Quiet:
 		m.step(fleet.Quiet{ID: fleet.ID(n.Worker)})
 	case listeners.Stalled:
 		if w := m.workers[fleet.ID(n.Worker)]; w != nil {
 			m.history.counters.Stalls++
-			m.log.Warn("Worker stalled; new connections go to the others", w.attrs("worker.stalled")...)
+			m.log.Warn("Worker stalled; new connections go to the others", w.attrs(events.WorkerStalled)...)
 		}
 	case listeners.Recovered:
 		if w := m.workers[fleet.ID(n.Worker)]; w != nil {
-			m.log.Info("Worker accepts connections again", w.attrs("worker.recovered", "after", n.After.Round(time.Millisecond))...)
+			m.log.Info("Worker accepts connections again", w.attrs(events.WorkerRecovered, "after", n.After.Round(time.Millisecond))...)
 		}
 	case listeners.StallTimeout:
 		if id := fleet.ID(n.Worker); m.fleet.Stays(id) {
 			m.step(fleet.Hung{ID: id, Reason: stalledReason + n.After.String()})
 		}
 	case listeners.Unsteerable:
-		m.once("hash", "The kernel refuses the steering program: connections are spread by its hash, and generations overlap on their sockets", "event", "address.hash", "address", n.Address.Name())
+		m.once("hash", "The kernel refuses the steering program: connections are spread by its hash, and generations overlap on their sockets", "event", events.AddressHash, "address", n.Address.Name())
 	case listeners.OneSocket:
-		m.log.Warn(n.Why.Error()+": its one socket, the service manager's, is shared by all workers", "event", "address.shared")
+		m.log.Warn(n.Why.Error()+": its one socket, the service manager's, is shared by all workers", "event", events.AddressShared)
 	case listeners.Trouble:
-		m.trouble(n.Err)
+		m.report(events.AddressFailed, n.Err)
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"handoff/internal/api"
 	"handoff/internal/bindintercept"
 	"handoff/internal/cmsg"
+	"handoff/internal/events"
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/linux"
 	"handoff/internal/nodeipc"
@@ -266,22 +267,22 @@ func Run(cfg Config) int {
 	var err error
 	if m.listeners, err = listeners.New(listeners.Config{Store: socketStore{m}, Balance: cfg.Balance, NoProgram: cfg.NoSteering,
 		Private: cfg.Scratch, Grace: m.grace(), StallTimeout: cfg.StallKill}); err != nil {
-		cfg.Log.Error("Cannot start: "+err.Error(), "event", "cluster.failed")
+		cfg.Log.Error("Cannot start: "+err.Error(), "event", events.ClusterFailed)
 		return 1
 	}
 	var kerr error
 	if m.keep, kerr = fdstore.Dial(cfg.Keeper, m.keeperMute); kerr != nil {
-		m.log.Error(kerr.Error()+"; if this master dies, everything does", "event", "keeper.mute")
+		m.log.Error(kerr.Error()+"; if this master dies, everything does", "event", events.KeeperMute)
 	}
 	if perr := m.listeners.Pass(cfg.Passed); perr != nil {
-		m.log.Warn(perr.Error(), "event", "address.passed")
+		m.log.Warn(perr.Error(), "event", events.AddressPassed)
 	}
 	store := snapshot.DescriptorsOf(cfg.Store)
 	adminFD := store.Take(fdstore.Admin)
 	first, ordered, adopted := m.inherit(store)
 	if !adopted {
 		if err := m.openListens(); err != nil {
-			cfg.Log.Error("Cannot start: "+err.Error(), "event", "cluster.failed")
+			cfg.Log.Error("Cannot start: "+err.Error(), "event", events.ClusterFailed)
 			m.listeners.Close()
 			m.keep.Stopping()
 			return 1
@@ -450,7 +451,7 @@ func (m *Master) handle(e event) {
 	switch e := e.(type) {
 	case signalled:
 		if m.keep != nil && !e.kept {
-			m.log.Warn("A signal for the keeper has come to its master, which leaves it alone", "event", "signal.stray",
+			m.log.Warn("A signal for the keeper has come to its master, which leaves it alone", "event", events.SignalStray,
 				"signal", linux.SignalName(e.signal.(unix.Signal)), "keeper", m.cfg.PID, "pid", os.Getpid())
 			break
 		}
@@ -465,7 +466,7 @@ func (m *Master) handle(e event) {
 		}
 	case garbled:
 		if w := m.workers[e.id]; w != nil {
-			m.log.Warn("Message from a worker dropped: "+e.reason, w.attrs("worker.garbled")...)
+			m.log.Warn("Message from a worker dropped: "+e.reason, w.attrs(events.WorkerGarbled)...)
 		}
 	case hungUp:
 		if w := m.workers[e.id]; w != nil {
@@ -529,11 +530,11 @@ func (m *Master) signalled(s os.Signal) {
 	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT:
 		if m.fleet.Stopping() {
 			m.end.hurried = s
-			m.log.Warn("Stopping at once, workers are killed", "event", "cluster.shutdown", "signal", linux.SignalName(s.(unix.Signal)))
+			m.log.Warn("Stopping at once, workers are killed", "event", events.ClusterShutdown, "signal", linux.SignalName(s.(unix.Signal)))
 			m.step(fleet.Stop{Now: true})
 			return
 		}
-		m.log.Info("Stopping, workers drain", "event", "cluster.shutdown", "signal", linux.SignalName(s.(unix.Signal)),
+		m.log.Info("Stopping, workers drain", "event", events.ClusterShutdown, "signal", linux.SignalName(s.(unix.Signal)),
 			"workers", len(m.workers), "within", m.cfg.Fleet.DrainTimeout+m.cfg.Fleet.KillGrace)
 		m.step(fleet.Stop{})
 	case unix.SIGTTIN:
@@ -542,10 +543,10 @@ func (m *Master) signalled(s os.Signal) {
 		m.scale(-1)
 	case unix.SIGUSR1:
 		if err := m.cfg.Reopen(); err != nil {
-			m.log.Error("Cannot reopen the log file: "+err.Error(), "event", "log.reopened")
+			m.log.Error("Cannot reopen the log file: "+err.Error(), "event", events.LogReopened)
 			return
 		}
-		m.log.Info("Log file reopened", "event", "log.reopened")
+		m.log.Info("Log file reopened", "event", events.LogReopened)
 	}
 }
 
@@ -556,7 +557,7 @@ func (m *Master) keepProgram() {
 	}
 	f, err := snapshot.File(m.cfg.Program)
 	if err != nil {
-		m.trouble(err)
+		m.report(events.RecordFailed, err)
 		return
 	}
 	defer f.Close()
@@ -566,14 +567,14 @@ func (m *Master) keepProgram() {
 func (m *Master) scale(by int) {
 	n := m.fleet.Slots() + by
 	if n < 1 || n > m.cfg.SlotsMost {
-		m.log.Warn("The number of workers stays as it is", "event", "cluster.scaled", "workers", n-by, "least", 1, "most", m.cfg.SlotsMost)
+		m.log.Warn("The number of workers stays as it is", "event", events.ClusterScaled, "workers", n-by, "least", 1, "most", m.cfg.SlotsMost)
 		return
 	}
 	m.scaleTo(n)
 }
 
 func (m *Master) scaleTo(n int) {
-	m.log.Info("Number of workers changes", "event", "cluster.scaled", "workers", n)
+	m.log.Info("Number of workers changes", "event", events.ClusterScaled, "workers", n)
 	m.step(fleet.SetSlots{N: n})
 }
 
@@ -625,10 +626,10 @@ func (m *Master) said(w *worker, s said) {
 func (m *Master) notified(w *worker, n sdnotify.Notice) {
 	if n.State != nil {
 		w.state = *n.State
-		m.log.Debug("Worker's status", w.attrs("worker.status", "status", w.state.Status, "reloading", w.state.Reloading)...)
+		m.log.Debug("Worker's status", w.attrs(events.WorkerStatus, "status", w.state.Status, "reloading", w.state.Reloading)...)
 	}
 	if n.Stores {
-		m.log.Warn("A worker wants its descriptors stored; handoff keeps no store for workers, they are closed", w.attrs("worker.status")...)
+		m.log.Warn("A worker wants its descriptors stored; handoff keeps no store for workers, they are closed", w.attrs(events.WorkerStatus)...)
 	}
 	if n.Extend > 0 {
 		m.step(fleet.Extend{ID: w.id, By: n.Extend})
@@ -657,7 +658,7 @@ func (m *Master) isDraining(id fleet.ID) bool {
 
 func (m *Master) leaving(w *worker) {
 	m.history.counters.CountRestart("asked")
-	m.log.Info("Worker asks to be replaced", w.attrs("worker.leaving")...)
+	m.log.Info("Worker asks to be replaced", w.attrs(events.WorkerLeaving)...)
 	m.step(fleet.Leave{ID: w.id})
 }
 
@@ -686,7 +687,7 @@ func (m *Master) provide(w *worker, q nodeipc.Query) {
 	}
 	if err != nil {
 		if w.refused++; w.refused <= badMost {
-			m.log.Error("Cannot give a worker its socket: "+err.Error(), w.attrs("address.refused", "port", q.Port)...)
+			m.log.Error("Cannot give a worker its socket: "+err.Error(), w.attrs(events.AddressRefused, "port", q.Port)...)
 		}
 		m.send(w, nodeipc.Refuse(q, "refused", errno(err)), -1)
 		return
@@ -761,9 +762,9 @@ func (m *Master) ended(id fleet.ID) {
 		m.gens[w.gen].words = words
 		m.history.restarts[w.slot]++
 		m.history.lastError = sdnotify.Printable(fmt.Sprintf("slot %d, generation %d %s", w.slot, w.gen, reason))
-		m.log.Error("Worker crashed: "+reason, append(w.attrs("worker.crashed", append(ended, "after", time.Since(w.began).Round(time.Millisecond))...), wordsAttr(words)...)...)
+		m.log.Error("Worker crashed: "+reason, append(w.attrs(events.WorkerCrashed, append(ended, "after", time.Since(w.began).Round(time.Millisecond))...), wordsAttr(words)...)...)
 	} else {
-		m.log.Info("Worker is gone: "+reason, w.attrs("worker.shutdown", ended...)...)
+		m.log.Info("Worker is gone: "+reason, w.attrs(events.WorkerShutdown, ended...)...)
 	}
 	m.step(fleet.Exited{ID: id, Reason: reason})
 	m.passAgain(w)
@@ -782,16 +783,16 @@ func (m *Master) once(key, msg string, attrs ...any) {
 	}
 }
 
-// trouble logs an error that the master can only report.
-func (m *Master) trouble(err error) {
+// report logs an error that the master can do nothing about; nil is none.
+func (m *Master) report(name string, err error) {
 	if err == nil {
 		return
 	}
 	if errors.Is(err, handoff.ErrNoSteering) {
-		m.once("steer", "Cannot steer: "+err.Error(), "event", "address.hash")
+		m.once("steer", "Cannot steer: "+err.Error(), "event", events.AddressHash)
 		return
 	}
-	m.log.Error(err.Error(), "event", "trouble")
+	m.log.Error(err.Error(), "event", name)
 }
 
 // send queues a message to a worker; it takes the descriptor over (-1: none).
@@ -802,14 +803,14 @@ func (m *Master) send(w *worker, line []byte, fd int) {
 // flooded ends a worker that asks and never reads.
 func (m *Master) flooded(w *worker, err error) {
 	if err != nil {
-		m.log.Error("Worker is killed: "+err.Error(), w.attrs("worker.killed")...)
-		m.trouble(w.killGroup())
+		m.log.Error("Worker is killed: "+err.Error(), w.attrs(events.WorkerKilled)...)
+		m.report(events.SignalFailed, w.killGroup())
 	}
 }
 
 // attrs names a worker in a log line.
-func (w *worker) attrs(event string, more ...any) []any {
-	about := []any{"event", event, "slot", w.slot, "pid", w.pid, "generation", int(w.gen), "worker", int(w.id)}
+func (w *worker) attrs(name string, more ...any) []any {
+	about := []any{"event", name, "slot", w.slot, "pid", w.pid, "generation", int(w.gen), "worker", int(w.id)}
 	if w.port > 0 {
 		about = append(about, "port", w.port)
 	}

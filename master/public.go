@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"handoff/internal/events"
 	"handoff/internal/keeper/fdstore"
 )
 
@@ -23,7 +24,7 @@ func (m *Master) serveAdmin(fd int) (stop func()) {
 	}
 	l, err := m.adminListener(fd)
 	if err != nil {
-		m.log.Error("Cannot serve --admin: "+err.Error(), "event", "admin.failed", "address", m.cfg.AdminAddr)
+		m.log.Error("Cannot serve --admin: "+err.Error(), "event", events.AdminFailed, "address", m.cfg.AdminAddr)
 		m.keep.Remove(fdstore.Admin)
 		return stop
 	}

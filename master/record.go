@@ -1,6 +1,7 @@
 package master
 
 import (
+	"handoff/internal/events"
 	"handoff/master/reload"
 	"handoff/master/snapshot"
 )
@@ -42,7 +43,7 @@ func (m *Master) record() snapshot.Record {
 // save has the keeper hold the record.
 func (m *Master) save() {
 	if m.keep != nil {
-		m.trouble(m.saver.Save(m.record(), m.keep))
+		m.report(events.RecordFailed, m.saver.Save(m.record(), m.keep))
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"handoff/internal/api"
+	"handoff/internal/events"
 	"handoff/internal/sdnotify"
 	"handoff/master/fleet"
 	"handoff/master/reload"
@@ -46,7 +47,7 @@ func (m *Master) carryOut(a reload.Action) {
 		m.startUpgrade()
 	case reload.UpgradeFailed:
 		m.history.lastError = sdnotify.Printable("upgrade: " + a.Reason)
-		m.log.Error("Upgrade failed; this master continues: "+a.Reason, "event", "upgrade.failed", "reason", a.Reason)
+		m.log.Error("Upgrade failed; this master continues: "+a.Reason, "event", events.UpgradeFailed, "reason", a.Reason)
 		for _, to := range m.clients.upgrades {
 			to <- errors.New(a.Reason)
 		}
@@ -77,11 +78,11 @@ func (m *Master) notReloaded(a reload.NotReloaded) {
 	m.history.lastError = sdnotify.Printable(a.Result.Reason)
 	switch a.By {
 	case reload.ByHook:
-		m.log.Error("Reload refused; nothing changes: "+a.Reason, "event", "reload.refused", "reason", a.Reason)
+		m.log.Error("Reload refused; nothing changes: "+a.Reason, "event", events.ReloadRefused, "reason", a.Reason)
 	case reload.ByConfiguration:
-		m.log.Error("The configuration is wrong; nothing changes: "+a.Reason, "event", "config.failed", "reason", a.Reason)
+		m.log.Error("The configuration is wrong; nothing changes: "+a.Reason, "event", events.ConfigFailed, "reason", a.Reason)
 	case reload.ByUpgrade:
-		m.log.Error("Workers not reloaded: the upgrade failed", "event", "cluster.failed", "reason", "the upgrade failed")
+		m.log.Error("Workers not reloaded: the upgrade failed", "event", events.ClusterFailed, "reason", "the upgrade failed")
 	}
 	m.reportReloading(a.Result.Generation)
 	m.manager.Ready(sdnotify.Printable(fmt.Sprintf("Generation %d serves; not reloaded: %s", m.fleet.Live(), a.Result.Reason)))
@@ -111,7 +112,7 @@ func (m *Master) reread() error {
 		m.scaleTo(live.Fleet.Slots)
 	}
 	for _, what := range later {
-		m.log.Warn("Changing "+what+" requires a restart of handoff", "event", "config.later", "key", what)
+		m.log.Warn("Changing "+what+" requires a restart of handoff", "event", events.ConfigLater, "key", what)
 	}
 	return nil
 }
@@ -136,7 +137,7 @@ func (m *Master) startUpgrade() {
 		return
 	}
 	m.keep.Upgrading(true) // it believes a candidate from now on
-	m.log.Info("Upgrading: starting the binary on disk", "event", "master.upgrading")
+	m.log.Info("Upgrading: starting the binary on disk", "event", events.MasterUpgrading)
 	go func() { m.mail.post(upgraded{m.cfg.Upgrade(state)}) }() // ends with the upgrade, which has a timeout
 }
 
@@ -224,7 +225,7 @@ func (m *Master) readyJudged(w *worker, err error) {
 		m.step(fleet.Ready{ID: w.id, Seems: m.cfg.ReadyWhen != Ready})
 		return
 	}
-	m.log.Error("Worker not put into service: "+err.Error(), w.attrs("worker.refused", "reason", err.Error())...)
+	m.log.Error("Worker not put into service: "+err.Error(), w.attrs(events.WorkerRefused, "reason", err.Error())...)
 	m.step(fleet.Unfit{ID: w.id, Reason: fmt.Sprintf("slot %d: %v", w.slot, err)})
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"handoff/internal/events"
 	"handoff/internal/nodeipc"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
@@ -44,14 +45,14 @@ func (m *Master) rescue(q listeners.Queue) {
 func (m *Master) accepted(n listeners.Accepted) {
 	a := n.Queue.Address()
 	if n.Err != nil {
-		m.log.Error("Cannot take a stranded connection: "+n.Err.Error(), "event", "address.rescued", "address", a.Name())
+		m.log.Error("Cannot take a stranded connection: "+n.Err.Error(), "event", events.AddressRescued, "address", a.Name())
 	}
 	for _, fd := range n.FDs {
 		m.pass(passed{address: a, fd: fd, until: time.Now().Add(m.grace())}, 0)
 	}
 	m.history.counters.Rescued += len(n.FDs)
 	if len(n.FDs) > 0 {
-		m.log.Info("Connections at a parked socket handed to live workers", "event", "address.rescued", "address", a.Name(), "connections", len(n.FDs))
+		m.log.Info("Connections at a parked socket handed to live workers", "event", events.AddressRescued, "address", a.Name(), "connections", len(n.FDs))
 	}
 }
 
@@ -86,7 +87,7 @@ func (m *Master) relieve(q listeners.Queue) {
 	for _, id := range m.listeners.Targets() {
 		if w := m.workers[fleet.ID(id)]; w != nil && w.slot == q.Slot() && !w.dead {
 			m.log.Warn("Connections queued on a socket without a worker: the worker of the slot is replaced, the next one takes them",
-				w.attrs("address.stranded", "address", q.Address().Name())...)
+				w.attrs(events.AddressStranded, "address", q.Address().Name())...)
 			m.step(fleet.Leave{ID: w.id})
 			return
 		}
@@ -136,7 +137,7 @@ func (m *Master) pass(p passed, but fleet.ID) {
 func (m *Master) lose(p passed, why string) {
 	m.history.counters.Stranded++
 	unix.Close(p.fd)
-	m.log.Error("A stranded connection is lost: "+why, "event", "address.stranded", "address", p.address.Name())
+	m.log.Error("A stranded connection is lost: "+why, "event", events.AddressStranded, "address", p.address.Name())
 }
 
 // answered: a worker says whether it has taken a connection.

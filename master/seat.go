@@ -7,6 +7,7 @@ import (
 
 	"handoff/internal/bindintercept"
 	"handoff/internal/cmsg"
+	"handoff/internal/events"
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/linux"
 	"handoff/master/fleet"
@@ -68,7 +69,7 @@ func (m *Master) seated(w *worker, e seated) {
 	}
 	if errno != 0 {
 		m.once("seat", "The kernel refuses a seccomp notification filter ("+errno.Error()+
-			"): the program's own sockets are not held. Give it sockets with --listen ADDR, if it takes them as systemd passes them (LISTEN_FDS)", w.attrs("worker.unseated")...)
+			"): the program's own sockets are not held. Give it sockets with --listen ADDR, if it takes them as systemd passes them (LISTEN_FDS)", w.attrs(events.WorkerUnseated)...)
 	}
 	if m.cfg.ReadyWhen == Started {
 		m.ready(w)
@@ -100,7 +101,7 @@ func (m *Master) binds(w *worker, c *bindintercept.Call) {
 	if l := m.listeners.LeaseOf(id, c.Inode); l != nil { // by the master before, which did not come to the answer
 		m.binder(w, c)
 		l.OwnFlags()
-		m.log.Debug("A bind that the master before had not answered", w.attrs("worker.seated", "address", l.Address().Name())...)
+		m.log.Debug("A bind that the master before had not answered", w.attrs(events.WorkerSeated, "address", l.Address().Name())...)
 		c.Answer(0)
 		return
 	}
@@ -126,7 +127,7 @@ func (m *Master) binds(w *worker, c *bindintercept.Call) {
 		return
 	}
 	if err := c.Give(l.FD()); err != nil {
-		m.log.Error(err.Error(), w.attrs("address.refused", "address", a.Name())...)
+		m.log.Error(err.Error(), w.attrs(events.AddressRefused, "address", a.Name())...)
 		c.Continue()
 		return
 	}
@@ -169,7 +170,7 @@ func (w *worker) dropBinder() {
 
 func (m *Master) refuse(w *worker, c *bindintercept.Call, err error) {
 	if w.refused++; w.refused <= badMost {
-		m.log.Error("Cannot give a worker its socket: "+err.Error(), w.attrs("address.refused")...)
+		m.log.Error("Cannot give a worker its socket: "+err.Error(), w.attrs(events.AddressRefused)...)
 	}
 	c.Answer(unix.Errno(errno(err)))
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"handoff/internal/events"
 	"handoff/internal/nodeipc"
 )
 
@@ -42,17 +43,17 @@ func (m *Master) publisher(w *worker) func(nodeipc.Message, []byte) {
 		line.Time = time.Now()
 		switch msg := msg.(type) {
 		case nil:
-			line.Event = "node.disconnect"
+			line.Event = events.NodeDisconnect
 		case nodeipc.Online:
-			line.Event = "node.online"
+			line.Event = events.NodeOnline
 		case nodeipc.Listening:
-			line.Event = "node.listening"
+			line.Event = events.NodeListening
 			line.Address = &nodeAddress{nil, msg.Port, msg.Type.Wire()}
 			if msg.Address != "" {
 				line.Address.Address = &msg.Address
 			}
 		case nodeipc.Ready, nodeipc.ReplaceMe, nodeipc.Requests, nodeipc.Other:
-			line.Event, line.Message, wait = "node.message", raw, true
+			line.Event, line.Message, wait = events.NodeMessage, raw, true
 		default:
 			return
 		}

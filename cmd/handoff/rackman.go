@@ -12,6 +12,7 @@ import (
 	"golang.org/x/term"
 
 	"handoff/internal/config"
+	"handoff/internal/events"
 	"handoff/internal/logging"
 )
 
@@ -83,33 +84,33 @@ func rackmanLines(out, errs io.Writer, pid int, tty bool) func(line []byte) {
 			fmt.Fprintln(to, paint(tty, colour, fmt.Sprintf(format, args...)))
 		}
 		switch e.Event {
-		case "cluster.started":
+		case events.ClusterStarted:
 			say(out, 32, "RackMan Cluster Ready")
 			say(out, 39, "You can reload the server manually using `kill -SIGHUP %d` or `kill -SIGUSR2 %d`", pid, pid)
-		case "cluster.reloading":
+		case events.ClusterReloading:
 			say(out, 33, "Reloading Workers")
-		case "cluster.changed":
+		case events.ClusterChanged:
 			say(out, 39, " - %s was changed", e.File)
-		case "worker.ready":
+		case events.WorkerReady:
 			ready[e.Worker] = true
 			say(out, 32, "Worker %d Now Listening on Port %d", e.Worker, e.Port)
-		case "worker.shutdown":
+		case events.WorkerShutdown:
 			say(out, 39, "Worker %d Has Shutdown", e.Worker)
 			delete(ready, e.Worker)
-		case "worker.crashed":
+		case events.WorkerCrashed:
 			if !ready[e.Worker] {
 				say(errs, 31, "Worker %d Failed To Start Successfully", e.Worker)
 			} else {
 				say(out, 39, "Worker %d Has Shutdown", e.Worker)
 			}
 			delete(ready, e.Worker)
-		case "worker.terminated":
+		case events.WorkerTerminated:
 			say(errs, 31, "Worker %d Shutdown Timeout Expired - Killing", e.Worker)
-		case "cluster.failed", "config.failed":
+		case events.ClusterFailed, events.ConfigFailed:
 			say(errs, 31, "%s", e.Msg)
-		case "cluster.shutdown":
+		case events.ClusterShutdown:
 			say(out, 33, "RackMan Cluster Terminating")
-		case "cluster.stopped":
+		case events.ClusterStopped:
 			say(out, 33, "All Workers Shutdown")
 		}
 	}

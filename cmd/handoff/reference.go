@@ -18,6 +18,7 @@ import (
 
 	"handoff/internal/api"
 	"handoff/internal/config"
+	"handoff/internal/events"
 	"handoff/internal/metrics"
 )
 
@@ -38,7 +39,7 @@ func referenceCommand(root *cobra.Command) *cobra.Command {
 			}
 			for name, page := range map[string]func() (string, error){
 				"cli.md": func() (string, error) { return cliPage(root), nil }, "configuration.md": configurationPage,
-				"api.md": apiPage, "metrics.md": metricsPage} {
+				"api.md": apiPage, "events.md": eventsPage, "metrics.md": metricsPage} {
 				text, err := page()
 				if err == nil {
 					err = os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644)
@@ -200,6 +201,38 @@ func expression(w *bytes.Buffer, e ast.Expr) {
 	default:
 		w.WriteString("object")
 	}
+}
+
+func eventsPage() (string, error) {
+	var b strings.Builder
+	b.WriteString("# Events\n\n" + written + "What happens is a line of the log with a stable name, `event`: `handoff events`, `handoff events --follow --json`, `GET /v1/events`, `--log json`, and [hooks](cli.md#handoff-run) at some of them.\n" +
+		"Decide by the name: names are added, never changed. The words of a line (`msg`) are for people, and may change. Every line has `time`, `level`, `msg` and, in JSON, `name`, the service; other fields are added, never changed, and left out where there is nothing to say.\n" +
+		"\"The worker's\" fields are `slot`, `pid`, `generation`, `worker` (a number that is never used again) and, with `--ports`, `port`. Where a row has several levels, the first one is the usual. Lines of level debug are in the log with `--log-level debug`, and not among `handoff events`.\n\n| event | level | when | fields |\n|---|---|---|---|\n")
+	row := func(e events.Info) {
+		levels := strings.ToLower(strings.Join(e.Levels, ", "))
+		var fields []string
+		rest := e.Fields
+		if ofWorker := events.WorkerFields(); len(rest) >= len(ofWorker) && slices.Equal(rest[:len(ofWorker)], ofWorker) {
+			fields, rest = append(fields, "the worker's"), rest[len(ofWorker):]
+		}
+		for _, f := range rest {
+			fields = append(fields, "`"+f+"`")
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", e.Name, levels, e.Text, strings.Join(fields, ", "))
+	}
+	all := events.All()
+	for _, e := range all {
+		if len(e.Levels) > 0 {
+			row(e)
+		}
+	}
+	b.WriteString("\n## Worker events\n\nThe Node SDK hears all of the above, and these, which are not in the log (`GET /v1/worker-events`).\n\n| event | level | when | fields |\n|---|---|---|---|\n")
+	for _, e := range all {
+		if len(e.Levels) == 0 {
+			row(e)
+		}
+	}
+	return b.String(), nil
 }
 
 func metricsPage() (string, error) {

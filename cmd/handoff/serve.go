@@ -14,6 +14,7 @@ import (
 
 	"handoff/internal/admin"
 	"handoff/internal/config"
+	"handoff/internal/events"
 	"handoff/internal/hooks"
 	"handoff/internal/keeper"
 	"handoff/internal/keeper/fdstore"
@@ -54,7 +55,7 @@ func serve(cfg *config.Run, what service.Program, said []string, plan plan) (cod
 	}
 	lean()
 	if s.from.restarts == 0 && len(conf.Store) == 0 && !s.up.Candidate() {
-		s.log.Info("Starting "+strings.Join(said, " "), "event", "cluster.starting", "pid", s.from.pid,
+		s.log.Info("Starting "+strings.Join(said, " "), "event", events.ClusterStarting, "pid", s.from.pid,
 			"workers", conf.Fleet.Slots, "version", version)
 	}
 	return master.Run(conf), nil
@@ -228,7 +229,7 @@ func (s *serving) control(c master.Control) (stop func(follows bool)) {
 	s.files.set(s.files.cfg)
 	l, err := admin.Listen(string(s.what.Name))
 	if err != nil {
-		s.log.Warn(err.Error()+"; `handoff status` will not find this one. Set HANDOFF_RUNTIME_DIR to a folder of this user", "event", "control.missing")
+		s.log.Warn(err.Error()+"; `handoff status` will not find this one. Set HANDOFF_RUNTIME_DIR to a folder of this user", "event", events.ControlMissing)
 		return func(bool) { s.files.end() }
 	}
 	end := admin.Serve(l, c, admin.About{Events: s.log.Events, Output: s.log.Output, WorkerEvents: s.log.WorkerEvents, Config: s.effective.get, Log: s.log.Logger})

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"handoff/internal/events"
 )
 
 // tryPatience is how long a version may take to start, where its own ready timeout does
@@ -60,10 +62,10 @@ func try(dir string) error {
 			continue
 		}
 		switch e.Event {
-		case "cluster.started":
+		case events.ClusterStarted:
 			serves = true
 			cmd.Process.Signal(syscall.SIGTERM)
-		case "cluster.failed":
+		case events.ClusterFailed:
 			if why = e.Reason; why == "" {
 				why = e.Msg
 			}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 
+	"handoff/internal/events"
 	"handoff/internal/watch"
 	"handoff/master"
 )
@@ -34,13 +35,13 @@ func (w *watcher) set(cfg watch.Config) {
 	control, log := *w.c, w.log
 	go func() { // ends with ctx
 		err := watch.Run(ctx, cfg, func(first string, n int) {
-			log.Info("Files have changed", "event", "cluster.changed", "file", first, "files", n)
+			log.Info("Files have changed", "event", events.ClusterChanged, "file", first, "files", n)
 			if _, err := control.Reload(ctx); err != nil && ctx.Err() == nil {
-				log.Error("Cannot reload: "+err.Error(), "event", "watch.failed")
+				log.Error("Cannot reload: "+err.Error(), "event", events.WatchFailed)
 			}
 		})
 		if err != nil {
-			log.Error(err.Error(), "event", "watch.failed")
+			log.Error(err.Error(), "event", events.WatchFailed)
 		}
 	}()
 }

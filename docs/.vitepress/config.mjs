@@ -56,7 +56,7 @@ export default withMermaid({
         { text: 'Beside its peers', link: '/benchmarks/peers' }, { text: 'How it scales', link: '/benchmarks/scale' }, { text: 'Compared', link: '/comparison' }] },
       { text: 'Reference', items: [
         { text: 'Commands', link: '/reference/cli' }, { text: 'Configuration', link: '/reference/configuration' },
-        { text: 'Control API', link: '/reference/api' }, { text: 'Metrics', link: '/reference/metrics' }] },
+        { text: 'Control API', link: '/reference/api' }, { text: 'Events', link: '/reference/events' }, { text: 'Metrics', link: '/reference/metrics' }] },
       { text: 'Internals', items: [
         { text: 'How workers are drained', link: '/internals/drain' }, { text: 'The keeper, measured', link: '/internals/keeper' },
         { text: 'Findings', link: '/internals/findings' }, { text: 'Known limits', link: '/internals/limits' }] }

@@ -38,7 +38,7 @@ func Routes() []Route {
 		{Pattern: "POST /v1/workers/{worker}/message", Text: "sends a Node worker a message, the JSON of the body"},
 		{Pattern: "POST /v1/workers/{worker}/signal", Text: "`?name=SIGTERM`: sends a worker a signal"},
 		{Pattern: "GET /v1/config", Text: "the configuration in effect, by keys; of the environment only the names"},
-		{Pattern: "GET /v1/events", Text: "`?last=N&follow=1`: JSON lines, the last N events (100), and with `follow` new ones"},
+		{Pattern: "GET /v1/events", Text: "`?last=N&follow=1`: JSON lines, the last N [events](events.md) (100), and with `follow` new ones"},
 		{Pattern: "GET /v1/logs", Text: "`?last=N&follow=1`: JSON lines of what workers write, if `--capture` is set"},
 		{Pattern: "GET /v1/worker-events", Former: "GET /v1/told", Text: "`?after=N&of=MASTER`: events, and messages of workers, as numbered lines, for the Node SDK"},
 		{Pattern: "POST /v1/worker-events/status", Former: "POST /v1/told/status", Text: "adds the status to them, as the event `cluster.status`"},

@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"handoff/internal/events"
 )
 
 // HookEvents are what hooks can be for, in the order of a life.
 var HookEvents = []string{
-	"cluster.started", "cluster.reloading", "cluster.reloaded", "cluster.failed", "cluster.changed", "cluster.shutdown", "cluster.stopped",
-	"worker.started", "worker.ready", "worker.draining", "worker.shutdown", "worker.crashed",
+	events.ClusterStarted, events.ClusterReloading, events.ClusterReloaded, events.ClusterFailed, events.ClusterChanged, events.ClusterShutdown, events.ClusterStopped,
+	events.WorkerStarted, events.WorkerReady, events.WorkerDraining, events.WorkerShutdown, events.WorkerCrashed,
 	BeforeReload, BeforeReady,
 }
 

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"handoff/internal/events"
 )
 
 // Config is what runs when.
@@ -122,7 +124,7 @@ func (r *Runner) work() {
 			r.lost = 0
 			r.mu.Unlock()
 			if lost > 0 {
-				r.log.Warn("Hooks are too slow: events were dropped", "event", "hook.lost", "events", lost)
+				r.log.Warn("Hooks are too slow: events were dropped", "event", events.HookLost, "events", lost)
 			}
 			if e.name == "" {
 				if closed {
@@ -133,7 +135,7 @@ func (r *Runner) work() {
 			}
 			for _, command := range cfg.Commands[e.name] {
 				if err := r.run(cfg, e, command); err != nil {
-					r.log.Warn("Hook failed: "+err.Error(), "event", "hook.failed", "hook", e.name)
+					r.log.Warn("Hook failed: "+err.Error(), "event", events.HookFailed, "hook", e.name)
 				}
 			}
 			r.toScript(cfg, e)
@@ -234,7 +236,7 @@ func (r *Runner) logOutput(in *os.File, hook string) (last string) {
 		if len(text) > 0 {
 			last = strings.ToValidUTF8(string(text), "?")
 			if n++; n <= maxLines {
-				r.log.Info("Hook: "+last, "event", "hook.output", "hook", hook)
+				r.log.Info("Hook: "+last, "event", events.HookOutput, "hook", hook)
 			}
 		}
 		if err != nil {

@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"syscall"
 	"time"
+
+	"handoff/internal/events"
 )
 
 //go:embed rackhooks.cjs
@@ -34,7 +36,7 @@ func (r *Runner) toScript(cfg Config, e event) {
 		if err == nil {
 			return
 		}
-		r.log.Warn("Hook failed: "+cfg.Script+" does not go on, it is started anew", "event", "hook.failed", "hook", e.name)
+		r.log.Warn("Hook failed: "+cfg.Script+" does not go on, it is started anew", "event", events.HookFailed, "hook", e.name)
 		r.script.kill()
 		r.script.end()
 		r.script = nil
@@ -59,7 +61,7 @@ func (r *Runner) scriptRuns(cfg Config, e event) bool {
 	}
 	var err error
 	if r.script, err = r.startScript(cfg); err != nil {
-		r.log.Warn("Hook failed: "+err.Error(), "event", "hook.failed", "hook", e.name)
+		r.log.Warn("Hook failed: "+err.Error(), "event", events.HookFailed, "hook", e.name)
 		return false
 	}
 	return true

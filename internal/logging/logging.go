@@ -15,6 +15,8 @@ import (
 	"github.com/lmittmann/tint"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
+
+	"handoff/internal/events"
 )
 
 // Log is where events go, and a file that can be reopened for logrotate. It is
@@ -134,7 +136,7 @@ func (l *Log) out(line []byte, direct *slog.Logger) {
 	l.waiting.Add(-1)
 	l.mu.Unlock()
 	if n := l.lost.Swap(0); n > 0 {
-		direct.Warn("Log lines were dropped: the reader of the log did not read", "event", "log.lost", "lines", n)
+		direct.Warn("Log lines were dropped: the reader of the log did not read", "event", events.LogLost, "lines", n)
 	}
 }
 

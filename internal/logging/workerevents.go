@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"handoff/internal/events"
 )
 
 // WorkerEvents is the queue of what the program that has started handoff (the Node
@@ -141,7 +143,7 @@ func (q *WorkerEvents) Ack(n int64) {
 		q.room = nil
 	}
 	if q.stuck = false; q.lost > 0 {
-		line, _ := json.Marshal(map[string]any{"event": "told.lost", "messages": q.lost})
+		line, _ := json.Marshal(map[string]any{"event": events.ToldLost, "messages": q.lost})
 		q.lost = 0
 		q.add(append(line, '\n'))
 	}

@@ -11,6 +11,7 @@ import (
 
 	"handoff/handoff"
 	"handoff/internal/config"
+	"handoff/internal/events"
 	"handoff/master"
 	"handoff/master/fleet"
 	"handoff/sdk/node"
@@ -117,7 +118,7 @@ func preload(cfg *config.Run, command []string, w World) func([]string) []string
 		path, err := w.Preload()
 		if err != nil {
 			if !warned {
-				w.Log.Warn(err.Error()+"; keep-alive clients may lose a request at a reload. Set HANDOFF_STATE_DIR to a folder that can be written to", "event", "preload.missing")
+				w.Log.Warn(err.Error()+"; keep-alive clients may lose a request at a reload. Set HANDOFF_STATE_DIR to a folder that can be written to", "event", events.PreloadMissing)
 				warned = true
 			}
 			return env

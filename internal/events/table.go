@@ -1,0 +1,144 @@
+package events
+
+import "slices"
+
+// Info is what is said of an event in docs/reference/events.md.
+type Info struct {
+	Name   string
+	Levels []string // of its lines, as slog names them; none: it is a worker event only
+	Text   string   // when it happens
+	Fields []string // that its line may have besides time, level, msg, event and name
+}
+
+// WorkerFields are the first fields of every event of one worker; port where its slot
+// has one.
+func WorkerFields() []string { return []string{"slot", "pid", "generation", "worker", "port"} }
+
+func of(name, level, text string, fields ...string) Info {
+	return Info{Name: name, Levels: []string{level}, Text: text, Fields: fields}
+}
+
+// worker is of for an event of one worker.
+func worker(name, level, text string, fields ...string) Info {
+	return of(name, level, text, slices.Concat(WorkerFields(), fields)...)
+}
+
+// or adds a level.
+func (i Info) or(level string) Info {
+	i.Levels = append(i.Levels, level)
+	return i
+}
+
+// heard is of for what is not in the log.
+func heard(name, text string, fields ...string) Info {
+	return Info{Name: name, Text: text, Fields: fields}
+}
+
+const (
+	debug = "DEBUG"
+	info  = "INFO"
+	warn  = "WARN"
+	fail  = "ERROR"
+)
+
+// All lists every event, in the order of the reference.
+func All() []Info { return slices.Concat(cluster(), workers(), addresses(), itself(), workerEvents()) }
+
+func cluster() []Info {
+	return []Info{
+		of(ClusterStarting, info, "handoff has started, and starts the workers", "pid", "workers", "version"),
+		of(ClusterStarted, info, "the first generation serves every slot", "generation", "workers", "after_seconds", "addresses"),
+		of(ClusterReloading, info, "a reload has begun", "generation", "workers"),
+		of(ClusterReloaded, info, "a later generation serves every slot", "generation", "workers", "after_seconds", "addresses"),
+		of(ClusterFailed, fail, "a generation was given up (`serving` is the one that serves on; without it nothing serves), or handoff cannot start, or a reload did not begin because the upgrade before it failed", "generation", "reason", "stderr", "serving"),
+		of(ClusterScaled, info, "the number of workers changes; as a warning: it does not, because the new number is not allowed", "workers", "least", "most").or(warn),
+		of(ClusterChanged, info, "watched files have changed; a reload follows", "file", "files"),
+		of(ClusterFrozen, info, "workers that end are no longer replaced (Node SDK)"),
+		of(ClusterShutdown, info, "the service begins to stop, or is told to hurry; as an error: it stops because its keeper has died", "signal", "workers", "within_seconds", "now").or(warn).or(fail),
+		of(ClusterStopped, info, "every worker has ended; handoff ends"),
+		of(ReloadRefused, fail, "the hook `before_reload` has refused a reload", "reason"),
+		of(ConfigFailed, fail, "the configuration is invalid; nothing has changed", "reason"),
+		of(ConfigLater, warn, "a changed key needs a restart of handoff", "key"),
+		of(WatchFailed, fail, "files cannot be watched, or the reload after a change cannot begin"),
+	}
+}
+
+func workers() []Info {
+	return []Info{
+		worker(WorkerStarted, info, "a worker's process has started"),
+		worker(WorkerReady, info, "a worker serves: new connections go to it", "after_seconds"),
+		worker(WorkerRefused, fail, "the hook `before_ready` has refused a worker", "reason"),
+		worker(WorkerStatus, debug, "a worker reports its status; as a warning: it wants descriptors stored, which handoff does not do", "status", "reloading").or(warn),
+		worker(WorkerLeaving, info, "a worker asks to be replaced"),
+		worker(WorkerRecycled, info, "a worker is replaced for its age, memory, number of requests or a stall", "reason"),
+		worker(WorkerDraining, info, "a worker is told to finish what it has"),
+		worker(WorkerShutdown, info, "a worker has ended, as it was told to", "code", "killed_by"),
+		worker(WorkerCrashed, fail, "a worker has ended by itself, or could not be started", "code", "killed_by", "after_seconds", "stderr"),
+		worker(WorkerHung, fail, "a worker is given up: it does not report in time, or accepts nothing"),
+		worker(WorkerStalled, warn, "a worker accepts nothing, while others do; new connections go to the others"),
+		worker(WorkerRecovered, info, "a stalled worker accepts again", "after_seconds"),
+		worker(WorkerSignalled, info, "a signal was sent to a worker by the control API"),
+		worker(WorkerTerminated, warn, "a worker did not end in time and gets SIGTERM"),
+		worker(WorkerKilled, warn, "a worker is killed; as an error: because it asks and does not read the answers").or(fail),
+		worker(WorkerGarbled, warn, "a message of a worker was not understood and is dropped"),
+		worker(WorkerSeated, debug, "a worker's bind(2), left unanswered by the master before, is answered", "address"),
+		worker(WorkerUnseated, warn, "the kernel refuses to intercept bind(2): the program's own sockets are not held"),
+		worker(WorkerLost, fail, "a worker of the master before cannot be adopted").or(warn),
+		worker(WorkerUnwatched, fail, "the end of a worker's process cannot be waited for"),
+		worker(WorkerMuted, fail, "a worker runs without a notify socket: it cannot say READY=1"),
+		of(SignalFailed, fail, "a process cannot be signalled"),
+	}
+}
+
+func addresses() []Info {
+	return []Info{
+		of(AddressOpened, debug, "handoff listens on an address of `--listen`", "address", "name"),
+		of(AddressClosed, info, "an address that no worker uses any more is closed", "address"),
+		of(AddressPassed, warn, "a socket of the service manager cannot be used"),
+		of(AddressShared, warn, "all workers share one socket, the service manager's"),
+		of(AddressHash, warn, "the kernel refuses to steer connections: it spreads them by a hash, and generations overlap", "address"),
+		worker(AddressMended, warn, "a worker has changed a socket that is not its own; repaired", "address"),
+		worker(AddressRefused, fail, "a worker does not get the socket that it wants", "address"),
+		of(AddressRescued, info, "connections in the queue of a worker that is gone were handed to a live one", "address", "connections").or(fail),
+		worker(AddressStranded, fail, "a connection in the queue of a worker that is gone was lost; as a warning: such a queue is left, and the worker of its slot is replaced to empty it", "address").or(warn),
+		of(AddressLost, fail, "a socket of the master before is not there", "address"),
+		of(AddressFailed, fail, "the kernel has refused an operation on a listening socket"),
+	}
+}
+
+func itself() []Info {
+	return []Info{
+		of(MasterUpgrading, info, "the binary on disk is started, to take over"),
+		of(MasterUpgraded, info, "a new binary has taken over", "version", "workers", "addresses"),
+		of(UpgradeFailed, fail, "the new binary did not take over; this one runs on", "reason"),
+		of(MasterAdopted, warn, "the master has died, and this one continues with its workers", "reason", "restarts", "workers", "addresses"),
+		of(MasterRecovered, warn, "workers of a handoff that was killed whole were adopted; a reload follows", "workers", "addresses"),
+		of(KeeperMute, fail, "the keeper does not respond: it does not hold what changes until it does"),
+		of(KeeperAnswers, info, "the keeper responds again, and holds everything"),
+		of(KeeperDied, fail, "the keeper has died; the master starts another one", "keeper", "pid"),
+		of(KeeperAwaited, warn, "the service manager holds the state, and starts handoff again"),
+		of(KeeperMissing, fail, "no new keeper can be started: handoff continues without one", "pid", "reason"),
+		of(RecordFailed, fail, "what the next master needs cannot be written down, or handed to the keeper"),
+		of(SignalStray, warn, "a signal for the keeper has come to its master, which ignores it", "signal", "keeper", "pid"),
+		of(ControlMissing, warn, "there is no control socket: `handoff status` does not find this service"),
+		of(AdminFailed, fail, "the address of `--admin` cannot be served", "address"),
+		of(PreloadMissing, warn, "the drain preload cannot be written; keep-alive clients may lose a request at a reload"),
+		of(LogReopened, info, "the log file was reopened, or cannot be").or(fail),
+		of(LogLost, warn, "log lines were dropped, because the reader of the log did not read", "lines"),
+		of(HookFailed, warn, "a hook has failed", "hook"),
+		of(HookLost, warn, "hooks are too slow: events were dropped", "events"),
+		of(HookOutput, info, "a hook has printed something", "hook"),
+	}
+}
+
+// workerEvents are not in the log.
+func workerEvents() []Info {
+	return []Info{
+		heard(ClusterStatus, "the status, as `GET /v1/status` has it, at its place among the events", "status"),
+		heard(NodeOnline, "a Node worker has booted", "slot", "pid", "generation", "worker"),
+		heard(NodeListening, "a Node worker listens", "slot", "pid", "generation", "worker", "address"),
+		heard(NodeMessage, "a Node worker has sent a message", "slot", "pid", "generation", "worker", "message"),
+		heard(NodeDisconnect, "a Node worker has closed its channel", "slot", "pid", "generation", "worker"),
+		heard(ToldLost, "messages were dropped, because nobody read the worker events", "messages"),
+	}
+}
