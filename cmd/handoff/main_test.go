@@ -182,12 +182,12 @@ func TestUsage(t *testing.T) {
 		"prove --duration 0 app.js":         "2 handoff: --duration, --timeout and --wait must be greater than 0",
 		"prove --reloads -1 app.js":         "2 handoff: --reloads must not be negative",
 		"prove --tcp --request x app.js":    "2 handoff: --tcp and --request exclude each other",
-		"prove --against x":                 "2 handoff: --against needs --address",
+		"prove --against x":                 "2 handoff: --against requires --address",
 		"prove --against x app.js":          "2 handoff: --against is the whole command line",
 		"prove --against x --address 1":     "2 handoff: --address 1: want HOST:PORT",
 		"prove --against x --scale 1":       "2 handoff: --scale is for handoff only",
 		"prove --against x --kill-master 2": "2 handoff: --kill-master: another tool is killed once",
-		"prove --against-reload x app.js":   "2 handoff: --against-reload is for --against",
+		"prove --against-reload x app.js":   "2 handoff: --against-reload requires --against",
 		"prove --request no.http app.js":    "1 handoff: --request: ",
 		"prove no.js":                       "1 handoff: cannot run no.js",
 	} {
@@ -522,5 +522,41 @@ func TestWords(t *testing.T) {
 	progressBar(&b)(5, 10, 3<<20)
 	if !strings.Contains(b.String(), "[===============               ] 5 of 10 files, 3.0 MB") {
 		t.Error(b.String())
+	}
+}
+
+// What is done to another tool, and what of handoff's command line is passed on.
+func TestProvePlan(t *testing.T) {
+	requests := filepath.Join(t.TempDir(), "r.http")
+	os.WriteFile(requests, []byte("GET /a\n###\nPOST /b\n\nbody\n"), 0o644)
+	for line, want := range map[string]string{
+		"":                          "broken deploy 1, kill -9 of the master 3, reload 10, scale 1, upgrade 1; 1000/s, 0 requests",
+		"--broken-deploy=false":     "kill -9 of the master 3, reload 10, scale 1, upgrade 1; 1000/s, 0 requests",
+		"--rate 0 --kill-worker 2":  "broken deploy 1, kill -9 of a worker 2, kill -9 of the master 3, reload 10, scale 1, upgrade 1; -1/s, 0 requests",
+		"--request " + requests:     "broken deploy 1, kill -9 of the master 3, reload 10, scale 1, upgrade 1; 1000/s, 2 requests",
+		"--against x --address h:1": "; 1000/s, 0 requests",
+		"--against x --address h:1 --against-reload y --kill-master 1": "kill -9 of the master 1, reload 10; 1000/s, 0 requests",
+	} {
+		proof, c := newProof(), &cobra.Command{}
+		proof.flags(c)
+		err := c.ParseFlags(strings.Fields(line))
+		proof.note(c.Flags())
+		if err != nil {
+			t.Fatal(line, err)
+		}
+		p, err := proof.plan(0)
+		if err != nil {
+			t.Fatal(line, err)
+		}
+		var deeds []string
+		for d, n := range p.Times {
+			if n > 0 {
+				deeds = append(deeds, fmt.Sprintf("%s %d", d, n))
+			}
+		}
+		slices.Sort(deeds)
+		if got := fmt.Sprintf("%s; %v/s, %d requests", strings.Join(deeds, ", "), p.Rate, len(p.Requests)); got != want {
+			t.Errorf("%s: %s, want %s", line, got, want)
+		}
 	}
 }

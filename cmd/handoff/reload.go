@@ -40,38 +40,44 @@ A reload during a reload is not an error: the newest wins, and both commands wai
 				fmt.Printf("%s: generation %d starts\n", client.Name, generation)
 				return nil
 			}
-			told := 0
-			var r *api.ReloadStatus
+			shown := 0
 			s, err := await(client, timeout, func(s api.Status) bool {
-				if r = s.Reload; !asJSON && told != s.Wanted && s.Wanted >= generation {
-					told = s.Wanted
+				if !asJSON && shown != s.Wanted && s.Wanted >= generation {
+					shown = s.Wanted
 					fmt.Printf("%s: generation %d → %d, %d slots\n", client.Name, s.Generation, s.Wanted, s.Slots)
 				}
-				return r != nil && r.Generation >= generation && r.Outcome != api.OutcomeRunning
+				return s.Reload != nil && s.Reload.Generation >= generation && s.Reload.Outcome != api.OutcomeRunning
 			})
 			if err != nil {
 				return err
 			}
 			if asJSON {
+				r := s.Reload
 				printJSON(map[string]any{"schema": 1, "name": client.Name, "generation": r.Generation, "outcome": r.Outcome, "reason": r.Reason, "stderr": r.Stderr, "seconds": r.Seconds, "serving": s.Generation})
+			} else {
+				printReload(client.Name, *s.Reload, s.Generation)
 			}
-			if r.Outcome == api.OutcomeServed {
-				if !asJSON {
-					fmt.Printf("%s: generation %d serves, after %v\n", client.Name, r.Generation, seconds(r.Seconds))
-				}
-				return nil
+			if s.Reload.Outcome != api.OutcomeServed {
+				return failed{nil}
 			}
-			if !asJSON {
-				for _, line := range r.Stderr {
-					fmt.Fprintln(os.Stderr, "  "+line)
-				}
-				fmt.Fprintf(os.Stderr, "handoff: generation %d was given up after %v: %s; generation %d serves on\n", r.Generation, seconds(r.Seconds), r.Reason, s.Generation)
-			}
-			return failed{nil}
+			return nil
 		},
 	}
 	jsonFlag(c, &asJSON)
 	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait for the outcome")
 	durationFlag(c, &timeout, "timeout", "stop waiting after this time; the reload continues (default: no limit)")
 	return c
+}
+
+// printReload says what has come of a reload: on stdout that it serves, on stderr that it
+// does not.
+func printReload(name string, r api.ReloadStatus, serving int) {
+	if r.Outcome == api.OutcomeServed {
+		fmt.Printf("%s: generation %d serves, after %v\n", name, r.Generation, seconds(r.Seconds))
+		return
+	}
+	for _, line := range r.Stderr {
+		fmt.Fprintln(os.Stderr, "  "+line)
+	}
+	fmt.Fprintf(os.Stderr, "handoff: generation %d was given up after %v: %s; generation %d serves on\n", r.Generation, seconds(r.Seconds), r.Reason, serving)
 }
