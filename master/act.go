@@ -52,7 +52,7 @@ func (m *Master) do(a fleet.Action) {
 	case fleet.Abandon:
 		if w := m.workers[a.ID]; w != nil {
 			why := "hung"
-			if strings.HasPrefix(a.Reason, stalledReason) {
+			if a.Stalled {
 				why = "stalled"
 			}
 			m.history.counters.CountRestart(why)

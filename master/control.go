@@ -39,7 +39,12 @@ func (c Control) do(ctx context.Context, f func(m *Master) error) error {
 	case err := <-to:
 		return err
 	case <-c.quit:
-		return errEnded
+		select {
+		case err := <-to: // it was the last thing that the loop did
+			return err
+		default:
+			return errEnded
+		}
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -170,7 +170,7 @@ func (m *Master) noticed(n listeners.Notice) {
 		}
 	case listeners.StallTimeout:
 		if id := fleet.ID(n.Worker); m.fleet.Stays(id) {
-			m.step(fleet.Hung{ID: id, Reason: stalledReason + n.After.String()})
+			m.step(fleet.Hung{ID: id, Reason: "stalled for " + n.After.String(), Stalled: true})
 		}
 	case listeners.Unsteerable:
 		m.once("hash", "The kernel refuses the steering program: connections are spread by its hash, and generations overlap on their sockets", "event", events.AddressHash, "address", n.Address.Name())
@@ -180,8 +180,6 @@ func (m *Master) noticed(n listeners.Notice) {
 		m.report(events.AddressFailed, n.Err)
 	}
 }
-
-const stalledReason = "stalled for "
 
 func earlier(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {

@@ -46,10 +46,11 @@ type (
 	Drained struct{ ID ID }
 	// Ping says that a worker is alive and well.
 	Ping struct{ ID ID }
-	// Hung says that it is not.
+	// Hung says that it is not. Stalled: it accepts nothing, while others do.
 	Hung struct {
-		ID     ID
-		Reason string
+		ID      ID
+		Reason  string
+		Stalled bool
 	}
 	// Extend asks for more time to start or to drain, from now on.
 	Extend struct {
@@ -111,8 +112,9 @@ type (
 	// Abandon takes a worker's connections away from it, those that it has not
 	// accepted: it does not answer any more. It is not to be drained.
 	Abandon struct {
-		ID     ID
-		Reason string
+		ID      ID
+		Reason  string
+		Stalled bool // see Hung
 	}
 	// Renew asks for a Reload: it is time.
 	Renew struct{}

@@ -246,7 +246,7 @@ func (f *Fleet) observe(e Event) {
 		}
 	case Hung:
 		if w := f.worker(e.ID); w != nil && w.Phase == Serving {
-			f.hang(w, e.Reason)
+			f.hang(w, e.Reason, e.Stalled)
 		}
 	case Extend:
 		f.extend(e)
@@ -330,10 +330,10 @@ func (f *Fleet) pinged(w *Worker) {
 
 // hang gives up a worker that serves and shows no life: its connections are
 // given to others at once, it is killed when it is replaced.
-func (f *Fleet) hang(w *Worker, reason string) {
+func (f *Fleet) hang(w *Worker, reason string, stalled bool) {
 	w.hung, w.pingBy = true, time.Time{}
 	w.Leaving = true
-	f.do(Abandon{ID: w.ID, Reason: reason})
+	f.do(Abandon{ID: w.ID, Reason: reason, Stalled: stalled})
 	s := f.failure(w)
 	if w.Gen == f.wanted && w.Gen != f.live && (f.canaryUnderWay() || s.failures >= f.cfg.MaxFailures) {
 		f.giveUp(reason)

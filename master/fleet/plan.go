@@ -29,7 +29,7 @@ func (f *Fleet) plan() {
 func (f *Fleet) expire() {
 	for _, w := range slices.Clone(f.workers) {
 		if w.Phase == Serving && !w.pingBy.IsZero() && !f.now.Before(w.pingBy) {
-			f.hang(w, hungReason)
+			f.hang(w, hungReason, false)
 		}
 		if w.deadline.IsZero() || f.now.Before(w.deadline) {
 			continue
