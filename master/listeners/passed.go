@@ -50,7 +50,8 @@ func (t *Table) Pass(named []cmsg.Named) error {
 // passedTCP takes out of the list the socket of an address, -1 if there is none.
 func (t *Table) passedTCP(addr netip.AddrPort, v6only bool) int {
 	return t.passedWhere(func(p *passed) bool {
-		return p.addr.IsValid() && p.addr == addr && (addr.Addr().Is4() || p.v6only == v6only)
+		// Of another address than the wildcard the kernel says that it is IPv6 alone.
+		return p.addr.IsValid() && p.addr == addr && (addr.Addr() != netip.IPv6Unspecified() || p.v6only == v6only)
 	})
 }
 
