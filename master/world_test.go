@@ -141,24 +141,24 @@ type world struct {
 	control Control
 	began   chan struct{} // closed when there is a control
 	end     chan int      // its exit code
-	log     *events
+	log     *logged
 	keeper  *keeper // nil: it has none
 	at      netip.AddrPort
 }
 
 const patience = 20 * time.Second // for failure only
 
-// events are what was logged.
-type events struct {
+// logged is what was logged.
+type logged struct {
 	mu   sync.Mutex
 	all  []string
 	news chan struct{} // closed, and made anew, at each event
 }
 
-func (e *events) Enabled(context.Context, slog.Level) bool { return true }
-func (e *events) WithAttrs([]slog.Attr) slog.Handler       { return e }
-func (e *events) WithGroup(string) slog.Handler            { return e }
-func (e *events) Handle(_ context.Context, r slog.Record) error {
+func (e *logged) Enabled(context.Context, slog.Level) bool { return true }
+func (e *logged) WithAttrs([]slog.Attr) slog.Handler       { return e }
+func (e *logged) WithGroup(string) slog.Handler            { return e }
+func (e *logged) Handle(_ context.Context, r slog.Record) error {
 	line := ""
 	r.Attrs(func(a slog.Attr) bool {
 		if a.Key == "event" {
@@ -192,7 +192,7 @@ func base(role string, contract Contract) Config {
 // run starts a master.
 func run(t *testing.T, cfg Config) *world {
 	t.Helper()
-	w := &world{t: t, began: make(chan struct{}), end: make(chan int, 1), log: &events{news: make(chan struct{})}}
+	w := &world{t: t, began: make(chan struct{}), end: make(chan int, 1), log: &logged{news: make(chan struct{})}}
 	cfg.Log = slog.New(w.log)
 	cfg.Control = func(c Control) func(bool) {
 		w.control = c
