@@ -56,12 +56,12 @@ const masterless = 4 * time.Second
 // awaitEnd waits until the process is gone, for as long as timeout says (0: for
 // ever).
 func awaitEnd(pidfd int, timeout time.Duration) bool {
-	patience := -1
+	wait := -1
 	if timeout > 0 {
-		patience = int(timeout.Milliseconds())
+		wait = int(timeout.Milliseconds())
 	}
 	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, patience)
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, wait)
 		if err != unix.EINTR {
 			return n > 0
 		}

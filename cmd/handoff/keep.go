@@ -161,12 +161,12 @@ func replaceKeeper(named []cmsg.Named, program []byte) error {
 		return err
 	}
 	defer unix.Close(pidfd)
-	unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(keeperPatience.Milliseconds()))
+	unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(keeperTimeout.Milliseconds()))
 	unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
 	var status unix.WaitStatus
 	unix.Wait4(pid, &status, 0, nil)
 	return fmt.Errorf("process %d ended: code %d", pid, status.ExitStatus())
 }
 
-// keeperPatience is how long a new keeper may take to take over.
-const keeperPatience = 10 * time.Second
+// keeperTimeout is how long a new keeper may take to take over.
+const keeperTimeout = 10 * time.Second

@@ -12,8 +12,8 @@ import (
 	"handoff/internal/deploy"
 )
 
-// lockPatience is how long somebody else's change of a deployment is waited for.
-const lockPatience = 5 * time.Minute
+// lockTimeout is how long somebody else's change of a deployment is waited for.
+const lockTimeout = 5 * time.Minute
 
 // project tells the deployment from the other arguments.
 func project(args []string) (folder string, rest []string, err error) {
@@ -44,7 +44,7 @@ func change(args []string, f func(folder *deploy.Folder, rest []string) error) e
 	if err != nil {
 		return err
 	}
-	folder, err := deploy.Open(path, lockPatience)
+	folder, err := deploy.Open(path, lockTimeout)
 	if err != nil {
 		return failed{err}
 	}

@@ -252,11 +252,11 @@ func stepUp(up *upgrade.Upgrader) error {
 	if err := master.CheckRecord(state); err != nil {
 		return err
 	}
-	return up.Take(takePatience)
+	return up.Take(takeTimeout)
 }
 
 // sayTimeout is how long the last of RackMan's words may take to be read.
 const sayTimeout = time.Second
 
-// takePatience is how long the master before may take to exit.
-const takePatience = 10 * time.Second
+// takeTimeout is how long the master before may take to exit.
+const takeTimeout = 10 * time.Second

@@ -14,9 +14,9 @@ import (
 	"handoff/internal/events"
 )
 
-// tryPatience is how long a version may take to start, where its own ready timeout does
+// tryTimeout is how long a version may take to start, where its own ready timeout does
 // not say less.
-const tryPatience = 5 * time.Minute
+const tryTimeout = 5 * time.Minute
 
 // try starts what is in a folder once, where nobody else is.
 func try(dir string) error {
@@ -40,7 +40,7 @@ func try(dir string) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	late := time.AfterFunc(tryPatience, func() { cmd.Process.Signal(syscall.SIGTERM) })
+	late := time.AfterFunc(tryTimeout, func() { cmd.Process.Signal(syscall.SIGTERM) })
 	defer late.Stop()
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGINT, syscall.SIGTERM)

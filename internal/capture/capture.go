@@ -1,6 +1,6 @@
 // Package capture makes lines of what workers write: with a prefix, as JSON, or
 // into a file for each slot. What it has not seen a line's end of it keeps back,
-// up to lineMost bytes.
+// up to maxLine bytes.
 package capture
 
 import (
@@ -27,8 +27,8 @@ const (
 	Files  Mode = "files"  // web.0.log, one for each slot
 )
 
-// lineMost is the longest line, in bytes; what is longer becomes several.
-const lineMost = 16 << 10
+// maxLine is the longest line, in bytes; what is longer becomes several.
+const maxLine = 16 << 10
 
 // Worker is who has written a line.
 type Worker struct {
@@ -103,7 +103,7 @@ func (s *Stream) Write(p []byte) (int, error) {
 	n := len(p)
 	for len(p) > 0 {
 		end := bytes.IndexByte(p, '\n')
-		room := lineMost - len(s.rest)
+		room := maxLine - len(s.rest)
 		switch {
 		case end >= 0 && end <= room:
 			s.k.line(s.w, s.name, append(s.rest, p[:end]...))

@@ -78,7 +78,7 @@ func TestFiles(t *testing.T) {
 // Whatever is written, in whatever pieces, comes out whole and in order.
 func FuzzStream(f *testing.F) {
 	f.Add([]byte("a\nb\n"), 1)
-	f.Add(bytes.Repeat([]byte("x"), 3*lineMost), 1000)
+	f.Add(bytes.Repeat([]byte("x"), 3*maxLine), 1000)
 	f.Fuzz(func(t *testing.T, text []byte, step int) {
 		if step < 1 {
 			return

@@ -208,11 +208,11 @@ func TestOldestFormFollows(t *testing.T) {
 
 func TestHistoryIsBounded(t *testing.T) {
 	f := web(t, "a", "b")
-	for range historyMost {
+	for range maxHistory {
 		f.History = append(f.History, Live{Version: "a", How: BySwitch})
 	}
 	f.Switch("b", "me", BySwitch)
-	if n := len(f.History); n != historyMost || f.History[n-1].Version != "b" {
+	if n := len(f.History); n != maxHistory || f.History[n-1].Version != "b" {
 		t.Errorf("%d, the last is %+v", n, f.History[n-1])
 	}
 }

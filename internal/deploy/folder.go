@@ -57,15 +57,15 @@ func Read(path string) (*Record, error) {
 }
 
 // Open takes a deployment for a change: who else wants to change it waits, for as long
-// as patience says. The caller closes it.
-func Open(path string, patience time.Duration) (*Folder, error) {
+// as timeout says. The caller closes it.
+func Open(path string, timeout time.Duration) (*Folder, error) {
 	f := &Folder{Path: path}
 	if !Is(path) {
 		_, err := Read(path)
 		return nil, err
 	}
 	var err error
-	if f.lock, err = lock(path, patience); err != nil {
+	if f.lock, err = lock(path, timeout); err != nil {
 		return nil, err
 	}
 	if f.Record, err = Read(path); err != nil {
@@ -103,12 +103,12 @@ func (f *Folder) Close() {
 	f.lock.Close() // and with it the lock
 }
 
-func lock(path string, patience time.Duration) (*os.File, error) {
+func lock(path string, timeout time.Duration) (*os.File, error) {
 	l, err := os.OpenFile(filepath.Join(path, lockFile), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("cannot change the deployment: %w", err)
 	}
-	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(timeout); ; time.Sleep(20 * time.Millisecond) {
 		err = unix.Flock(int(l.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			return l, nil

@@ -139,8 +139,8 @@ func (f *Folder) Switch(version, by, how string) error {
 	before := *f.Record
 	f.Head = version
 	f.History = append(slices.Clone(f.History), Live{version, time.Now().UTC().Truncate(time.Millisecond), by, how})
-	if n := len(f.History); n > historyMost {
-		f.History = f.History[n-historyMost:]
+	if n := len(f.History); n > maxHistory {
+		f.History = f.History[n-maxHistory:]
 	}
 	if err := f.Save(); err != nil {
 		f.Record = &before
@@ -154,5 +154,5 @@ func (f *Folder) Switch(version, by, how string) error {
 	return nil
 }
 
-// historyMost is how many changes are remembered.
-const historyMost = 1000
+// maxHistory is how many changes are remembered.
+const maxHistory = 1000

@@ -149,11 +149,11 @@ func (r *Runner) Ask(name string, about map[string]any) error {
 	r.mu.Lock()
 	cfg := r.cfg
 	r.mu.Unlock()
-	told := map[string]any{"event": name, "time": time.Now()}
+	fields := map[string]any{"event": name, "time": time.Now()}
 	for k, v := range about {
-		told[k] = v
+		fields[k] = v
 	}
-	line, err := json.Marshal(told)
+	line, err := json.Marshal(fields)
 	if err != nil {
 		return err
 	}

@@ -74,11 +74,11 @@ func (u *Upgrader) State() ([]byte, error) {
 
 // Take says that this candidate can take over, and waits until the master before
 // has exited.
-func (u *Upgrader) Take(patience time.Duration) error {
+func (u *Upgrader) Take(timeout time.Duration) error {
 	if err := u.tf.Ready(); err != nil {
 		return fmt.Errorf("cannot take over: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	if err := u.tf.WaitForParent(ctx); err != nil {
 		return fmt.Errorf("the master before does not exit: %w", err)

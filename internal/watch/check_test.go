@@ -1,0 +1,64 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestCheck(t *testing.T) {
+	if err := Check([]string{"**/*.js", "!lib/**", "{a,b}/?.ts"}); err != nil {
+		t.Error(err)
+	}
+	for _, p := range []string{"[", "{a", "![x"} {
+		if err := Check([]string{"**", p}); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q", p)) {
+			t.Errorf("%s: %v", p, err)
+		}
+	}
+}
+
+// What matches, and what is not looked at.
+func TestMatching(t *testing.T) {
+	for _, c := range []struct {
+		patterns, ignore, name string
+		want                   bool
+	}{
+		{"**/*.js", "", "lib/a.js", true},
+		{"**/*.js", "", "a.ts", false},
+		{"./lib/**", "", "lib/x/y", true},
+		{"**/*.js !**/*.test.js", "", "a.test.js", false},
+		{"**/*.js !**/*.test.js **/keep.test.js", "", "keep.test.js", true},
+		{"**", "", "node_modules/x/index.js", false},
+		{"**", "", ".git/HEAD", false},
+		{"** .env", "", ".env", true},
+		{"node_modules/mine/** **", "", "node_modules/mine/a.js", true},
+		{"**", "tmp/", "tmp/a.js", false},
+		{"**", "lib/*.log", "lib/a.log", false},
+		{"**", "lib/*.log", "lib/a.js", true},
+	} {
+		w := &watcher{Config: Config{Patterns: strings.Fields(c.patterns), Ignore: strings.Fields(c.ignore)}}
+		if got := w.matches(c.name) && !w.ignores(c.name); got != c.want {
+			t.Errorf("%s of %q without %q: %v", c.name, c.patterns, c.ignore, got)
+		}
+	}
+}
+
+// An error says what to do about it.
+func TestLimits(t *testing.T) {
+	for err, want := range map[error]string{unix.ENOSPC: "sysctl fs.inotify.max_user_watches", unix.EMFILE: "sysctl fs.inotify.max_user_instances", errors.New("odd"): "cannot watch: odd"} {
+		if got := limits(err).Error(); !strings.Contains(got, want) {
+			t.Errorf("%v: %s", err, got)
+		}
+	}
+	if err := Run(context.Background(), Config{Dir: filepath.Join(t.TempDir(), "gone"), Patterns: []string{"**"}}, nil); err == nil || !strings.HasPrefix(err.Error(), "cannot watch: ") {
+		t.Error(err)
+	}
+	if err := Run(context.Background(), Config{Files: []string{filepath.Join(t.TempDir(), "gone", "file")}}, nil); err == nil {
+		t.Error("a folder that is not there is watched")
+	}
+}
