@@ -91,6 +91,8 @@ func TestImports(t *testing.T) {
 			reason: "workers in other people's programs speak by it: it brings the standard library and x/sys, and no more"},
 		{pkg: "worker", never: []string{"handoff/master", "handoff/handoff", "handoff/internal/config", "github.com/*/*"},
 			reason: "it runs inside other people's programs: it costs them x/sys, and what imports no more than that"},
+		{pkg: "master/process", never: []string{"handoff/master", "handoff/master/*", "handoff/handoff", "handoff/worker", "handoff/internal/[^lt]*", "handoff/internal/l[^i]*", "net", "net/http", "log/slog"},
+			reason: "it starts and ends programs: which descriptors they are given, and what they mean, is the caller's"},
 		{pkg: "internal/linux", only: []string{"errors", "fmt", "io", "iter", "os", "strconv", "strings", "syscall", "time", "unsafe", "golang.org/x/sys/unix"},
 			reason: "it asks the kernel, and knows nothing of who asks"},
 		{pkg: "internal/cmsg", only: []string{"errors", "fmt", "os", "syscall", "time", "golang.org/x/sys/unix"},

@@ -3,6 +3,8 @@ package master
 import (
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -10,12 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/internal/events"
+	"handoff/internal/bindintercept"
+	"handoff/internal/cmsg"
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/nodeipc"
 	"handoff/internal/sdnotify"
-	"handoff/internal/tail"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
+	"handoff/master/process"
 	"handoff/master/reload"
 	"handoff/master/snapshot"
 )
@@ -95,15 +99,15 @@ func (m *Master) do(a fleet.Action) {
 // drain tells a worker to finish, in the words of its contract.
 func (m *Master) drain(w *worker) {
 	if w.channel == nil {
-		p := &w.process
+		to := w.process.Pidfd()
 		if w.binder != nil {
-			p = w.binder
+			to = w.binder
 		}
 		s := m.cfg.DrainSignal
 		if g := m.gens[w.gen]; g != nil && g.drain != 0 {
 			s = g.drain // one that it does not know would end it
 		}
-		m.report(events.SignalFailed, p.signal(s))
+		m.report(events.SignalFailed, process.Signal(to, s))
 		return
 	}
 	m.seq++
@@ -119,7 +123,7 @@ func (m *Master) prepare(gen fleet.Gen) {
 	}
 	m.order(reload.Began{Generation: int(gen)})
 	g := &generation{drain: m.cfg.DrainSignal}
-	g.launch, g.err = m.cfg.Command.pin()
+	g.launch, g.err = m.cfg.Command.Resolve()
 	m.gens[gen] = g
 	if g.err != nil {
 		m.step(fleet.Broken{Gen: gen, Reason: g.err.Error()})
@@ -155,15 +159,15 @@ func (m *Master) spawn(a fleet.Spawn) {
 	}
 	l := *g.launch
 	if m.cfg.Environ != nil {
-		l.env = m.cfg.Environ(l.env)
+		l.Env = m.cfg.Environ(l.Env)
 	}
 	if name := m.cfg.SlotVariable; name != "" {
-		l.env = setenv(l.env, name, strconv.Itoa(a.Slot))
+		l = l.With(name, strconv.Itoa(a.Slot))
 	}
 	env := []string{"WORKER_ID=" + strconv.Itoa(a.Slot), "HANDOFF_GENERATION=" + strconv.Itoa(int(a.Gen)), "HANDOFF_WORKER=" + strconv.Itoa(int(a.ID))}
 	if n := portOf(m.cfg.Ports, a.Slot); n > 0 {
 		port := strconv.Itoa(n)
-		l.env = setenv(setenv(l.env, "PORT", port), "port", port)
+		l = l.With("PORT", port).With("port", port)
 	}
 	if m.cfg.Name != "" {
 		env = append(env, snapshot.ServiceVariable+"="+m.service())
@@ -195,7 +199,7 @@ func (m *Master) spawn(a fleet.Spawn) {
 	} else {
 		env = append(env, "NOTIFY_SOCKET="+name)
 	}
-	s, err := start(&l, env, m.cfg.Contract, m.conditions(a.Slot), m.cfg.Output != nil, listen)
+	started, pair, err := m.start(&l, env, a.Slot, listen)
 	if err != nil {
 		m.listeners.ReleaseAll(listeners.Worker(a.ID), time.Now())
 		m.log.Error("Cannot start a worker: "+err.Error(), "event", events.WorkerCrashed, "slot", a.Slot, "generation", int(a.Gen), "worker", int(a.ID))
@@ -205,10 +209,10 @@ func (m *Master) spawn(a fleet.Spawn) {
 		m.step(fleet.Exited{ID: a.ID, Reason: err.Error()})
 		return
 	}
-	w := &worker{started: s, id: a.ID, slot: a.Slot, gen: a.Gen, notify: notify,
-		port: portOf(m.cfg.Ports, a.Slot), last: tail.New(tailMost), began: time.Now(), passed: map[int]passed{}, seat: -1, board: -1}
+	w := &worker{process: started, pair: pair, id: a.ID, slot: a.Slot, gen: a.Gen, notify: notify,
+		port: portOf(m.cfg.Ports, a.Slot), began: time.Now(), passed: map[int]passed{}, seat: -1, board: -1}
 	if m.cfg.Contract == NodeContract {
-		w.channel = newChannel(s.pair)
+		w.channel = newChannel(pair)
 	}
 	m.workers[a.ID] = w
 	m.keepWorker(w)
@@ -217,6 +221,47 @@ func (m *Master) spawn(a fleet.Spawn) {
 	if m.cfg.Contract == ActivationContract && m.cfg.ReadyWhen == Started {
 		m.ready(w)
 	}
+}
+
+// start starts a worker's program, which has its end of the pair behind the sockets.
+func (m *Master) start(l *process.Launch, env []string, slot int, listen []int) (p *process.Process, pair *cmsg.Conn, err error) {
+	spec := process.Spec{Launch: l, Env: env, Files: listen, Capture: m.cfg.Output != nil}
+	channel := -1
+	if m.cfg.Contract != ActivationContract {
+		ours, theirs, err := cmsg.Pair()
+		if err != nil {
+			return nil, nil, err
+		}
+		defer theirs.Close()
+		pair, spec.Files = ours, append(listen[:len(listen):len(listen)], int(theirs.Fd()))
+	}
+	if m.cfg.Contract == BindContract {
+		channel = channelFD(listen)
+	}
+	// Without the filter the trampoline is for LISTEN_PID, and for the conditions.
+	if conditions := m.conditions(slot); channel >= 0 || len(listen) > 0 || !conditions.None() {
+		spec.Trampoline = bindintercept.Prefix(channel, len(listen), conditions)
+	}
+	if p, err = process.Start(spec); err != nil && pair != nil {
+		pair.Close()
+	}
+	return p, pair, err
+}
+
+// channelFD is the descriptor of the channel in a worker that is given these sockets:
+// the first after them.
+func channelFD(listen []int) int { return 3 + len(listen) }
+
+// conditions are what the worker of a slot starts under.
+func (m *Master) conditions(slot int) bindintercept.Conditions {
+	c := m.cfg.Conditions
+	if len(c.CPUs) > 0 {
+		c.CPUs = []int{c.CPUs[slot%len(c.CPUs)]}
+	}
+	if c.Death != 0 {
+		c.Parent = os.Getpid()
+	}
+	return c
 }
 
 // portOf is the port of a slot, 0 if it has none.
@@ -232,11 +277,16 @@ func (m *Master) keepWorker(w *worker) {
 	if m.keep == nil {
 		return
 	}
-	m.keep.StoreFile(fdstore.WorkerName(int(w.id), fdstore.PID), w.pidfd)
-	m.keep.Store(fdstore.WorkerName(int(w.id), fdstore.Pair), w.pair.FD())
-	m.keep.StoreFile(fdstore.WorkerName(int(w.id), fdstore.Stderr), w.stderr)
-	if w.stdout != nil {
-		m.keep.StoreFile(fdstore.WorkerName(int(w.id), fdstore.Stdout), w.stdout)
+	m.keep.StoreFile(fdstore.WorkerName(int(w.id), fdstore.PID), w.process.Pidfd())
+	if w.pair != nil {
+		m.keep.Store(fdstore.WorkerName(int(w.id), fdstore.Pair), w.pair.FD())
+	}
+	stdout, stderr := w.process.Output()
+	if stderr != nil {
+		m.keep.StoreFile(fdstore.WorkerName(int(w.id), fdstore.Stderr), stderr)
+	}
+	if stdout != nil {
+		m.keep.StoreFile(fdstore.WorkerName(int(w.id), fdstore.Stdout), stdout)
 	}
 	if w.notify != nil {
 		m.keep.StoreFile(fdstore.WorkerName(int(w.id), fdstore.Notify), w.notify)
@@ -245,13 +295,11 @@ func (m *Master) keepWorker(w *worker) {
 
 // attend starts the goroutines that wait for what a worker does.
 func (m *Master) attend(w *worker) {
-	heard := make(chan struct{})  // closed when its channel has ended
-	copied := make(chan struct{}) // closed when its output has ended
-	w.copied = copied
+	heard := make(chan struct{}) // closed when its channel has ended
 	w.publish = m.publisher(w)
 	publish, keep := w.publish, m.keep
 	if w.notify != nil {
-		go m.hearNotices(w.id, w.pid, w.notify).Serve() // ends with the socket
+		go m.hearNotices(w.id, w.process.PID(), w.notify).Serve() // ends with the socket
 	}
 	go func() {
 		defer close(heard)
@@ -260,29 +308,31 @@ func (m *Master) attend(w *worker) {
 			listen(w.id, w.pair, m.mail.post, publish)
 		case w.seat >= 0 && w.board >= 0:
 			attendCalls(w.id, w.seat, w.board, m.mail.post)
-		case w.pair != nil && !w.adopted:
+		case w.pair != nil && !w.process.Adopted():
 			attendSeat(w.id, w.pair, func(fd, board int) error {
 				return errors.Join(keep.Store(fdstore.WorkerName(int(w.id), fdstore.Filter), fd), keep.Store(fdstore.WorkerName(int(w.id), fdstore.Calls), board))
 			}, m.mail.post)
 		}
 	}()
-	go m.copyOutput(w, copied) // ends with the pipes
-	go func() {                // ends with the process
-		if err := w.awaitEnd(); err != nil {
+	stdout, stderr := io.Writer(os.Stdout), m.cfg.Stderr
+	if m.cfg.Output != nil {
+		stdout, stderr = m.cfg.Output(w.slot, w.process.PID(), int(w.gen))
+	}
+	w.process.CopyOutput(stdout, stderr)
+	go func() { // ends with the process
+		if err := w.process.AwaitDeath(); err != nil {
 			m.log.Error("Cannot watch a worker: "+err.Error(), w.attrs(events.WorkerUnwatched)...)
 			return
 		}
 		m.mail.post(died{w.id})
-		if w.adopted {
-			w.awaitReaped()
-		}
+		w.process.AwaitReaped()
 		// What it said last is on its way and counts (a connection that it
 		// has taken, its last words), unless a child of its own still has
 		// the other ends.
 		// Who hears its messages may take longer.
 		patience := time.NewTicker(lastWords)
 		defer patience.Stop()
-		for open, ends := true, []chan struct{}{heard, copied}; open && len(ends) > 0; {
+		for open, ends := true, []<-chan struct{}{heard, w.process.Copied()}; open && len(ends) > 0; {
 			select {
 			case <-ends[0]:
 				ends = ends[1:]
@@ -335,12 +385,12 @@ func (m *Master) signal(a fleet.Signal) {
 	}
 	if a.Kill {
 		m.log.Warn("Worker is killed: "+a.Reason, w.attrs(events.WorkerKilled)...)
-		m.report(events.SignalFailed, w.killGroup())
+		m.report(events.SignalFailed, w.process.Kill())
 		return
 	}
 	m.log.Warn("Worker gets SIGTERM: "+a.Reason, w.attrs(events.WorkerTerminated)...)
-	m.report(events.SignalFailed, w.process.signal(unix.SIGTERM))
+	m.report(events.SignalFailed, w.process.Signal(unix.SIGTERM))
 	if w.binder != nil {
-		m.report(events.SignalFailed, w.binder.signal(unix.SIGTERM))
+		m.report(events.SignalFailed, process.Signal(w.binder, unix.SIGTERM))
 	}
 }

@@ -15,9 +15,9 @@ import (
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/linux"
 	"handoff/internal/sdnotify"
-	"handoff/internal/tail"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
+	"handoff/master/process"
 	"handoff/master/reload"
 	"handoff/master/snapshot"
 )
@@ -61,7 +61,7 @@ func (m *Master) recoverIf(start bool) (r snapshot.Record, s snapshot.Descriptor
 	if !start || m.cfg.Contract == NodeContract || m.cfg.Name == "" {
 		return r, nil, false
 	}
-	return snapshot.Search{Service: m.service(), Slots: m.cfg.Fleet.Slots, Balance: m.cfg.Balance.String(), Hold: m.cfg.Hold, Environ: WorkerEnviron,
+	return snapshot.Search{Service: m.service(), Slots: m.cfg.Fleet.Slots, Balance: m.cfg.Balance.String(), Hold: m.cfg.Hold, Environ: process.Environ,
 		Listen: m.cfg.Listen, Warn: func(pid int, err error) {
 			m.log.Warn("Cannot adopt a worker of a previous handoff: "+err.Error(), "event", events.WorkerLost, "pid", pid)
 		}}.Find()
@@ -90,7 +90,7 @@ func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first []fl
 		if gr.Error != "" {
 			g.err = errors.New(gr.Error)
 		} else {
-			g.launch = &launch{path: string(gr.Path), args: snapshot.Strings(gr.Args), dir: string(gr.Dir), env: snapshot.Strings(gr.Env)}
+			g.launch = &process.Launch{Path: string(gr.Path), Args: snapshot.Strings(gr.Args), Dir: string(gr.Dir), Env: snapshot.Strings(gr.Env)}
 		}
 		m.gens[gr.Gen] = g
 	}
@@ -173,15 +173,9 @@ func adoptWorker(r snapshot.Worker, s snapshot.Descriptors, contract Contract) (
 	if pidfd == nil {
 		return nil, cmp.Or(err, errors.New("its pidfd was not kept"))
 	}
-	w = &worker{started: &started{process: process{pid: r.PID, pidfd: pidfd, adopted: true}}, id: r.ID, slot: r.Slot, gen: r.Gen,
-		severalBind: r.Several, ports: r.Ports, last: tail.New(tailMost), began: r.Began, passed: map[int]passed{},
+	w = &worker{process: process.Adopt(pidfd, s.File(fdstore.WorkerName(int(r.ID), fdstore.Stdout)), s.File(fdstore.WorkerName(int(r.ID), fdstore.Stderr))), id: r.ID, slot: r.Slot, gen: r.Gen,
+		severalBind: r.Several, ports: r.Ports, began: r.Began, passed: map[int]passed{},
 		state: sdnotify.State{Status: r.Status, Reloading: r.Reloading}, port: r.Port, requests: r.Requests, seat: s.Take(fdstore.WorkerName(int(r.ID), fdstore.Filter)), board: s.Take(fdstore.WorkerName(int(r.ID), fdstore.Calls))}
-	if w.stderr = s.File(fdstore.WorkerName(int(r.ID), fdstore.Stderr)); w.stderr == nil {
-		if w.stderr, err = os.Open(os.DevNull); err != nil {
-			return nil, err
-		}
-	}
-	w.stdout = s.File(fdstore.WorkerName(int(r.ID), fdstore.Stdout))
 	if fd := s.Take(fdstore.WorkerName(int(r.ID), fdstore.Pair)); fd >= 0 {
 		if w.pair, err = cmsg.Open(fd); err != nil {
 			return nil, err
@@ -191,7 +185,7 @@ func adoptWorker(r snapshot.Worker, s snapshot.Descriptors, contract Contract) (
 		w.notify, _ = cmsg.Open(fd)
 	}
 	if p, _ := s.Pidfd(r.Bound, fdstore.WorkerName(int(r.ID), fdstore.Binder)); p != nil {
-		w.binder = &process{pid: r.Bound, pidfd: p}
+		w.binder = p
 	}
 	if contract == NodeContract && w.pair != nil {
 		w.channel = newChannel(w.pair)
@@ -212,7 +206,7 @@ func (m *Master) killStrangers(r fleet.State) {
 	}
 	known := map[int]bool{os.Getpid(): true, m.cfg.PID: true}
 	for _, w := range m.workers {
-		known[w.pid] = true
+		known[w.process.PID()] = true
 	}
 	for _, pid := range m.candidates() {
 		if known[pid] {
@@ -226,8 +220,7 @@ func (m *Master) killStrangers(r fleet.State) {
 		id, err := strconv.Atoi(linux.Lookup(env, "HANDOFF_WORKER"))
 		if err == nil && linux.Lookup(env, "HANDOFF_INSTANCE") == m.cfg.Instance && m.workers[fleet.ID(id)] == nil && (fleet.ID(id) > r.LastID || slices.ContainsFunc(r.Workers, func(w fleet.WorkerState) bool { return int(w.ID) == id })) {
 			m.log.Warn("A process that the master before had just started is killed", "event", events.WorkerKilled, "pid", pid)
-			p := process{pid: pid, pidfd: pidfd, adopted: true}
-			m.report(events.SignalFailed, p.killGroup())
+			m.report(events.SignalFailed, process.Adopt(pidfd, nil, nil).Kill())
 		}
 		pidfd.Close()
 	}

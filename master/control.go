@@ -200,9 +200,9 @@ func (c Control) Signal(ctx context.Context, worker int, name string) error {
 		}
 		m.log.Info("Worker gets "+linux.SignalName(s)+", as asked", w.attrs(events.WorkerSignalled)...)
 		if s == unix.SIGKILL {
-			return w.killGroup()
+			return w.process.Kill()
 		}
-		return w.process.signal(s)
+		return w.process.Signal(s)
 	})
 }
 

@@ -129,10 +129,13 @@ func (m *Master) kept() (named []cmsg.Named, err error) {
 		if w.dead {
 			continue // the next one starts another
 		}
-		file(fdstore.WorkerName(int(w.id), fdstore.PID), w.pidfd)
-		file(fdstore.WorkerName(int(w.id), fdstore.Stderr), w.stderr)
-		if w.stdout != nil {
-			file(fdstore.WorkerName(int(w.id), fdstore.Stdout), w.stdout)
+		file(fdstore.WorkerName(int(w.id), fdstore.PID), w.process.Pidfd())
+		stdout, stderr := w.process.Output()
+		if stderr != nil {
+			file(fdstore.WorkerName(int(w.id), fdstore.Stderr), stderr)
+		}
+		if stdout != nil {
+			file(fdstore.WorkerName(int(w.id), fdstore.Stdout), stdout)
 		}
 		if w.pair != nil {
 			add(fdstore.WorkerName(int(w.id), fdstore.Pair), w.pair.FD())
@@ -145,7 +148,7 @@ func (m *Master) kept() (named []cmsg.Named, err error) {
 			add(fdstore.WorkerName(int(w.id), fdstore.Calls), w.board)
 		}
 		if w.binder != nil {
-			file(fdstore.WorkerName(int(w.id), fdstore.Binder), w.binder.pidfd)
+			file(fdstore.WorkerName(int(w.id), fdstore.Binder), w.binder)
 		}
 	}
 	m.listeners.Kept(add)

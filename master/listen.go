@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/internal/events"
+	"handoff/internal/linux"
 	"handoff/internal/nodeipc"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
@@ -105,8 +106,8 @@ func errno(err error) int {
 
 // ownSocket takes a duplicate of a descriptor that a worker wants to serve on
 // and that it has itself: listen({fd}). The caller owns it.
-func ownSocket(p *process, fd int) (int, error) {
-	got, err := p.pidfd.Getfd(fd)
+func ownSocket(p *linux.Pidfd, fd int) (int, error) {
+	got, err := p.Getfd(fd)
 	if err != nil {
 		return -1, err
 	}

@@ -24,9 +24,9 @@ import (
 	"handoff/internal/linux"
 	"handoff/internal/nodeipc"
 	"handoff/internal/sdnotify"
-	"handoff/internal/tail"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
+	"handoff/master/process"
 	"handoff/master/recycle"
 	"handoff/master/reload"
 	"handoff/master/snapshot"
@@ -59,7 +59,7 @@ type Live struct {
 	SlotsMost int // that there may be, scaled by hand
 	// Balance is of all addresses. Between Shared and others it is not changed.
 	Balance handoff.Balance
-	Command Command
+	Command process.Command
 	// DrainSignal is what drain is under the bind contract.
 	DrainSignal  unix.Signal
 	DrainMessage string // that Node programs get in a drain; "": none
@@ -200,7 +200,8 @@ type ending struct {
 
 // worker is a live process, as the loop knows it.
 type worker struct {
-	*started
+	process *process.Process
+	pair    *cmsg.Conn // Node's channel, or what the trampoline sends its filter over; nil: it has none
 	id      fleet.ID
 	slot    int
 	gen     fleet.Gen
@@ -209,13 +210,11 @@ type worker struct {
 	seat    int            // notification descriptor, which the one that attends to it closes; -1: none
 	board   int            // of its calls, likewise
 	state   sdnotify.State // what it says about itself
-	binder  *process       // has bound its address, where that is not the leader; see severalBind
+	binder  *linux.Pidfd   // has bound its address, where that is not the leader; see severalBind
 	// severalBind: more than one process has, or the leader.
 	severalBind bool
 	drainedAt   time.Time                     // zero: it was not told to
 	ports       int                           // of its own choice that it has got: the next one is the next index
-	last        *tail.Tail                    // of its stderr
-	copied      <-chan struct{}               // closed when its output has ended
 	publish     func(nodeipc.Message, []byte) // of its messages; nil: they are not recorded
 	publishing  atomic.Bool                   // publish waits for the reader of worker events
 	began       time.Time
@@ -244,9 +243,21 @@ func (w *worker) close() {
 	}
 }
 
+// stopCopying leaves what is in the pipes of the workers' output to the next master.
+func (m *Master) stopCopying() {
+	var all []*process.Process
+	for _, w := range m.workers {
+		all = append(all, w.process)
+	}
+	process.StopCopying(maxStuck, all...)
+}
+
+// maxStuck is how long a reader of handoff's own output may hold up an upgrade.
+const maxStuck = 200 * time.Millisecond
+
 // generation is what the workers of one are started from.
 type generation struct {
-	launch *launch
+	launch *process.Launch
 	err    error       // why there is no launch
 	words  []string    // last lines of the stderr of the worker that failed last
 	drain  unix.Signal // that its programs know; 0: as configured now
@@ -318,7 +329,7 @@ func Run(cfg Config) int {
 	m.loop()
 	defer stop() // at the very end: a signal to who ends would change its code
 	if m.end.replaced {
-		m.hush()
+		m.stopCopying()
 		m.keep.Leaving()
 		m.keep.Flush()
 		close(m.mail.quit)
@@ -672,7 +683,7 @@ func (m *Master) provide(w *worker, q nodeipc.Query) {
 		return
 	}
 	if q.FD >= 0 {
-		fd, err := ownSocket(&w.process, q.FD)
+		fd, err := ownSocket(w.process.Pidfd(), q.FD)
 		if err != nil {
 			m.send(w, nodeipc.Refuse(q, "refused", errno(err)), -1)
 			return
@@ -680,7 +691,7 @@ func (m *Master) provide(w *worker, q nodeipc.Query) {
 		m.send(w, nodeipc.Reply(q, nodeipc.Stream, "own-"+strconv.Itoa(q.Seq), q.Data), fd)
 		return
 	}
-	lease, err := m.listeners.Lease(listeners.Worker(w.id), w.slot, endpointOf(q, m.gens[w.gen].launch.dir), q.Data)
+	lease, err := m.listeners.Lease(listeners.Worker(w.id), w.slot, endpointOf(q, m.gens[w.gen].launch.Dir), q.Data)
 	fd := -1
 	if err == nil {
 		fd, err = unix.FcntlInt(uintptr(lease.FD()), unix.F_DUPFD_CLOEXEC, 3)
@@ -704,7 +715,7 @@ func (m *Master) listening(w *worker, l nodeipc.Listening) {
 	if w.dead {
 		return
 	}
-	m.listeners.Listening(listeners.Worker(w.id), endpointSaid(l, m.gens[w.gen].launch.dir))
+	m.listeners.Listening(listeners.Worker(w.id), endpointSaid(l, m.gens[w.gen].launch.Dir))
 	m.resteer()
 	if w.publish != nil {
 		w.publish(l, nil)
@@ -729,16 +740,14 @@ func (m *Master) ended(id fleet.ID) {
 	}
 	delete(m.workers, id)
 	m.listeners.ForgetQuiet(listeners.Worker(id))
-	if w.channel == nil && !w.adopted {
-		// What it has left behind in its group goes too; the group is still
-		// its own, since it is not reaped.
-		unix.Kill(-w.pid, unix.SIGTERM)
+	if w.channel == nil && !w.process.Adopted() {
+		w.process.SignalGroup(unix.SIGTERM) // what it has left behind in its group goes too
 	}
 	w.close()
 	for _, what := range fdstore.OfWorker() {
 		m.keep.Remove(fdstore.WorkerName(int(id), what))
 	}
-	status, err := w.reap()
+	status, err := w.process.Reap()
 	reason, ended := linux.Ended(status), []any(nil)
 	switch {
 	case err != nil:
@@ -758,7 +767,7 @@ func (m *Master) ended(id fleet.ID) {
 			}
 		}
 	}
-	if words := w.last.Lines(wordsMost); phase < fleet.Quieting {
+	if words := w.process.StderrTail(wordsMost); phase < fleet.Quieting {
 		m.gens[w.gen].words = words
 		m.history.restarts[w.slot]++
 		m.history.lastError = sdnotify.Printable(fmt.Sprintf("slot %d, generation %d %s", w.slot, w.gen, reason))
@@ -804,13 +813,13 @@ func (m *Master) send(w *worker, line []byte, fd int) {
 func (m *Master) flooded(w *worker, err error) {
 	if err != nil {
 		m.log.Error("Worker is killed: "+err.Error(), w.attrs(events.WorkerKilled)...)
-		m.report(events.SignalFailed, w.killGroup())
+		m.report(events.SignalFailed, w.process.Kill())
 	}
 }
 
 // attrs names a worker in a log line.
 func (w *worker) attrs(name string, more ...any) []any {
-	about := []any{"event", name, "slot", w.slot, "pid", w.pid, "generation", int(w.gen), "worker", int(w.id)}
+	about := []any{"event", name, "slot", w.slot, "pid", w.process.PID(), "generation", int(w.gen), "worker", int(w.id)}
 	if w.port > 0 {
 		about = append(about, "port", w.port)
 	}

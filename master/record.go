@@ -21,7 +21,7 @@ func (m *Master) record() snapshot.Record {
 		if g.err != nil {
 			gr.Error = g.err.Error()
 		} else {
-			gr.Path, gr.Args, gr.Dir, gr.Env = snapshot.Text(g.launch.path), snapshot.Texts(g.launch.args), snapshot.Text(g.launch.dir), snapshot.Texts(g.launch.env)
+			gr.Path, gr.Args, gr.Dir, gr.Env = snapshot.Text(g.launch.Path), snapshot.Texts(g.launch.Args), snapshot.Text(g.launch.Dir), snapshot.Texts(g.launch.Env)
 		}
 		r.Generations = append(r.Generations, gr)
 	}
@@ -30,10 +30,10 @@ func (m *Master) record() snapshot.Record {
 		if w == nil {
 			continue
 		}
-		wr := snapshot.Worker{ID: w.id, Slot: w.slot, Gen: w.gen, PID: w.pid, Several: w.severalBind, Ports: w.ports, Began: w.began,
+		wr := snapshot.Worker{ID: w.id, Slot: w.slot, Gen: w.gen, PID: w.process.PID(), Several: w.severalBind, Ports: w.ports, Began: w.began,
 			Status: w.state.Status, Reloading: w.state.Reloading, Port: w.port, Requests: w.requests, InFlight: w.channel != nil && w.channel.flying != nil}
 		if w.binder != nil {
-			wr.Bound = w.binder.pid
+			wr.Bound = w.binder.PID()
 		}
 		r.Workers = append(r.Workers, wr)
 	}

@@ -16,7 +16,7 @@ func (l *Live) recycle() recycle.Config {
 func (m *Master) sampleMemory() {
 	groups := map[int]int{}
 	for _, w := range m.workers {
-		groups[w.pid] = int(w.id)
+		groups[w.process.PID()] = int(w.id)
 	}
 	go func() { // ends when it has looked
 		resident := map[int]int64{}

@@ -208,7 +208,7 @@ func (m *Master) ready(w *worker) {
 		if fw.ID == w.id && fw.Phase == fleet.Starting {
 			w.judging = true
 			ask, id := m.cfg.BeforeReady, w.id
-			about := map[string]any{"name": m.cfg.Name, "slot": w.slot, "pid": w.pid, "generation": int(w.gen), "worker": int(id)}
+			about := map[string]any{"name": m.cfg.Name, "slot": w.slot, "pid": w.process.PID(), "generation": int(w.gen), "worker": int(id)}
 			if w.port > 0 {
 				about["port"] = w.port
 			}

@@ -121,7 +121,7 @@ func (m *Master) binds(w *worker, c *bindintercept.Call) {
 			return
 		}
 	}
-	l, err := a.Retake(id, w.slot, func(inode uint64) bool { return linux.HasSocket(w.pid, inode, maxLooks) }, c.ReusePort)
+	l, err := a.Retake(id, w.slot, func(inode uint64) bool { return linux.HasSocket(w.process.PID(), inode, maxLooks) }, c.ReusePort)
 	if err != nil {
 		m.refuse(w, c, err)
 		return
@@ -144,9 +144,9 @@ func (m *Master) binds(w *worker, c *bindintercept.Call) {
 // may not pass a signal on: then the drain is the binder's.
 func (m *Master) binder(w *worker, c *bindintercept.Call) {
 	switch {
-	case w.binder != nil && w.binder.pid == c.Process.PID(), w.severalBind:
+	case w.binder != nil && w.binder.PID() == c.Process.PID(), w.severalBind:
 		return
-	case w.binder != nil || c.Process.PID() == w.pid:
+	case w.binder != nil || c.Process.PID() == w.process.PID():
 		w.severalBind = true // the leader, or several: who leads will know
 		w.dropBinder()
 		return
@@ -156,14 +156,14 @@ func (m *Master) binder(w *worker, c *bindintercept.Call) {
 		return
 	}
 	if p, err := linux.NewPidfd(c.Process.PID(), fd); err == nil {
-		w.binder = &process{pid: p.PID(), pidfd: p}
+		w.binder = p
 		m.keep.Store(fdstore.WorkerName(int(w.id), fdstore.Binder), fd)
 	}
 }
 
 func (w *worker) dropBinder() {
 	if w.binder != nil {
-		w.binder.pidfd.Close()
+		w.binder.Close()
 		w.binder = nil
 	}
 }

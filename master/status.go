@@ -25,7 +25,7 @@ func (m *Master) status() api.Status {
 		if w == nil {
 			continue
 		}
-		ws := api.WorkerStatus{Slot: fw.Slot, PID: w.pid, Worker: int(fw.ID), Generation: int(fw.Gen), Phase: fw.Phase.String(),
+		ws := api.WorkerStatus{Slot: fw.Slot, PID: w.process.PID(), Worker: int(fw.ID), Generation: int(fw.Gen), Phase: fw.Phase.String(),
 			Started: w.began, Queue: at.Queues[listeners.Worker(fw.ID)], Restarts: m.history.restarts[fw.Slot], Status: w.state.Status, Reloading: w.state.Reloading,
 			Port: w.port, Requests: w.requests, Stalled: m.listeners.Stalls(listeners.Worker(fw.ID)),
 			Steered: m.listeners.IsTarget(listeners.Worker(fw.ID))}

@@ -37,7 +37,7 @@ func (m *Master) publisher(w *worker) func(nodeipc.Message, []byte) {
 	if m.cfg.WorkerEvents == nil {
 		return nil
 	}
-	line := workerEvent{Slot: w.slot, PID: w.pid, Generation: int(w.gen), Worker: int(w.id)}
+	line := workerEvent{Slot: w.slot, PID: w.process.PID(), Generation: int(w.gen), Worker: int(w.id)}
 	return func(msg nodeipc.Message, raw []byte) {
 		line, wait := line, false
 		line.Time = time.Now()

@@ -24,7 +24,12 @@ const Word = "__worker"
 // started with them, with its end of the socketpair at descriptor fd (-1: it has
 // none, and no filter), after listenFDs sockets from 3 on.
 func Args(fd, listenFDs int, c Conditions, path string, args []string) []string {
-	return append([]string{"handoff", Word, strconv.Itoa(fd), strconv.Itoa(listenFDs), c.text(), path}, args...)
+	return append(append(Prefix(fd, listenFDs, c), path), args...)
+}
+
+// Prefix is Args without the program.
+func Prefix(fd, listenFDs int, c Conditions) []string {
+	return []string{"handoff", Word, strconv.Itoa(fd), strconv.Itoa(listenFDs), c.text()}
 }
 
 // Trampoline becomes the program. args are what follows Word. It returns only

@@ -12,6 +12,7 @@ import (
 	"handoff/internal/migrate/rackman"
 	"handoff/internal/watch"
 	"handoff/master"
+	"handoff/master/process"
 )
 
 // Watch is what a configuration wants watched.
@@ -35,7 +36,7 @@ func Watch(cfg *config.Run, p Program) watch.Config {
 // Hooks is what runs at events. environ is handoff's own.
 func Hooks(cfg *config.Run, p Program, environ []string) hooks.Config {
 	commands, _ := cfg.HookCommands() // they were checked
-	env := slices.DeleteFunc(slices.Clone(master.WorkerEnviron(environ)), func(kv string) bool { return strings.HasPrefix(kv, "PWD=") })
+	env := slices.DeleteFunc(slices.Clone(process.Environ(environ)), func(kv string) bool { return strings.HasPrefix(kv, "PWD=") })
 	env = append(env, "PWD="+string(p.Here), "HANDOFF_NAME="+string(p.Name))
 	h := hooks.Config{Commands: commands, Timeout: cfg.HookTimeout, Dir: string(p.Here), Env: env, Script: p.HookScript()}
 	if c, err := cfg.Conditions(); err == nil && c.User != nil { // it is the program's, as the workers are

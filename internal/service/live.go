@@ -14,6 +14,7 @@ import (
 	"handoff/internal/events"
 	"handoff/master"
 	"handoff/master/fleet"
+	"handoff/master/process"
 	"handoff/sdk/node"
 )
 
@@ -47,7 +48,7 @@ func Live(cfg *config.Run, p Program, w World) (live master.Live, err error) {
 			Watchdog: cfg.Watchdog, DrainSpread: cfg.DrainSpread,
 			MaxAge: cfg.MaxAge, ReloadEvery: cfg.ReloadEvery, Patient: cfg.Embedded,
 		},
-		Command: master.Command{
+		Command: process.Command{
 			Args: p.Command(), Script: p.Script, Dir: string(p.Dir), Env: workerEnviron(cfg, w.Environ), EnvFile: cfg.EnvFile, Set: cfg.Env,
 		},
 		DrainMessage: cfg.DrainMessage, SlotVariable: cfg.SlotVariable, ReadyWhen: master.ReadyWhen(cfg.ReadyWhen),

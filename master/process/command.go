@@ -1,4 +1,4 @@
-package master
+package process
 
 import (
 	"fmt"
@@ -12,34 +12,40 @@ import (
 
 	"github.com/joho/godotenv"
 
-	"handoff/internal/bindintercept"
 	"handoff/internal/linux"
 )
 
-// Command says what the workers are. It is resolved anew for each generation,
-// so that a reload follows a switched symlink or an edited environment file,
-// and a crash in an old generation does not.
+// Command says what is to be run. What it means changes with the file system: it is
+// resolved when somebody decides that it is to be looked at again, so that a switched
+// link or an edited environment file is followed then, and not by accident.
 type Command struct {
 	Args    []string // program and arguments; Args[0] is looked up in PATH
 	Script  int      // index in Args of the script whose path is pinned too; 0: none
-	Dir     string   // working directory, absolute; symlinks are followed at each reload
-	Env     []string // the whole environment, "K=V"
-	EnvFile string   // more of it, read at each reload; relative to Dir
+	Dir     string   // working directory, absolute; may be a link
+	Env     []string // the whole environment, "K=V"; what speaks to handoff is left out
+	EnvFile string   // more of it, a file of KEY=VALUE lines; relative to Dir
 	Set     []string // "K=V" that overrides both
 }
 
-// launch is what a generation is started from, resolved.
-type launch struct {
-	path string
-	args []string
-	dir  string
-	env  []string
+// Launch is a Command resolved: the same program with the same environment, however
+// often it is started, and whatever becomes of links.
+type Launch struct {
+	Path string   // what is executed
+	Args []string // as the program sees them, from its own name on
+	Dir  string
+	Env  []string
 }
 
-// notForWorkers are variables that speak to handoff, not to what it runs:
+// With returns the same with a variable set.
+func (l Launch) With(name, value string) Launch {
+	l.Env = setenv(slices.Clone(l.Env), name, value)
+	return l
+}
+
+// private are variables that speak to handoff, not to what it runs:
 // service manager's protocols, and the channel of a Node program that may have
 // started handoff itself.
-var notForWorkers = [...]string{
+var private = [...]string{
 	"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID",
 	"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID",
 	"NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE", "NODE_UNIQUE_ID",
@@ -48,33 +54,34 @@ var notForWorkers = [...]string{
 	"HANDOFF_KEEPER", "HANDOFF_RESTARTS", "HANDOFF_REASON", "HANDOFF_BINARY_FD", "HANDOFF_PARENT", "TABLEFLIP_HAS_PARENT_7DIU3",
 }
 
-// pin resolves the command as things are now.
-func (c *Command) pin() (*launch, error) {
-	l := &launch{args: slices.Clone(c.Args)}
+// Resolve looks the command up as things are now. The error names what cannot be
+// used, and never quotes an environment file, which may have secrets in it.
+func (c *Command) Resolve() (*Launch, error) {
+	l := &Launch{Args: slices.Clone(c.Args)}
 	var err error
-	if l.dir, err = filepath.EvalSymlinks(c.Dir); err != nil {
+	if l.Dir, err = filepath.EvalSymlinks(c.Dir); err != nil {
 		return nil, fmt.Errorf("cannot use the working directory: %w", plain(err))
 	}
-	if l.env, err = c.environ(l.dir); err != nil {
+	if l.Env, err = c.environ(l.Dir); err != nil {
 		return nil, err
 	}
-	if l.path, err = lookPath(c.Args[0], l.dir, l.env); err != nil {
+	if l.Path, err = lookPath(c.Args[0], l.Dir, l.Env); err != nil {
 		return nil, err
 	}
 	// What is executed is pinned; what it is called stays, since programs
 	// find themselves by it (a Python venv, a multi-call binary).
-	if l.path, err = filepath.EvalSymlinks(l.path); err != nil {
+	if l.Path, err = filepath.EvalSymlinks(l.Path); err != nil {
 		return nil, fmt.Errorf("cannot run %s: %w", c.Args[0], plain(err))
 	}
 	if c.Script > 0 {
 		script := c.Args[c.Script]
 		if !filepath.IsAbs(script) {
-			script = filepath.Join(l.dir, script)
+			script = filepath.Join(l.Dir, script)
 		}
 		if script, err = filepath.EvalSymlinks(script); err != nil {
 			return nil, fmt.Errorf("cannot run %s: %w", c.Args[c.Script], plain(err))
 		}
-		l.args[c.Script] = script
+		l.Args[c.Script] = script
 	}
 	return l, nil
 }
@@ -87,8 +94,8 @@ func plain(err error) error {
 	return err
 }
 
-// lookPath finds the program as execvp would in the worker's directory and
-// with the worker's PATH.
+// lookPath finds the program as execvp would in the directory and with the PATH that
+// it will have.
 func lookPath(name, dir string, env []string) (string, error) {
 	found := func(path string) (string, bool) {
 		info, err := os.Stat(path)
@@ -119,7 +126,7 @@ func lookPath(name, dir string, env []string) (string, error) {
 }
 
 func (c *Command) environ(dir string) ([]string, error) {
-	env := WorkerEnviron(c.Env)
+	env := Environ(c.Env)
 	if c.EnvFile != "" {
 		path := c.EnvFile
 		if !filepath.IsAbs(path) {
@@ -149,23 +156,10 @@ func setenv(env []string, k, v string) []string {
 	return append(env, k+"="+v)
 }
 
-// conditions are what the worker of a slot starts under.
-func (m *Master) conditions(slot int) bindintercept.Conditions {
-	c := m.cfg.Conditions
-	if len(c.CPUs) > 0 {
-		c.CPUs = []int{c.CPUs[slot%len(c.CPUs)]}
-	}
-	if c.Death != 0 {
-		c.Parent = os.Getpid()
-	}
-	return c
-}
-
-// WorkerEnviron returns an environment without what speaks to handoff, and not to
-// what it runs.
-func WorkerEnviron(env []string) []string {
+// Environ is an environment without what speaks to handoff, and not to what it runs.
+func Environ(env []string) []string {
 	return slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
 		name, _, _ := strings.Cut(kv, "=")
-		return slices.Contains(notForWorkers[:], name)
+		return slices.Contains(private[:], name)
 	})
 }
