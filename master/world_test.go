@@ -28,6 +28,7 @@ import (
 	"handoff/internal/sdnotify"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
+	"handoff/master/process"
 )
 
 // The test binary plays every worker; a role that no test uses fails the run.
@@ -186,7 +187,7 @@ func base(role string, contract Contract) Config {
 				DrainedGrace: time.Second, Respawn: 10 * time.Millisecond, Backoff: 50 * time.Millisecond, Stable: time.Minute, MaxFailures: 2},
 			SlotsMost: 4, ReadyWhen: Listening, DrainSignal: unix.SIGTERM, QuietGrace: 5 * time.Millisecond,
 			Hold:    func(netip.AddrPort) bool { return true },
-			Command: Command{Args: []string{self}, Dir: "/", Env: []string{"MASTER_TEST_ROLE=" + role}}}}
+			Command: process.Command{Args: []string{self}, Dir: "/", Env: []string{"MASTER_TEST_ROLE=" + role}}}}
 }
 
 // run starts a master.
