@@ -231,7 +231,7 @@ def unix():
 threading.Thread(target=unix, daemon=True).start()
 s = http.server.HTTPServer(("127.0.0.1", port), H, bind_and_activate=False)
 s.socket = socket.socket(fileno=3)
-n = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); n.sendto(b"READY=1", "\0" + os.environ["NOTIFY_SOCKET"][1:])
+n = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); n.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
 s.serve_forever()
 `, options{flags: []string{"-n", "2", "--contract", "activation", "--listen", "web=127.0.0.1:" + port, "--listen", path + ",mode=600"},
 			env: []string{"PORT=" + port, "LISTEN_FDS=7", "LISTEN_PID=1"}}))

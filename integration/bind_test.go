@@ -86,7 +86,7 @@ func TestNotifyReady(t *testing.T) {
 s = http.server.HTTPServer(("127.0.0.1", port), H)
 threading.Thread(target=s.serve_forever).start()
 n = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-def say(to, what): n.sendto(what, "\0" + to[1:])
+def say(to, what): n.sendto(what, to)
 me = os.environ["NOTIFY_SOCKET"]
 slot = os.environ["WORKER_ID"]
 open("notify-" + slot, "w").write(me)

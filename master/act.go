@@ -193,18 +193,21 @@ func (m *Master) spawn(a fleet.Spawn) {
 		env = append(env, nodeipc.EnvChannel+"="+strconv.Itoa(channelFD(listen)), nodeipc.EnvSerialization+"=json",
 			nodeipc.EnvUniqueID+"="+strconv.Itoa(int(a.ID)))
 	}
-	notify, name, err := sdnotify.Listen()
+	notify, name, err := m.notifyPlace().Listen()
 	if err != nil {
 		m.log.Error("Worker starts without a notify socket: "+err.Error(), "event", events.WorkerMuted, "slot", a.Slot, "generation", int(a.Gen), "worker", int(a.ID))
 	} else {
 		env = append(env, "NOTIFY_SOCKET="+name)
+		if sdnotify.Abstract(name) {
+			m.once("notify", "There is no folder for notify sockets: any local user may send to them. Set HANDOFF_RUNTIME_DIR to a folder of this user", "event", "notify.abstract")
+		}
 	}
 	started, pair, err := m.start(&l, env, a.Slot, listen)
 	if err != nil {
 		m.listeners.ReleaseAll(listeners.Worker(a.ID), time.Now())
 		m.log.Error("Cannot start a worker: "+err.Error(), "event", events.WorkerCrashed, "slot", a.Slot, "generation", int(a.Gen), "worker", int(a.ID))
 		if notify != nil {
-			notify.Close()
+			sdnotify.Close(notify)
 		}
 		m.step(fleet.Exited{ID: a.ID, Reason: err.Error()})
 		return

@@ -107,6 +107,9 @@ type Config struct {
 	// before, which has died for Reason, as Restarts others have; Run owns it.
 	Keeper   string
 	Instance string
+	// RuntimeDir is where the workers' notify sockets are made, absolute; "": where
+	// there is room.
+	RuntimeDir string
 	// SignalBase is what the keeper adds to the numbers of signals that it passes
 	// on. Others are left alone while there is a keeper.
 	SignalBase int
@@ -229,7 +232,7 @@ type worker struct {
 // close ends the talk with a worker.
 func (w *worker) close() {
 	if w.dead && w.notify != nil {
-		w.notify.Close()
+		sdnotify.Close(w.notify)
 	}
 	if w.dead {
 		w.dropBinder()

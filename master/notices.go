@@ -2,6 +2,7 @@ package master
 
 import (
 	"fmt"
+	"os"
 
 	"handoff/internal/cmsg"
 	"handoff/internal/linux"
@@ -26,6 +27,15 @@ func (m *Master) hearNotices(id fleet.ID, pid int, c *cmsg.Conn) *sdnotify.Serve
 			return yes, func() { close(done) }
 		},
 	}
+}
+
+// notifyPlace is where the workers' notify sockets are made.
+func (m *Master) notifyPlace() sdnotify.Place {
+	p := sdnotify.Place{Dir: m.cfg.RuntimeDir, UID: os.Geteuid()}
+	if m.cfg.Conditions.User != nil {
+		p.UID = m.cfg.Conditions.User.UID
+	}
+	return p
 }
 
 // What a service manager above is told, by way of the keeper, which is the process that

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"handoff/internal/admin"
 	"handoff/internal/bindintercept"
 	"handoff/internal/cmsg"
 	"handoff/internal/config"
@@ -44,6 +45,10 @@ func keep(cfg *config.Run, what service.Program, kept, passed []cmsg.Named) (cod
 	if err != nil {
 		return 0, failed{err}
 	}
+	dir, err := filepath.Abs(admin.Dir())
+	if err != nil {
+		return 0, failed{err}
+	}
 	if err := os.Chdir("/"); err != nil {
 		return 0, failed{err}
 	}
@@ -59,7 +64,7 @@ func keep(cfg *config.Run, what service.Program, kept, passed []cmsg.Named) (cod
 		return 0, failed{err}
 	}
 	return keeper.Run(keeper.Config{Path: path, Args: append([]string{masterWord}, os.Args[1:]...),
-		Kept: kept, Passed: passed, Upstream: os.Getenv("NOTIFY_SOCKET"), Stores: keptAbove(), Calm: dropText, Waits: waits, Stderr: os.Stderr}), nil
+		Kept: kept, Passed: passed, Upstream: os.Getenv("NOTIFY_SOCKET"), Stores: keptAbove(), Calm: dropText, Waits: waits, Dir: dir, Stderr: os.Stderr}), nil
 }
 
 // envParent is the pid of the process that an embedded handoff ends with.

@@ -109,7 +109,7 @@ func (s *serving) takeOver(conf *master.Config) (err error) {
 	if err != nil {
 		return err
 	}
-	conf.Keeper = os.Getenv("NOTIFY_SOCKET")
+	conf.Keeper, conf.RuntimeDir = os.Getenv("NOTIFY_SOCKET"), admin.Dir()
 	all, err := fdstore.TakeAll(conf.Keeper)
 	if err != nil {
 		return err

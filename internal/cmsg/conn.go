@@ -79,14 +79,15 @@ func Dial(name string) (*Conn, error) {
 	return Open(fd)
 }
 
-// Listen opens a socket for datagrams at a path, or at an abstract name that begins
-// with @. Each comes with its sender's credentials, which the kernel vouches for.
+// Listen opens a socket for datagrams at a path, to which only this user may send, or at
+// an abstract name that begins with @. Each comes with its sender's credentials, which the kernel vouches for.
 func Listen(name string) (*Conn, error) {
 	fd, err := datagram()
 	if err != nil {
 		return nil, err
 	}
 	if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err == nil {
+		unix.Fchmod(fd, 0o600) // of the file that bind makes
 		err = unix.Bind(fd, &unix.SockaddrUnix{Name: name})
 	}
 	if err != nil {

@@ -25,6 +25,7 @@ import (
 	"handoff/internal/cmsg"
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/linux"
+	"handoff/internal/sdnotify"
 )
 
 // Config is what a keeper needs to know.
@@ -37,6 +38,7 @@ type Config struct {
 	Stores   bool         // it keeps descriptors for this service
 	Calm     func()       // is called when there is nothing to do for a while; may be nil
 	Waits    Waits
+	Dir      string    // for its socket, absolute
 	Stderr   io.Writer // for the little that it has to say
 }
 
@@ -70,6 +72,7 @@ type keeper struct {
 	instance   string
 	socket     *socket
 	store      fdstore.Server
+	closers    struct{ store, strangers cmsg.Closer } // who is not believed holds nothing up
 	manager    manager
 	master     master
 	binary     *os.File // of the last master that was ready; nil: none was yet
@@ -96,7 +99,7 @@ func Run(cfg Config) int {
 func newKeeper(cfg Config) *keeper {
 	k := &keeper{cfg: cfg, waits: cfg.Waits.orDefaults(), instance: random(), master: master{pidfd: -1},
 		manager: manager{socket: cfg.Upstream, stores: cfg.Stores, numbers: map[string]int{}}}
-	k.store = fdstore.Server{Mirror: &k.manager, GiveTimeout: k.waits.Give}
+	k.store = fdstore.Server{Mirror: &k.manager, GiveTimeout: k.waits.Give, Close: k.closers.store.Close}
 	return k
 }
 
@@ -117,11 +120,18 @@ func (k *keeper) run(signals <-chan os.Signal) (code int) {
 		return 1
 	}
 	var err error
-	if k.socket, err = listen(k.instance); err != nil {
+	if k.socket, err = listen(sdnotify.Place{Dir: k.cfg.Dir, UID: os.Geteuid()}); err != nil {
 		k.say("cannot start: %v", err)
 		return 1
 	}
-	defer k.socket.close()
+	if sdnotify.Abstract(k.socket.address) {
+		k.say("there is no folder for its socket: any local user may send to it. Set HANDOFF_RUNTIME_DIR to a folder of this user")
+	}
+	defer func() {
+		k.socket.close()
+		k.closers.store.Stop()
+		k.closers.strangers.Stop()
+	}()
 	if err := k.start(); err != nil {
 		k.say("cannot start the master: %v", err)
 		return 1
@@ -204,11 +214,11 @@ func (k *keeper) notice(pid int, text string, fds []int) {
 		k.consider(pid)
 	}
 	if pid <= 0 || pid != k.master.pid && !k.isCandidate(pid) {
-		cmsg.CloseAll(fds)
+		k.closers.strangers.CloseAll(fds)
 		return
 	}
 	if m.ForManager {
-		cmsg.CloseAll(fds)
+		k.closers.store.CloseAll(fds)
 		k.manager.say(m.Manager)
 		return
 	}

@@ -57,7 +57,7 @@ func (w *words) String() string {
 }
 
 // short are waits that no test waits long for; what is to outlast a test is long.
-var short = Waits{Stop: 50 * time.Millisecond, Candidate: 100 * time.Millisecond, BackoffFirst: time.Millisecond, BackoffMax: 4 * time.Millisecond, Stable: time.Hour, End: patience}
+var short = Waits{Stop: patience, Candidate: 100 * time.Millisecond, BackoffFirst: time.Millisecond, BackoffMax: 4 * time.Millisecond, Stable: time.Hour, End: patience}
 
 // run starts a keeper whose masters have a role. It runs here: its children are the
 // process's only ones.
@@ -303,17 +303,19 @@ func TestStopBeforeReady(t *testing.T) {
 
 // A master that hangs does not heed a stop: it is killed, the next one does.
 func TestStopOfAMasterThatHangs(t *testing.T) {
-	w := run(t, "hang-once", Config{})
+	w := run(t, "hang-once", Config{Waits: Waits{Stop: time.Second, BackoffFirst: time.Millisecond}})
 	w.await("ready")
 	w.signals <- unix.SIGTERM
 	w.await("signal SIGTERM")
 	w.ends(7)
-	w.said("does not heed a stop for 50ms")
+	w.said("does not heed a stop for 1s")
 }
 
 // Where each master hangs, or dies of being ready, the keeper stops the workers.
 func TestStopWithoutAMaster(t *testing.T) {
-	for role, waits := range map[string]Waits{"hang": short, "dies": short, "deaf": short} {
+	waits := short
+	waits.Stop = 50 * time.Millisecond
+	for _, role := range []string{"hang", "dies", "deaf"} {
 		t.Run(role, func(t *testing.T) {
 			w := run(t, role, Config{Waits: waits})
 			pid, _ := strconv.Atoi(w.await("ready"))

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/internal/cmsg"
+	"handoff/internal/sdnotify"
 )
 
 // socket is where masters speak to the keeper.
@@ -19,10 +20,11 @@ type socket struct {
 const maxRead = 256 // notices at once
 
 // listen opens the socket, and waits for notices in a goroutine that ends with it.
-func listen(instance string) (*socket, error) {
-	s := &socket{address: "@handoff/keeper/" + instance, readable: make(chan struct{}, 1), closed: make(chan struct{})}
+func listen(place sdnotify.Place) (*socket, error) {
+	place.Sweep()
+	s := &socket{readable: make(chan struct{}, 1), closed: make(chan struct{})}
 	var err error
-	if s.conn, err = cmsg.Listen(s.address); err != nil {
+	if s.conn, s.address, err = place.Listen(); err != nil {
 		return nil, err
 	}
 	raw, err := s.conn.SyscallConn()
@@ -30,7 +32,7 @@ func listen(instance string) (*socket, error) {
 		err = raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20) })
 	}
 	if err != nil {
-		s.conn.Close()
+		sdnotify.Close(s.conn)
 		return nil, err
 	}
 	go s.await()
@@ -39,7 +41,7 @@ func listen(instance string) (*socket, error) {
 
 func (s *socket) close() {
 	close(s.closed)
-	s.conn.Close()
+	sdnotify.Close(s.conn)
 }
 
 // await waits for notices, and leaves them to the owner: what has come before a child's

@@ -14,7 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/internal/cmsg"
+	"handoff/internal/cmsg/cmsgtest"
 	"handoff/internal/keeper/fdstore"
+	"handoff/internal/linux"
+	"handoff/internal/sdnotify"
 )
 
 // keeps reports what it is given, and keeps something the first time.
@@ -126,6 +129,30 @@ func TestAfterAnotherKeeper(t *testing.T) {
 	w.await("ready")
 	w.signals <- unix.SIGTERM
 	w.ends(7)
+}
+
+// Somebody who is not believed sends descriptors that take a minute to close: nothing waits.
+func TestStrangerHoldsNothingUp(t *testing.T) {
+	w := run(t, "serve", Config{Dir: t.TempDir()})
+	pid, _ := strconv.Atoi(w.await("ready"))
+	address := linux.Lookup(linux.Environ(pid), "NOTIFY_SOCKET")
+	for range 3 {
+		fd, undo := cmsgtest.Lingering(t)
+		defer undo()
+		if err := sdnotify.Send(address, "FDSTORE=1\nFDNAME=state", fd); err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(fd)
+	}
+	w.signals <- unix.SIGUSR2
+	w.await("took SIGUSR2")
+	kill(pid)
+	w.await("ready")
+	w.signals <- unix.SIGTERM
+	w.ends(7)
+	if left, _ := os.ReadDir(filepath.Dir(address)); len(left) > 0 {
+		t.Errorf("%v is left", left)
+	}
 }
 
 func devNull(t *testing.T) int {

@@ -3,21 +3,172 @@ package sdnotify
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"handoff/internal/cmsg"
 )
 
-// Listen returns a socket and its address for NOTIFY_SOCKET: an abstract one with a name
-// that cannot be guessed. The kernel attaches the sender's credentials to what comes. The
-// caller closes it.
-func Listen() (*cmsg.Conn, string, error) {
-	var b [16]byte
-	rand.Read(b[:]) // never fails
-	name := "@handoff/notify/" + hex.EncodeToString(b[:])
-	c, err := cmsg.Listen(name)
-	if err != nil {
-		return nil, "", fmt.Errorf("cannot open a notify socket: %w", err)
-	}
-	return c, name, nil
+// Place is where sockets are made, for datagrams of one user alone: whoever could send to
+// one could keep its reader busy, or hand it descriptors.
+//
+// The folders belong to this user, and nobody else may write there, so that what is in
+// them is what was put there: DIR/notify, and where that cannot be, a folder in /tmp or
+// in memory. A socket belongs to who may send. Only where there is no folder at all it is
+// an abstract one, to which any local user may send; its name cannot be guessed, but
+// read in /proc/net/unix.
+type Place struct {
+	Dir string // of the service's sockets, absolute; "": none
+	UID int    // who sends
+
+	others []string // folders instead of those in /tmp and in memory, for tests
 }
+
+// maxPath is how long the path of a socket may be (sun_path of unix(7)).
+const maxPath = 107
+
+// Listen returns a socket and its address for NOTIFY_SOCKET. The kernel attaches the
+// sender's credentials to what comes. The caller closes it by [Close].
+func (p Place) Listen() (*cmsg.Conn, string, error) {
+	var b [8]byte
+	rand.Read(b[:]) // never fails
+	name := hex.EncodeToString(b[:])
+	var errs []error
+	for _, dir := range p.folders() {
+		c, path, err := p.listen(dir, name)
+		if err == nil {
+			return c, path, nil
+		}
+		errs = append(errs, err)
+	}
+	address := "@handoff/notify/" + name + rand.Text()
+	c, err := cmsg.Listen(address)
+	if err != nil {
+		return nil, "", fmt.Errorf("cannot open a notify socket: %w", errors.Join(append(errs, err)...))
+	}
+	return c, address, nil
+}
+
+// Abstract tells whether any local user may send to an address.
+func Abstract(address string) bool { return strings.HasPrefix(address, "@") }
+
+// Close closes a socket of [Place.Listen], and removes what stands for it.
+func Close(c *cmsg.Conn) error {
+	if raw, err := c.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) {
+			sa, err := unix.Getsockname(int(fd))
+			if u, ok := sa.(*unix.SockaddrUnix); err == nil && ok && filepath.IsAbs(u.Name) {
+				os.Remove(u.Name)
+			}
+		})
+	}
+	return c.Close()
+}
+
+// folders are where the sockets may be, the best first.
+func (p Place) folders() (dirs []string) {
+	if filepath.IsAbs(p.Dir) {
+		dirs = append(dirs, p.Dir)
+	}
+	if p.others != nil {
+		return append(dirs, p.others...)
+	}
+	own := "handoff-" + strconv.Itoa(os.Geteuid())
+	for _, dir := range []string{os.TempDir(), "/dev/shm"} {
+		if filepath.IsAbs(dir) {
+			dirs = append(dirs, filepath.Join(dir, own))
+		}
+	}
+	return dirs
+}
+
+func (p Place) listen(dir, name string) (*cmsg.Conn, string, error) {
+	path := filepath.Join(dir, "notify", name)
+	if len(path) > maxPath {
+		return nil, "", fmt.Errorf("%s: the path of a socket may have %d bytes", path, maxPath)
+	}
+	if err := p.prepare(dir); err != nil {
+		return nil, "", err
+	}
+	c, err := cmsg.Listen(path) // mode 0600
+	if err != nil {
+		return nil, "", fmt.Errorf("%s: %w", path, err)
+	}
+	if err = os.Chmod(path, 0o600); err == nil && p.UID != os.Geteuid() { // whatever the umask is
+		err = os.Lchown(path, p.UID, -1)
+	}
+	if err != nil {
+		Close(c)
+		return nil, "", err
+	}
+	return c, path, nil
+}
+
+// prepare makes dir, and the folder in it. As root others may pass through them, since
+// workers may be of another user; they cannot list them.
+func (p Place) prepare(dir string) error {
+	mode := os.FileMode(0o700)
+	if os.Geteuid() == 0 {
+		mode = 0o711
+	}
+	if err := os.MkdirAll(dir, mode); err != nil {
+		return err
+	}
+	if err := os.Mkdir(filepath.Join(dir, "notify"), mode); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	for _, d := range []string{dir, filepath.Join(dir, "notify")} {
+		info, err := os.Lstat(d)
+		if err != nil {
+			return err
+		}
+		if st := info.Sys().(*syscall.Stat_t); !info.IsDir() || int(st.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
+			return fmt.Errorf("%s is not a folder that only this user can write to", d)
+		}
+	}
+	if p.UID == os.Geteuid() {
+		return nil
+	}
+	for d := filepath.Join(dir, "notify"); ; d = filepath.Dir(d) {
+		info, err := os.Stat(d)
+		if err != nil {
+			return err
+		}
+		if info.Mode().Perm()&0o001 == 0 {
+			return fmt.Errorf("%s is closed to the workers' user", d)
+		}
+		if d == "/" {
+			return nil
+		}
+	}
+}
+
+// Sweep removes sockets that nobody has any more, of processes that were killed.
+func (p Place) Sweep() {
+	for _, dir := range p.folders() {
+		entries, _ := os.ReadDir(filepath.Join(dir, "notify"))
+		for _, e := range entries {
+			path := filepath.Join(dir, "notify", e.Name())
+			info, err := e.Info()
+			if err != nil || info.Mode().Type() != os.ModeSocket || time.Since(info.ModTime()) < newSocket {
+				continue // one that is just being bound refuses, too
+			}
+			c, err := cmsg.Dial(path)
+			if err == nil {
+				c.Close()
+			} else if errors.Is(err, unix.ECONNREFUSED) {
+				os.Remove(path)
+			}
+		}
+	}
+}
+
+const newSocket = time.Minute

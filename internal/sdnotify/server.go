@@ -23,10 +23,12 @@ type Server struct {
 	Draining func() (yes bool, told func())
 }
 
-// Serve reads until the socket is closed. Descriptors that somebody sends are closed here,
-// and nowhere else: close(2) of a socket may take as long as its owner likes (SO_LINGER).
+// Serve reads until the socket is closed. Descriptors that somebody sends are closed apart
+// from everything else: close(2) may take as long as who sends them likes.
 func (s *Server) Serve() {
 	buf := make([]byte, 4096)
+	var closer cmsg.Closer
+	defer closer.Stop()
 	for {
 		m, err := s.Conn.Receive(buf)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -39,7 +41,7 @@ func (s *Server) Serve() {
 		if !m.Truncated && m.Sender != nil && s.Believe(int(m.Sender.Pid)) {
 			s.heard(strings.TrimSuffix(string(buf[:m.N]), "\x00"), m.FDs) // sd_notify(3) allows the zero
 		}
-		cmsg.CloseAll(m.FDs) // FDSTORE and barriers: closing ends the sender's wait
+		closer.CloseAll(m.FDs) // FDSTORE and barriers: closing ends the sender's wait
 	}
 }
 

@@ -25,7 +25,7 @@ type heard struct {
 
 func serve(t *testing.T, believe func(int) bool, draining func() (bool, func())) *heard {
 	t.Helper()
-	c, address, err := Listen()
+	c, address, err := Place{Dir: t.TempDir(), UID: os.Geteuid()}.Listen()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,9 +27,10 @@ type keeper struct {
 	done    chan struct{}      // closed when it reads no more
 }
 
-func listen(t *testing.T, mirror Mirror) *keeper {
+func listen(t *testing.T, mirror Mirror, adopted ...cmsg.Named) *keeper {
 	t.Helper()
 	k := &keeper{t: t, address: filepath.Join(t.TempDir(), "k"), server: Server{Mirror: mirror}, pause: make(chan chan struct{}, 1), done: make(chan struct{})}
+	k.server.Adopt(adopted...)
 	var err error
 	if k.conn, err = cmsg.Listen(k.address); err != nil {
 		t.Fatal(err)
@@ -164,8 +165,7 @@ func (m *mirror) Remove(name string)        { *m = append(*m, "-"+name) }
 
 func TestMirror(t *testing.T) {
 	var m mirror
-	k := listen(t, &m)
-	k.server.Adopt(cmsg.Named{Name: "there", FD: dup(t, file(t, "there", ""))}) // it has that one
+	k := listen(t, &m, cmsg.Named{Name: "there", FD: dup(t, file(t, "there", ""))}) // it has that one
 	c := dial(t, k, nil)
 	f := file(t, "f", "")
 	c.StoreFile("a", f)

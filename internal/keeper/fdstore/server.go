@@ -18,6 +18,9 @@ type Server struct {
 	// GiveTimeout is how long a master may take to read what it has asked for; 0:
 	// two seconds.
 	GiveTimeout time.Duration
+	// Close closes a descriptor that came from elsewhere, at once or soon, but in
+	// their order; nil: at once.
+	Close func(fd int)
 
 	held  []cmsg.Named
 	stale map[string]bool // names that X_BEGIN found and nobody has stored since; nil: no X_BEGIN
@@ -83,7 +86,9 @@ func (s *Server) Handle(m Message, fds []int) (err error) {
 		err = s.give(fds[0], m.name)
 		fds = nil
 	}
-	cmsg.CloseAll(fds)
+	for _, fd := range fds {
+		s.close(fd)
+	}
 	return err
 }
 
@@ -104,7 +109,7 @@ func (s *Server) Store(name string, fd int) {
 	}
 	for i := range s.held {
 		if s.held[i].Name == name {
-			unix.Close(s.held[i].FD)
+			s.close(s.held[i].FD)
 			s.held[i].FD = fd
 			return
 		}
@@ -118,6 +123,14 @@ func (s *Server) Remove(name string) {
 		s.Mirror.Remove(name)
 	}
 	if fd := s.Take(name); fd >= 0 {
+		s.close(fd)
+	}
+}
+
+func (s *Server) close(fd int) {
+	if s.Close != nil {
+		s.Close(fd)
+	} else {
 		unix.Close(fd)
 	}
 }
