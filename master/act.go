@@ -199,7 +199,7 @@ func (m *Master) spawn(a fleet.Spawn) {
 	} else {
 		env = append(env, "NOTIFY_SOCKET="+name)
 		if sdnotify.Abstract(name) {
-			m.once("notify", "There is no folder for notify sockets: any local user may send to them. Set HANDOFF_RUNTIME_DIR to a folder of this user", "event", "notify.abstract")
+			m.once("notify", "There is no folder for notify sockets: any local user may send to them. Set HANDOFF_RUNTIME_DIR to a folder of this user", "event", events.NotifyOpen)
 		}
 	}
 	started, pair, err := m.start(&l, env, a.Slot, listen)

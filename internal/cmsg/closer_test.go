@@ -8,13 +8,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"handoff/internal/cmsg/cmsgtest"
+	"handoff/internal/lingertest"
 )
 
 // Who closes is not kept waiting; what comes after is closed after it.
 func TestCloser(t *testing.T) {
 	var c Closer
-	slow, undo := cmsgtest.Lingering(t)
+	slow, undo := lingertest.Socket(t)
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

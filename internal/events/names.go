@@ -45,6 +45,7 @@ const (
 	WorkerLost       = "worker.lost"
 	WorkerUnwatched  = "worker.unwatched"
 	WorkerMuted      = "worker.muted"
+	NotifyOpen       = "notify.open"
 	SignalFailed     = "signal.failed"
 )
 

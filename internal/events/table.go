@@ -86,6 +86,7 @@ func workers() []Info {
 		worker(WorkerLost, fail, "a worker of the master before cannot be adopted").or(warn),
 		worker(WorkerUnwatched, fail, "the end of a worker's process cannot be waited for"),
 		worker(WorkerMuted, fail, "a worker runs without a notify socket: it cannot say READY=1"),
+		of(NotifyOpen, warn, "there is no folder for notify sockets: any local user may send to them"),
 		of(SignalFailed, fail, "a process cannot be signalled"),
 	}
 }

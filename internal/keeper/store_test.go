@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/internal/cmsg"
-	"handoff/internal/cmsg/cmsgtest"
 	"handoff/internal/keeper/fdstore"
+	"handoff/internal/lingertest"
 	"handoff/internal/linux"
 	"handoff/internal/sdnotify"
 )
@@ -137,7 +137,7 @@ func TestStrangerHoldsNothingUp(t *testing.T) {
 	pid, _ := strconv.Atoi(w.await("ready"))
 	address := linux.Lookup(linux.Environ(pid), "NOTIFY_SOCKET")
 	for range 3 {
-		fd, undo := cmsgtest.Lingering(t)
+		fd, undo := lingertest.Socket(t)
 		defer undo()
 		if err := sdnotify.Send(address, "FDSTORE=1\nFDNAME=state", fd); err != nil {
 			t.Fatal(err)

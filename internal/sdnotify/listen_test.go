@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"handoff/internal/cmsg/cmsgtest"
+	"handoff/internal/lingertest"
 )
 
 // folder is one where others may pass through all that leads to it.
@@ -132,7 +132,7 @@ func TestSweep(t *testing.T) {
 // others say.
 func TestDescriptorThatLingers(t *testing.T) {
 	h := serve(t, myself, nil)
-	fd, undo := cmsgtest.Lingering(t)
+	fd, undo := lingertest.Socket(t)
 	defer undo()
 	if err := Send(h.address, "STATUS=lingers", fd); err != nil {
 		t.Fatal(err)

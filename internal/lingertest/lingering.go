@@ -1,5 +1,5 @@
-// Package cmsgtest has what tests of several packages pass by cmsg.
-package cmsgtest
+// Package lingertest makes sockets whose close(2) takes long, for tests.
+package lingertest
 
 import (
 	"net"
@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lingering is a socket whose close takes a minute: it has what nobody reads, and its owner
+// Socket is one whose close takes a minute: it has what nobody reads, and its owner
 // wants to wait for that. undo ends the wait.
-func Lingering(t *testing.T) (fd int, undo func()) {
+func Socket(t *testing.T) (fd int, undo func()) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
