@@ -98,7 +98,7 @@ func TestNodeSDKControl(t *testing.T) {
 	} {
 		t.Run(c.suite, func(t *testing.T) {
 			t.Parallel()
-			out, failed := nodeTest(t, "", c.suite+".test.js", []string{"HANDOFF_TEST_MODULE=" + control, "HANDOFF_TEST_OF=" + c.of, "HANDOFF_TEST_PATIENCE_MS=12000"},
+			out, failed := nodeTest(t, "", c.suite+".test.js", []string{"HANDOFF_TEST_MODULE=" + control, "HANDOFF_TEST_OF=" + c.of, "HANDOFF_TEST_PATIENCE_MS=5000"},
 				"--test-name-pattern=reloads.$")
 			if !failed {
 				t.Fatalf("everything passes:\n%s", out)

@@ -99,7 +99,7 @@ function clusterMaster (c) {
 function check () { if (!master) throw new codes.HANDOFF_ERR_NOT_RUNNING('call clusterMaster(config) first') }
 
 // restart calls back when every new worker serves and the old ones are gone, or with
-// an error when the new code does not: the old serves on. One during another is
+// an error when the new code does not: the previous workers continue. One during another is
 // called back with it.
 function restart (cb) {
   check()

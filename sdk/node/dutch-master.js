@@ -94,7 +94,7 @@ function start (options) {
     state = 'restarting'
     for (const w of master.workers.values()) log(w).info('Restarting worker')
     forks(numWorkers)
-    master.reload().then(() => logger.info('Restart complete'), (err) => logger.warn({ err }, 'Restart failed, the workers before serve on')).then(() => {
+    master.reload().then(() => logger.info('Restart complete'), (err) => logger.warn({ err }, 'Restart failed; the previous workers continue')).then(() => {
       restarting = false
       if (state === 'restarting') state = 'running'
     })

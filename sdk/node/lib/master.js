@@ -87,7 +87,7 @@ class Master extends EventEmitter {
   send (w, body) { return this[kClient].request('POST', `/v1/workers/${w.id}/message`, { body }) }
 
   // reload resolves when a new generation serves and the workers before it are gone;
-  // it rejects when the new code was given up: the previous one serves on.
+  // it rejects when the new code was given up: the previous workers continue.
   async reload () {
     const { generation } = await this[kClient].request('POST', '/v1/reload', { idempotent: true })
     await this.serves(generation)

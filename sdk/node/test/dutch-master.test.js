@@ -81,7 +81,7 @@ reloads('a replacement that crashes does not wedge it (before: for ever)', async
   await c.logs('Cluster ready')
   fs.writeFileSync(path.join(dir, 'app.js'), 'process.exit(1)')
   process.kill(c.pid, 'SIGUSR2')
-  await c.logs('Restart failed, the workers before serve on')
+  await c.logs('Restart failed; the previous workers continue')
   assert.strictEqual((await get(port)).version, 'one')
   fs.writeFileSync(path.join(dir, 'app.js'), server('two'))
   process.kill(c.pid, 'SIGUSR2')
@@ -95,10 +95,10 @@ reloads('a replacement that never listens fails the restart, and the next one wo
   const l = load(t, port)
   fs.writeFileSync(path.join(dir, 'app.js'), 'setInterval(() => {}, 1e3)')
   process.kill(c.pid, 'SIGUSR2')
-  assert.match((await c.logs('Restart failed, the workers before serve on')).fields.err, /not ready within 1s/)
+  assert.match((await c.logs('Restart failed; the previous workers continue')).fields.err, /not ready within 1s/)
   assert.strictEqual((await get(port)).version, 'one')
   fs.writeFileSync(path.join(dir, 'app.js'), server('two'))
-  const ends = () => c.count('Restart failed, the workers before serve on') + c.count('Restart complete')
+  const ends = () => c.count('Restart failed; the previous workers continue') + c.count('Restart complete')
   while (c.count('Restart complete') === 0) {
     const before = ends() // it fails for want of time on a busy machine
     process.kill(c.pid, 'SIGUSR2')

@@ -117,7 +117,7 @@ reloads('reload onto broken code: an error, the old serves on, a later reload wo
   fs.writeFileSync(path.join(dir, 'app.js'), 'throw new Error("no database")')
   c.do('reload')
   const failed = await c.hears('reloaded')
-  assert.match(failed.err, /the old serves on/)
+  assert.match(failed.err, /the previous workers continue/)
   assert.match(failed.err, /no database/)
   assert.strictEqual((await get(port)).version, 'one')
   fs.writeFileSync(path.join(dir, 'app.js'), server('two'))
@@ -161,7 +161,7 @@ reloads('a reload onto code that is never ready: an error, the old serves on, th
   const l = load(t, port)
   fs.writeFileSync(path.join(dir, 'app.js'), 'setInterval(() => {}, 1e3)')
   c.do('reload')
-  assert.match((await c.hears('reloaded')).err, /the old serves on: not ready within 1s/)
+  assert.match((await c.hears('reloaded')).err, /the previous workers continue: not ready within 1s/)
   assert.strictEqual((await get(port)).version, 'one')
   fs.writeFileSync(path.join(dir, 'app.js'), server('two'))
   let done

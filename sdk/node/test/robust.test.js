@@ -51,7 +51,7 @@ b.run()`, { PORT: String(port) })
   c.do('reload', 3)
   const came = [await c.hears('reloaded'), await c.hears('reloaded')]
   assert.deepStrictEqual(came.map((r) => r.n).sort(), [2, 3])
-  for (const r of came) assert.match(r.err, /the old serves on.*no database/s)
+  for (const r of came) assert.match(r.err, /the previous workers continue.*no database/s)
   assert.strictEqual((await get(port)).version, 'one')
   // Overtaken by one that works: both have what they wanted.
   write('process.send("loads"); setTimeout(() => {' + server('slow') + '}, 20000)')
