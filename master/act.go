@@ -11,9 +11,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"handoff/internal/events"
 	"handoff/internal/bindintercept"
 	"handoff/internal/cmsg"
+	"handoff/internal/events"
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/nodeipc"
 	"handoff/internal/sdnotify"

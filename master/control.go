@@ -31,32 +31,42 @@ var (
 	errStopping = api.Error{Code: api.CodeStopping, Message: "the service is stopping"}
 )
 
-// do has the loop call f.
-func (c Control) do(ctx context.Context, f func(m *Master) error) error {
-	to := make(chan error, 1)
-	go c.post(asked{f, to}) // ends when the loop has taken it, or with the loop
+// ask has the loop call f, and returns what f does. f must not touch what the caller
+// has: who does not wait for the answer any more has gone on.
+func ask[T any](ctx context.Context, c Control, f func(m *Master) (T, error)) (answer T, err error) {
+	type result struct {
+		answer T
+		err    error
+	}
+	to := make(chan result, 1)
+	go c.post(asked{func(m *Master) { // ends when the loop has taken it, or with the loop
+		answer, err := f(m)
+		to <- result{answer, err}
+	}})
 	select {
-	case err := <-to:
-		return err
+	case r := <-to:
+		return r.answer, r.err
 	case <-c.quit:
 		select {
-		case err := <-to: // it was the last thing that the loop did
-			return err
+		case r := <-to: // it was the last thing that the loop did
+			return r.answer, r.err
 		default:
-			return errEnded
+			return answer, errEnded
 		}
 	case <-ctx.Done():
-		return ctx.Err()
+		return answer, ctx.Err()
 	}
 }
 
-// Status asks what there is.
-func (c Control) Status(ctx context.Context) (s api.Status, err error) {
-	err = c.do(ctx, func(m *Master) error {
-		s = m.status()
-		return nil
-	})
-	return s, err
+// do is ask for what has no answer.
+func (c Control) do(ctx context.Context, f func(m *Master) error) error {
+	_, err := ask(ctx, c, func(m *Master) (struct{}, error) { return struct{}{}, f(m) })
+	return err
+}
+
+// Status asks for the state of the service.
+func (c Control) Status(ctx context.Context) (api.Status, error) {
+	return ask(ctx, c, func(m *Master) (api.Status, error) { return m.status(), nil })
 }
 
 // Upgrade asks for one. It returns when it has failed, or nil when this master has
@@ -80,42 +90,40 @@ func (c Control) Upgrade(ctx context.Context) error {
 // Reload asks for one, as SIGUSR2 does, and returns the generation that it will
 // be. [api.Status.Reload] says what comes of it. One that is under way is overtaken.
 func (c Control) Reload(ctx context.Context) (generation int, err error) {
-	err = c.do(ctx, func(m *Master) error {
+	return ask(ctx, c, func(m *Master) (generation int, err error) {
 		if m.fleet.Stopping() {
-			return errStopping
+			return 0, errStopping
 		}
 		m.order(reload.Order{Upgrade: true})
 		last := m.reloads.Last
 		switch {
 		case last.Outcome == reload.Failed && last.Generation > m.reloads.Generation && m.reloads.Phase == reload.Idle:
-			return api.Errorf(api.CodeReloadFailed, "%s", last.Reason)
+			return 0, api.Errorf(api.CodeReloadFailed, "%s", last.Reason)
 		case m.reloads.Next() > 0: // after the upgrade, or the answer
 			generation = m.reloads.Next()
 		default:
 			generation = m.reloads.Generation
 		}
-		return nil
+		return generation, nil
 	})
-	return generation, err
 }
 
 // Scale sets the number of workers, or changes it by that much, and returns it.
 func (c Control) Scale(ctx context.Context, n int, relative bool) (workers int, err error) {
-	err = c.do(ctx, func(m *Master) error {
+	return ask(ctx, c, func(m *Master) (workers int, err error) {
+		n := n
 		if relative {
 			n += m.fleet.Slots()
 		}
 		if m.fleet.Stopping() {
-			return errStopping
+			return 0, errStopping
 		}
 		if n < 1 || n > m.cfg.SlotsMost {
-			return api.Errorf(api.CodeOutOfRange, "%d workers; want 1 to %d", n, m.cfg.SlotsMost)
+			return 0, api.Errorf(api.CodeOutOfRange, "%d workers; want 1 to %d", n, m.cfg.SlotsMost)
 		}
-		workers = n
 		m.scaleTo(n)
-		return nil
+		return n, nil
 	})
-	return workers, err
 }
 
 // Stop stops everything: with drain, or now.
@@ -130,23 +138,22 @@ func (c Control) Stop(ctx context.Context, now bool) error {
 // Restart replaces the worker of a slot, and returns the number of the one that is
 // there now.
 func (c Control) Restart(ctx context.Context, slot int) (worker int, err error) {
-	err = c.do(ctx, func(m *Master) error {
+	return ask(ctx, c, func(m *Master) (worker int, err error) {
 		if m.fleet.Stopping() {
-			return errStopping
+			return 0, errStopping
 		}
 		if slot < 0 || slot >= m.fleet.Slots() {
-			return api.Errorf(api.CodeUnknownSlot, "there is no slot %d; there are 0 to %d", slot, m.fleet.Slots()-1)
+			return 0, api.Errorf(api.CodeUnknownSlot, "there is no slot %d; there are 0 to %d", slot, m.fleet.Slots()-1)
 		}
 		for _, w := range m.fleet.Workers() {
 			if w.Slot == slot && w.Gen == m.fleet.Live() && w.Phase == fleet.Serving && !w.Leaving {
 				worker = int(w.ID)
 				m.step(fleet.Leave{ID: w.ID})
-				return nil
+				return worker, nil
 			}
 		}
-		return api.Errorf(api.CodeSlotUnserved, "no worker serves slot %d now", slot)
+		return 0, api.Errorf(api.CodeSlotUnserved, "no worker serves slot %d now", slot)
 	})
-	return worker, err
 }
 
 // PublishStatus puts the status among the worker events, as the event cluster.status:

@@ -79,11 +79,8 @@ type (
 	// upgradeAsked: somebody wants one; to has room for the answer, which comes
 	// only if there is none.
 	upgradeAsked struct{ to chan<- error }
-	// asked: somebody wants something done; to has room for the answer.
-	asked struct {
-		f  func(*Master) error
-		to chan<- error
-	}
+	// asked: somebody wants something done; f answers, and does not wait for that.
+	asked struct{ f func(*Master) }
 	// stirred: the watch has something to collect.
 	stirred struct{}
 )

@@ -524,7 +524,7 @@ func (m *Master) handle(e event) {
 		}
 		m.order(reload.UpgradeEnded{Failed: errorText(e.err)})
 	case asked:
-		e.to <- e.f(m)
+		e.f(m)
 	case died:
 		m.died(e.id)
 	case ended:

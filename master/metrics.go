@@ -9,12 +9,11 @@ import (
 )
 
 // Metrics asks what there is, and how often it has happened.
-func (c Control) Metrics(ctx context.Context) (s api.Metrics, err error) {
-	err = c.do(ctx, func(m *Master) error {
-		s = api.Metrics{Status: m.status(), Counters: m.history.counters.Clone()}
-		return nil
+func (c Control) Metrics(ctx context.Context) (api.Metrics, error) {
+	return ask(ctx, c, func(m *Master) (api.Metrics, error) {
+		s := m.status() // it notes the longest queue
+		return api.Metrics{Status: s, Counters: m.history.counters.Clone()}, nil
 	})
-	return s, err
 }
 
 // measureEnd counts the end of a worker.
