@@ -1,0 +1,132 @@
+package process
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"handoff/internal/linux"
+)
+
+// tree is a folder with a program, a script, an environment file, and a link.
+func tree(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{"v1/app": "#!/bin/sh\n", "v1/main.js": "", "v1/.env": "COLOR=blue\n", "v1/notes": "",
+		"v2/app": "#!/bin/sh\n", "v2/main.js": "", "v2/.env": "COLOR=red\nMORE='a b'\n", "bad/.env": "COLOR=blue\nhunter2 is the word\n", "bad/app": ""} {
+		path := filepath.Join(dir, name)
+		os.MkdirAll(filepath.Dir(path), 0o755)
+		mode := os.FileMode(0o644)
+		if strings.HasSuffix(name, "app") {
+			mode = 0o755
+		}
+		if err := os.WriteFile(path, []byte(content), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	point(t, dir, "v1")
+	return dir
+}
+
+// point switches the link, as a deploy does.
+func point(t *testing.T, dir, to string) {
+	t.Helper()
+	next := filepath.Join(dir, "next")
+	if err := os.Symlink(to, next); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(next, filepath.Join(dir, "current")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A Launch stays what it is when the link is switched; the next one follows.
+func TestResolveFollowsALink(t *testing.T) {
+	dir := tree(t)
+	c := Command{Args: []string{"./app", "main.js"}, Script: 1, Dir: filepath.Join(dir, "current"), Env: []string{"PATH=/bin", "COLOR=none", "PWD=/"}, EnvFile: ".env", Set: []string{"SET=1"}}
+	first, err := c.Resolve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	point(t, dir, "v2")
+	second, err := c.Resolve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for l, want := range map[*Launch]Launch{
+		first: {Path: dir + "/v1/app", Args: []string{"./app", dir + "/v1/main.js"}, Dir: dir + "/v1",
+			Env: []string{"PATH=/bin", "COLOR=blue", "SET=1", "PWD=" + dir + "/v1"}},
+		second: {Path: dir + "/v2/app", Args: []string{"./app", dir + "/v2/main.js"}, Dir: dir + "/v2",
+			Env: []string{"PATH=/bin", "COLOR=red", "MORE=a b", "SET=1", "PWD=" + dir + "/v2"}},
+	} {
+		if l.Path != want.Path || !slices.Equal(l.Args, want.Args) || l.Dir != want.Dir || !slices.Equal(l.Env, want.Env) {
+			t.Errorf("%+v, want %+v", *l, want)
+		}
+	}
+	if c.Args[1] != "main.js" {
+		t.Error("the command has changed")
+	}
+	other := first.With("COLOR", "green")
+	if linux.Lookup(other.Env, "COLOR") != "green" || linux.Lookup(first.Env, "COLOR") != "blue" {
+		t.Errorf("%q made of %q", other.Env, first.Env)
+	}
+}
+
+func TestResolveErrors(t *testing.T) {
+	dir := tree(t)
+	v1 := filepath.Join(dir, "v1")
+	for _, c := range []struct {
+		what string
+		c    Command
+		want string
+	}{
+		{"no directory", Command{Args: []string{"app"}, Dir: dir + "/v3"}, "cannot use the working directory: " + dir + "/v3: no such file or directory"},
+		{"no program", Command{Args: []string{"./missing"}, Dir: v1}, "cannot run " + v1 + "/missing: no such file or directory"},
+		{"not in PATH", Command{Args: []string{"app"}, Dir: v1, Env: []string{"PATH=/nowhere"}}, "cannot run app: executable file not found in $PATH"},
+		{"not executable", Command{Args: []string{"./notes"}, Dir: v1}, "cannot run " + v1 + "/notes: not an executable file"},
+		{"a folder", Command{Args: []string{dir}, Dir: v1}, "cannot run " + dir + ": not an executable file"},
+		{"no script", Command{Args: []string{"./app", "missing.js"}, Script: 1, Dir: v1}, "cannot run missing.js: " + v1 + "/missing.js: no such file or directory"},
+		{"no environment file", Command{Args: []string{"./app"}, Dir: v1, EnvFile: "missing.env"}, "cannot read the environment file " + v1 + "/missing.env: no such file or directory"},
+		{"a bad line", Command{Args: []string{"./app"}, Dir: dir + "/bad", EnvFile: ".env"}, "cannot read the environment file " + dir + "/bad/.env: not in the form KEY=VALUE"},
+	} {
+		l, err := c.c.Resolve()
+		if err == nil || l != nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %+v, %v", c.what, l, err)
+			continue
+		}
+		if err.Error() != c.want {
+			t.Errorf("%s: %q, want %q", c.what, err, c.want)
+		}
+	}
+}
+
+// A program is looked up where the worker would: in its directory, with its PATH. It
+// keeps the name that it was called by.
+func TestLookup(t *testing.T) {
+	dir := tree(t)
+	os.Symlink("v1/app", filepath.Join(dir, "tool"))
+	for _, path := range []string{dir, "../", "/nowhere:" + dir} {
+		c := Command{Args: []string{"tool"}, Dir: dir + "/v1", Set: []string{"PATH=" + path}}
+		l, err := c.Resolve()
+		if err != nil || l.Path != dir+"/v1/app" || l.Args[0] != "tool" {
+			t.Errorf("PATH=%s: %+v, %v", path, l, err)
+		}
+	}
+}
+
+// What speaks to handoff, or to who has started it, goes no further.
+func TestEnviron(t *testing.T) {
+	env := []string{"A=1", "NOTIFY_SOCKET=/run/x", "NOTIFY_SOCKETS=2", "LISTEN_FDS=3", "NODE_CHANNEL_FD=3", "HANDOFF_KEEPER=1", "HANDOFF_CUSTOM=1", "WORKER_ID=1", "TABLEFLIP_HAS_PARENT_7DIU3=yes", "ODD"}
+	before := slices.Clone(env)
+	if got, want := Environ(env), []string{"A=1", "NOTIFY_SOCKETS=2", "HANDOFF_CUSTOM=1", "ODD"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if !slices.Equal(env, before) {
+		t.Error("what it was given has changed")
+	}
+}
