@@ -1,7 +1,6 @@
 package master
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -17,6 +16,7 @@ import (
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/nodeipc"
 	"handoff/internal/sdnotify"
+	"handoff/master/contract"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 	"handoff/master/process"
@@ -68,7 +68,7 @@ func (m *Master) do(a fleet.Action) {
 	case fleet.Unlisten:
 		m.order(reload.Stopping{})
 		m.reportStopping()
-		m.giveUpStranded()
+		m.contract.GiveUp()
 		m.listeners.CloseAll()
 		m.keep.Flush() // only then are connections refused
 	case fleet.Live:
@@ -98,20 +98,11 @@ func (m *Master) do(a fleet.Action) {
 
 // drain tells a worker to finish, in the words of its contract.
 func (m *Master) drain(w *worker) {
-	if w.channel == nil {
-		to := w.process.Pidfd()
-		if w.binder != nil {
-			to = w.binder
-		}
-		s := m.cfg.DrainSignal
-		if g := m.gens[w.gen]; g != nil && g.drain != 0 {
-			s = g.drain // one that it does not know would end it
-		}
-		m.report(events.SignalFailed, process.Signal(to, s))
-		return
+	d := contract.Drain{Signal: m.cfg.DrainSignal, Message: m.cfg.DrainMessage}
+	if g := m.gens[w.gen]; g != nil && g.drain != 0 {
+		d.Signal = g.drain // one that it does not know would end it
 	}
-	m.seq++
-	m.send(w, nodeipc.Drain(m.seq, m.cfg.DrainMessage), -1)
+	m.report(events.SignalFailed, w.session.Drain(d))
 }
 
 func (m *Master) names() string { return strings.Join(m.listeners.InUse(), " ") }
@@ -212,18 +203,13 @@ func (m *Master) spawn(a fleet.Spawn) {
 		m.step(fleet.Exited{ID: a.ID, Reason: err.Error()})
 		return
 	}
-	w := &worker{process: started, pair: pair, id: a.ID, slot: a.Slot, gen: a.Gen, notify: notify,
-		port: portOf(m.cfg.Ports, a.Slot), began: time.Now(), passed: map[int]passed{}, seat: -1, board: -1}
-	if m.cfg.Contract == NodeContract {
-		w.channel = newChannel(pair)
-	}
+	w := &worker{process: started, id: a.ID, slot: a.Slot, gen: a.Gen, notify: notify,
+		port: portOf(m.cfg.Ports, a.Slot), began: time.Now()}
+	w.session = m.contract.Start(m.counterpart(w), pair)
 	m.workers[a.ID] = w
 	m.keepWorker(w)
 	m.log.Info("Worker starts", w.attrs(events.WorkerStarted)...)
 	m.attend(w)
-	if m.cfg.Contract == ActivationContract && m.cfg.ReadyWhen == Started {
-		m.ready(w)
-	}
 }
 
 // start starts a worker's program, which has its end of the pair behind the sockets.
@@ -281,9 +267,7 @@ func (m *Master) keepWorker(w *worker) {
 		return
 	}
 	m.keep.StoreFile(fdstore.WorkerName(int(w.id), fdstore.PID), w.process.Pidfd())
-	if w.pair != nil {
-		m.keep.Store(fdstore.WorkerName(int(w.id), fdstore.Pair), w.pair.FD())
-	}
+	w.session.Kept(func(what string, fd int) { m.keep.Store(fdstore.WorkerName(int(w.id), what), fd) })
 	stdout, stderr := w.process.Output()
 	if stderr != nil {
 		m.keep.StoreFile(fdstore.WorkerName(int(w.id), fdstore.Stderr), stderr)
@@ -298,24 +282,13 @@ func (m *Master) keepWorker(w *worker) {
 
 // attend starts the goroutines that wait for what a worker does.
 func (m *Master) attend(w *worker) {
-	heard := make(chan struct{}) // closed when its channel has ended
-	w.publish = m.publisher(w)
-	publish, keep := w.publish, m.keep
+	heard := make(chan struct{}) // closed when its session has nothing more to hear
 	if w.notify != nil {
 		go m.hearNotices(w.id, w.process.PID(), w.notify).Serve() // ends with the socket
 	}
 	go func() {
 		defer close(heard)
-		switch {
-		case w.channel != nil:
-			listen(w.id, w.pair, m.mail.post, publish)
-		case w.seat >= 0 && w.board >= 0:
-			attendCalls(w.id, w.seat, w.board, m.mail.post)
-		case w.pair != nil && !w.process.Adopted():
-			attendSeat(w.id, w.pair, func(fd, board int) error {
-				return errors.Join(keep.Store(fdstore.WorkerName(int(w.id), fdstore.Filter), fd), keep.Store(fdstore.WorkerName(int(w.id), fdstore.Calls), board))
-			}, m.mail.post)
-		}
+		w.session.Serve()
 	}()
 	stdout, stderr := io.Writer(os.Stdout), m.cfg.Stderr
 	if m.cfg.Output != nil {
@@ -340,7 +313,7 @@ func (m *Master) attend(w *worker) {
 			case <-ends[0]:
 				ends = ends[1:]
 			case <-patience.C:
-				open = w.publishing.Load()
+				open = w.session.Busy()
 			}
 		}
 		m.mail.post(ended{w.id})
@@ -378,7 +351,7 @@ func (m *Master) steer(ids []fleet.ID) {
 // had to wait for it.
 func (m *Master) resteer() {
 	m.report(events.AddressFailed, m.listeners.Steer())
-	m.passStranded()
+	m.contract.Retry()
 }
 
 func (m *Master) signal(a fleet.Signal) {
@@ -393,7 +366,5 @@ func (m *Master) signal(a fleet.Signal) {
 	}
 	m.log.Warn("Worker gets SIGTERM: "+a.Reason, w.attrs(events.WorkerTerminated)...)
 	m.report(events.SignalFailed, w.process.Signal(unix.SIGTERM))
-	if w.binder != nil {
-		m.report(events.SignalFailed, process.Signal(w.binder, unix.SIGTERM))
-	}
+	m.report(events.SignalFailed, w.session.Terminate())
 }

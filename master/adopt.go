@@ -15,6 +15,7 @@ import (
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/linux"
 	"handoff/internal/sdnotify"
+	"handoff/master/contract"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 	"handoff/master/process"
@@ -78,7 +79,7 @@ func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first []fl
 	m.history.counters = r.Counters
 	m.history.reported = r.Reported
 	m.reloads, ordered = reload.Restore(reloadState(r), m.cfg.BeforeReload != nil, now)
-	m.seq, m.history.began = r.Seq, r.Began
+	m.contract, m.history.began = m.newContract(r.Seq), r.Began
 	if m.history.keeper = r.Keeper; r.Instance != "" {
 		m.cfg.Instance = r.Instance
 	}
@@ -107,7 +108,7 @@ func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first []fl
 		m.log.Error(lost.Error(), "event", events.AddressLost, "address", lost.Name)
 	}
 	for _, wr := range r.Workers {
-		w, err := adoptWorker(wr, s, m.cfg.Contract)
+		w, err := m.adoptWorker(wr, s)
 		if err != nil {
 			whole = false
 			m.log.Error("Cannot take over a worker: "+err.Error(), "event", events.WorkerLost, "slot", wr.Slot, "pid", wr.PID, "generation", int(wr.Gen), "worker", int(wr.ID))
@@ -168,32 +169,19 @@ func (m *Master) discard(s snapshot.Descriptors) {
 }
 
 // adoptWorker takes a worker over.
-func adoptWorker(r snapshot.Worker, s snapshot.Descriptors, contract Contract) (w *worker, err error) {
+func (m *Master) adoptWorker(r snapshot.Worker, s snapshot.Descriptors) (w *worker, err error) {
 	pidfd, err := s.Pidfd(r.PID, fdstore.WorkerName(int(r.ID), fdstore.PID))
 	if pidfd == nil {
 		return nil, cmp.Or(err, errors.New("its pidfd was not kept"))
 	}
 	w = &worker{process: process.Adopt(pidfd, s.File(fdstore.WorkerName(int(r.ID), fdstore.Stdout)), s.File(fdstore.WorkerName(int(r.ID), fdstore.Stderr))), id: r.ID, slot: r.Slot, gen: r.Gen,
-		severalBind: r.Several, ports: r.Ports, began: r.Began, passed: map[int]passed{},
-		state: sdnotify.State{Status: r.Status, Reloading: r.Reloading}, port: r.Port, requests: r.Requests, seat: s.Take(fdstore.WorkerName(int(r.ID), fdstore.Filter)), board: s.Take(fdstore.WorkerName(int(r.ID), fdstore.Calls))}
-	if fd := s.Take(fdstore.WorkerName(int(r.ID), fdstore.Pair)); fd >= 0 {
-		if w.pair, err = cmsg.Open(fd); err != nil {
-			return nil, err
-		}
-	}
+		began: r.Began, state: sdnotify.State{Status: r.Status, Reloading: r.Reloading}, port: r.Port, requests: r.Requests}
 	if fd := s.Take(fdstore.WorkerName(int(r.ID), fdstore.Notify)); fd >= 0 {
 		w.notify, _ = cmsg.Open(fd)
 	}
-	if p, _ := s.Pidfd(r.Bound, fdstore.WorkerName(int(r.ID), fdstore.Binder)); p != nil {
-		w.binder = p
-	}
-	if contract == NodeContract && w.pair != nil {
-		w.channel = newChannel(w.pair)
-		if r.InFlight { // until its receipt comes; it is not sent again
-			w.channel.flying, w.channel.tries = &outgoing{fd: -1}, sendTries
-		}
-	}
-	return w, nil
+	state := contract.State{InFlight: r.InFlight, Bound: r.Bound, Several: r.Several, Ports: r.Ports}
+	w.session, err = m.contract.Restore(m.counterpart(w), state, func(what string) int { return s.Take(fdstore.WorkerName(int(r.ID), what)) })
+	return w, err
 }
 
 // killStrangers ends processes of a master before that its record does not know:

@@ -3,6 +3,7 @@ package master
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 	"handoff/internal/api"
 	"handoff/internal/events"
 	"handoff/internal/linux"
-	"handoff/internal/nodeipc"
+	"handoff/master/contract/node"
 	"handoff/master/fleet"
 	"handoff/master/reload"
 )
@@ -179,17 +180,21 @@ func (c Control) PublishStatus(ctx context.Context) error {
 func (c Control) Send(ctx context.Context, worker int, message json.RawMessage) error {
 	return c.do(ctx, func(m *Master) error {
 		w := m.workers[fleet.ID(worker)]
-		switch {
-		case w == nil || w.dead || w.channel == nil || w.channel.closed:
-			return api.Errorf(api.CodeNoChannel, "worker %d has no channel", worker)
-		case len(w.channel.out) > queueMost/2 || len(w.channel.held) > holdMost/2:
-			return api.Errorf(api.CodeWorkerBusy, "worker %d does not read what it is sent", worker)
+		var to interface{ Send(json.RawMessage) error }
+		if w != nil {
+			to, _ = w.session.(interface{ Send(json.RawMessage) error })
 		}
-		line, err := nodeipc.Program(message)
-		if err != nil {
+		if to == nil {
+			return api.Errorf(api.CodeNoChannel, "worker %d has no channel", worker)
+		}
+		switch err := to.Send(message); {
+		case errors.Is(err, node.ErrNoChannel):
+			return api.Errorf(api.CodeNoChannel, "worker %d has no channel", worker)
+		case errors.Is(err, node.ErrBusy):
+			return api.Errorf(api.CodeWorkerBusy, "worker %d does not read what it is sent", worker)
+		case err != nil:
 			return api.Errorf(api.CodeReservedMessage, "%v", err)
 		}
-		m.send(w, line, -1)
 		return nil
 	})
 }

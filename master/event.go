@@ -3,11 +3,8 @@ package master
 import (
 	"os"
 
-	"golang.org/x/sys/unix"
-
-	"handoff/internal/bindintercept"
-	"handoff/internal/nodeipc"
 	"handoff/internal/sdnotify"
+	"handoff/master/contract"
 	"handoff/master/fleet"
 )
 
@@ -20,33 +17,10 @@ type (
 		signal os.Signal
 		kept   bool // by way of the keeper
 	}
-	// said: a worker sent a message. The descriptors that came with it are
-	// the loop's to close.
-	said struct {
-		id      fleet.ID
-		message nodeipc.Message
-		fds     []int
-	}
-	// garbled: a worker sent lines that were dropped.
-	garbled struct {
-		id     fleet.ID
-		reason string
-	}
-	// hungUp: a worker closed its channel.
-	hungUp struct{ id fleet.ID }
-	// seated: a worker's trampoline has installed the filter, or could not. fd and
-	// board are not the loop's. kept: the keeper has them.
-	seated struct {
-		id    fleet.ID
-		fd    int
-		board int
-		kept  bool
-		errno unix.Errno
-	}
-	// called: a worker wants to bind or listen, and waits for the answer.
-	called struct {
-		id   fleet.ID
-		call *bindintercept.Call
+	// fromSession: the reader of a worker's session has something for its other half.
+	fromSession struct {
+		session contract.Session
+		what    any
 	}
 	// notified: a worker has said something on its notify socket.
 	notified struct {
@@ -86,11 +60,7 @@ type (
 )
 
 func (signalled) event()     {}
-func (said) event()          {}
-func (garbled) event()       {}
-func (hungUp) event()        {}
-func (seated) event()        {}
-func (called) event()        {}
+func (fromSession) event()   {}
 func (notified) event()      {}
 func (drainAsked) event()    {}
 func (memorySampled) event() {}

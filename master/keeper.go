@@ -3,8 +3,6 @@ package master
 import (
 	"errors"
 	"os"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -137,32 +135,13 @@ func (m *Master) kept() (named []cmsg.Named, err error) {
 		if stdout != nil {
 			file(fdstore.WorkerName(int(w.id), fdstore.Stdout), stdout)
 		}
-		if w.pair != nil {
-			add(fdstore.WorkerName(int(w.id), fdstore.Pair), w.pair.FD())
-		}
 		if w.notify != nil {
 			file(fdstore.WorkerName(int(w.id), fdstore.Notify), w.notify)
 		}
-		if is(w.seat, "anon_inode:seccomp") && is(w.board, "/memfd:handoff-calls") {
-			add(fdstore.WorkerName(int(w.id), fdstore.Filter), w.seat)
-			add(fdstore.WorkerName(int(w.id), fdstore.Calls), w.board)
-		}
-		if w.binder != nil {
-			file(fdstore.WorkerName(int(w.id), fdstore.Binder), w.binder)
-		}
+		w.session.Kept(func(what string, fd int) { add(fdstore.WorkerName(int(w.id), what), fd) })
 	}
 	m.listeners.Kept(add)
 	return named, err
-}
-
-// is tells whether a descriptor is of a kind: the number of one whose worker has
-// just gone may be another's.
-func is(fd int, kind string) bool {
-	if fd < 0 {
-		return false
-	}
-	to, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
-	return err == nil && strings.HasPrefix(to, kind)
 }
 
 // watchKeeper waits for the end of the keeper, and posts it.

@@ -1,17 +1,11 @@
 package master
 
 import (
-	"errors"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"handoff/internal/events"
-	"handoff/internal/linux"
-	"handoff/internal/nodeipc"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 )
@@ -57,73 +51,6 @@ func (m *Master) activate(id fleet.ID, slot int) (fds []int, env []string, err e
 	return fds, []string{"LISTEN_FDS=" + strconv.Itoa(len(fds)), "LISTEN_FDNAMES=" + strings.Join(names, ":")}, nil
 }
 
-// endpointOf is what a Node worker asks for, which runs in dir.
-func endpointOf(q nodeipc.Query, dir string) listeners.Endpoint {
-	e := listeners.Endpoint{Addr: q.Address, Any: q.Any, Port: q.Port, V6Only: q.V6Only}
-	switch q.Type {
-	case nodeipc.TCP6:
-		e.Family = listeners.IPv6
-	case nodeipc.UDP4:
-		e.Type = listeners.Datagram
-	case nodeipc.UDP6:
-		e.Family, e.Type = listeners.IPv6, listeners.Datagram
-	case nodeipc.Pipe:
-		e.Family = listeners.Unix
-		if !filepath.IsAbs(e.Addr) && e.Addr != "" && e.Addr[0] != 0 {
-			e.Addr = filepath.Join(dir, e.Addr)
-		}
-		return e
-	}
-	if q.Port == 0 {
-		e.Index = q.Index
-	}
-	return e
-}
-
-// endpointSaid is where a Node worker says that it listens.
-func endpointSaid(l nodeipc.Listening, dir string) listeners.Endpoint {
-	e := endpointOf(nodeipc.Query{Type: l.Type, Address: l.Address, Any: l.Address == "", Port: l.Port}, dir)
-	e.Index = l.Index
-	return e
-}
-
-// handleType is how Node has the type of a socket.
-func handleType(t listeners.Type) nodeipc.HandleType {
-	if t == listeners.Datagram {
-		return nodeipc.Datagram
-	}
-	return nodeipc.Stream
-}
-
-// errno is what a program is told of an error.
-func errno(err error) int {
-	var e unix.Errno
-	if errors.As(err, &e) {
-		return int(e)
-	}
-	return int(unix.EINVAL)
-}
-
-// ownSocket takes a duplicate of a descriptor that a worker wants to serve on
-// and that it has itself: listen({fd}). The caller owns it.
-func ownSocket(p *linux.Pidfd, fd int) (int, error) {
-	got, err := p.Getfd(fd)
-	if err != nil {
-		return -1, err
-	}
-	if _, err := unix.GetsockoptInt(got, unix.SOL_SOCKET, unix.SO_TYPE); err != nil {
-		unix.Close(got)
-		return -1, unix.EINVAL
-	}
-	// Node up to 18 takes a handle from its primary as non-blocking already,
-	// and would stand in accept(2) for ever.
-	if err := unix.SetNonblock(got, true); err != nil {
-		unix.Close(got)
-		return -1, err
-	}
-	return got, nil
-}
-
 // heed does what follows from what the listeners have found out.
 func (m *Master) heed() {
 	for {
@@ -150,9 +77,9 @@ func (m *Master) noticed(n listeners.Notice) {
 		m.resteer()
 		m.step(fleet.Leave{ID: fleet.ID(n.Worker)})
 	case listeners.Queued:
-		m.rescue(n.Queue)
+		m.contract.Queued(n.Queue)
 	case listeners.Accepted:
-		m.accepted(n)
+		m.contract.Accepted(n)
 	case listeners.Unused:
 		if m.complete() && m.listeners.CloseUnused(n.Address) {
 			m.saver.Changed()

@@ -9,8 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strconv"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,8 +20,8 @@ import (
 	"handoff/internal/events"
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/linux"
-	"handoff/internal/nodeipc"
 	"handoff/internal/sdnotify"
+	"handoff/master/contract"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 	"handoff/master/process"
@@ -173,8 +171,7 @@ type Master struct {
 	mail      mailbox
 	history   history
 	end       ending
-	waiting   []passed // connections for which there is no worker yet
-	seq       int      // of the messages to workers
+	contract  workerContract
 }
 
 // clients are who speaks to the master.
@@ -203,47 +200,19 @@ type ending struct {
 
 // worker is a live process, as the loop knows it.
 type worker struct {
-	process *process.Process
-	pair    *cmsg.Conn // Node's channel, or what the trampoline sends its filter over; nil: it has none
-	id      fleet.ID
-	slot    int
-	gen     fleet.Gen
-	channel *channel // nil under the bind contract
-	notify  *cmsg.Conn
-	seat    int            // notification descriptor, which the one that attends to it closes; -1: none
-	board   int            // of its calls, likewise
-	state   sdnotify.State // what it says about itself
-	binder  *linux.Pidfd   // has bound its address, where that is not the leader; see severalBind
-	// severalBind: more than one process has, or the leader.
-	severalBind bool
-	drainedAt   time.Time                     // zero: it was not told to
-	ports       int                           // of its own choice that it has got: the next one is the next index
-	publish     func(nodeipc.Message, []byte) // of its messages; nil: they are not recorded
-	publishing  atomic.Bool                   // publish waits for the reader of worker events
-	began       time.Time
-	dead        bool           // its process is; the rest of it may not be
-	refused     int            // queries
-	passed      map[int]passed // connections handed over, by seq, until it answers
-	port        int            // of its slot; 0: it has none
-	requests    int            // that it says it has served
-	judging     bool           // somebody outside is asked whether it may serve
-}
-
-// close ends the talk with a worker.
-func (w *worker) close() {
-	if w.dead && w.notify != nil {
-		sdnotify.Close(w.notify)
-	}
-	if w.dead {
-		w.dropBinder()
-	}
-	if w.channel != nil {
-		w.channel.close()
-		return
-	}
-	if w.pair != nil {
-		w.pair.Close()
-	}
+	process   *process.Process
+	id        fleet.ID
+	slot      int
+	gen       fleet.Gen
+	session   contract.Session // what its contract says to it
+	notify    *cmsg.Conn
+	state     sdnotify.State // what it says about itself
+	drainedAt time.Time      // zero: it was not told to
+	began     time.Time
+	dead      bool // its process is; the rest of it may not be
+	port      int  // of its slot; 0: it has none
+	requests  int  // that it says it has served
+	judging   bool // somebody outside is asked whether it may serve
 }
 
 // stopCopying leaves what is in the pipes of the workers' output to the next master.
@@ -291,6 +260,7 @@ func Run(cfg Config) int {
 	if perr := m.listeners.Pass(cfg.Passed); perr != nil {
 		m.log.Warn(perr.Error(), "event", events.AddressPassed)
 	}
+	m.contract = m.newContract(0)
 	store := snapshot.DescriptorsOf(cfg.Store)
 	adminFD := store.Take(fdstore.Admin)
 	first, ordered, adopted := m.inherit(store)
@@ -406,10 +376,7 @@ func (m *Master) deadline() time.Time {
 	next := earlier(earlier(m.fleet.Deadline(), m.listeners.Deadline()), m.recycler.Deadline())
 	next = earlier(next, m.manager.Deadline())
 	next = earlier(next, m.keep.Deadline())
-	for _, p := range m.waiting {
-		next = earlier(next, p.until)
-	}
-	return next
+	return earlier(next, m.contract.Deadline())
 }
 
 // tick does what time has brought.
@@ -421,7 +388,7 @@ func (m *Master) tick(now time.Time) {
 		m.sampleMemory()
 	}
 	m.tickKeeper(now)
-	m.dropOverdue(now)
+	m.contract.Tick(now)
 	if !m.fleet.Deadline().IsZero() && !now.Before(m.fleet.Deadline()) {
 		m.step(nil)
 	}
@@ -472,31 +439,8 @@ func (m *Master) handle(e event) {
 		m.signalled(e.signal)
 	case stirred:
 		// tick takes it in
-	case said:
-		if w := m.workers[e.id]; w != nil {
-			m.said(w, e)
-		} else {
-			closeAll(e.fds)
-		}
-	case garbled:
-		if w := m.workers[e.id]; w != nil {
-			m.log.Warn("Message from a worker dropped: "+e.reason, w.attrs(events.WorkerGarbled)...)
-		}
-	case hungUp:
-		if w := m.workers[e.id]; w != nil {
-			w.close()
-			m.step(fleet.Drained{ID: w.id})
-		}
-	case seated:
-		if w := m.workers[e.id]; w != nil {
-			m.seated(w, e)
-		}
-	case called:
-		if w := m.workers[e.id]; w != nil {
-			m.called(w, e.call)
-		} else {
-			e.call.Continue()
-		}
+	case fromSession:
+		e.session.Handle(e.what)
 	case notified:
 		if w := m.workers[e.id]; w != nil {
 			m.notified(w, e.notice)
@@ -592,50 +536,6 @@ func (m *Master) scaleTo(n int) {
 	m.step(fleet.SetSlots{N: n})
 }
 
-// said is a message of a worker.
-func (m *Master) said(w *worker, s said) {
-	switch msg := s.message.(type) {
-	case nodeipc.Online:
-		if m.cfg.ReadyWhen == Started {
-			m.ready(w)
-		}
-	case nodeipc.Query:
-		m.provide(w, msg)
-	case nodeipc.Listening:
-		m.listening(w, msg)
-		if m.cfg.ReadyWhen == Listening {
-			m.ready(w)
-		}
-	case nodeipc.Ready:
-		if m.cfg.ReadyWhen == Ready {
-			m.ready(w)
-		}
-	case nodeipc.Requests:
-		m.served(w, msg.N)
-	case nodeipc.ReplaceMe:
-		m.leaving(w)
-	case nodeipc.Closed:
-		if a := m.listeners.ByKey(msg.Key); a != nil {
-			m.listeners.Release(a, listeners.Worker(w.id), time.Now())
-			m.resteer()
-		}
-	case nodeipc.Left:
-		m.send(w, nodeipc.Ack(msg.Seq), -1)
-		m.leaving(w)
-	case nodeipc.Answered:
-		m.answered(w, msg)
-	case nodeipc.HandleTaken:
-		m.flooded(w, w.channel.taken(msg.Ok))
-	case nodeipc.HandleSent:
-		closeAll(s.fds)
-		m.send(w, nodeipc.HandleReceipt(), -1)
-		m.said(w, said{id: w.id, message: msg.Message})
-	case nodeipc.Other:
-	default:
-		panic(fmt.Sprintf("master: unknown message %T", msg))
-	}
-}
-
 // notified is what a worker says by sd_notify(3).
 func (m *Master) notified(w *worker, n sdnotify.Notice) {
 	if n.State != nil {
@@ -676,55 +576,6 @@ func (m *Master) leaving(w *worker) {
 	m.step(fleet.Leave{ID: w.id})
 }
 
-// provide answers a worker that wants to listen.
-func (m *Master) provide(w *worker, q nodeipc.Query) {
-	if m.fleet.Stopping() || w.dead {
-		return // what it would listen on is gone, and so will it be
-	}
-	if m.listeners.Count(listeners.Worker(w.id)) >= maxLeases {
-		m.send(w, nodeipc.Refuse(q, "refused", int(unix.EMFILE)), -1)
-		return
-	}
-	if q.FD >= 0 {
-		fd, err := ownSocket(w.process.Pidfd(), q.FD)
-		if err != nil {
-			m.send(w, nodeipc.Refuse(q, "refused", errno(err)), -1)
-			return
-		}
-		m.send(w, nodeipc.Reply(q, nodeipc.Stream, "own-"+strconv.Itoa(q.Seq), q.Data), fd)
-		return
-	}
-	lease, err := m.listeners.Lease(listeners.Worker(w.id), w.slot, endpointOf(q, m.gens[w.gen].launch.Dir), q.Data)
-	fd := -1
-	if err == nil {
-		fd, err = unix.FcntlInt(uintptr(lease.FD()), unix.F_DUPFD_CLOEXEC, 3)
-	}
-	if err != nil {
-		if w.refused++; w.refused <= badMost {
-			m.log.Error("Cannot give a worker its socket: "+err.Error(), w.attrs(events.AddressRefused, "port", q.Port)...)
-		}
-		m.send(w, nodeipc.Refuse(q, "refused", errno(err)), -1)
-		return
-	}
-	a := lease.Address()
-	m.send(w, nodeipc.Reply(q, handleType(lease.Type()), a.Key(), a.Data()), fd)
-}
-
-// maxLeases is how many addresses one worker may listen on.
-const maxLeases = 256
-
-// listening: the worker accepts on an address that it was given.
-func (m *Master) listening(w *worker, l nodeipc.Listening) {
-	if w.dead {
-		return
-	}
-	m.listeners.Listening(listeners.Worker(w.id), endpointSaid(l, m.gens[w.gen].launch.Dir))
-	m.resteer()
-	if w.publish != nil {
-		w.publish(l, nil)
-	}
-}
-
 // died steers away from a dead worker at once.
 func (m *Master) died(id fleet.ID) {
 	w := m.workers[id]
@@ -732,6 +583,7 @@ func (m *Master) died(id fleet.ID) {
 		return
 	}
 	w.dead = true
+	w.session.Died()
 	m.listeners.ReleaseAll(listeners.Worker(id), time.Now())
 	m.resteer()
 }
@@ -743,10 +595,13 @@ func (m *Master) ended(id fleet.ID) {
 	}
 	delete(m.workers, id)
 	m.listeners.ForgetQuiet(listeners.Worker(id))
-	if w.channel == nil && !w.process.Adopted() {
+	if m.cfg.Contract != NodeContract && !w.process.Adopted() {
 		w.process.SignalGroup(unix.SIGTERM) // what it has left behind in its group goes too
 	}
-	w.close()
+	w.session.End()
+	if w.notify != nil {
+		sdnotify.Close(w.notify)
+	}
 	for _, what := range fdstore.OfWorker() {
 		m.keep.Remove(fdstore.WorkerName(int(id), what))
 	}
@@ -779,7 +634,6 @@ func (m *Master) ended(id fleet.ID) {
 		m.log.Info("Worker is gone: "+reason, w.attrs(events.WorkerShutdown, ended...)...)
 	}
 	m.step(fleet.Exited{ID: id, Reason: reason})
-	m.passAgain(w)
 	if m.cfg.Calm != nil && len(m.workers) == m.fleet.Slots() {
 		m.cfg.Calm()
 	}
@@ -805,19 +659,6 @@ func (m *Master) report(name string, err error) {
 		return
 	}
 	m.log.Error(err.Error(), "event", name)
-}
-
-// send queues a message to a worker; it takes the descriptor over (-1: none).
-func (m *Master) send(w *worker, line []byte, fd int) {
-	m.flooded(w, w.channel.send(outgoing{line: line, fd: fd}))
-}
-
-// flooded ends a worker that asks and never reads.
-func (m *Master) flooded(w *worker, err error) {
-	if err != nil {
-		m.log.Error("Worker is killed: "+err.Error(), w.attrs(events.WorkerKilled)...)
-		m.report(events.SignalFailed, w.process.Kill())
-	}
 }
 
 // attrs names a worker in a log line.

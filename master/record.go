@@ -8,7 +8,7 @@ import (
 
 // record returns what the next master must know.
 func (m *Master) record() snapshot.Record {
-	r := snapshot.Record{Version: snapshot.Version, Fleet: m.fleet.State(), State: m.listeners.State(), Seq: m.seq,
+	r := snapshot.Record{Version: snapshot.Version, Fleet: m.fleet.State(), State: m.listeners.State(), Seq: m.contract.Seq(),
 		Began: m.history.began, Restarts: m.history.restarts, LastError: m.history.lastError, Reload: m.reloads.Pending.Reload,
 		Asking: m.reloads.Phase == reload.Asking || m.reloads.Pending.Ask, Upgrade: m.reloads.Pending.Upgrade, Reloaded: m.reloadStatus(),
 		Instance: m.cfg.Instance, Keeper: m.cfg.PID, Reported: m.history.reported, Counters: m.history.counters}
@@ -30,11 +30,9 @@ func (m *Master) record() snapshot.Record {
 		if w == nil {
 			continue
 		}
-		wr := snapshot.Worker{ID: w.id, Slot: w.slot, Gen: w.gen, PID: w.process.PID(), Several: w.severalBind, Ports: w.ports, Began: w.began,
-			Status: w.state.Status, Reloading: w.state.Reloading, Port: w.port, Requests: w.requests, InFlight: w.channel != nil && w.channel.flying != nil}
-		if w.binder != nil {
-			wr.Bound = w.binder.PID()
-		}
+		state := w.session.State()
+		wr := snapshot.Worker{ID: w.id, Slot: w.slot, Gen: w.gen, PID: w.process.PID(), Bound: state.Bound, Several: state.Several, Ports: state.Ports, Began: w.began,
+			Status: w.state.Status, Reloading: w.state.Reloading, Port: w.port, Requests: w.requests, InFlight: state.InFlight}
 		r.Workers = append(r.Workers, wr)
 	}
 	return r

@@ -46,14 +46,10 @@ type mailbox struct {
 
 func newMailbox() mailbox { return mailbox{make(chan event, 64), make(chan struct{})} }
 
-// post takes an event to the loop. After its end the descriptors of the event are
-// closed.
+// post takes an event to the loop. After its end the event is dropped.
 func (m mailbox) post(e event) {
 	select {
 	case m.events <- e:
 	case <-m.quit:
-		if e, ok := e.(said); ok {
-			closeAll(e.fds)
-		}
 	}
 }

@@ -10,13 +10,10 @@ import (
 	"handoff/internal/linux"
 )
 
-// Call is one stopped bind or listen. Exactly one of Continue and Answer ends it; a
-// program that has died meanwhile is no error.
-type Call struct {
-	l      *Listener
-	id     uint64
-	entry  int // in the pending calls
+// Request is what a stopped call is about.
+type Request struct {
 	PID    int // the thread that called
+	TGID   int // its process
 	Listen bool
 	FD     int // the program's descriptor
 	// Of a TCP socket; Addr is zero for a listen on a socket that has no
@@ -24,20 +21,41 @@ type Call struct {
 	Addr      netip.AddrPort
 	V6Only    bool
 	ReusePort bool
-	Inode     uint64       // of the program's socket
-	Process   *linux.Pidfd // the process that called; the call owns it
+	Inode     uint64 // of the program's socket
+}
 
-	options options // that the program has set on its socket
+// Call is one stopped bind or listen. Exactly one of Continue and Answer ends it; a
+// program that has died meanwhile is no error.
+type Call struct {
+	Request
+	l       *Listener
+	id      uint64
+	entry   int          // in the pending calls
+	process *linux.Pidfd // the process that called
+	options options      // that the program has set on its socket
+}
+
+// About returns what the call is about.
+func (c *Call) About() Request { return c.Request }
+
+// Caller returns the process that called, which the caller of this closes.
+func (c *Call) Caller() (*linux.Pidfd, error) {
+	fd, err := c.process.Duplicate()
+	if err != nil {
+		return nil, err
+	}
+	return linux.NewPidfd(c.TGID, fd)
 }
 
 // look reads what the call is about; ok tells whether it is about TCP. The program's
 // socket is closed again here, in the goroutine that attends to this one worker:
 // close(2) of a socket that nobody else has any more waits for its SO_LINGER.
 func (c *Call) look(addr, size uint64) (ok bool, err error) {
-	if c.Process, err = linux.OpenThread(c.PID); err != nil {
+	if c.process, err = linux.OpenThread(c.PID); err != nil {
 		return false, err
 	}
-	socket, err := c.Process.Getfd(c.FD)
+	c.TGID = c.process.PID()
+	socket, err := c.process.Getfd(c.FD)
 	if err != nil {
 		if err == unix.EBADF {
 			return false, nil // the kernel will tell the program
@@ -97,16 +115,16 @@ func (c *Call) Answer(errno unix.Errno) { c.end(response{id: c.id, errno: -int32
 func (c *Call) end(r response) {
 	c.l.ioctl(ioctlSend, unsafe.Pointer(&r))
 	c.l.pending.clear(c.entry)
-	if c.Process != nil {
-		c.Process.Close()
-		c.Process = nil
+	if c.process != nil {
+		c.process.Close()
+		c.process = nil
 	}
 }
 
 // Socket returns a duplicate of the program's socket, which the caller closes: not
 // in a goroutine that others wait for, see SO_LINGER.
 func (c *Call) Socket() (fd int, err error) {
-	if fd, err = c.Process.Getfd(c.FD); err != nil {
+	if fd, err = c.process.Getfd(c.FD); err != nil {
 		return -1, fmt.Errorf("cannot duplicate its socket: %w", err)
 	}
 	if n, err := inode(fd); err != nil || n != c.Inode || connected(fd) {

@@ -93,7 +93,7 @@ func say(c *Call, leader int) string {
 	if s += c.Addr.String(); c.Listen && c.Addr.Port() != 0 {
 		s = strings.TrimSuffix(s, fmt.Sprint(c.Addr.Port())) + "N"
 	}
-	for word, is := range map[string]bool{" v6only": c.V6Only, " reuseport": c.ReusePort, " child": c.Process.PID() != leader, " thread": c.PID != c.Process.PID() && c.Process.PID() == leader} {
+	for word, is := range map[string]bool{" v6only": c.V6Only, " reuseport": c.ReusePort, " child": c.TGID != leader, " thread": c.PID != c.TGID && c.TGID == leader} {
 		if is {
 			s += word
 		}

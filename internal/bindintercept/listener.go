@@ -49,6 +49,18 @@ func (l *Listener) Close() error {
 	return err
 }
 
+// Descriptors passes on the notification descriptor and the file of pending calls,
+// for who keeps duplicates; nothing once the listener is closed.
+func (l *Listener) Descriptors(each func(filter, pending int)) {
+	l.raw.Control(func(fd uintptr) {
+		l.pending.mu.Lock()
+		defer l.pending.mu.Unlock()
+		if !l.pending.closed {
+			each(int(fd), l.pending.fd)
+		}
+	})
+}
+
 // Receive returns the next call on a TCP socket. Calls on others are let
 // through here. It returns io.EOF when no process has the filter any more, or
 // the listener is closed. hidden is called for a call of a process that may not be
@@ -59,7 +71,7 @@ func (l *Listener) Receive(hidden func(pid int, err error)) (*Call, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := &Call{l: l, id: n.id, entry: entry, PID: int(n.pid), Listen: n.nr == unix.SYS_LISTEN, FD: int(int32(n.args[0]))}
+		c := &Call{Request: Request{PID: int(n.pid), Listen: n.nr == unix.SYS_LISTEN, FD: int(int32(n.args[0]))}, l: l, id: n.id, entry: entry}
 		ok, err := c.look(n.args[1], n.args[2])
 		if err != nil && l.valid(n.id) {
 			hidden(c.PID, err)

@@ -36,13 +36,13 @@ const (
 	EnvUniqueID      = "NODE_UNIQUE_ID"
 )
 
-// LineMost bounds a line, in bytes. A program may send megabytes to a parent
+// MaxLine bounds a line, in bytes. A program may send megabytes to a parent
 // that would not read them; what is longer is dropped whole.
-const LineMost = 1 << 20
+const MaxLine = 1 << 20
 
 const (
-	dataMost    = 64 << 10 // of a Query's data; TLS ticket keys have 130 bytes
-	addressMost = 4 << 10
+	maxData    = 1 << 10 // of a Query's data: TLS ticket keys have 130 bytes, and it is kept as long as the address
+	maxAddress = 4 << 10
 )
 
 // Splitter cuts the stream into lines. The zero value is ready.
@@ -61,7 +61,7 @@ func (s *Splitter) Feed(p []byte, line func([]byte)) (dropped int) {
 		if i < 0 {
 			end = len(p)
 		}
-		if !s.skipping && len(s.partial)+end > LineMost {
+		if !s.skipping && len(s.partial)+end > MaxLine {
 			s.partial, s.skipping = nil, true
 			dropped++
 		}
@@ -88,10 +88,6 @@ func (s *Splitter) Feed(p []byte, line func([]byte)) (dropped int) {
 	return dropped
 }
 
-// Partial is the beginning of a line whose end has not come yet. Whoever takes
-// the channel over needs it.
-func (s *Splitter) Partial() []byte { return s.partial }
-
 // Message is one message of a worker: one of the types below.
 type Message interface{ message() }
 
@@ -109,6 +105,7 @@ type (
 		FD      int // the worker's own descriptor to serve on, or -1
 		V6Only  bool
 		Data    json.RawMessage // goes back to all workers of the address as the first one sent it
+		TooLong bool            // the data is, and is left out: to be refused
 	}
 	// Listening says that the process accepts on a socket: the one that a
 	// Query with the same Address, Type and Index asked for. Port is the real
@@ -295,11 +292,11 @@ func (w *wire) cluster() (Message, error) {
 }
 
 func (w *wire) query() (Message, error) {
-	q := Query{Seq: w.Seq, Index: w.Index, FD: -1}
-	if len(w.Data) <= dataMost {
+	q := Query{Seq: w.Seq, Index: w.Index, FD: -1, TooLong: len(w.Data) > maxData}
+	if !q.TooLong {
 		q.Data = bytes.Clone(w.Data)
 	}
-	if w.Address != nil && len(*w.Address) > addressMost {
+	if w.Address != nil && len(*w.Address) > maxAddress {
 		return nil, errors.New("an address of more than 4 KiB")
 	}
 	switch t := strings.Trim(string(w.AddressType), `"`); t {

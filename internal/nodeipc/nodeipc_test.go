@@ -47,6 +47,10 @@ func TestQueryFields(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(m, want) {
 		t.Errorf("%+v, %v; want %+v", m, err, want)
 	}
+	long := `{"cmd":"NODE_CLUSTER","act":"queryServer","data":"` + strings.Repeat("x", 2000) + `","port":443,"addressType":6,"seq":7}`
+	if m, _ := Parse([]byte(long)); !m.(Query).TooLong || m.(Query).Data != nil {
+		t.Errorf("data of 2000 bytes: %+v", m)
+	}
 	m, _ = Parse([]byte(`{"cmd":"NODE_CLUSTER","act":"queryServer","index":0,"data":null,"address":null,"port":3000,"addressType":4,"seq":1}`))
 	if q := m.(Query); !q.Any || q.FD != -1 || q.Port != 3000 {
 		t.Errorf("%+v", q)
@@ -66,7 +70,7 @@ func TestLinesArriveSplitAndJoined(t *testing.T) {
 			s.Feed(rest[:n], func(l []byte) { got = append(got, string(l)) })
 			rest = rest[n:]
 		}
-		if !reflect.DeepEqual(got, whole) || len(s.Partial()) != 0 {
+		if !reflect.DeepEqual(got, whole) || len(s.partial) != 0 {
 			t.Errorf("in steps of %d: %d lines, want %d", step, len(got), len(whole))
 		}
 	}
@@ -81,7 +85,7 @@ func TestHugeLineIsDroppedAlone(t *testing.T) {
 	chunk := bytes.Repeat([]byte("x"), 60<<10)
 	for range 50 {
 		dropped += s.Feed(chunk, keep)
-		if len(s.Partial()) > LineMost {
+		if len(s.partial) > MaxLine {
 			t.Fatal("the partial line is not bounded")
 		}
 	}

@@ -1,0 +1,176 @@
+package bind
+
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/internal/bindintercept"
+	"handoff/internal/keeper/fdstore"
+	"handoff/internal/linux"
+	"handoff/master/contract"
+	"handoff/master/listeners"
+)
+
+// maxLooks is how many descriptors and processes of a worker are looked at: it must
+// not be able to keep its master busy with them.
+const maxLooks = 4096
+
+// called answers a worker that stands in bind or listen.
+func (s *Session) called(c call) {
+	switch {
+	case s.dead || s.contract.host.Stopping():
+		c.Continue()
+	case c.About().Listen:
+		s.listens(c)
+	default:
+		s.binds(c)
+	}
+}
+
+func (s *Session) table() *listeners.Table { return s.contract.host.Listeners() }
+
+// binds puts a held socket in the place of the program's own. A port 0 is
+// another matter: who binds it may be about to connect. The kernel chooses a
+// port, and listen makes it a held address; from the next worker on the
+// address is known, and given at once.
+func (s *Session) binds(c call) {
+	r := c.About()
+	if l := s.table().LeaseOf(s.ID, r.Inode); l != nil { // by the master before, which did not come to the answer
+		s.noteBound(c)
+		l.OwnFlags()
+		s.tell(contract.Resumed{Address: l.Address()})
+		c.Answer(0)
+		return
+	}
+	want := listeners.TCP(r.Addr, r.V6Only)
+	if want.Port == 0 {
+		want.Index = s.ports
+	}
+	a := s.table().Find(want)
+	if !s.contract.host.Hold(r.Addr) || want.Port == 0 && (a == nil || a.LeaseOf(s.ID) != nil) || s.table().Count(s.ID) >= contract.MaxLeases {
+		c.Continue()
+		return
+	}
+	if a == nil {
+		var err error
+		if a, err = s.table().Open(want); err != nil {
+			s.refuse(c, want, err)
+			return
+		}
+	}
+	open := func(inode uint64) bool { return linux.HasSocket(s.PID, inode, maxLooks) }
+	l, err := a.Retake(s.ID, s.Slot, open, r.ReusePort)
+	if err != nil {
+		s.refuse(c, want, err)
+		return
+	}
+	if err := c.Give(l.FD()); err != nil {
+		s.tell(contract.Unplaced{Address: a, Err: err})
+		c.Continue()
+		return
+	}
+	s.noteBound(c)
+	l.OwnFlags()
+	if want.Port == 0 {
+		s.ports++
+	}
+	c.Answer(0)
+}
+
+// noteBound notes which process of the worker has bound a held address. When it is
+// one alone, and not the leader, the leader is a launcher (npm, a shell), which
+// may not pass a signal on: then the drain is that process's.
+func (s *Session) noteBound(c call) {
+	pid := c.About().TGID
+	switch {
+	case s.bound != nil && s.bound.PID() == pid, s.several:
+		return
+	case s.bound != nil || pid == s.PID:
+		s.several = true // the leader, or several: who leads will know
+		s.dropBound()
+		return
+	}
+	if p, err := c.Caller(); err == nil {
+		s.bound = p
+		s.Store(fdstore.Binder, p.FD())
+	}
+}
+
+func (s *Session) refuse(c call, e listeners.Endpoint, err error) {
+	if s.refused++; s.refused <= contract.MaxReports {
+		s.tell(contract.Refused{Endpoint: e, Err: err})
+	}
+	c.Answer(contract.Errno(err))
+}
+
+// listens is the notice that a program accepts. A held socket listens already,
+// with the largest backlog, so there is nothing to execute.
+func (s *Session) listens(c call) {
+	r := c.About()
+	if l := s.table().LeaseOf(s.ID, r.Inode); l != nil {
+		l.Listening()
+		c.Answer(0)
+		s.accepts()
+		return
+	}
+	if r.Addr.Port() == 0 || !s.contract.host.Hold(r.Addr) {
+		c.Continue()
+		return
+	}
+	s.adopt(c, r)
+}
+
+// adopt makes a held address of a port that the kernel has chosen for a
+// program.
+func (s *Session) adopt(c call, r bindintercept.Request) {
+	want := listeners.TCP(netip.AddrPortFrom(r.Addr.Addr(), 0), r.V6Only)
+	want.Index = s.ports
+	l, err := s.chosen(c, r, want)
+	if err != nil {
+		s.refuse(c, want, err)
+		return
+	}
+	s.ports++
+	s.noteBound(c)
+	l.OwnFlags()
+	l.Listening()
+	c.Answer(0)
+	s.accepts()
+}
+
+// chosen returns a lease of a socket whose port the kernel has chosen: of a new
+// address, which is made of that very socket, or, where another worker of the
+// same time was first, of the one that exists; then the program's port changes
+// between its bind and its listen, and a held socket takes the place of its own.
+func (s *Session) chosen(c call, r bindintercept.Request, want listeners.Endpoint) (*listeners.Lease, error) {
+	if a := s.table().Find(want); a != nil {
+		if a.LeaseOf(s.ID) != nil {
+			return nil, unix.EADDRINUSE
+		}
+		l, err := a.Take(s.ID, s.Slot)
+		if err == nil {
+			err = c.Give(l.FD())
+		}
+		return l, err
+	}
+	fd, err := c.Socket()
+	if err != nil {
+		return nil, err
+	}
+	a, err := s.table().Adopt(want, fd)
+	if err != nil {
+		return nil, err
+	}
+	l, err := a.Take(s.ID, s.Slot)
+	if err == nil && l.Inode() != r.Inode {
+		err = c.Give(l.FD()) // was MPTCP
+	}
+	return l, err
+}
+
+// accepts: the worker listens on one address more.
+func (s *Session) accepts() {
+	s.contract.host.Steer()
+	s.tell(contract.Listening{})
+}

@@ -1,0 +1,173 @@
+package node
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/internal/cmsg"
+)
+
+// outgoing is one message to a worker. The descriptor is a duplicate that belongs to
+// whoever has the message. Without a line, the descriptor is only to be closed.
+type outgoing struct {
+	line []byte
+	fd   int // -1: none
+}
+
+const (
+	maxQueued = 128  // messages between the loop and a queue's writer
+	maxHeld   = 1024 // messages held back behind a descriptor in flight
+	maxTries  = 3    // of a descriptor that the worker says did not arrive
+)
+
+// queue is what is to be sent to a worker. One descriptor is in flight at a time: Node
+// keeps the last one that it has received and not claimed, so a second would take its
+// place. What follows a descriptor waits until it is acknowledged.
+//
+//	send ──► (held, while a descriptor is in flight) ──► out ──► write ──► the worker
+//	           ▲                                                              │
+//	           └──────────────────── acknowledged ◄───────────────────────────┘
+//
+// Descriptors are closed by write, in a goroutine of this worker's: close(2) of a
+// socket that nobody else has any more waits for its SO_LINGER, which the worker may
+// have set.
+type queue struct {
+	conn     *cmsg.Conn
+	out      chan outgoing // closed by close; write ends then
+	held     []outgoing    // behind the descriptor in flight
+	inFlight *outgoing     // sent, not acknowledged
+	left     []outgoing    // set by close: what write is to close at its end
+	tries    int
+	closed   bool
+}
+
+func newQueue(conn *cmsg.Conn) *queue {
+	q := &queue{conn: conn, out: make(chan outgoing, maxQueued)}
+	go q.write() // ends when the queue is closed
+	return q
+}
+
+func (q *queue) write() {
+	failed := false
+	for m := range q.out {
+		if !failed && m.line != nil {
+			var err error
+			if m.fd >= 0 {
+				err = q.conn.Write(m.line, m.fd)
+			} else {
+				err = q.conn.Write(m.line)
+			}
+			failed = err != nil // the reader sees the end as well
+		}
+		m.close()
+	}
+	for _, m := range q.left {
+		m.close()
+	}
+}
+
+func (m outgoing) close() {
+	if m.fd >= 0 {
+		unix.Close(m.fd)
+	}
+}
+
+var errOverflow = errors.New("it does not read what it is sent")
+
+// send queues a message; it takes the descriptor over. It never blocks: a worker that
+// asks and asks but does not read its answers gets an errOverflow.
+func (q *queue) send(m outgoing) error {
+	if q.closed {
+		m.discard()
+		return nil
+	}
+	if q.inFlight != nil {
+		if len(q.held) >= maxHeld {
+			m.discard()
+			return errOverflow
+		}
+		q.held = append(q.held, m)
+		return nil
+	}
+	return q.put(m)
+}
+
+func (q *queue) put(m outgoing) error {
+	if m.fd >= 0 && m.line != nil {
+		// A second duplicate, in case it has to be sent again.
+		again, err := unix.FcntlInt(uintptr(m.fd), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			m.discard()
+			return err
+		}
+		q.inFlight, q.tries = &outgoing{line: m.line, fd: again}, q.tries+1
+	}
+	select {
+	case q.out <- m:
+		return nil
+	default:
+		m.discard()
+		return errOverflow
+	}
+}
+
+// discardLater closes a descriptor that the worker has, or had, as well.
+func (q *queue) discardLater(fd int) error {
+	switch {
+	case fd < 0:
+		return nil
+	case q.closed:
+		outgoing{fd: fd}.discard()
+		return nil
+	}
+	return q.put(outgoing{fd: fd})
+}
+
+// acknowledged: the descriptor in flight has arrived, or has not.
+func (q *queue) acknowledged(ok bool) error {
+	if q.inFlight == nil || q.closed {
+		return nil
+	}
+	m := *q.inFlight
+	q.inFlight = nil
+	if !ok && q.tries < maxTries {
+		return q.put(m)
+	}
+	q.tries = 0
+	err := q.discardLater(m.fd)
+	for err == nil && len(q.held) > 0 && q.inFlight == nil {
+		m := q.held[0]
+		q.held = q.held[1:]
+		err = q.put(m)
+	}
+	return err
+}
+
+// restore: the master before has sent a descriptor that is not acknowledged. It is not
+// sent again.
+func (q *queue) restore() { q.inFlight, q.tries = &outgoing{fd: -1}, maxTries }
+
+// busy tells whether the worker is far behind in reading.
+func (q *queue) busy() bool { return len(q.out) > maxQueued/2 || len(q.held) > maxHeld/2 }
+
+func (q *queue) close() {
+	if q.closed {
+		return
+	}
+	q.closed = true
+	q.conn.Close()
+	if q.inFlight != nil {
+		q.left = append(q.left, *q.inFlight)
+	}
+	q.left = append(q.left, q.held...)
+	q.held, q.inFlight = nil, nil
+	close(q.out) // and write has what is left
+}
+
+// discard closes the descriptor, without the loop's waiting for it.
+func (m outgoing) discard() {
+	if m.fd >= 0 {
+		go unix.Close(m.fd) // ends with the SO_LINGER of a worker's own socket, at the latest
+	}
+}

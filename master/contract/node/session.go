@@ -1,0 +1,290 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/internal/cmsg"
+	"handoff/internal/keeper/fdstore"
+	"handoff/internal/nodeipc"
+	"handoff/master/contract"
+	"handoff/master/listeners"
+)
+
+// Session is with one worker. See package contract for who may call what.
+type Session struct {
+	contract.Worker
+	primary    *Primary
+	conn       *cmsg.Conn // nil: it was not kept by the master before
+	queue      *queue     // nil likewise
+	recording  atomic.Bool
+	dead       bool
+	ended      bool
+	overflowed bool // and was told of
+	refused    int
+	handed     map[int]pending      // connections handed over, by seq, until it answers
+	unused     []*listeners.Address // that it has closed itself, while nobody else has them
+}
+
+// maxUnused is how many addresses are kept, for who might ask for them again, that one
+// worker has closed itself: one that listens on ever new ports would fill the table of
+// descriptors.
+const maxUnused = 16
+
+// What Serve posts.
+type (
+	// said: the worker has sent a message.
+	said struct{ message nodeipc.Message }
+	// garbled: it has sent lines that were dropped.
+	garbled struct{ reason string }
+	// hungUp: it has closed its channel.
+	hungUp struct{}
+)
+
+// Serve reads the worker's channel to its end and posts what it says. Messages that
+// are the program's own business stop here: a program that talks a lot costs its
+// master no turn of the loop. So do the descriptors that a worker sends: nobody wants
+// them, and close(2) may take its time.
+func (s *Session) Serve() {
+	if s.conn == nil {
+		return
+	}
+	var split nodeipc.Splitter
+	buf := make([]byte, 16<<10)
+	reports := 0
+	report := func(reason string) {
+		if reports++; reports <= contract.MaxReports {
+			s.Post(garbled{reason})
+		}
+	}
+	for {
+		n, fds, err := s.conn.Read(buf)
+		if n == 0 || err != nil {
+			break
+		}
+		cmsg.CloseAll(fds)
+		dropped := split.Feed(buf[:n], func(line []byte) {
+			m, err := nodeipc.Parse(line)
+			if err != nil {
+				report("a line that is not understood: " + err.Error())
+				return
+			}
+			if _, later := m.(nodeipc.Listening); !later { // that is recorded when it is steered to
+				s.record(m, line)
+			}
+			if _, own := m.(nodeipc.Other); !own {
+				s.Post(said{m})
+			}
+		})
+		if dropped > 0 {
+			report("a line of more than 1 MiB")
+		}
+	}
+	s.record(nil, nil)
+	s.Post(hungUp{})
+}
+
+// Busy tells whether Serve waits for who reads the worker events.
+func (s *Session) Busy() bool { return s.recording.Load() }
+
+// Handle takes what Serve has posted.
+func (s *Session) Handle(what any) {
+	if s.ended {
+		return
+	}
+	switch e := what.(type) {
+	case said:
+		s.said(e.message)
+	case garbled:
+		s.tell(contract.ProtocolError{Reason: e.reason})
+	case hungUp:
+		s.queue.close()
+		s.tell(contract.Disconnected{})
+	}
+}
+
+func (s *Session) tell(f contract.Fact) { s.primary.host.Tell(s.ID, f) }
+
+// said is a message of the worker.
+func (s *Session) said(m nodeipc.Message) {
+	switch m := m.(type) {
+	case nodeipc.Online:
+		s.tell(contract.Started{})
+	case nodeipc.Query:
+		s.provide(m)
+	case nodeipc.Listening:
+		s.listening(m)
+	case nodeipc.Ready:
+		s.tell(contract.Ready{})
+	case nodeipc.Requests:
+		s.tell(contract.Requests{N: m.N})
+	case nodeipc.ReplaceMe:
+		s.tell(contract.Leaving{})
+	case nodeipc.Closed:
+		s.closed(m.Key)
+	case nodeipc.Left:
+		s.send(nodeipc.Ack(m.Seq), -1)
+		s.tell(contract.Leaving{})
+	case nodeipc.Answered:
+		s.answered(m)
+	case nodeipc.HandleTaken:
+		s.overflow(s.queue.acknowledged(m.Ok))
+	case nodeipc.HandleSent:
+		s.send(nodeipc.HandleReceipt(), -1)
+		s.said(m.Message)
+	case nodeipc.Other:
+	default:
+		panic(fmt.Sprintf("node: unknown message %T", m))
+	}
+}
+
+// send queues a message; it takes the descriptor over (-1: none).
+func (s *Session) send(line []byte, fd int) {
+	s.overflow(s.queue.send(outgoing{line: line, fd: fd}))
+}
+
+// overflow ends a worker that asks and never reads.
+func (s *Session) overflow(err error) {
+	if err != nil && !s.overflowed {
+		s.overflowed = true
+		s.tell(contract.Overflow{Err: err})
+	}
+}
+
+// provide answers a worker that wants to listen.
+func (s *Session) provide(q nodeipc.Query) {
+	host := s.primary.host
+	if host.Stopping() || s.dead {
+		return // what it would listen on is gone, and so will it be
+	}
+	fd, kind, key, data, err := -1, nodeipc.Stream, "", q.Data, error(nil)
+	switch {
+	case q.TooLong:
+		err = unix.E2BIG
+	case host.Listeners().Count(s.ID) >= contract.MaxLeases:
+		err = unix.EMFILE
+	case q.FD >= 0:
+		key = "own-" + strconv.Itoa(q.Seq)
+		fd, err = ownSocket(s.Process, q.FD)
+	default:
+		e := endpointOf(q, s.Dir)
+		var lease *listeners.Lease
+		if lease, err = host.Listeners().Lease(s.ID, s.Slot, e, q.Data); err == nil {
+			fd, err = unix.FcntlInt(uintptr(lease.FD()), unix.F_DUPFD_CLOEXEC, 3)
+			kind, key, data = handleType(lease.Type()), lease.Address().Key(), lease.Address().Data()
+		}
+		if err != nil {
+			if s.refused++; s.refused <= contract.MaxReports {
+				s.tell(contract.Refused{Endpoint: e, Err: err})
+			}
+		}
+	}
+	if err != nil {
+		s.send(nodeipc.Refuse(q, "refused", int(contract.Errno(err))), -1)
+		return
+	}
+	s.send(nodeipc.Reply(q, kind, key, data), fd)
+}
+
+// listening: the worker accepts on an address that it was given.
+func (s *Session) listening(l nodeipc.Listening) {
+	if !s.dead {
+		s.primary.host.Listeners().Listening(s.ID, endpointSaid(l, s.Dir))
+		s.primary.host.Steer()
+		s.record(l, nil)
+	}
+	s.tell(contract.Listening{})
+}
+
+// closed: the worker has closed a server. The address is kept for a while, for who
+// asks for it again, but not any number of them.
+func (s *Session) closed(key string) {
+	table := s.primary.host.Listeners()
+	a := table.ByKey(key)
+	if a == nil {
+		return
+	}
+	table.Release(a, s.ID, time.Now())
+	s.primary.host.Steer()
+	s.unused = append(slices.DeleteFunc(s.unused, func(o *listeners.Address) bool { return o == a }), a)
+	if len(s.unused) > maxUnused {
+		table.CloseUnused(s.unused[0])
+		s.unused = s.unused[1:]
+	}
+}
+
+// Drain tells the worker to finish.
+func (s *Session) Drain(d contract.Drain) error {
+	if s.queue != nil {
+		s.send(nodeipc.Drain(s.primary.next(), d.Message), -1)
+		return nil
+	}
+	return contract.Signal(s.Process, d.Signal)
+}
+
+// Terminate is for the loop alone: there is no other process than the leader.
+func (s *Session) Terminate() error { return nil }
+
+// Why a message is not sent.
+var (
+	ErrNoChannel = errors.New("the worker has no channel")
+	ErrBusy      = errors.New("the worker does not read what it is sent")
+	ErrReserved  = errors.New("the message is not one of a program's")
+)
+
+// Send sends a message, as JSON, to the program: its 'message' event. The error is one
+// of ErrNoChannel, ErrBusy and, with a reason, ErrReserved.
+func (s *Session) Send(message json.RawMessage) error {
+	switch {
+	case s.dead || s.queue == nil || s.queue.closed:
+		return ErrNoChannel
+	case s.queue.busy():
+		return ErrBusy
+	}
+	line, err := nodeipc.Program(message)
+	if err != nil {
+		return &reserved{err}
+	}
+	s.send(line, -1)
+	return nil
+}
+
+type reserved struct{ error }
+
+func (*reserved) Is(target error) bool { return target == ErrReserved }
+
+// Died says that the worker's process has. Its last words are still handled.
+func (s *Session) Died() { s.dead = true }
+
+// End ends the session: the worker is gone. Connections that it was handed and has not
+// answered for go to others.
+func (s *Session) End() {
+	s.dead, s.ended = true, true
+	delete(s.primary.sessions, s.ID)
+	if s.queue != nil {
+		s.queue.close()
+	}
+	for seq, p := range s.handed {
+		delete(s.handed, seq)
+		s.primary.pass(p, s.ID)
+	}
+}
+
+// State returns what the next master must know.
+func (s *Session) State() contract.State {
+	return contract.State{InFlight: s.queue != nil && s.queue.inFlight != nil}
+}
+
+// Kept passes on each descriptor that the next master needs.
+func (s *Session) Kept(each func(what string, fd int)) {
+	if s.conn != nil {
+		each(fdstore.Pair, s.conn.FD())
+	}
+}

@@ -1,0 +1,124 @@
+package master
+
+import (
+	"net/netip"
+	"time"
+
+	"handoff/internal/cmsg"
+	"handoff/internal/events"
+	"handoff/internal/keeper/fdstore"
+	"handoff/master/contract"
+	"handoff/master/contract/bind"
+	"handoff/master/contract/node"
+	"handoff/master/fleet"
+	"handoff/master/listeners"
+)
+
+// workerContract is how all workers get their sockets.
+type workerContract interface {
+	// Start begins a session with a worker that has the other end of the socketpair.
+	Start(contract.Worker, *cmsg.Conn) contract.Session
+	// Restore goes on with that of a master before.
+	Restore(w contract.Worker, s contract.State, take func(what string) int) (contract.Session, error)
+	Queued(listeners.Queue) // a connection has come to a socket that no worker accepts from
+	Accepted(listeners.Accepted)
+	Retry() // who is steered to, or listens, has changed
+	Deadline() time.Time
+	Tick(now time.Time)
+	GiveUp()  // everything ends
+	Seq() int // of the last message, for the next master
+}
+
+// newContract returns the contract that is configured. seq is the number of the last
+// message of the master before.
+func (m *Master) newContract(seq int) workerContract {
+	if m.cfg.Contract == NodeContract {
+		return node.New(sessionHost{m}, seq, m.cfg.WorkerEvents)
+	}
+	return bind.New(sessionHost{m}, m.cfg.Contract == BindContract)
+}
+
+// counterpart is what a session knows of its worker.
+func (m *Master) counterpart(w *worker) contract.Worker {
+	keep := m.keep // the session's goroutines must not look for it
+	c := contract.Worker{ID: listeners.Worker(w.id), Slot: w.slot, PID: w.process.PID(), Gen: int(w.gen), Process: w.process.Pidfd(),
+		Post:  func(what any) { m.mail.post(fromSession{w.session, what}) },
+		Store: func(what string, fd int) error { return keep.Store(fdstore.WorkerName(int(w.id), what), fd) },
+	}
+	if g := m.gens[w.gen]; g != nil && g.launch != nil {
+		c.Dir = g.launch.Dir
+	}
+	return c
+}
+
+// sessionHost is the master, as sessions see it.
+type sessionHost struct{ m *Master }
+
+func (h sessionHost) Listeners() *listeners.Table   { return h.m.listeners }
+func (h sessionHost) Steer()                        { h.m.resteer() }
+func (h sessionHost) Complete() bool                { return h.m.complete() }
+func (h sessionHost) Stopping() bool                { return h.m.fleet.Stopping() }
+func (h sessionHost) Grace() time.Duration          { return h.m.grace() }
+func (h sessionHost) Hold(addr netip.AddrPort) bool { return h.m.cfg.Hold(addr) }
+
+// Tell takes what a session has found out.
+func (h sessionHost) Tell(id listeners.Worker, f contract.Fact) {
+	m := h.m
+	if w := m.workers[fleet.ID(id)]; w != nil {
+		m.learned(w, f)
+		return
+	}
+	switch f := f.(type) { // of no worker in particular
+	case contract.Rescued:
+		m.history.counters.Rescued += f.N
+		m.log.Info("Connections at a parked socket handed to live workers", "event", events.AddressRescued, "address", f.Address.Name(), "connections", f.N)
+	case contract.NotRescued:
+		m.log.Error("Cannot take a stranded connection: "+f.Err.Error(), "event", events.AddressRescued, "address", f.Address.Name())
+	case contract.Lost:
+		m.history.counters.Stranded++
+		m.log.Error("A stranded connection is lost: "+f.Reason, "event", events.AddressStranded, "address", f.Address.Name())
+	}
+}
+
+// learned takes a fact about a worker.
+func (m *Master) learned(w *worker, f contract.Fact) {
+	switch f := f.(type) {
+	case contract.Started:
+		m.readyWhen(Started, w)
+	case contract.Listening:
+		m.readyWhen(Listening, w)
+	case contract.Ready:
+		m.readyWhen(Ready, w)
+	case contract.Requests:
+		m.served(w, f.N)
+	case contract.Leaving:
+		m.leaving(w)
+	case contract.Disconnected:
+		m.step(fleet.Drained{ID: w.id})
+	case contract.Overflow:
+		m.log.Error("Worker is killed: "+f.Err.Error(), w.attrs(events.WorkerKilled)...)
+		m.report(events.SignalFailed, w.process.Kill())
+	case contract.ProtocolError:
+		m.log.Warn("Message from a worker dropped: "+f.Reason, w.attrs(events.WorkerGarbled)...)
+	case contract.Refused:
+		m.log.Error("Cannot give a worker its socket: "+f.Err.Error(), w.attrs(events.AddressRefused, "port", f.Endpoint.Port)...)
+	case contract.Unplaced:
+		m.log.Error(f.Err.Error(), w.attrs(events.AddressRefused, "address", f.Address.Name())...)
+	case contract.Unfiltered:
+		m.once("seat", "The kernel refuses a seccomp notification filter ("+f.Err.Error()+
+			"): the program's own sockets are not held. Give it sockets with --listen ADDR, if it takes them as systemd passes them (LISTEN_FDS)", w.attrs(events.WorkerUnseated)...)
+	case contract.Resumed:
+		m.log.Debug("Answered a bind that the previous master had not", w.attrs(events.WorkerSeated, "address", f.Address.Name())...)
+	case contract.Stranded:
+		m.log.Warn("Connections queued on a socket without a worker: the worker of the slot is replaced, the next one takes them",
+			w.attrs(events.AddressStranded, "address", f.Address.Name())...)
+		m.step(fleet.Leave{ID: w.id})
+	}
+}
+
+// readyWhen: that has happened which may count as ready.
+func (m *Master) readyWhen(what ReadyWhen, w *worker) {
+	if m.cfg.ReadyWhen == what {
+		m.ready(w)
+	}
+}
