@@ -77,6 +77,9 @@ func program(t *testing.T, name string) string {
 	return path
 }
 
+// quickExit has a program under the race detector end at once, not after a second.
+const quickExit = "GORACE=atexit_sleep_ms=0"
+
 func TestUpgrade(t *testing.T) {
 	path := program(t, "master")
 	for states, want := range map[string][]string{
@@ -85,6 +88,7 @@ func TestUpgrade(t *testing.T) {
 		"gone":     {"refused: cannot run /no/such/binary: "},
 	} {
 		cmd := exec.Command(path, strings.Fields(states)...)
+		cmd.Env = append(os.Environ(), quickExit)
 		read, write, err := os.Pipe() // which the candidate has, too: its end is the end of both
 		if err != nil {
 			t.Fatal(err)
@@ -113,8 +117,7 @@ func TestChanged(t *testing.T) {
 	path := program(t, "changed")
 	run := func(replace func()) string {
 		cmd := exec.Command(path)
-		cmd.Args[0] = path
-		cmd.ExtraFiles = nil
+		cmd.Env = append(os.Environ(), quickExit)
 		if replace != nil {
 			// What runs stays, under another name.
 			if err := os.Rename(path, path+".running"); err != nil {
