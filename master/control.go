@@ -119,8 +119,8 @@ func (c Control) Scale(ctx context.Context, n int, relative bool) (workers int, 
 		if m.fleet.Stopping() {
 			return 0, errStopping
 		}
-		if n < 1 || n > m.cfg.SlotsMost {
-			return 0, api.Errorf(api.CodeOutOfRange, "%d workers; want 1 to %d", n, m.cfg.SlotsMost)
+		if n < 1 || n > m.cfg.MaxSlots {
+			return 0, api.Errorf(api.CodeOutOfRange, "%d workers; want 1 to %d", n, m.cfg.MaxSlots)
 		}
 		m.scaleTo(n)
 		return n, nil

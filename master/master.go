@@ -53,8 +53,8 @@ const (
 
 // Live is what may change while a master runs: at a reload.
 type Live struct {
-	Fleet     fleet.Config
-	SlotsMost int // that there may be, scaled by hand
+	Fleet    fleet.Config
+	MaxSlots int // that there may be, scaled by hand
 	// Balance is of all addresses. Between Shared and others it is not changed.
 	Balance handoff.Balance
 	Command process.Command
@@ -71,7 +71,7 @@ type Live struct {
 	// Conditions are what each worker starts under; of CPUs, slot i has the i-th,
 	// over and over.
 	Conditions  bindintercept.Conditions
-	MemoryMost  int64         // of a worker's process group, resident, in bytes; 0: any
+	MaxMemory   int64         // of a worker's process group, resident, in bytes; 0: any
 	MaxRequests int           // that a worker serves, where it says so; 0: any number
 	StallKill   time.Duration // after which a worker that stalls is replaced; 0: never
 	// BeforeReload and BeforeReady may refuse a reload, or a worker that is ready;
@@ -524,8 +524,8 @@ func (m *Master) keepProgram() {
 
 func (m *Master) scale(by int) {
 	n := m.fleet.Slots() + by
-	if n < 1 || n > m.cfg.SlotsMost {
-		m.log.Warn("The number of workers stays as it is", "event", events.ClusterScaled, "workers", n-by, "least", 1, "most", m.cfg.SlotsMost)
+	if n < 1 || n > m.cfg.MaxSlots {
+		m.log.Warn("The number of workers stays as it is", "event", events.ClusterScaled, "workers", n-by, "least", 1, "most", m.cfg.MaxSlots)
 		return
 	}
 	m.scaleTo(n)

@@ -8,7 +8,7 @@ import (
 
 // recycle is what of the configuration the room master/recycle goes by.
 func (l *Live) recycle() recycle.Config {
-	return recycle.Config{MaxMemory: l.MemoryMost, MaxRequests: l.MaxRequests}
+	return recycle.Config{MaxMemory: l.MaxMemory, MaxRequests: l.MaxRequests}
 }
 
 // sampleMemory looks at the memory of the workers' process groups: a walk through /proc,

@@ -53,14 +53,14 @@ func Live(cfg *config.Run, p Program, w World) (live master.Live, err error) {
 		},
 		DrainMessage: cfg.DrainMessage, SlotVariable: cfg.SlotVariable, ReadyWhen: master.ReadyWhen(cfg.ReadyWhen),
 		QuietGrace: min(quietGrace, cfg.QuietTimeout), Environ: environ(cfg, p.Command(), w),
-		SlotsMost: cfg.MaxSlots(), Balance: balances()[cfg.Balance], MaxRequests: cfg.MaxRequests, StallKill: cfg.StallKill,
+		MaxSlots: cfg.MaxSlots(), Balance: balances()[cfg.Balance], MaxRequests: cfg.MaxRequests, StallKill: cfg.StallKill,
 	}
 	for _, parse := range []func() error{
 		func() (err error) { live.Fleet.Slots, err = cfg.Slots(); return err },
 		func() (err error) { live.DrainSignal, err = cfg.Signal(); return err },
 		func() (err error) { live.Ports, err = cfg.PortNumbers(); return err },
 		func() (err error) { live.Conditions, err = cfg.Conditions(); return err },
-		func() (err error) { live.MemoryMost, err = cfg.MaxMemoryBytes(); return err },
+		func() (err error) { live.MaxMemory, err = cfg.MaxMemoryBytes(); return err },
 		func() (err error) { live.Hold, err = cfg.Holds(); return err },
 		func() (err error) { live.Program, err = p.Encode(); return err },
 	} {
