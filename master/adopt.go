@@ -207,7 +207,7 @@ func (m *Master) killStrangers(r fleet.State) {
 		env := linux.Environ(pid)
 		id, err := strconv.Atoi(linux.Lookup(env, "HANDOFF_WORKER"))
 		if err == nil && linux.Lookup(env, "HANDOFF_INSTANCE") == m.cfg.Instance && m.workers[fleet.ID(id)] == nil && (fleet.ID(id) > r.LastID || slices.ContainsFunc(r.Workers, func(w fleet.WorkerState) bool { return int(w.ID) == id })) {
-			m.log.Warn("A process that the master before had just started is killed", "event", events.WorkerKilled, "pid", pid)
+			m.log.Warn("Killed a process that the previous master had not recorded", "event", events.WorkerKilled, "pid", pid)
 			m.report(events.SignalFailed, process.Adopt(pidfd, nil, nil).Kill())
 		}
 		pidfd.Close()

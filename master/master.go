@@ -525,7 +525,7 @@ func (m *Master) keepProgram() {
 func (m *Master) scale(by int) {
 	n := m.fleet.Slots() + by
 	if n < 1 || n > m.cfg.MaxSlots {
-		m.log.Warn("The number of workers stays as it is", "event", events.ClusterScaled, "workers", n-by, "least", 1, "most", m.cfg.MaxSlots)
+		m.log.Warn(fmt.Sprintf("Not scaled: allowed are 1 to %d workers", m.cfg.MaxSlots), "event", events.ClusterScaled, "workers", n-by, "least", 1, "most", m.cfg.MaxSlots)
 		return
 	}
 	m.scaleTo(n)
