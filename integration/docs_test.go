@@ -235,7 +235,7 @@ func TestReference(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	names, err := filepath.Glob(filepath.Join(dir, "*.md"))
-	if err != nil || len(names) != 4 {
+	if err != nil || len(names) != 5 {
 		t.Fatal(names, err)
 	}
 	for _, name := range names {

@@ -183,7 +183,8 @@ func TestHooks(t *testing.T) {
 	if e := w.await("hook.failed"); !strings.Contains(e.Msg, "not done within 1s, killed") {
 		t.Errorf("%q", e.Msg)
 	}
-	w.settled(2)
+	// The replacement serves, before everything is stopped.
+	awaitText(t, filepath.Join(dir, "hooks.log"), func(text string) bool { return strings.Count(text, "worker.ready hooked") >= 5 })
 	w.stop()
 	log := read(t, filepath.Join(dir, "hooks.log"))
 	for name, n := range map[string]int{"cluster.started": 1, "cluster.reloading": 1, "cluster.reloaded": 1, "cluster.shutdown": 1, "cluster.stopped": 1, "worker.started": 5, "worker.ready": 5, "worker.crashed": 1, "worker.shutdown": 4} {
