@@ -9,8 +9,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"handoff/internal/admin"
 	"handoff/internal/api"
 )
@@ -52,21 +50,6 @@ func await(client *admin.Client, timeout time.Duration, ok func(api.Status) bool
 // masterless is how long there may be no master while a command waits: more than
 // the keeper's longest wait before it starts the next one.
 const masterless = 4 * time.Second
-
-// awaitEnd waits until the process is gone, for as long as timeout says (0: for
-// ever).
-func awaitEnd(pidfd int, timeout time.Duration) bool {
-	wait := -1
-	if timeout > 0 {
-		wait = int(timeout.Milliseconds())
-	}
-	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, wait)
-		if err != unix.EINTR {
-			return n > 0
-		}
-	}
-}
 
 // follows streams lines to f, and with follow goes on with those of the next master.
 func follows(args []string, path string, last int, follow bool, f func(line []byte), end ...func()) error {

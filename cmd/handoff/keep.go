@@ -20,6 +20,7 @@ import (
 	"handoff/internal/config"
 	"handoff/internal/keeper"
 	"handoff/internal/keeper/fdstore"
+	"handoff/internal/linux"
 	"handoff/internal/pidfile"
 	"handoff/internal/service"
 )
@@ -145,13 +146,13 @@ func keptAbove() bool {
 // process when it takes over; if it does not, replaceKeeper returns why, and this one may
 // go on.
 func replaceKeeper(named []cmsg.Named, program []byte) error {
-	self, err := unix.PidfdOpen(os.Getpid(), 0)
+	self, err := linux.OpenPidfd(os.Getpid())
 	if err != nil {
 		return err
 	}
-	defer unix.Close(self)
+	defer self.Close()
 	files, names := []uintptr{0, 1, 2}, []string{}
-	for _, n := range append(named, cmsg.Named{Name: fdstore.Master, FD: self}) {
+	for _, n := range append(named, cmsg.Named{Name: fdstore.Master, FD: self.FD()}) {
 		files, names = append(files, uintptr(n.FD)), append(names, keeper.KeptPrefix+n.Name)
 	}
 	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
@@ -165,9 +166,13 @@ func replaceKeeper(named []cmsg.Named, program []byte) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(pidfd)
-	unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(keeperTimeout.Milliseconds()))
-	unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+	if next, err := linux.NewPidfd(pid, pidfd); err == nil {
+		defer next.Close()
+		next.AwaitDeath(time.Now().Add(keeperTimeout))
+		next.Signal(unix.SIGKILL)
+	} else {
+		unix.Kill(pid, unix.SIGKILL) // not reaped yet
+	}
 	var status unix.WaitStatus
 	unix.Wait4(pid, &status, 0, nil)
 	return fmt.Errorf("process %d ended: code %d", pid, status.ExitStatus())

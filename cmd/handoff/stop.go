@@ -5,7 +5,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
+
+	"handoff/internal/linux"
 )
 
 func stopCommand() *cobra.Command {
@@ -28,18 +29,22 @@ Exit code: 0 stopped; 1 not within --timeout; 3 handoff is not running.`,
 			if err != nil {
 				return err
 			}
-			pidfd, err := unix.PidfdOpen(before.PID, 0)
+			process, err := linux.OpenPidfd(before.PID)
 			if err != nil {
 				return failed{fmt.Errorf("cannot wait for process %d: %w", before.PID, err)}
 			}
-			defer unix.Close(pidfd)
+			defer process.Close()
 			if err := client.Stop(now); err != nil {
 				return failed{err}
 			}
 			what := "stops"
 			if !noWait {
 				what = "stopped"
-				if !awaitEnd(pidfd, timeout) {
+				var until time.Time
+				if timeout > 0 {
+					until = time.Now().Add(timeout)
+				}
+				if process.AwaitDeath(until) != nil {
 					return failed{fmt.Errorf("%s: not stopped within %v; it is still stopping", client.Name, timeout)}
 				}
 			}

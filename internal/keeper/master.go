@@ -162,7 +162,11 @@ func exitCode(s unix.WaitStatus) int {
 // end ends the master of the keeper before: what it does from now on nobody keeps. It
 // takes the descriptor over.
 func end(pidfd int, timeout time.Duration) {
-	defer unix.Close(pidfd)
-	unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
-	unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(timeout.Milliseconds()))
+	master, err := linux.NewPidfd(0, pidfd)
+	if err != nil {
+		return
+	}
+	defer master.Close()
+	master.Signal(unix.SIGKILL)
+	master.AwaitDeath(time.Now().Add(timeout))
 }
