@@ -68,7 +68,15 @@ type Config struct {
 	// Rate is of requests a second; 0: each client sends when it has its answer. In
 	// Mode New they are sent whether or not others have been answered, else by Clients
 	// connections in turn, and one that is late is late from when it was due.
-	Rate    float64
+	Rate float64
+	// Follow, with a Rate in Mode New: once a generation has answered one client, an
+	// older one that answers a later connection of any other is a failure (Order).
+	// Without a Rate each client looks at its own connections only.
+	Follow bool
+	// Shed, with a Rate, leaves out what is due while Clients requests are under way,
+	// instead of sending it late: so the load does not grow on a machine that is busy
+	// with something else.
+	Shed    bool
 	Timeout time.Duration // for one request, 10 s by default
 	Part    string        // name of the first part
 	Path    string        // "/" by default
@@ -246,6 +254,16 @@ func (p *Part) Result() Result {
 // generation (X-Generation), or a newer one.
 func (r *Run) Least(generation int) { r.least.Store(int64(generation)) }
 
+// follow is Least, but never for an older generation than before.
+func (r *Run) follow(generation int64) {
+	for {
+		least := r.least.Load()
+		if generation <= least || r.least.CompareAndSwap(least, generation) {
+			return
+		}
+	}
+}
+
 // Count adds a failure that was seen elsewhere.
 func (r *Run) Count(f Failure) {
 	p := r.part.Load()
@@ -315,7 +333,11 @@ func Start(cfg Config) *Run {
 // paced sends requests by the clock, each in a goroutine of its own.
 func (r *Run) paced(ctx context.Context) {
 	every := time.Duration(float64(time.Second) / r.cfg.Rate)
-	inFlight := make(chan struct{}, 20_000)
+	most := 20_000
+	if r.cfg.Shed {
+		most = r.cfg.Clients
+	}
+	inFlight := make(chan struct{}, most)
 	var wg sync.WaitGroup
 	for i := 0; ctx.Err() == nil; i++ {
 		due := r.start.Add(time.Duration(i) * every)
@@ -324,6 +346,9 @@ func (r *Run) paced(ctx context.Context) {
 			case <-time.After(d):
 			case <-ctx.Done():
 			}
+		}
+		if r.cfg.Shed && (len(inFlight) == most || time.Since(due) > every) {
+			continue
 		}
 		inFlight <- struct{}{}
 		wg.Go(func() {
@@ -413,6 +438,9 @@ func (c *client) loop(ctx context.Context) {
 		}
 		c.request(due)
 		due = due.Add(every)
+		if now := time.Now(); c.run.cfg.Shed && due.Before(now) {
+			due = now
+		}
 		if c.run.cfg.Pause > 0 {
 			wait(c.run.cfg.Pause)
 		}
@@ -531,6 +559,8 @@ func (c *client) exchange(deadline time.Time) (class Class, stage Stage, err err
 		}
 		if c.generation >= 0 {
 			c.generation = n
+		} else if cfg.Follow {
+			c.run.follow(int64(n))
 		}
 	}
 	if cfg.Observe != nil {
