@@ -29,23 +29,35 @@ func watching(t *testing.T, cfg Config) <-chan change {
 			t.Error(err)
 		}
 	})
-	// It watches as soon as a change is told of.
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
-		put(t, filepath.Join(cfg.Dir, "begin.js"), fmt.Sprint(time.Now()))
+	// It watches as soon as a change is told of. What is told after the last of these
+	// files is of something else.
+	tick := time.NewTicker(5 * cfg.Delay)
+	defer tick.Stop()
+	for deadline := time.After(10 * time.Second); ; {
+		mark(t, cfg.Dir, "begin.js")
 		select {
 		case <-changes:
-			for {
-				select {
-				case <-changes:
-				case <-time.After(4 * cfg.Delay):
+			mark(t, cfg.Dir, "begun.js")
+			for c := range changes {
+				if filepath.Base(c.first) == "begun.js" || c.n > 1 {
 					return changes
 				}
 			}
-		case <-time.After(5 * cfg.Delay):
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("no change is told of")
 		}
 	}
-	t.Fatal("no change is told of")
-	return nil
+}
+
+// mark puts a file into a folder in one event.
+func mark(t *testing.T, dir, name string) {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	put(t, path+".new", fmt.Sprint(time.Now()))
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func put(t *testing.T, path, text string) {
@@ -72,7 +84,7 @@ func next(t *testing.T, changes <-chan change, what string) change {
 // none is shown by order: what comes next is the change of another file, alone.
 func none(t *testing.T, changes <-chan change, dir, what string) {
 	t.Helper()
-	put(t, filepath.Join(dir, "marker.js"), fmt.Sprint(time.Now()))
+	mark(t, dir, "marker.js")
 	if c := next(t, changes, "the marker"); filepath.Base(c.first) != "marker.js" || c.n != 1 {
 		t.Errorf("%s is a change: %+v", what, c)
 	}
