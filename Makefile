@@ -3,8 +3,10 @@ PREFIX  ?= /usr/local
 COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULES = integration/node_modules/.installed
+UNITS   = . ./cmd/... ./handoff/... ./internal/... ./master/... ./sdk/... ./worker/...
+RACES   = TestReloadsNewConnections|TestCrashes|TestOverlapping|TestBrokenDeploy|TestReplaceMe|TestHostileChannel|TestRogue|TestScale|TestMasterIs|TestUpgrade
 
-.PHONY: reference site release peers build install man demo check test long fuzz bench
+.PHONY: reference site release peers build install man demo check lint modules test long fuzz bench
 
 build: ## bin/handoff, one static binary
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)" -o bin/handoff ./cmd/handoff
@@ -29,22 +31,24 @@ demo: build ## run a real Node server, to play with
 	@printf '  kill -TTIN $$(cat bin/demo.pid)         one worker more\n\nCtrl-C here ends it.\n\n'
 	@PORT=$${PORT:-3000} ./bin/handoff run -n 4 --ready-when ready --pid-file bin/demo.pid examples/node/plain/server.js
 
-check: ## seconds: format, vet, staticcheck, unit and architecture tests
-	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "gofmt -w these"; exit 1; }
+check: lint ## a minute: format, vet, staticcheck, unit and architecture tests
+	go test -short -vet=off $(UNITS)
+
+lint:
+	@wrong=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l) && test -z "$$wrong" || { echo "gofmt -w these: $$wrong"; exit 1; }
 	go vet ./...
 	go run $(STATICCHECK) ./...
-	go test -short . ./cmd/... ./handoff/... ./internal/... ./master/... ./sdk/... ./worker/...
 
-test: check $(MODULES) ## minutes: everything, with the race detector where it matters
-	go test -race -short ./handoff/... ./internal/... ./master/... ./worker/...
-	go test -count=1 -timeout 30m ./integration
-	go test -count=1 -timeout 10m -race ./integration -race-binary -run 'TestReloadsNewConnections|TestCrashes|TestOverlapping|TestBrokenDeploy|TestReplaceMe|TestHostile|TestRogue|TestScale|TestMasterIs|TestUpgrade'
+test: lint $(MODULES) ## minutes: everything; units and a part of the integration tests with the race detector
+	go test -race -short -vet=off $(UNITS)
+	go test -count=1 -vet=off -parallel 4 -timeout 20m ./integration
+	go test -count=1 -vet=off -parallel 4 -timeout 10m ./integration -race-binary -run '$(RACES)'
 
 long: $(MODULES) ## an hour: full numbers, every Node
 	go test -timeout 20m ./handoff
 	HANDOFF_STEPS=30000000 go test -run Random ./master/fleet
 	go test -timeout 60m ./integration -long -v
-	for v in 18 22 24 26; do PATH=$(CURDIR)/integration/node_modules/node$$v/bin:$$PATH go test -timeout 20m ./integration -skip TestNodeVersions || exit 1; done
+	for v in 18 22 24 26; do PATH=$(CURDIR)/integration/node_modules/node$$v/bin:$$PATH go test -count=1 -parallel 4 -timeout 20m ./integration -skip TestNodeVersions || exit 1; done
 
 fuzz: ## a minute for each parser of what others send
 	go test -fuzz FuzzChannel -fuzztime 1m ./internal/nodeipc
@@ -73,6 +77,8 @@ peers: ## 40 minutes: handoff and the tools that are used in its place, docs/ben
 
 bench: ## handoff beside Node's cluster and a plain node
 	go run ./bench
+
+modules: $(MODULES)
 
 $(MODULES): integration/package.json
 	cd integration && npm install --no-package-lock --no-audit --no-fund --loglevel=error

@@ -2,6 +2,11 @@ module handoff
 
 go 1.26.0
 
+ignore (
+	./docs/node_modules
+	./integration/node_modules
+)
+
 require (
 	charm.land/bubbletea/v2 v2.0.10
 	charm.land/lipgloss/v2 v2.0.6

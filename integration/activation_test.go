@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,17 +14,8 @@ import (
 	"handoff/internal/load"
 )
 
-// goProgram builds testdata/any/NAME, without libc.
-func goProgram(t *testing.T, name string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), name)
-	cmd := exec.Command("go", "build", "-o", path, "./testdata/any/"+name)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return path
-}
+// goProgram is testdata/any/NAME, built.
+func goProgram(name string) string { return filepath.Join(programs, name) }
 
 // keepAlive reloads n times under clients that keep their connections, some
 // without pause, some with one, and retry nothing.
@@ -48,9 +38,11 @@ func keepAlive(t *testing.T, w *world, workers, n int) {
 // A Go program with the SDK loses nothing to keep-alive clients, under either
 // contract.
 func TestGoSDK(t *testing.T) {
-	app := goProgram(t, "gosdk")
+	t.Parallel()
+	app := goProgram("gosdk")
 	for _, flags := range [][]string{{"--ready-when", "ready"}, {"--listen", "127.0.0.1:%"}, {"--contract", "activation", "--listen", "web=127.0.0.1:%"}} {
 		t.Run(strings.Join(flags, " "), func(t *testing.T) {
+			t.Parallel()
 			port := freePort(t)
 			given := append([]string{"-n", "2", "--keepalive-linger", "500ms"}, flags...)
 			for i := range given {
@@ -65,9 +57,10 @@ func TestGoSDK(t *testing.T) {
 
 // Long-lived connections are told to go, slot by slot when that is asked for.
 func TestDrainSpread(t *testing.T) {
+	t.Parallel()
 	port := freePort(t)
 	w := start(t, options{flags: []string{"-n", "2", "--drain-spread", "2s", "--keepalive-linger", "10ms"},
-		app: []string{goProgram(t, "gosdk")}, env: []string{"PORT=" + port}})
+		app: []string{goProgram("gosdk")}, env: []string{"PORT=" + port}})
 	w.reload()
 	first, second := w.await("worker.draining"), w.await("worker.draining")
 	if apart := second.Time.Sub(first.Time); apart < 800_000_000 { // a second, less the quiet of the first
@@ -80,12 +73,13 @@ func TestDrainSpread(t *testing.T) {
 // A worker that stops pinging is replaced, then killed; what waits at its socket
 // is answered by its replacement.
 func TestWatchdog(t *testing.T) {
+	t.Parallel()
 	port := freePort(t)
-	w := start(t, options{flags: []string{"-n", "1", "--watchdog", "500ms"}, app: []string{goProgram(t, "gosdk")}, env: []string{"PORT=" + port}})
+	w := start(t, options{flags: []string{"-n", "1", "--watchdog", "500ms"}, app: []string{goProgram("gosdk")}, env: []string{"PORT=" + port}})
 	run := w.load(load.Config{Clients: 4})
 	run.Await(100, patience)
 	old := w.all("worker.ready")[0]
-	if _, err := http.Get("http://" + w.addr + "/hang"); err != nil {
+	if _, err := fresh.Get("http://" + w.addr + "/hang"); err != nil {
 		t.Fatal(err)
 	}
 	if e := w.await("worker.hung"); e.Worker != old.Worker {
@@ -105,14 +99,15 @@ func TestWatchdog(t *testing.T) {
 
 // A stopped process cannot ping. Its accept queue is answered by others.
 func TestWatchdogOfAStoppedWorker(t *testing.T) {
+	t.Parallel()
 	port := freePort(t)
-	w := start(t, options{flags: []string{"-n", "2", "--watchdog", "500ms"}, app: []string{goProgram(t, "gosdk")}, env: []string{"PORT=" + port}})
+	w := start(t, options{flags: []string{"-n", "2", "--watchdog", "500ms"}, app: []string{goProgram("gosdk")}, env: []string{"PORT=" + port}})
 	old := w.all("worker.ready")[0]
 	run := w.load(load.Config{Clients: 8})
 	run.Await(100, patience)
 	syscall.Kill(old.PID, syscall.SIGSTOP)
 	w.awaitWhere("worker.killed", func(e event) bool { return e.Worker == old.Worker })
-	run.Await(200, patience)
+	run.Await(50, patience)
 	r := run.Stop()
 	t.Log(r)
 	if r.Lost() > 8 || r.Failed[load.Refused] > 0 || r.Failed[load.Timeout] > 0 {
@@ -124,17 +119,19 @@ func TestWatchdogOfAStoppedWorker(t *testing.T) {
 // EXTEND_TIMEOUT_USEC: a worker that asks for it boots for longer than the ready
 // timeout allows.
 func TestExtend(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "1", "--ready-when", "ready", "--ready-timeout", "1s", "--max-failures", "1"},
-		app: []string{goProgram(t, "gosdk")}, env: []string{"PORT=" + freePort(t), "BOOT=1500ms"}})
+		app: []string{goProgram("gosdk")}, env: []string{"PORT=" + freePort(t), "BOOT=1500ms"}})
 	w.stop()
 }
 
 // A worker asks for its replacement.
 func TestReplaceFromGo(t *testing.T) {
-	w := start(t, options{flags: []string{"-n", "1"}, app: []string{goProgram(t, "gosdk")}, env: []string{"PORT=" + freePort(t)}})
+	t.Parallel()
+	w := start(t, options{flags: []string{"-n", "1"}, app: []string{goProgram("gosdk")}, env: []string{"PORT=" + freePort(t)}})
 	run := w.load(load.Config{Clients: 4})
 	run.Await(50, patience)
-	resp, err := http.Get("http://" + w.addr + "/replace")
+	resp, err := fresh.Get("http://" + w.addr + "/replace")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,11 +147,12 @@ func TestReplaceFromGo(t *testing.T) {
 // SIGTERM of somebody else is a wish to be replaced: connections still come to the
 // worker, and it takes them until its replacement does.
 func TestTermOfAStranger(t *testing.T) {
-	w := start(t, options{flags: []string{"-n", "1", "--keepalive-linger", "500ms"}, app: []string{goProgram(t, "gosdk")}, env: []string{"PORT=" + freePort(t)}})
+	t.Parallel()
+	w := start(t, options{flags: []string{"-n", "1", "--keepalive-linger", "500ms"}, app: []string{goProgram("gosdk")}, env: []string{"PORT=" + freePort(t)}})
 	fresh := w.load(load.Config{Clients: 8})
 	kept := w.load(load.Config{Mode: load.KeepAlive, Clients: 8, Pause: 1_000_000})
 	for range times(20, 3) {
-		fresh.Await(200, patience)
+		fresh.Await(50, patience)
 		syscall.Kill(w.serving()[0], syscall.SIGTERM)
 		w.await("worker.leaving")
 		w.await("worker.ready")
@@ -168,8 +166,9 @@ func TestTermOfAStranger(t *testing.T) {
 // A shared socket is as its users have it: a worker that starts does not make it
 // block the others, who would hang in accept(2) and not drain.
 func TestSharedSocketStaysNonBlocking(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "a.sock")
-	w := start(t, options{flags: []string{"-n", "2", "--listen", "unix:" + path, "--keepalive-linger", "100ms"}, app: []string{goProgram(t, "gosdk")},
+	w := start(t, options{flags: []string{"-n", "2", "--listen", "unix:" + path, "--keepalive-linger", "100ms"}, app: []string{goProgram("gosdk")},
 		env: []string{"NETWORK=unix", "PORT=" + path, "BOOT=1s"}})
 	before := w.workers()
 	w.signal(syscall.SIGTTIN)
@@ -195,7 +194,9 @@ func TestSharedSocketStaysNonBlocking(t *testing.T) {
 }
 
 func TestActivation(t *testing.T) {
+	t.Parallel()
 	t.Run("gunicorn", func(t *testing.T) {
+		t.Parallel()
 		if _, err := exec.LookPath("gunicorn"); err != nil {
 			t.Skip("gunicorn is not here")
 		}
@@ -207,6 +208,7 @@ func TestActivation(t *testing.T) {
 		w.stop()
 	})
 	t.Run("node, listen({fd: 3})", func(t *testing.T) {
+		t.Parallel()
 		port, dir := freePort(t), t.TempDir()
 		app := filepath.Join(dir, "app.js")
 		os.WriteFile(app, []byte(`require('http').createServer((q, r) => r.end('ok\n')).listen({ fd: 3 })`), 0o644)
@@ -218,6 +220,7 @@ func TestActivation(t *testing.T) {
 	})
 	// The names, the pid, blocking sockets, a path with its mode.
 	t.Run("python", func(t *testing.T) {
+		t.Parallel()
 		port, dir := freePort(t), t.TempDir()
 		path := filepath.Join(dir, "s")
 		w := start(t, python(t, `
@@ -254,6 +257,7 @@ s.serve_forever()
 	})
 	// Who ignores what it is given, and binds the same address, gets it.
 	t.Run("ignored", func(t *testing.T) {
+		t.Parallel()
 		port := freePort(t)
 		w := start(t, python(t, `s = http.server.HTTPServer(("127.0.0.1", port), H); s.serve_forever()`,
 			options{flags: []string{"-n", "2", "--listen", "127.0.0.1:" + port}, env: []string{"PORT=" + port}}))
@@ -282,6 +286,7 @@ func reloadsOf(t *testing.T, w *world, workers, n int) {
 
 // What cannot be given is said, before anything starts.
 func TestListenErrors(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -309,6 +314,7 @@ func TestListenErrors(t *testing.T) {
 // Sockets that a service manager has passed to handoff are what it listens with,
 // and their queue outlives it.
 func TestSocketsOfTheServiceManager(t *testing.T) {
+	t.Parallel()
 	var cfg net.ListenConfig // listens, without SO_REUSEPORT
 	cfg.SetMultipathTCP(false)
 	l, err := cfg.Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -322,7 +328,7 @@ func TestSocketsOfTheServiceManager(t *testing.T) {
 	}
 	defer f.Close()
 	port := strings.TrimPrefix(l.Addr().String(), "127.0.0.1:")
-	w := start(t, options{flags: []string{"-n", "2"}, app: []string{goProgram(t, "gosdk")}, env: []string{"PORT=" + port}, passed: []*os.File{f}})
+	w := start(t, options{flags: []string{"-n", "2"}, app: []string{goProgram("gosdk")}, env: []string{"PORT=" + port}, passed: []*os.File{f}})
 	reloadsOf(t, w, 2, times(20, 5))
 	if s := fmt.Sprint(w.all("address.shared")); s != "[]" {
 		t.Errorf("not steerable: %s", s)
@@ -338,6 +344,7 @@ func TestSocketsOfTheServiceManager(t *testing.T) {
 
 // An MPTCP socket, which cannot be one of a group, is shared by all.
 func TestMPTCPOfTheServiceManager(t *testing.T) {
+	t.Parallel()
 	var cfg net.ListenConfig
 	cfg.SetMultipathTCP(true)
 	l, err := cfg.Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -350,7 +357,7 @@ func TestMPTCPOfTheServiceManager(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	w := start(t, options{flags: []string{"-n", "2"}, app: []string{goProgram(t, "gosdk")},
+	w := start(t, options{flags: []string{"-n", "2"}, app: []string{goProgram("gosdk")},
 		env: []string{"PORT=" + strings.TrimPrefix(l.Addr().String(), "127.0.0.1:")}, passed: []*os.File{f}})
 	if len(w.all("address.shared")) != 1 {
 		t.Error("it is not said that the socket is shared")
@@ -366,7 +373,8 @@ func TestMPTCPOfTheServiceManager(t *testing.T) {
 // Go binds with MPTCP, to which the kernel attaches no program: a port 0 of its
 // choice is taken over as TCP, and steered.
 func TestPortOfItsOwnChoiceInGo(t *testing.T) {
-	w := start(t, options{flags: []string{"-n", "2"}, app: []string{goProgram(t, "goserver")}, env: []string{"PORT=0"}})
+	t.Parallel()
+	w := start(t, options{flags: []string{"-n", "2"}, app: []string{goProgram("goserver")}, env: []string{"PORT=0"}})
 	reloadsOf(t, w, 2, times(20, 3))
 	if e := w.all("address.hash"); len(e) > 0 {
 		t.Errorf("not steered: %+v", e)

@@ -26,7 +26,7 @@ func fetch(t *testing.T, url, token string) (code int, body string) {
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := fresh.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,6 +46,7 @@ func sampled(text, sample string) string {
 }
 
 func TestAdmin(t *testing.T) {
+	t.Parallel()
 	addr := "127.0.0.1:" + freePort(t)
 	app := filepath.Join(t.TempDir(), "app.js")
 	put(t, app, "require('http').createServer((q, r) => r.end('ok')).listen(process.env.PORT)", 0o644)
@@ -62,7 +63,7 @@ func TestAdmin(t *testing.T) {
 	w.retired(2)
 	run.Await(100, patience)
 	// A probe is not refused between two masters.
-	probes := load.Start(load.Config{Addr: addr, Path: "/livez", Clients: 2})
+	probes := startLoad(load.Config{Addr: addr, Path: "/livez", Clients: 2})
 	for range 3 {
 		w.killMaster()
 		probes.Await(20, patience)
@@ -127,6 +128,7 @@ func TestAdmin(t *testing.T) {
 
 // Others than loopback need a token, in a file that nobody else may read.
 func TestAdminToken(t *testing.T) {
+	t.Parallel()
 	token := filepath.Join(t.TempDir(), "token")
 	put(t, token, "0123456789abcdef\n", 0o644)
 	for _, c := range []struct{ args, want string }{

@@ -24,7 +24,7 @@ type program struct {
 	atFault string
 }
 
-var programs = []program{
+var anyPrograms = []program{
 	{name: "python http.server", needs: "python3", args: []string{"python3", "-m", "http.server", "%PORT%", "--bind", "127.0.0.1"}},
 	{name: "gunicorn sync", needs: "gunicorn", args: []string{"gunicorn", "-b", "127.0.0.1:%PORT%", "app:app"}},
 	{name: "gunicorn gthread", needs: "gunicorn", args: []string{"gunicorn", "-k", "gthread", "--threads", "4", "-b", "127.0.0.1:%PORT%", "app:app"}},
@@ -62,7 +62,7 @@ func (p program) start(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	if p.needs == "go" {
-		p.args = []string{goProgram(t, p.args[0])}
+		p.args = []string{goProgram(p.args[0])}
 	}
 	args := make([]string, len(p.args))
 	for i, a := range p.args {
@@ -84,8 +84,10 @@ func (p program) start(t *testing.T) *world {
 // Unmodified programs, reloaded under load: no new connection is lost. What
 // keep-alive clients lose is each program's own drain, and is printed.
 func TestAnyProgram(t *testing.T) {
-	for _, p := range programs {
+	t.Parallel()
+	for _, p := range anyPrograms {
 		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
 			w := p.start(t)
 			n := times(20, 3)
 			run := w.load(load.Config{Clients: 8})

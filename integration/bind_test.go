@@ -2,7 +2,6 @@ package integration
 
 import (
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,6 +34,7 @@ func python(t *testing.T, source string, o options) options {
 
 // Without a privilege (no_new_privs is set then), nothing is lost either.
 func TestBindUnprivileged(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("the other tests show it")
 	}
@@ -62,7 +62,7 @@ func TestBindUnprivileged(t *testing.T) {
 	}
 	t.Cleanup(func() { cmd.Process.Kill() })
 	awaitFile(t, log.Name(), `"cluster.started"`)
-	run := load.Start(load.Config{Addr: "127.0.0.1:" + port, Clients: 4})
+	run := startLoad(load.Config{Addr: "127.0.0.1:" + port, Clients: 4})
 	run.Await(50, patience)
 	cmd.Process.Signal(syscall.SIGUSR2)
 	awaitFile(t, log.Name(), `"cluster.reloaded"`)
@@ -82,6 +82,7 @@ func TestBindUnprivileged(t *testing.T) {
 
 // READY=1 on the notify socket; another worker's process is not believed.
 func TestNotifyReady(t *testing.T) {
+	t.Parallel()
 	w := launch(t, python(t, `
 s = http.server.HTTPServer(("127.0.0.1", port), H)
 threading.Thread(target=s.serve_forever).start()
@@ -118,6 +119,7 @@ else:
 
 // A port that each worker needs for itself is not held.
 func TestNoHold(t *testing.T) {
+	t.Parallel()
 	own := freePort(t)
 	w := start(t, python(t, `
 d = socket.socket(); d.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1); d.bind(("127.0.0.1", `+own+`)); d.listen()
@@ -132,6 +134,7 @@ s = http.server.HTTPServer(("127.0.0.1", port), H); s.serve_forever()
 
 // Bind, close and bind again; a second bind of what is open; SO_REUSEPORT twice.
 func TestBindTwice(t *testing.T) {
+	t.Parallel()
 	w := start(t, python(t, `
 a = socket.socket(); a.bind(("127.0.0.1", port)); a.close()
 b = socket.socket(); b.bind(("127.0.0.1", port))
@@ -162,6 +165,7 @@ for s in servers: threading.Thread(target=s.serve_forever).start()
 // A pre-forking server: one process binds, its children accept. A grandchild
 // that outlives it, with its stderr and its filter, does not hold up its end.
 func TestPrefork(t *testing.T) {
+	t.Parallel()
 	w := start(t, python(t, `
 s = http.server.HTTPServer(("127.0.0.1", port), H)
 kids = [os.fork() for _ in range(2)] if True else []
@@ -173,7 +177,7 @@ def end(*a):
 signal.signal(signal.SIGTERM, end)
 while True: signal.pause()
 `, options{flags: []string{"-n", "1"}, env: []string{"PORT=" + freePort(t)}}))
-	resp, err := http.Get("http://" + w.addr)
+	resp, err := fresh.Get("http://" + w.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,6 +192,7 @@ while True: signal.pause()
 
 // A program that is not there, and one that cannot be executed.
 func TestTrampolineErrors(t *testing.T) {
+	t.Parallel()
 	bad := filepath.Join(t.TempDir(), "bad")
 	os.WriteFile(bad, []byte("\x7fELF nonsense"), 0o755)
 	w := launch(t, options{flags: []string{"-n", "1", "--max-failures", "1"}, app: []string{bad}})
@@ -201,11 +206,13 @@ func TestTrampolineErrors(t *testing.T) {
 // process.send({cmd: 'ready'}) is heard from behind a launcher too, which has no
 // channel to pass on; and `handoff notify` from any program.
 func TestReadyBehindALauncher(t *testing.T) {
+	t.Parallel()
 	for name, args := range map[string][]string{
 		"node":  {"sh", "-c", "node server.js; exit $?"},
 		"shell": {"sh", "-c", binary + " notify READY=1 STATUS=warm && exec python3 -m http.server $PORT --bind 127.0.0.1"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			os.WriteFile(filepath.Join(dir, "server.js"), []byte(`
 require('http').createServer((q, r) => r.end('ok')).listen(process.env.PORT, '127.0.0.1', () => {

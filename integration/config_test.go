@@ -39,6 +39,7 @@ func configuredBy(t *testing.T, binary, text string, flags, env []string) (w *wo
 
 // What can change while it runs does so at a reload; what is wrong changes nothing.
 func TestConfigurationChanges(t *testing.T) {
+	t.Parallel()
 	w, file, command := configured(t, "command = \"app.js\"\nworkers = 1\n[env]\nWHO = \"one\"\n", []string{"--keepalive-linger", "200ms"}, nil)
 	if got := w.answer("/"); got != "one" {
 		t.Errorf("%q", got)
@@ -79,6 +80,7 @@ func TestConfigurationChanges(t *testing.T) {
 
 // Flags win over the environment, and that over the file.
 func TestConfigurationOrder(t *testing.T) {
+	t.Parallel()
 	w, _, _ := configured(t, "command = \"app.js\"\nworkers = 1\nname = \"file\"\nkeepalive_linger = 1\n", []string{"-n", "3"}, []string{"HANDOFF_WORKERS=2", "HANDOFF_NAME=environment"})
 	if got := w.workers(); len(got) != 3 {
 		t.Errorf("%d workers, want those of the flag", len(got))
@@ -94,6 +96,7 @@ func TestConfigurationOrder(t *testing.T) {
 
 // init, check and schema; no port is touched.
 func TestInitAndCheck(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	in := func(code int, args ...string) (string, string) {
 		t.Helper()
@@ -154,6 +157,7 @@ func TestInitAndCheck(t *testing.T) {
 // With watch, a change of a file is a reload; one of the configuration acts at once,
 // and a wrong one does not.
 func TestWatch(t *testing.T) {
+	t.Parallel()
 	text := "command = \"app.js\"\nworkers = 1\nkeepalive_linger = 0.1\nwatch = [\"**/*.js\", \"!node_modules/**\"]\nwatch_delay = \"100ms\"\n[env]\nWHO = \"%s\"\n"
 	w, file, _ := configured(t, strings.Replace(text, "%s", "one", 1), nil, nil)
 	app := filepath.Join(filepath.Dir(file), "app.js")
@@ -194,6 +198,7 @@ func TestWatch(t *testing.T) {
 
 // The balance changes at once, for new connections, and nothing is lost by it.
 func TestBalanceChanges(t *testing.T) {
+	t.Parallel()
 	text := "command = \"app.js\"\nworkers = 3\nkeepalive_linger = 0.1\nbalance = \"even\"\n[env]\nWHO = \"x\"\n"
 	w, file, command := configured(t, text, nil, nil)
 	run := w.load(load.Config{Clients: 8})
@@ -237,6 +242,7 @@ func TestBalanceChanges(t *testing.T) {
 // next master, nor by the next keeper, also where the file is gone; and an upgrade
 // reloads what the file says then.
 func TestConfigurationOverMasters(t *testing.T) {
+	t.Parallel()
 	text := "command = \"app.js\"\nworkers = 2\nkeepalive_linger = 0.1\npid_file = \"pid\"\n[env]\nWHO = \"%s\"\n"
 	own := filepath.Join(t.TempDir(), "handoff")
 	copyFile(t, binary, own)

@@ -90,6 +90,7 @@ func get(t *testing.T, client *http.Client, url string) string {
 var fresh = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
 func TestHosts(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ name, listen, addr, dial string }{
 		{"any", "0", "[::]:", "127.0.0.1"},
 		{"any, by IPv6", "0", "[::]:", "::1"},
@@ -100,6 +101,7 @@ func TestHosts(t *testing.T) {
 		{"localhost", "{port: 0, host: 'localhost'}", "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			w := start(t, options{flags: []string{"-n", "2"}, app: []string{script(t,
 				"require('http').createServer((q, r) => r.end('ok')).listen("+c.listen+")")}})
 			e := w.all("cluster.started")[0]
@@ -133,6 +135,7 @@ func TestHosts(t *testing.T) {
 
 // Several ports, two ports 0, and a second listen on a port of one's own.
 func TestSeveralPorts(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "2", "--ready-when", "ready"}, app: []string{script(t, `
 const http = require('http')
 const ports = []
@@ -166,11 +169,12 @@ const listen = (...a) => new Promise((resolve) => {
 }
 
 func TestErrorsReachTheProgram(t *testing.T) {
+	t.Parallel()
 	foreign, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer foreign.Close()
+	t.Cleanup(func() { foreign.Close() })
 	_, port, _ := net.SplitHostPort(foreign.Addr().String())
 	for name, c := range map[string]struct{ listen, want string }{
 		"a foreign process":  {port + ", '127.0.0.1'", "EADDRINUSE"},
@@ -180,6 +184,7 @@ func TestErrorsReachTheProgram(t *testing.T) {
 		"no descriptor":      {"{fd: 99}", "EBADF"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := launch(t, options{flags: []string{"-n", "1", "--max-failures", "1"}, app: []string{script(t, `
 require('net').createServer().on('error', (e) => { console.error('got', e.code); process.exit(3) }).listen(`+c.listen+`)`)}})
 			w.exits(1)
@@ -194,6 +199,7 @@ require('net').createServer().on('error', (e) => { console.error('got', e.code);
 }
 
 func TestPrivilegedPortIsRefused(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to become nobody")
 	}
@@ -225,8 +231,10 @@ func TestPrivilegedPortIsRefused(t *testing.T) {
 }
 
 func TestUnixSocket(t *testing.T) {
+	t.Parallel()
 	for _, relative := range []bool{false, true} {
 		t.Run(fmt.Sprint("relative ", relative), func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			path := filepath.Join(dir, "app.sock")
 			name := path
@@ -247,7 +255,7 @@ func TestUnixSocket(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			run := load.Start(load.Config{Network: "unix", Addr: path})
+			run := startLoad(load.Config{Network: "unix", Addr: path})
 			for range 3 {
 				w.reload()
 				w.retired(2)
@@ -267,6 +275,7 @@ func TestUnixSocket(t *testing.T) {
 
 // A path at which somebody answers is not taken over.
 func TestUnixSocketInUse(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.sock")
 	other, err := net.Listen("unix", path)
 	if err != nil {
@@ -285,6 +294,7 @@ func TestUnixSocketInUse(t *testing.T) {
 }
 
 func TestUDP(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "2"}, app: []string{script(t, `
 const s = require('dgram').createSocket('udp4')
 s.on('message', (m, from) => s.send(process.env.HANDOFF_GENERATION + ' ' + m, from.port, from.address))
@@ -323,6 +333,7 @@ s.bind(0, '127.0.0.1')`)}})
 // TLS sessions are resumed across workers and generations: all have the ticket
 // keys of the first.
 func TestTLSTickets(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -372,6 +383,7 @@ require('https').createServer({ key: fs.readFileSync('key.pem'), cert: fs.readFi
 
 // What a program sees of cluster, and of its environment.
 func TestClusterAPI(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "2", "--ready-when", "ready", "--env", "GREETING=hello"},
 		env: []string{"NODE_OPTIONS=--no-deprecation --title=\"my app\"", "NOTIFY_SOCKET=/x", "LISTEN_FDS=3", "HANDOFF_X=1"},
 		app: []string{script(t, `
@@ -413,6 +425,7 @@ new Worker('require("worker_threads").parentPort.postMessage(process.env.NODE_OP
 
 // "Replace me", in each of its forms: a replacement serves first.
 func TestReplaceMe(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		say   string
 		flags []string
@@ -423,6 +436,7 @@ func TestReplaceMe(t *testing.T) {
 		"disconnect, no preload": {"require('cluster').worker.disconnect()", []string{"--no-preload"}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := start(t, options{flags: append([]string{"-n", "2", "--respawn", "0.05"}, c.flags...), app: []string{script(t, `
 require('http').createServer((q, r) => {
   if (q.url === '/leave') setImmediate(() => { `+c.say+` })
@@ -457,6 +471,7 @@ require('http').createServer((q, r) => {
 
 // Huge, malformed and strange lines on the channel do no harm.
 func TestHostileChannel(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "1", "--ready-when", "ready"}, app: []string{script(t, `
 const fs = require('fs')
 const raw = (s) => fs.writeSync(3, s)
@@ -484,6 +499,7 @@ setTimeout(() => {
 // A worker that asks and asks and does not read what it gets is ended; the
 // master's memory stays bounded.
 func TestFloodingWorkerIsKilled(t *testing.T) {
+	t.Parallel()
 	w := launch(t, options{flags: []string{"-n", "1", "--max-failures", "1", "--contract", "node"}, app: []string{"python3", "-c", `
 import socket, os
 s = socket.socket(fileno=int(os.environ["NODE_CHANNEL_FD"]))
@@ -499,6 +515,7 @@ for i in range(1000000): s.sendall(q % i)
 // A rogue worker ends its listening socket, and makes it blocking: noticed,
 // mended, and named.
 func TestRogueWorker(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "2"}, app: []string{script(t, `
 const { spawn } = require('child_process')
 const server = require('http').createServer((q, r) => {
@@ -533,6 +550,7 @@ function rogue (act) {
 
 // ESM with top-level await, a shell before node, node's own options.
 func TestForms(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	os.WriteFile(filepath.Join(dir, "app.mjs"), []byte(`
 import http from 'node:http'
@@ -549,6 +567,7 @@ http.createServer((q, r) => r.end('ok')).listen(0)`), 0o644)
 		"import":  {"node", "--import", "./x.cjs", "app.mjs"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := start(t, options{flags: []string{"-n", "2"}, dir: dir, app: app})
 			run := w.load(load.Config{Clients: 8, Mode: load.KeepAlive})
 			run.Await(50, patience)
@@ -562,6 +581,7 @@ http.createServer((q, r) => r.end('ok')).listen(0)`), 0o644)
 
 // A server on a descriptor that the program has from elsewhere.
 func TestListenFD(t *testing.T) {
+	t.Parallel()
 	app := script(t, "require('http').createServer((q, r) => r.end('ok')).listen({ fd: 9 })")
 	w := start(t, options{flags: []string{"-n", "1", "--contract", "node"}, app: []string{"python3", "-c", `
 import socket, os, sys
@@ -579,6 +599,7 @@ os.execvp("node", ["node", sys.argv[1]])
 
 // A program behind a line protocol, to see a plain net server drain.
 func TestNetServer(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "2"}, app: []string{script(t, `
 require('net').createServer((c) => { c.on('error', () => {}); c.on('data', (d) => c.write(process.env.HANDOFF_GENERATION + ' ' + d)); c.on('end', () => c.end()) }).listen(0)`)}})
 	c, err := net.Dial("tcp", w.addr)

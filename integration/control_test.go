@@ -39,6 +39,7 @@ func contains(t *testing.T, text string, parts ...string) {
 
 // The commands tell the truth: done when it is done, and else why not.
 func TestCommands(t *testing.T) {
+	t.Parallel()
 	app := filepath.Join(t.TempDir(), "app.js")
 	good := "require('http').createServer((q, r) => r.end('ok')).listen(process.env.PORT)"
 	put(t, app, good, 0o644)
@@ -104,6 +105,7 @@ func TestCommands(t *testing.T) {
 
 // A reload during a reload is joined: both commands wait, and say the same.
 func TestReloadsTogether(t *testing.T) {
+	t.Parallel()
 	w, command := controlled(t, options{flags: []string{"-n", "2"}})
 	done := make(chan string, 2)
 	for range 2 {
@@ -120,6 +122,7 @@ func TestReloadsTogether(t *testing.T) {
 
 // Who follows the events hears of masters that come after, too.
 func TestEventsOverMasters(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	w := start(t, options{flags: []string{"-n", "1"}, env: []string{"HANDOFF_RUNTIME_DIR=" + dir}})
 	file := filepath.Join(t.TempDir(), "events")

@@ -12,19 +12,20 @@ import (
 // are lost: never a refused connection, never one left hanging. What was queued
 // at the dead worker's socket is handed to live ones.
 func TestCrashes(t *testing.T) {
+	t.Parallel()
 	const clients = 16
 	w := start(t, options{flags: []string{"-n", "4", "--respawn", "0.05", "--backoff", "0.2"}})
 	run := w.load(load.Config{Clients: clients})
 	kills := times(50, 15)
 	for range kills {
-		run.Await(300, patience)
+		run.Await(60, patience)
 		pids := w.workers()
 		victim := pids[rand.IntN(len(pids))]
 		syscall.Kill(victim, syscall.SIGKILL)
 		w.awaitWhere("worker.crashed", func(e event) bool { return e.PID == victim })
 		w.await("worker.ready")
 	}
-	run.Await(300, patience)
+	run.Await(60, patience)
 	r := run.Stop()
 	t.Log(r)
 	rescued := 0
@@ -48,18 +49,19 @@ func TestCrashes(t *testing.T) {
 // Connections that wait at a worker which dies without having accepted them are
 // answered by the others.
 func TestQueueOfADeadWorkerIsRescued(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "2", "--balance", "sticky"}})
 	// Sticky, so that the stalled worker is not steered away and its queue
 	// grows.
 	pids := w.workers()
 	syscall.Kill(pids[0], syscall.SIGSTOP)
-	const clients = 32
-	run := w.load(load.Config{Clients: clients, Sources: loopback(clients)})
-	run.Await(500, patience) // the other worker's clients go on
+	const sources = 32 // half of them wait, and keep waiting
+	run := w.load(load.Config{Clients: times(sources, 2000), Sources: loopback(sources)})
+	run.Await(100, patience) // the other worker's clients go on
 	syscall.Kill(pids[0], syscall.SIGKILL)
 	e := w.await("address.rescued")
 	t.Logf("%d connections rescued", e.Conns)
-	run.Await(500, patience)
+	run.Await(100, patience)
 	if r := w.nothingLost(run); e.Conns == 0 {
 		t.Error(r)
 	}
@@ -69,6 +71,7 @@ func TestQueueOfADeadWorkerIsRescued(t *testing.T) {
 // With one worker nobody can take over: connections wait for the replacement,
 // which gets the same socket.
 func TestCrashOfTheOnlyWorker(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "1", "--respawn", "0.05"}})
 	syscall.Kill(w.workers()[0], syscall.SIGSTOP)
 	run := w.load(load.Config{Clients: 8})

@@ -88,6 +88,7 @@ func (b block) has(name string) bool { _, ok := b.attrs[name]; return ok }
 //
 // needs=NAME skips what needs a program that is not here.
 func TestDocs(t *testing.T) {
+	t.Parallel()
 	for path, text := range pages(t) {
 		all := blocks(text)
 		runs := false
@@ -191,6 +192,7 @@ var (
 
 // Links within the docs lead somewhere, those with an anchor to a heading.
 func TestDocsLinks(t *testing.T) {
+	t.Parallel()
 	anchor := func(heading string) string {
 		heading = strings.ToLower(strings.TrimSpace(heading))
 		heading = regexp.MustCompile("[^a-z0-9 _-]").ReplaceAllString(heading, "")
@@ -228,6 +230,7 @@ func TestDocsLinks(t *testing.T) {
 
 // The reference is what the code says.
 func TestReference(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	cmd := exec.Command("go", "run", "-tags", "man", "./cmd/handoff", "reference", "--dir", dir)
 	cmd.Dir = ".."
@@ -251,6 +254,7 @@ func TestReference(t *testing.T) {
 
 // The examples for containers are YAML that says what the docs say of it.
 func TestContainerExamples(t *testing.T) {
+	t.Parallel()
 	for name, wants := range map[string][]string{
 		"kubernetes.yaml": {"Deployment", "readinessProbe", "livenessProbe", "startupProbe", "preStop", "terminationGracePeriodSeconds"},
 		"compose.yaml":    {"healthcheck", "stop_grace_period"},
@@ -279,6 +283,7 @@ var mdInline = regexp.MustCompile("`((?:handoff|rackadmin) [^`\n]+)`")
 
 // Commands within a line name commands and options that there are.
 func TestDocsInline(t *testing.T) {
+	t.Parallel()
 	help := map[string]string{}
 	of := func(command string) string {
 		if _, ok := help[command]; !ok {

@@ -16,8 +16,10 @@ import (
 // The drain of HTTP/2: a GOAWAY in two steps, and no request of a strict client is
 // lost; without the preload some are.
 func TestReloadsHTTP2(t *testing.T) {
+	t.Parallel()
 	for _, version := range []string{"", "18", "24"} {
 		t.Run("node "+version, func(t *testing.T) {
+			t.Parallel()
 			w := start(t, options{flags: []string{"-n", "2"}, app: []string{data("h2c.js")}, env: []string{"PATH=" + nodeBin(t, version) + ":/usr/local/bin:/usr/bin:/bin"}})
 			run := startH2(w.addr, 8)
 			run.await(t, 100)
@@ -38,6 +40,7 @@ func TestReloadsHTTP2(t *testing.T) {
 
 // Websockets are told to go when that is asked for, with the code, spread over time.
 func TestWebsocketClose(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "1", "--websocket-close", "1012", "--drain-spread", "500ms", "--keepalive-linger", "100ms"}, app: []string{data("ws.js")}})
 	var conns []net.Conn
 	for range 10 {
@@ -57,12 +60,16 @@ func TestWebsocketClose(t *testing.T) {
 	var first, last time.Time
 	for i, c := range conns {
 		c.SetReadDeadline(time.Now().Add(patience))
-		frame, err := io.ReadAll(c)
-		if err != nil || len(frame) < 4 || frame[0] != 0x88 || int(frame[2])<<8|int(frame[3]) != 1012 {
+		frame := make([]byte, 4)
+		if _, err := io.ReadFull(c, frame); err != nil || frame[0] != 0x88 || int(frame[2])<<8|int(frame[3]) != 1012 {
 			t.Errorf("connection %d: % x %v", i, frame, err)
 		}
 		if last = time.Now(); first.IsZero() {
 			first = last
+		}
+		c.Write([]byte{0x88, 0x82, 0, 0, 0, 0, frame[2], frame[3]}) // as a client has to
+		if _, err := io.Copy(io.Discard, c); err != nil {
+			t.Errorf("connection %d: %v", i, err)
 		}
 	}
 	if spread := last.Sub(first); spread < 200*time.Millisecond {
@@ -75,6 +82,7 @@ func TestWebsocketClose(t *testing.T) {
 // A server that the cluster module does not know is closed in the drain, too: its
 // requests are finished, and the worker ends by itself.
 func TestDrainOfExclusiveServers(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "1", "--keepalive-linger", "100ms"}, app: []string{data("exclusive.js")}, env: []string{"PORT=" + freePort(t)}})
 	w.awaitLine("exclusive ")
 	w.mu.Lock()
@@ -82,7 +90,7 @@ func TestDrainOfExclusiveServers(t *testing.T) {
 	w.mu.Unlock()
 	answered := make(chan error, 1)
 	go func() {
-		resp, err := http.Get("http://127.0.0.1:" + port + "/?ms=1000")
+		resp, err := fresh.Get("http://127.0.0.1:" + port + "/?ms=1000")
 		if err == nil {
 			_, err = io.ReadAll(resp.Body)
 			resp.Body.Close()

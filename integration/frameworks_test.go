@@ -35,8 +35,10 @@ func example(t *testing.T, name string) options {
 }
 
 func TestFrameworks(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"express", "fastify", "koa"} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			modules(t, name)
 			for range times(3, 1) {
 				o := options{flags: []string{"-n", "4"}, app: []string{data(name + ".js")}}
@@ -56,6 +58,7 @@ func TestFrameworks(t *testing.T) {
 
 // A websocket lives through reloads until the drain timeout ends its worker.
 func TestWebsocketLivesUntilTheDrainTimeout(t *testing.T) {
+	t.Parallel()
 	modules(t, "ws")
 	w := start(t, options{flags: []string{"-n", "2", "--drain-timeout", "2s"}, app: []string{data("ws.js")}})
 	ws := dialWebsocket(t, w.addr)
@@ -123,6 +126,7 @@ func (ws *websocket) say(s string) string {
 
 // An HTTP/2 session: the stream in flight finishes across a reload.
 func TestHTTP2StreamFinishes(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "2"}, app: []string{data("h2c.js")}})
 	client := exec.Command("node", data("h2c-client.js"), "http://"+w.addr)
 	in, _ := client.StdinPipe()
@@ -162,6 +166,7 @@ func TestHTTP2StreamFinishes(t *testing.T) {
 // socket.io: a session survives reloads, with what its worker knows of it, while new
 // clients get the new code.
 func TestSocketIOSessionsSurvive(t *testing.T) {
+	t.Parallel()
 	modules(t, "socket.io")
 	modules(t, "socket.io-client")
 	nodeModules, _ := filepath.Abs("node_modules")

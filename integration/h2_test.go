@@ -19,6 +19,7 @@ import (
 // queues of their own refuse requests that were never sent; those are not ours.)
 type h2run struct {
 	addr string
+	tick *time.Ticker // paces all clients together
 	stop chan struct{}
 	all  sync.WaitGroup
 
@@ -30,11 +31,19 @@ type h2run struct {
 }
 
 func startH2(addr string, clients int) *h2run {
-	r := &h2run{addr: addr, stop: make(chan struct{}), goaways: map[uint32]int{}, failed: map[string]int{}, more: make(chan struct{}, 1)}
+	r := &h2run{addr: addr, tick: time.NewTicker(h2Pace()), stop: make(chan struct{}), goaways: map[uint32]int{}, failed: map[string]int{}, more: make(chan struct{}, 1)}
 	for range clients {
 		r.all.Go(r.client)
 	}
 	return r
+}
+
+// h2Pace is the time between two requests of a load; next to none with -long.
+func h2Pace() time.Duration {
+	if *long {
+		return time.Microsecond
+	}
+	return time.Second / pace
 }
 
 func (r *h2run) client() {
@@ -69,7 +78,7 @@ func (r *h2run) session() error {
 		select {
 		case <-r.stop:
 			return nil
-		default:
+		case <-r.tick.C:
 		}
 		var block bytes.Buffer
 		enc := hpack.NewEncoder(&block)
@@ -157,4 +166,5 @@ func (r *h2run) await(t *testing.T, n int) {
 func (r *h2run) end() {
 	close(r.stop)
 	r.all.Wait()
+	r.tick.Stop()
 }

@@ -27,37 +27,57 @@ var (
 	raw  = flag.Bool("race-binary", false, "build handoff with the race detector")
 )
 
-var binary string // the handoff under test
+var (
+	binary   string // the handoff under test
+	programs string // the folder of the programs of testdata/any that are Go
+)
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	os.Exit(build(m))
+	os.Exit(run(m))
 }
 
-func build(m *testing.M) int {
+func run(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "handoff-integration")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "handoff")
-	args := []string{"build", "-o", binary}
-	if *raw {
-		args = append(args, "-race")
-	}
-	cmd := exec.Command("go", append(args, "handoff/cmd/handoff")...)
-	cmd.Env = os.Environ()
-	if !*raw {
-		cmd.Env = append(cmd.Env, "CGO_ENABLED=0")
-	}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "cannot build handoff: %v\n%s", err, out)
+	binary, programs = filepath.Join(dir, "handoff"), filepath.Join(dir, "programs")
+	if err := build(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	os.Setenv("HANDOFF_STATE_DIR", filepath.Join(dir, "state"))
 	os.Setenv("HANDOFF_RUNTIME_DIR", filepath.Join(dir, "run"))
 	return m.Run()
+}
+
+// build builds handoff and all Go programs that it runs, at once. The programs
+// are without libc and the race detector.
+func build() error {
+	handoff, others := goBuild("-o", binary, "handoff/cmd/handoff"), goBuild("-o", programs+"/", "./testdata/any/...")
+	if *raw {
+		handoff = exec.Command("go", "build", "-race", "-o", binary, "handoff/cmd/handoff")
+	}
+	errs := make(chan error, 2)
+	for _, cmd := range []*exec.Cmd{handoff, others} {
+		go func() { // ends with the build
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				err = fmt.Errorf("cannot build: %v: %w\n%s", cmd, err, out)
+			}
+			errs <- err
+		}()
+	}
+	return errors.Join(<-errs, <-errs)
+}
+
+func goBuild(args ...string) *exec.Cmd {
+	cmd := exec.Command("go", append([]string{"build"}, args...)...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	return cmd
 }
 
 // times returns n in the long run, else short.
@@ -200,6 +220,9 @@ func launch(t *testing.T, o options) *world {
 				w.killWorkers()
 			}
 			w.cmd.Wait()
+		}
+		if *raw && strings.Contains(w.stderr(), "WARNING: DATA RACE") {
+			t.Error("a data race")
 		}
 		if t.Failed() {
 			w.dump()
@@ -532,6 +555,34 @@ func (w *world) descriptors() []string {
 // load starts a load on the first address.
 func (w *world) load(cfg load.Config) *load.Run {
 	cfg.Addr = w.addr
+	return startLoad(cfg)
+}
+
+// pace and pauses are requests a second, for clients without and with a pause, of
+// the loads in a run without -long. A closed loop takes all of two CPUs, and so
+// starves what is under test; with -long that is wanted.
+const (
+	pace   = 500
+	pauses = 200
+)
+
+// paced is a rate for a run without -long, 0 (a closed loop) with it.
+func paced(rate float64) float64 {
+	if *long {
+		return 0
+	}
+	return rate
+}
+
+func startLoad(cfg load.Config) *load.Run {
+	switch {
+	case *long || cfg.Rate > 0:
+	case cfg.Pause > 0:
+		cfg.Rate, cfg.Pause = pauses, 0
+	default:
+		cfg.Rate = pace
+	}
+	cfg.Follow, cfg.Shed = true, !*long // without a rate they mean nothing
 	return load.Start(cfg)
 }
 

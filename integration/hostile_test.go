@@ -108,6 +108,7 @@ func reloadTimes(t *testing.T, w *world) time.Duration {
 
 // In a user namespace of its own, as root there.
 func TestUserNamespace(t *testing.T) {
+	t.Parallel()
 	if err := exec.Command("unshare", "-U", "-r", "true").Run(); err != nil {
 		t.Skipf("no user namespaces here: %v", err)
 	}
@@ -120,10 +121,11 @@ func TestUserNamespace(t *testing.T) {
 // Where the kernel refuses a filter, the log says what to do; and with sockets
 // that are given nothing is lost.
 func TestSeccompRefused(t *testing.T) {
-	deny := goProgram(t, "denyseccomp")
+	t.Parallel()
+	deny := goProgram("denyseccomp")
 	port := freePort(t)
 	w := start(t, options{flags: []string{"-n", "1", "--ready-when", "ready", "--listen", "127.0.0.1:" + port},
-		app: []string{goProgram(t, "gosdk")}, env: []string{"PORT=" + port}, behind: []string{deny}})
+		app: []string{goProgram("gosdk")}, env: []string{"PORT=" + port}, behind: []string{deny}})
 	refused := w.all("worker.unseated")
 	if len(refused) != 1 || !strings.Contains(refused[0].Msg, "--listen") {
 		t.Errorf("said %+v, want once, with what to do", refused)

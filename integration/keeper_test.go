@@ -37,20 +37,22 @@ func survivors(t *testing.T) map[string]options {
 	port := freePort(t)
 	return map[string]options{
 		"node": {flags: []string{"-n", "4"}},
-		"go":   {flags: []string{"-n", "4", "--keepalive-linger", "500ms"}, app: []string{goProgram(t, "gosdk")}, env: []string{"PORT=" + port}},
+		"go":   {flags: []string{"-n", "4", "--keepalive-linger", "500ms"}, app: []string{goProgram("gosdk")}, env: []string{"PORT=" + port}},
 	}
 }
 
 // kill -9 of the master loses nothing: workers and clients notice nothing, and
 // the next master reloads.
 func TestMasterIsKilled(t *testing.T) {
+	t.Parallel()
 	for name, o := range survivors(t) {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := start(t, o)
 			before := w.workers()
 			fresh := w.load(load.Config{Clients: 16})
 			kept := w.load(load.Config{Mode: load.KeepAlive, Clients: 16, Pause: 1_000_000})
-			fresh.Await(200, patience)
+			fresh.Await(50, patience)
 			began := time.Now()
 			w.killMaster()
 			first := time.Since(began)
@@ -79,12 +81,14 @@ func TestMasterIsKilled(t *testing.T) {
 
 // The master dies in the middle of a reload: the next one goes on with it.
 func TestMasterIsKilledInAReload(t *testing.T) {
+	t.Parallel()
 	for name, o := range survivors(t) {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := start(t, o)
 			fresh := w.load(load.Config{Clients: 16})
 			kept := w.load(load.Config{Mode: load.KeepAlive, Clients: 16, Pause: 1_000_000})
-			fresh.Await(200, patience)
+			fresh.Await(50, patience)
 			generation := 1
 			for _, at := range []string{"cluster.reloading", "worker.started", "worker.ready", "cluster.reloaded", "worker.draining"} {
 				w.signal(syscall.SIGUSR2)
@@ -106,8 +110,9 @@ func TestMasterIsKilledInAReload(t *testing.T) {
 // The master dies about when it steers: no client sees the generation before
 // again. (The load counts that as order.)
 func TestMasterIsKilledAsItSteers(t *testing.T) {
+	t.Parallel()
 	port := freePort(t)
-	w := start(t, options{flags: []string{"-n", "1"}, app: []string{goProgram(t, "gosdk")}, env: []string{"PORT=" + port}})
+	w := start(t, options{flags: []string{"-n", "1"}, app: []string{goProgram("gosdk")}, env: []string{"PORT=" + port}})
 	run := w.load(load.Config{Clients: 8})
 	generation := 1
 	for range times(200, 12) {
@@ -155,9 +160,10 @@ func (w *world) settled(n int) {
 
 // A worker that dies while there is no master is replaced by the next one, once.
 func TestWorkerAndMasterAreKilled(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "4", "--respawn", "100ms"}})
 	run := w.load(load.Config{Clients: 16})
-	run.Await(200, patience)
+	run.Await(50, patience)
 	victim := w.all("worker.ready")[1]
 	master := w.master()
 	syscall.Kill(master, syscall.SIGSTOP)
@@ -169,7 +175,7 @@ func TestWorkerAndMasterAreKilled(t *testing.T) {
 	}
 	w.awaitWhere("worker.ready", func(e event) bool { return e.Slot == victim.Slot })
 	w.settled(4)
-	run.Await(200, patience)
+	run.Await(50, patience)
 	r := run.Stop()
 	t.Log(r)
 	if r.Lost() > 16 || r.Failed[load.Refused]+r.Failed[load.Timeout] > 0 {
@@ -184,8 +190,10 @@ func TestWorkerAndMasterAreKilled(t *testing.T) {
 // chaos is the whole: at a random moment kill -9 the master, or a worker, or
 // upgrade, or reload, or reload and kill the master in the middle, or scale.
 func TestChaos(t *testing.T) {
+	t.Parallel()
 	for name, o := range survivors(t) {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			o.flags = append(o.flags, "--respawn", "50ms", "--backoff", "200ms")
 			run := t.TempDir()
 			o.env = append(o.env, "HANDOFF_RUNTIME_DIR="+run)
@@ -276,6 +284,7 @@ func processState(pid int) string {
 // The directory that handoff was started in goes, and the script: a master that
 // comes after needs neither, and a reload says so.
 func TestMasterIsKilledWhereNothingIsLeft(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "release")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -309,6 +318,7 @@ func TestMasterIsKilledWhereNothingIsLeft(t *testing.T) {
 // A keeper that is stopped (Ctrl-Z) keeps nobody waiting, and when it goes on it
 // holds what has come meanwhile.
 func TestKeeperIsStopped(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "2", "--respawn", "10ms"}})
 	syscall.Kill(w.pid(), syscall.SIGSTOP)
 	for _, pid := range w.workers() {
@@ -375,6 +385,7 @@ s = http.server.ThreadingHTTPServer(("127.0.0.1", port), H); s.serve_forever()`,
 // A bind or listen that a master has been told of and has not answered is
 // answered by the next one; so is what it has left behind of a worker spared.
 func TestMasterIsKilledWhileAProgramBinds(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "1"}, app: []string{"python3", data("any/binder.py")}, env: []string{"PORT=" + freePort(t)}})
 	helper := w.answer("/helper")
 	for range times(100, 6) {
@@ -429,7 +440,8 @@ func (w *world) answer(path string) string {
 // Keeper and master are killed at once: a program that is no cluster worker of
 // Node's serves on, and the next start takes its sockets over.
 func TestBothAreKilled(t *testing.T) {
-	o := options{flags: []string{"-n", "2"}, app: []string{goProgram(t, "goserver")}, env: []string{"PORT=" + freePort(t)}, dir: t.TempDir()}
+	t.Parallel()
+	o := options{flags: []string{"-n", "2"}, app: []string{goProgram("goserver")}, env: []string{"PORT=" + freePort(t)}, dir: t.TempDir()}
 	w := start(t, o)
 	fresh := w.load(load.Config{Clients: 8})
 	for range times(10, 2) {
@@ -461,6 +473,7 @@ func TestBothAreKilled(t *testing.T) {
 
 // Who has the port is said.
 func TestPortIsTaken(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 // What the dashboard and the alert rules name, a running handoff has; and promtool
 // likes the rules, and metrics.
 func TestMonitoring(t *testing.T) {
+	t.Parallel()
 	port := freePort(t)
 	w := start(t, options{flags: []string{"-n", "2", "--admin", "127.0.0.1:" + port}})
 	w.reload()
@@ -68,6 +69,7 @@ func TestMonitoring(t *testing.T) {
 
 // Another user is refused, also where the socket's mode would let them in.
 func TestStrangerIsRefused(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("to be another user needs root")
 	}

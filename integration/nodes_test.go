@@ -11,23 +11,26 @@ import (
 	"handoff/internal/load"
 )
 
-// withNode puts a version of Node first in PATH.
-func withNode(t *testing.T, name string) {
+// nodeEnv is the environment in which a version of Node comes first in PATH; "node"
+// is the one that is there already.
+func nodeEnv(t *testing.T, name string) []string {
 	t.Helper()
 	if name == "node" {
-		return
+		return nil
 	}
 	modules(t, name)
 	bin, err := filepath.Abs(filepath.Join("node_modules", name, "bin"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	return []string{"PATH=" + bin + ":" + os.Getenv("PATH")}
 }
 
-func nodeVersion(t *testing.T) string {
+func nodeVersion(t *testing.T, env []string) string {
 	t.Helper()
-	out, err := exec.Command("node", "--version").Output()
+	cmd := exec.Command("sh", "-c", "node --version") // by the PATH of env
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,18 +42,20 @@ var nodes = []string{"node", "node18", "node22", "node24", "node26"}
 // Every Node: new connections without the preload (quiet before drain is what
 // saves them, on 26 above all), keep-alive with it.
 func TestNodeVersions(t *testing.T) {
+	t.Parallel()
 	for _, name := range nodes {
 		t.Run(name, func(t *testing.T) {
-			withNode(t, name)
-			t.Log(nodeVersion(t))
+			t.Parallel()
+			env := nodeEnv(t, name)
+			t.Log(nodeVersion(t, env))
 			n := times(20, 4)
 			t.Run("new connections, no preload", func(t *testing.T) {
-				w := start(t, options{flags: []string{"-n", "4", "--no-preload"}})
+				w := start(t, options{flags: []string{"-n", "4", "--no-preload"}, env: env})
 				reloads(t, w, load.Config{Clients: 16}, n)
 				w.stop()
 			})
 			t.Run("keep-alive", func(t *testing.T) {
-				w := start(t, options{flags: []string{"-n", "4"}})
+				w := start(t, options{flags: []string{"-n", "4"}, env: env})
 				pausing := w.load(load.Config{Mode: load.KeepAlive, Clients: 32, Pause: 10 * time.Millisecond})
 				reloads(t, w, load.Config{Mode: load.KeepAlive, Clients: 16}, n)
 				w.nothingLost(pausing)
@@ -59,10 +64,10 @@ func TestNodeVersions(t *testing.T) {
 			// Programs that write a Connection header of their own, in each
 			// of the forms that Node takes.
 			t.Run("own headers", func(t *testing.T) {
-				w := start(t, options{flags: []string{"-n", "2"}, app: []string{data("headers.js")}})
+				w := start(t, options{flags: []string{"-n", "2"}, app: []string{data("headers.js")}, env: env})
 				var runs []*load.Run
 				for _, path := range []string{"/set", "/object", "/array", "/reason", "/chunked", "/writehead"} {
-					runs = append(runs, w.load(load.Config{Mode: load.KeepAlive, Clients: 4, Path: path}))
+					runs = append(runs, w.load(load.Config{Mode: load.KeepAlive, Clients: 4, Path: path, Rate: paced(100)}))
 				}
 				for range n {
 					w.reload()

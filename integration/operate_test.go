@@ -25,6 +25,7 @@ type conditions struct {
 }
 
 func TestStartConditions(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("a change of user needs root")
 	}
@@ -37,6 +38,7 @@ func TestStartConditions(t *testing.T) {
 		"bind": {"sh", "-c", "exec node " + data("conditions.js")},
 	} {
 		t.Run(contract, func(t *testing.T) {
+			t.Parallel()
 			// A file that the user may read, in folders that it may enter.
 			flags := []string{"-n", "2", "--user", "nobody", "--umask", "027", "--nice", "5", "--rlimit", "nofile=1234:2345", "--rlimit", "core=0", "--cpu-affinity", "0"}
 			root := t.TempDir()
@@ -77,6 +79,7 @@ func TestStartConditions(t *testing.T) {
 
 // Each slot has a CPU of its own, where there are enough.
 func TestAffinityBySlot(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "4", "--cpu-affinity", "auto"}, app: []string{data("conditions.js")}, env: []string{"PORT=" + freePort(t)}})
 	of := map[string]string{}
 	for range 200 {
@@ -98,6 +101,7 @@ func TestAffinityBySlot(t *testing.T) {
 }
 
 func TestCgroup(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("needs a cgroup that may be written to")
 	}
@@ -123,6 +127,7 @@ func TestCgroup(t *testing.T) {
 // With --pdeathsig workers end with their master: who wants that gets it, and an
 // upgrade, which would end them, is refused.
 func TestParentDeathSignal(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "2", "--pdeathsig", "KILL"}})
 	pids := w.workers()
 	syscall.Kill(w.master(), syscall.SIGKILL)
@@ -164,6 +169,7 @@ func awaitText(t *testing.T, path string, ok func(string) bool) string {
 }
 
 func TestHooks(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	put(t, filepath.Join(dir, "hook.sh"), "#!/bin/sh\necho \"$HANDOFF_EVENT $HANDOFF_NAME slot=$HANDOFF_SLOT gen=$HANDOFF_GENERATION $(cat)\" >> hooks.log\n", 0o755)
 	var flags []string
@@ -203,6 +209,7 @@ func TestHooks(t *testing.T) {
 }
 
 func TestHooksMayRefuse(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	w, command := controlled(t, options{dir: dir, flags: []string{"-n", "2", "--name", "veto", "--max-failures", "1",
 		"--hook", "before_reload=test ! -e frozen || { echo it is friday; exit 1; }",
@@ -231,6 +238,7 @@ func TestHooksMayRefuse(t *testing.T) {
 
 // A master that dies while a hook is asked has it asked again.
 func TestMasterIsKilledWhileAHookIsAsked(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	w := start(t, options{dir: dir, flags: []string{"-n", "2", "--hook", "before_reload=echo asked >> asked; test -e go || sleep 30"}})
 	w.signal(syscall.SIGUSR2)
@@ -245,6 +253,7 @@ func TestMasterIsKilledWhileAHookIsAsked(t *testing.T) {
 }
 
 func TestRecycling(t *testing.T) {
+	t.Parallel()
 	hog := filepath.Join(t.TempDir(), "hog.js")
 	put(t, hog, `const kept = []
 require('http').createServer((q, r) => { if (q.url === '/eat') kept.push(Buffer.alloc(100 << 20, 1)); r.end(String(process.pid)) }).listen(process.env.PORT)`, 0o644)
@@ -301,7 +310,8 @@ require('http').createServer((q, r) => { if (q.url === '/eat') kept.push(Buffer.
 
 // The Go SDK counts requests, too.
 func TestMaxRequestsOfTheSDK(t *testing.T) {
-	w := start(t, options{app: []string{goProgram(t, "gosdk")}, env: []string{"PORT=" + freePort(t)}, flags: []string{"-n", "2", "--max-requests", "200", "--keepalive-linger", "100ms"}})
+	t.Parallel()
+	w := start(t, options{app: []string{goProgram("gosdk")}, env: []string{"PORT=" + freePort(t)}, flags: []string{"-n", "2", "--max-requests", "200", "--keepalive-linger", "100ms"}})
 	run := w.load(load.Config{Clients: 4, Mode: load.KeepAlive})
 	for range 3 {
 		if e := w.await("worker.recycled"); !strings.Contains(e.Reason, "requests served") {
@@ -315,6 +325,7 @@ func TestMaxRequestsOfTheSDK(t *testing.T) {
 // A worker that stalls is said, and with --stall-kill replaced; nobody waits for it
 // longer than it takes to kill it.
 func TestStallKill(t *testing.T) {
+	t.Parallel()
 	stall := filepath.Join(t.TempDir(), "stall.js")
 	put(t, stall, `require('http').createServer((q, r) => {
   if (q.url === '/stall') r.end('x', () => setImmediate(() => { for (;;); })); else r.end('ok')
@@ -337,6 +348,7 @@ func TestStallKill(t *testing.T) {
 // Lines of many workers, through upgrades and deaths of the master: each is there
 // once, whole, with its worker's name.
 func TestCapture(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	app := filepath.Join(dir, "chatter.js")
 	put(t, app, `require('http').createServer((q, r) => r.end('ok')).listen(process.env.PORT)
@@ -397,6 +409,7 @@ setInterval(() => { for (let i = 0; i < 20; i++) (n % 2 ? process.stdout : proce
 }
 
 func TestLogPrefix(t *testing.T) {
+	t.Parallel()
 	app := filepath.Join(t.TempDir(), "hello.js")
 	put(t, app, `console.log('hello'); console.error('oh'); require('http').createServer((q, r) => r.end('ok')).listen(process.env.PORT)`, 0o644)
 	w := start(t, options{app: []string{app}, env: []string{"PORT=" + freePort(t)}, flags: []string{"-n", "1", "--name", "web", "--log-prefix"}})
@@ -414,12 +427,14 @@ func TestLogPrefix(t *testing.T) {
 
 // RackMan's two layouts, by the folder alone.
 func TestRackManFolders(t *testing.T) {
+	t.Parallel()
 	app := func(word string) string {
 		return `require('http').createServer((q, r) => r.end([` + "`" + word + "`" + `, process.env.version, process.env.port, process.env.COLOUR].join())).listen(process.env.port)`
 	}
 	hooks := `module.exports = { cluster: { started () { require('fs').appendFileSync('hooks.log', 'started\n') }, reloading () { throw new Error('bad hook') } },
   worker: { started (port) { require('fs').appendFileSync('hooks.log', 'worker ' + port + '\n') } } }`
 	t.Run("development", func(t *testing.T) {
+		t.Parallel()
 		dir := t.TempDir()
 		ports := []string{freePort(t), freePort(t)}
 		os.Mkdir(filepath.Join(dir, "lib"), 0o755)
@@ -464,6 +479,7 @@ func TestRackManFolders(t *testing.T) {
 		contains(t, log, "started\n", "worker "+ports[0], "worker "+ports[1], "worker "+more)
 	})
 	t.Run("deployment", func(t *testing.T) {
+		t.Parallel()
 		dir := t.TempDir()
 		port := freePort(t)
 		for _, version := range []string{"v1", "v2"} {

@@ -15,6 +15,7 @@ import (
 // As pid 1 of a container handoff starts, reloads, upgrades, loses its master,
 // reaps strangers, stops with drain, and its exit code is the container's.
 func TestPid1(t *testing.T) {
+	t.Parallel()
 	if out, err := exec.Command("unshare", "-p", "-f", "--mount-proc", "true").CombinedOutput(); err != nil {
 		t.Skipf("no pid namespace here: %s", out)
 	}
@@ -64,6 +65,7 @@ func TestPid1(t *testing.T) {
 
 // A program that cannot be started ends the container with handoff's code.
 func TestPid1Fails(t *testing.T) {
+	t.Parallel()
 	cmd := exec.Command("unshare", "-p", "-f", "--kill-child", "--mount-proc", binary, "run", "--max-failures", "1", "--", "sh", "-c", "exit 7")
 	out, err := cmd.CombinedOutput()
 	if strings.Contains(string(out), "unshare failed") || strings.Contains(string(out), "unshare:") {

@@ -18,13 +18,15 @@ import (
 
 // Each slot has a port of its own, and always one worker serves on each.
 func TestPorts(t *testing.T) {
-	for name, app := range map[string][]string{"node": nil, "go": {goProgram(t, "gosdk")}} {
+	t.Parallel()
+	for name, app := range map[string][]string{"node": nil, "go": {goProgram("gosdk")}} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			ports := []string{freePort(t), freePort(t), freePort(t)}
 			w := start(t, options{flags: []string{"--ports", strings.Join(ports, ","), "--keepalive-linger", "200ms"}, app: app})
 			var runs []*load.Run
 			for _, port := range ports {
-				runs = append(runs, load.Start(load.Config{Addr: "127.0.0.1:" + port, Clients: 4}))
+				runs = append(runs, startLoad(load.Config{Addr: "127.0.0.1:" + port, Clients: 4}))
 			}
 			for range times(20, 4) {
 				w.reload()
@@ -51,6 +53,7 @@ func TestPorts(t *testing.T) {
 }
 
 func TestPortsErrors(t *testing.T) {
+	t.Parallel()
 	for args, want := range map[string]string{
 		"--ports 3000,x":         "want numbers from 1 to 65535",
 		"--ports 3000,3000":      "3000 is given twice",
@@ -67,6 +70,7 @@ func TestPortsErrors(t *testing.T) {
 // The example for nginx in front: a client stays with its worker over reloads, and
 // nothing is lost behind nginx, which retries nothing.
 func TestNginxInFront(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("nginx"); err != nil {
 		t.Skip("no nginx")
 	}
@@ -106,7 +110,7 @@ func TestNginxInFront(t *testing.T) {
 	}
 	var mu sync.Mutex // guards slots
 	slots := map[string]bool{}
-	run := load.Start(load.Config{Addr: "127.0.0.1:" + front, Clients: 4, Sources: []net.IP{net.ParseIP("127.0.0.7")}, Observe: func(_ int, h http.Header) {
+	run := startLoad(load.Config{Addr: "127.0.0.1:" + front, Clients: 4, Sources: []net.IP{net.ParseIP("127.0.0.7")}, Observe: func(_ int, h http.Header) {
 		mu.Lock()
 		defer mu.Unlock()
 		slots[h.Get("X-Slot")] = true

@@ -19,6 +19,7 @@ import (
 //	port NAME               puts a free port into a variable
 //	lines N                 the last stdout or stderr has so many lines
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
@@ -61,6 +62,7 @@ func TestScripts(t *testing.T) {
 
 // Every command has a man page, with its options.
 func TestManPages(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	cmd := exec.Command("go", "run", "-tags", "man", "handoff/cmd/handoff", "man", "--dir", dir)
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -2,7 +2,6 @@ package integration
 
 import (
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,12 +15,14 @@ import (
 func command(name string, args ...string) *exec.Cmd { return exec.Command(name, args...) }
 
 func TestStopSignals(t *testing.T) {
+	t.Parallel()
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT} {
 		t.Run(s.String(), func(t *testing.T) {
+			t.Parallel()
 			w := start(t, options{flags: []string{"-n", "2"}})
 			done := make(chan error, 1)
 			go func() {
-				resp, err := http.Get("http://" + w.addr + "/?ms=1000")
+				resp, err := fresh.Get("http://" + w.addr + "/?ms=1000")
 				if err == nil {
 					resp.Body.Close()
 				}
@@ -36,7 +37,7 @@ func TestStopSignals(t *testing.T) {
 			if err := <-done; err != nil {
 				t.Errorf("the request in flight: %v", err)
 			}
-			if _, err := http.Get("http://" + w.addr + "/"); err == nil {
+			if _, err := fresh.Get("http://" + w.addr + "/"); err == nil {
 				t.Error("somebody answers after the stop")
 			}
 		})
@@ -44,6 +45,7 @@ func TestStopSignals(t *testing.T) {
 }
 
 func TestSecondSignalStopsAtOnce(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "2"}, app: []string{data("stubborn.js")}})
 	w.signal(syscall.SIGTERM)
 	w.await("worker.draining")
@@ -54,17 +56,18 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 // A service manager with KillMode=control-group signals everybody: master and
 // keeper mean one signal, and the master's own copy is not a second one.
 func TestStopOfTheWholeGroup(t *testing.T) {
-	w := start(t, options{flags: []string{"-n", "2", "--keepalive-linger", "100ms"}, app: []string{goProgram(t, "gosdk")}, env: []string{"PORT=" + freePort(t)}})
+	t.Parallel()
+	w := start(t, options{flags: []string{"-n", "2", "--keepalive-linger", "100ms"}, app: []string{goProgram("gosdk")}, env: []string{"PORT=" + freePort(t)}})
 	answered := make(chan error, 1)
 	go func() {
-		resp, err := http.Get("http://" + w.addr + "/?ms=1500")
+		resp, err := fresh.Get("http://" + w.addr + "/?ms=1500")
 		if err == nil {
 			resp.Body.Close()
 		}
 		answered <- err
 	}()
 	run := w.load(load.Config{Clients: 4})
-	run.Await(200, patience)
+	run.Await(50, patience)
 	run.Stop()
 	pids := append(w.workers(), w.master(), w.pid())
 	for _, pid := range pids {
@@ -77,6 +80,7 @@ func TestStopOfTheWholeGroup(t *testing.T) {
 }
 
 func TestScaleBySignal(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "2"}})
 	run := w.load(load.Config{Clients: 16})
 	for range times(20, 4) {
@@ -104,6 +108,7 @@ func TestScaleBySignal(t *testing.T) {
 
 // HUP reloads too, and an edited environment file counts.
 func TestHangupReadsTheEnvironmentFile(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "env")
 	write := func(s string) {
@@ -132,6 +137,7 @@ func TestHangupReadsTheEnvironmentFile(t *testing.T) {
 }
 
 func TestLogFileIsReopened(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	log := filepath.Join(dir, "log")
 	pidFile := filepath.Join(dir, "pid")
@@ -160,6 +166,7 @@ require('http').createServer((q, r) => r.end()).listen(0, () => console.error('w
 
 // Text for people: one line an event, no colour without a terminal.
 func TestTextLog(t *testing.T) {
+	t.Parallel()
 	w := launch(t, options{flags: []string{"-n", "1", "--log", "text"}})
 	w.awaitLine("Generation serves")
 	w.stop()
@@ -170,6 +177,7 @@ func TestTextLog(t *testing.T) {
 
 // Workers' stdout passes through untouched, and nothing of handoff's is in it.
 func TestStdoutIsTheProgramsOwn(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "1"}, app: []string{script(t,
 		"process.stdout.write(Buffer.from([0xff, 0, 10, 0x41])); require('http').createServer().listen(0)")}})
 	w.stop()
@@ -180,6 +188,7 @@ func TestStdoutIsTheProgramsOwn(t *testing.T) {
 
 // Usage errors end with 2, others with 1; each says what to do.
 func TestUsage(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for _, c := range []struct {
 		args string

@@ -27,11 +27,12 @@ func handoffCommand(env []string, args ...string) *exec.Cmd {
 }
 
 func TestStatus(t *testing.T) {
+	t.Parallel()
 	run := "HANDOFF_RUNTIME_DIR=" + filepath.Join(t.TempDir(), "run")
 	if out, errs, code := handoff(t, []string{run}, "status"); code != 3 || out != "" || !strings.Contains(errs, "not running") || strings.Count(errs, "\n") != 1 {
 		t.Errorf("nothing runs: exit code %d, %q, %q", code, out, errs)
 	}
-	w := start(t, options{flags: []string{"-n", "2", "--name", "web"}, app: []string{goProgram(t, "gosdk")},
+	w := start(t, options{flags: []string{"-n", "2", "--name", "web"}, app: []string{goProgram("gosdk")},
 		env: []string{"PORT=" + freePort(t), run, "SECRET=hunter2"}})
 	var s struct {
 		Schema     int
@@ -94,6 +95,7 @@ func TestStatus(t *testing.T) {
 // The socket is this user's and root's: the mode says so, and the credentials
 // are looked at besides.
 func TestControlIsPrivate(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to be somebody else")
 	}
@@ -102,7 +104,7 @@ func TestControlIsPrivate(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	w := start(t, options{flags: []string{"-n", "1", "--name", "web"}, app: []string{goProgram(t, "gosdk")}, env: []string{"PORT=" + freePort(t), "HANDOFF_RUNTIME_DIR=" + dir}})
+	w := start(t, options{flags: []string{"-n", "1", "--name", "web"}, app: []string{goProgram("gosdk")}, env: []string{"PORT=" + freePort(t), "HANDOFF_RUNTIME_DIR=" + dir}})
 	path := filepath.Join(dir, "web.sock")
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)

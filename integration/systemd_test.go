@@ -75,6 +75,7 @@ func (m *manager) await(w *world, line string) string {
 // Type=notify, Type=notify-reload, and the watchdog, under a master that is
 // killed and one that is upgraded.
 func TestServiceManager(t *testing.T) {
+	t.Parallel()
 	m := newManager(t)
 	w := start(t, options{flags: []string{"-n", "2"}, env: append(m.env, "WATCHDOG_USEC=300000")})
 	if text := m.await(w, "READY=1"); !strings.Contains(text, "STATUS=Generation 1 serves on ") {
@@ -99,6 +100,7 @@ func TestServiceManager(t *testing.T) {
 
 // A reload that fails is over for the service manager too, or it would wait.
 func TestServiceManagerSeesAFailedReload(t *testing.T) {
+	t.Parallel()
 	m := newManager(t)
 	dir := t.TempDir()
 	app := filepath.Join(dir, "app.js")
@@ -117,8 +119,10 @@ func TestServiceManagerSeesAFailedReload(t *testing.T) {
 // The keeper dies: the master starts another, which takes over without a loss;
 // the pid file says who it is.
 func TestKeeperIsKilled(t *testing.T) {
+	t.Parallel()
 	for name, o := range survivors(t) {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			pidFile := filepath.Join(t.TempDir(), "pid")
 			o.flags = append(o.flags, "--pid-file", pidFile)
 			w := start(t, o)
@@ -126,9 +130,9 @@ func TestKeeperIsKilled(t *testing.T) {
 			kept := w.load(load.Config{Mode: load.KeepAlive, Clients: 8, Pause: 1_000_000})
 			workers := w.workers()
 			for range times(20, 3) {
-				fresh.Await(200, patience)
+				fresh.Await(50, patience)
 				w.killKeeper(pidFile)
-				kept.Await(200, patience)
+				kept.Await(50, patience)
 			}
 			if now := w.workers(); fmt.Sprint(now) != fmt.Sprint(workers) {
 				t.Errorf("workers %v, before %v", now, workers)
@@ -189,6 +193,7 @@ func TestKeeperIsKilledAfterAnUpgrade(t *testing.T) {
 // A service manager that keeps descriptors starts handoff again after its keeper
 // was killed, whatever the master did: everything is adopted.
 func TestServiceManagerKeepsTheStore(t *testing.T) {
+	t.Parallel()
 	m := newManager(t)
 	go m.store() // ends with its socket
 	w := start(t, options{flags: []string{"-n", "4"}, env: append(m.env, "FDSTORE=4096"), again: true})
@@ -196,14 +201,14 @@ func TestServiceManagerKeepsTheStore(t *testing.T) {
 	kept := w.load(load.Config{Mode: load.KeepAlive, Clients: 8, Pause: 1_000_000})
 	workers := w.workers()
 	for round := range times(20, 4) {
-		fresh.Await(200, patience)
+		fresh.Await(50, patience)
 		if round%2 == 0 {
 			syscall.Kill(w.master(), syscall.SIGKILL) // both
 		}
 		w.cmd.Process.Kill()
 		w.again(m)
 		w.await("master.adopted")
-		kept.Await(200, patience)
+		kept.Await(50, patience)
 	}
 	if now := w.workers(); fmt.Sprint(now) != fmt.Sprint(workers) {
 		t.Errorf("workers %v, before %v", now, workers)

@@ -64,6 +64,7 @@ func (x *terminal) await(parts ...string) string {
 }
 
 func TestTop(t *testing.T) {
+	t.Parallel()
 	env := []string{"HANDOFF_RUNTIME_DIR=" + t.TempDir()}
 	app := filepath.Join(t.TempDir(), "app.js")
 	put(t, app, "setInterval(() => console.log('tick of ' + process.pid), 100); require('http').createServer((q, r) => r.end('ok')).listen(process.env.PORT)", 0o644)

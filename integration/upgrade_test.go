@@ -1,12 +1,12 @@
 package integration
 
 import (
-	"net/http"
+	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -14,16 +14,24 @@ import (
 	"handoff/internal/load"
 )
 
-// another builds handoff under another version.
-func another(t *testing.T, path, version string) {
-	t.Helper()
-	tmp := path + ".new"
-	cmd := exec.Command("go", "build", "-o", tmp, "-ldflags", "-X main.version="+version, "handoff/cmd/handoff")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+// newer builds handoff as version v2.0.0, once for all tests.
+var newer = sync.OnceValues(func() (path string, err error) {
+	path = filepath.Join(filepath.Dir(binary), "handoff-v2")
+	if out, err := goBuild("-o", path, "-ldflags", "-X main.version=v2.0.0", "handoff/cmd/handoff").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("cannot build: %w\n%s", err, out)
 	}
-	if err := os.Rename(tmp, path); err != nil {
+	return path, nil
+})
+
+// putNewer puts handoff v2.0.0 at a path, whole.
+func putNewer(t *testing.T, path string) {
+	t.Helper()
+	from, err := newer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	copyFile(t, from, path+".new")
+	if err := os.Rename(path+".new", path); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -56,16 +64,18 @@ func put(t *testing.T, path, text string, mode os.FileMode) {
 // A changed binary and USR2: the master is replaced, then the workers are; under
 // load nothing is lost. Then again and again, by request, with no worker restarted.
 func TestUpgrade(t *testing.T) {
+	t.Parallel()
 	for name, o := range survivors(t) {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			o.binary = installed(t)
 			run := t.TempDir()
 			o.env = append(o.env, "HANDOFF_RUNTIME_DIR="+run)
 			w := start(t, o)
 			fresh := w.load(load.Config{Clients: 16})
 			kept := w.load(load.Config{Mode: load.KeepAlive, Clients: 16, Pause: 1_000_000})
-			fresh.Await(200, patience)
-			another(t, o.binary, "v2.0.0")
+			fresh.Await(50, patience)
+			putNewer(t, o.binary)
 			first := w.master()
 			w.signal(syscall.SIGUSR2)
 			w.await("master.upgraded")
@@ -119,6 +129,7 @@ func equal(a, b []int) bool {
 // A binary that does not take over: the old master goes on, says why, and the
 // workers are not reloaded.
 func TestUpgradeFails(t *testing.T) {
+	t.Parallel()
 	path := installed(t)
 	w := start(t, options{flags: []string{"-n", "2", "--upgrade-timeout", "1s"}, binary: path})
 	run := w.load(load.Config{Clients: 8})
@@ -158,12 +169,13 @@ func TestUpgradeFails(t *testing.T) {
 // The path is a symlink that is switched; and the working directory is another
 // one by then.
 func TestUpgradeThroughASymlink(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for _, v := range []string{"v1", "v2"} {
 		os.Mkdir(filepath.Join(dir, v), 0o755)
 	}
 	os.Rename(installed(t), filepath.Join(dir, "v1", "handoff"))
-	another(t, filepath.Join(dir, "v2", "handoff"), "v2.0.0")
+	putNewer(t, filepath.Join(dir, "v2", "handoff"))
 	current := filepath.Join(dir, "current")
 	os.Symlink("v1", current)
 	work := filepath.Join(dir, "work")
@@ -183,6 +195,7 @@ func TestUpgradeThroughASymlink(t *testing.T) {
 // A master that is killed after an upgrade is started again as what it was, not
 // as what is on disk.
 func TestBinaryOfTheNextMaster(t *testing.T) {
+	t.Parallel()
 	path := installed(t)
 	w := start(t, options{flags: []string{"-n", "2"}, binary: path})
 	put(t, path, "#!/bin/sh\nexit 1\n", 0o755)
@@ -194,7 +207,8 @@ func TestBinaryOfTheNextMaster(t *testing.T) {
 // 64 workers with 16 addresses each: more than 1 000 held sockets, and 1 000 new
 // connections a second.
 func TestUpgradeOfMany(t *testing.T) {
-	o := options{flags: []string{"-n", "64"}, app: []string{goProgram(t, "gosdk")}, binary: installed(t)}
+	t.Parallel()
+	o := options{flags: []string{"-n", "64"}, app: []string{goProgram("gosdk")}, binary: installed(t)}
 	port := freePort(t)
 	o.env = []string{"PORT=" + port, "GOMAXPROCS=1"}
 	for range 15 {
@@ -205,7 +219,7 @@ func TestUpgradeOfMany(t *testing.T) {
 	w := start(t, o)
 	w.addr = "127.0.0.1:" + port
 	fresh := w.load(load.Config{Clients: 8, Rate: 1000})
-	fresh.Await(1000, patience)
+	fresh.Await(500, patience)
 	workers := w.workers()
 	var took []time.Duration
 	var before []string
@@ -240,6 +254,7 @@ func TestUpgradeOfMany(t *testing.T) {
 
 // A signal that comes at the end of an upgrade is the next master's.
 func TestSignalAtTheEndOfAnUpgrade(t *testing.T) {
+	t.Parallel()
 	run := t.TempDir()
 	w := start(t, options{flags: []string{"-n", "1"}, env: []string{"HANDOFF_RUNTIME_DIR=" + run}})
 	for range times(100, 5) {
@@ -255,10 +270,11 @@ func TestSignalAtTheEndOfAnUpgrade(t *testing.T) {
 
 // The master is killed while everything stops: the next one goes on stopping.
 func TestMasterIsKilledInAStop(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "2", "--keepalive-linger", "100ms"}})
 	answered := make(chan error, 1)
 	go func() {
-		resp, err := http.Get("http://" + w.addr + "/?ms=2000")
+		resp, err := fresh.Get("http://" + w.addr + "/?ms=2000")
 		if err == nil {
 			resp.Body.Close()
 		}

@@ -19,7 +19,7 @@ import (
 	"handoff/internal/load"
 )
 
-// What a review found, each once and for all.
+// Regression tests: a defect that a review found, and its repair, each.
 
 // waiting opens n connections, from many addresses, that send nothing yet.
 func waiting(t *testing.T, addr string, n int) []net.Conn {
@@ -59,6 +59,7 @@ func answers(conns []net.Conn) int {
 
 // A long queue of a dead worker does not overrun the live one.
 func TestLongQueueIsRescued(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "2", "--balance", "sticky"}})
 	victim := w.workers()[0]
 	syscall.Kill(victim, syscall.SIGSTOP)
@@ -78,6 +79,7 @@ func TestLongQueueIsRescued(t *testing.T) {
 // Everybody dies, one after the other: what was handed to the second waits for
 // the replacements.
 func TestQueuesOfAllDeadWorkers(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "2", "--respawn", "0.05"}})
 	pids := w.workers()
 	for _, pid := range pids {
@@ -100,6 +102,7 @@ func TestQueuesOfAllDeadWorkers(t *testing.T) {
 // An address on which the program listens long after it is ready is not lost in
 // a reload.
 func TestSecondAddressListensLate(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "2"}, app: []string{script(t, `
 const http = require('http')
 const serve = (port, cb) => http.createServer((q, r) => { r.setHeader('Connection', 'close'); r.end('ok') }).listen(port, '127.0.0.1', cb)
@@ -118,11 +121,11 @@ serve(0, function () { setTimeout(() => serve(0), 6000) })
 		}
 		<-time.After(20 * time.Millisecond)
 	}
-	run := load.Start(load.Config{Addr: second, Clients: 4, Timeout: 20 * time.Second})
+	run := startLoad(load.Config{Addr: second, Clients: 4, Timeout: 20 * time.Second})
 	run.Await(100, patience)
 	w.reload()
 	w.retired(2)
-	run.Await(200, patience)
+	run.Await(50, patience)
 	w.nothingLost(run)
 	w.stop()
 }
@@ -152,6 +155,7 @@ func listening(t *testing.T, pid int) []string {
 
 // Every port of a program has its backlog back.
 func TestBacklogOfEveryPort(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "1", "--ready-when", "ready"}, app: []string{script(t, `
 const http = require('http')
 http.createServer().listen(0, '127.0.0.1', () => http.createServer().listen(0, '127.0.0.1', () => process.send('ready')))
@@ -178,6 +182,7 @@ http.createServer().listen(0, '127.0.0.1', () => http.createServer().listen(0, '
 
 // A reader of stderr that is stuck holds up nothing but the log.
 func TestStuckLogReader(t *testing.T) {
+	t.Parallel()
 	r, p, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -259,6 +264,7 @@ func awaitPort(t *testing.T, port string) {
 
 // A worker that has left its process group is killed all the same.
 func TestWorkerOutsideItsGroupIsKilled(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{
 		flags: []string{"-n", "1", "--drain-timeout", "0.5", "--kill-grace", "0.5", "--contract", "node"},
 		app: []string{"python3", "-c", `
@@ -274,6 +280,7 @@ os.execvp("node", ["node", sys.argv[1]])
 
 // A second instance is refused its pid file, and leaves it alone.
 func TestPidFileOfAnother(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "pid")
 	w := start(t, options{flags: []string{"-n", "1", "--pid-file", file}})
 	out, err := exec.Command(binary, "run", "--pid-file", file, data("server.js")).CombinedOutput()
@@ -288,6 +295,7 @@ func TestPidFileOfAnother(t *testing.T) {
 
 // Options of node's that look like scripts, and the permission model.
 func TestNodeOptions(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	os.WriteFile(filepath.Join(dir, "app.js"), []byte("require('http').createServer((q, r) => r.end(String(global.x))).listen(0)"), 0o644)
 	os.WriteFile(filepath.Join(dir, "x.cjs"), []byte("global.x = 1"), 0o644)
@@ -301,9 +309,10 @@ func TestNodeOptions(t *testing.T) {
 		"permission": {"node", "--experimental-permission", "--allow-fs-read=" + dir + "/*", "app.js"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if name == "permission" && !strings.HasPrefix(nodeVersion(t), "v20") {
+			t.Parallel()
+			if name == "permission" && !strings.HasPrefix(nodeVersion(t, nil), "v20") {
 				app = append([]string{"node", "--permission"}, app[2:]...)
-				if strings.HasPrefix(nodeVersion(t), "v18") {
+				if strings.HasPrefix(nodeVersion(t, nil), "v18") {
 					t.Skip("no permission model")
 				}
 			}
@@ -322,6 +331,7 @@ func TestNodeOptions(t *testing.T) {
 
 // Two servers on descriptors of the program's own.
 func TestListenFDTwice(t *testing.T) {
+	t.Parallel()
 	app := script(t, `
 const http = require('http')
 http.createServer((q, r) => r.end('a')).listen({ fd: 9 }, () => http.createServer((q, r) => r.end('b')).listen({ fd: 10 }, () => process.send('ready')))`)

@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
 
-// folded is what the stream of events says that there is: who follows it knows what
-// who asks for the status knows.
-func folded(events []event) string {
+// replayed is the state that results from a stream of events: it must equal the
+// status, so that a reader of events alone knows as much.
+func replayed(events []event) string {
 	workers := map[int]string{}
 	generation, slots := 0, 0
 	for _, e := range events {
@@ -52,7 +53,9 @@ func folded(events []event) string {
 }
 
 // consistent checks that the events so far say the same as the status. What is on its
-// way between two looks is waited for.
+// way between two looks is waited for. What a master has started within the last
+// moments before its death, and what has died of that death, is in no record, so that
+// no event says its end: who follows the events must look whether it is there.
 func (w *world) consistent(env []string) {
 	w.t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -78,8 +81,11 @@ func (w *world) consistent(env []string) {
 		slices.Sort(lines)
 		asked = fmt.Sprintf("generation %d, %d slots\n%s", s.Generation, s.Slots, strings.Join(lines, "\n"))
 		w.mu.Lock()
-		told = folded(w.events)
+		events := slices.Clone(w.events)
 		w.mu.Unlock()
+		told = replayed(slices.DeleteFunc(events, func(e event) bool {
+			return e.Name == "worker.started" && syscall.Kill(e.PID, 0) != nil && !strings.Contains(asked, fmt.Sprintf("pid %d,", e.PID))
+		}))
 		if told == asked {
 			return
 		}
@@ -87,8 +93,9 @@ func (w *world) consistent(env []string) {
 	w.t.Errorf("the events say\n%s\nand the status\n%s", told, asked)
 }
 
-func TestFold(t *testing.T) {
-	if got := folded([]event{{Name: "worker.started", Worker: 1, PID: 7}, {Name: "worker.crashed", Worker: 1}, {Name: "cluster.scaled", Level: "WARN", Workers: 9}}); got != "generation 0, 0 slots\n" {
+func TestReplay(t *testing.T) {
+	t.Parallel()
+	if got := replayed([]event{{Name: "worker.started", Worker: 1, PID: 7}, {Name: "worker.crashed", Worker: 1}, {Name: "cluster.scaled", Level: "WARN", Workers: 9}}); got != "generation 0, 0 slots\n" {
 		t.Errorf("%q", got)
 	}
 }

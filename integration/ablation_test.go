@@ -6,11 +6,11 @@ import (
 	"handoff/internal/load"
 )
 
-// The cures taken out, one at a time: what the clients of each would lose. In
-// the long run only; the figures stand in DESIGN.md.
-func TestLossesWithoutTheCures(t *testing.T) {
+// Ablation: each mitigation switched off, one at a time, and what clients lose
+// without it. With -long only; the figures stand in DESIGN.md.
+func TestAblation(t *testing.T) {
 	if !*long {
-		t.Skip("in the long run only")
+		t.Skip("with -long only")
 	}
 	for _, c := range []struct {
 		name, node string
@@ -25,8 +25,7 @@ func TestLossesWithoutTheCures(t *testing.T) {
 		{"new connections, neither preload nor quiet", "node", []string{"--no-preload", "--quiet-timeout", "0"}, load.Config{Clients: 64}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			withNode(t, c.node)
-			w := start(t, options{flags: append([]string{"-n", "4"}, c.flags...)})
+			w := start(t, options{flags: append([]string{"-n", "4"}, c.flags...), env: nodeEnv(t, c.node)})
 			run := w.load(c.cfg)
 			for range 20 {
 				w.reload()
