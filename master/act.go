@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,8 +34,6 @@ func (m *Master) do(a fleet.Action) {
 		delete(m.gens, a.Gen)
 	case fleet.Spawn:
 		m.spawn(a)
-	case fleet.Steer:
-		m.steer(a.IDs)
 	case fleet.Quiesce:
 		m.listeners.Quiesce(listeners.Worker(a.ID), time.Now(), m.cfg.QuietGrace)
 	case fleet.Drain:
@@ -323,8 +322,10 @@ func (m *Master) attend(w *worker) {
 // lastWords is how long the end of what a dead worker said is waited for.
 const lastWords = 200 * time.Millisecond
 
-func (m *Master) steer(ids []fleet.ID) {
-	targets := make([]listeners.Worker, m.fleet.Slots())
+// steer sends connections to these workers, and answers the fleet. When it fails at one
+// address, all are steered where they were.
+func (m *Master) steer(ids []fleet.ID) fleet.Event {
+	before, targets := m.listeners.Targets(), make([]listeners.Worker, m.fleet.Slots())
 	for _, id := range ids {
 		w := m.workers[id]
 		if w == nil {
@@ -333,10 +334,6 @@ func (m *Master) steer(ids []fleet.ID) {
 		for len(targets) <= w.slot {
 			targets = append(targets, 0)
 		}
-		if !m.listeners.IsTarget(listeners.Worker(id)) {
-			m.history.counters.Ready.Add(time.Since(w.began))
-			m.log.Info("Worker serves", w.attrs(events.WorkerReady, "after", time.Since(w.began).Round(time.Millisecond))...)
-		}
 		targets[w.slot] = listeners.Worker(id)
 	}
 	m.listeners.SetTargets(targets)
@@ -344,13 +341,30 @@ func (m *Master) steer(ids []fleet.ID) {
 	// Before the kernel knows it: a master that comes after this one would steer
 	// back, and clients would see the generation before again.
 	m.save()
-	m.resteer()
+	if err := m.listeners.Steer(); err != nil {
+		m.report(events.AddressFailed, err)
+		m.listeners.SetTargets(before)
+		m.report(events.AddressFailed, m.listeners.Steer())
+		m.save()
+		return fleet.SteerFailed{Reason: err.Error()}
+	}
+	for _, id := range ids {
+		if w := m.workers[id]; w != nil && !slices.Contains(before, listeners.Worker(id)) {
+			m.history.counters.Ready.Add(time.Since(w.began))
+			m.log.Info("Worker serves", w.attrs(events.WorkerReady, "after", time.Since(w.began).Round(time.Millisecond))...)
+		}
+	}
+	m.contract.Retry()
+	return fleet.Steered{}
 }
 
-// resteer applies the targets after a change, and finds room for connections that
-// had to wait for it.
+// resteer applies the targets after a change of what their workers accept on, and finds
+// room for connections that had to wait for it.
 func (m *Master) resteer() {
-	m.report(events.AddressFailed, m.listeners.Steer())
+	if err := m.listeners.Steer(); err != nil {
+		m.report(events.AddressFailed, err)
+		m.step(fleet.SteerFailed{Reason: err.Error()})
+	}
 	m.contract.Retry()
 }
 

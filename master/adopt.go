@@ -123,7 +123,7 @@ func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first []fl
 			m.step(fleet.Exited{ID: fw.ID, Reason: "lost with the master before"})
 		}
 	}
-	m.report(events.AddressFailed, m.listeners.Steer())
+	m.resteer()
 	m.discard(s)
 	if !whole { // or the keeper has what this one could not use, and closed
 		m.resyncKeeper()

@@ -413,12 +413,19 @@ func (m *Master) complete() bool {
 func (m *Master) step(e fleet.Event) {
 	m.saver.Changed()
 	m.steps.do(func() {
-		actions, _ := m.fleet.Step(time.Now(), e)
-		if slices.ContainsFunc(actions, func(a fleet.Action) bool { _, ok := a.(fleet.Prepare); return ok }) {
-			m.save() // a master that comes after this one knows what was asked for
-		}
-		for _, a := range actions {
-			m.do(a)
+		for again := true; again; {
+			actions, _ := m.fleet.Step(time.Now(), e)
+			again = false
+			if slices.ContainsFunc(actions, func(a fleet.Action) bool { _, ok := a.(fleet.Prepare); return ok }) {
+				m.save() // a master that comes after this one knows what was asked for
+			}
+			for _, a := range actions {
+				if steer, ok := a.(fleet.Steer); ok { // the last one, which is answered
+					e, again = m.steer(steer.IDs), true
+				} else {
+					m.do(a)
+				}
+			}
 		}
 	})
 }

@@ -40,6 +40,11 @@ type (
 		ID     ID
 		Reason string
 	}
+	// Steered says that a Steer has been done.
+	Steered struct{}
+	// SteerFailed says that it has not, and that connections go where they went
+	// before. Without a Steer: that they may not all go where they should.
+	SteerFailed struct{ Reason string }
 	// Quiet says that nothing new can come to a worker any more.
 	Quiet struct{ ID ID }
 	// Drained says that a draining worker has ended its last connection.
@@ -64,22 +69,24 @@ type (
 	}
 )
 
-func (Reload) event()    {}
-func (Broken) event()    {}
-func (SetSlots) event()  {}
-func (Configure) event() {}
-func (Freeze) event()    {}
-func (Stop) event()      {}
-func (Ready) event()     {}
-func (Leave) event()     {}
-func (Tire) event()      {}
-func (Unfit) event()     {}
-func (Quiet) event()     {}
-func (Drained) event()   {}
-func (Ping) event()      {}
-func (Hung) event()      {}
-func (Extend) event()    {}
-func (Exited) event()    {}
+func (Reload) event()      {}
+func (Broken) event()      {}
+func (SetSlots) event()    {}
+func (Configure) event()   {}
+func (Freeze) event()      {}
+func (Stop) event()        {}
+func (Ready) event()       {}
+func (Leave) event()       {}
+func (Tire) event()        {}
+func (Unfit) event()       {}
+func (Steered) event()     {}
+func (SteerFailed) event() {}
+func (Quiet) event()       {}
+func (Drained) event()     {}
+func (Ping) event()        {}
+func (Hung) event()        {}
+func (Extend) event()      {}
+func (Exited) event()      {}
 
 // Action is something to do: one of the types below.
 type Action interface{ action() }
@@ -97,7 +104,8 @@ type (
 		Gen  Gen
 	}
 	// Steer sends new connections to these workers, one a slot, and to no
-	// others.
+	// others; answer Steered or SteerFailed, before any other event. It is the last
+	// action of a step: nobody is sent away before it is known to be done.
 	Steer struct{ IDs []ID }
 	// Quiesce waits until nothing new can come to a worker; answer Quiet.
 	Quiesce struct{ ID ID }

@@ -134,7 +134,10 @@ type Fleet struct {
 	known   []Gen // prepared and not forgotten
 	began   time.Time
 	steered []ID
-	proven  bool // the wanted generation's canary is over
+	order   *order    // of a Steer that is not answered yet
+	steerAt time.Time // after one that failed: not before
+	astray  bool      // connections may not go to steered, or not only
+	proven  bool      // the wanted generation's canary is over
 
 	frozen   bool // nobody is started any more
 	stopping bool
@@ -187,6 +190,9 @@ func (f *Fleet) Stopping() bool { return f.stopping }
 // do, in order, and when to call again at the latest (zero: not by time).
 func (f *Fleet) Step(now time.Time, e Event) ([]Action, time.Time) {
 	f.now, f.wake, f.out = now, time.Time{}, nil
+	if _, failed := e.(SteerFailed); f.order != nil && !failed {
+		f.confirm()
+	}
 	if e != nil {
 		f.observe(e)
 	}
@@ -258,6 +264,9 @@ func (f *Fleet) observe(e Event) {
 		}
 	case Unfit:
 		f.unfit(e)
+	case Steered: // see Step
+	case SteerFailed:
+		f.steerFailed(e.Reason)
 	case Quiet:
 		if w := f.worker(e.ID); w != nil && w.Phase == Quieting {
 			f.drainInTurn(w)

@@ -15,11 +15,14 @@ func (f *Fleet) plan() {
 		f.end()
 		return
 	}
+	live := f.live
 	f.judge()
 	f.renew()
 	f.recycle()
 	set := f.choose()
-	f.steer(set)
+	if f.steer(set, live) {
+		return // the rest follows when it is done
+	}
 	f.retire(set)
 	f.spawn()
 	f.forget()
@@ -227,28 +230,6 @@ func (f *Fleet) chooseFor(slot int) *Worker {
 	return kept
 }
 
-// steer orders the set if it has changed. An empty set changes nothing:
-// connections wait where they were going.
-func (f *Fleet) steer(set []*Worker) {
-	var ids []ID
-	for _, w := range set {
-		if w != nil {
-			ids = append(ids, w.ID)
-			w.InService = true
-		}
-	}
-	if len(ids) == 0 || slices.Equal(ids, f.steered) {
-		return
-	}
-	f.steered = ids
-	// Before Live, which says that it has happened.
-	at := slices.IndexFunc(f.out, func(a Action) bool { _, ok := a.(Live); return ok })
-	if at < 0 {
-		at = len(f.out)
-	}
-	f.out = slices.Insert(f.out, at, Action(Steer{IDs: slices.Clone(ids)}))
-}
-
 // retire sends away the workers that have no purpose any more, never one to
 // which connections still come.
 func (f *Fleet) retire(set []*Worker) {
@@ -256,6 +237,9 @@ func (f *Fleet) retire(set []*Worker) {
 	for _, w := range f.workers {
 		if w.Phase > Serving || slices.Contains(set, w) || f.hasPurpose(w) {
 			continue
+		}
+		if slices.Contains(f.steered, w.ID) || f.astray && w.InService {
+			continue // steering has failed: connections still come to it
 		}
 		if w.hung {
 			f.kill(w, "it shows no life, and is replaced")

@@ -25,6 +25,7 @@ type world struct {
 	lastID  ID
 	gens    map[Gen]bool // prepared and not forgotten
 	wanted  Gen
+	refused time.Time // the last steering that failed
 	stopped bool
 	done    bool
 	log     []string
@@ -86,8 +87,18 @@ func (w *world) step(e Event) {
 	w.log = append(w.log, fmt.Sprintf("%v %T%+v", w.now.Sub(time.Unix(1000, 0)), e, e))
 	actions, wake := w.f.Step(w.now, e)
 	renew := false
-	for _, a := range actions {
+	var answer Event
+	for i, a := range actions {
 		w.log = append(w.log, "    "+say(a))
+		if _, steer := a.(Steer); steer {
+			if i != len(actions)-1 {
+				w.fail("actions after a Steer that is not answered")
+			}
+			if answer = Event(Steered{}); w.r.IntN(20) == 0 {
+				answer, w.refused = SteerFailed{"chance"}, w.now
+				continue
+			}
+		}
 		w.act(a)
 		_, is := a.(Renew)
 		renew = renew || is
@@ -104,6 +115,9 @@ func (w *world) step(e Event) {
 				w.fail("slot %d has gone dark without an exit", slot)
 			}
 		}
+	}
+	if answer != nil {
+		w.step(answer)
 	}
 	w.count()
 	if renew {
@@ -135,7 +149,11 @@ func (w *world) count() {
 	if w.cfg.Strategy == All && w.cfg.Surge == 0 {
 		most = slotsMost // there may have been more slots when they started
 	}
-	if starts > most || waiting > slotsMost {
+	wait := slotsMost
+	if w.now.Sub(w.refused) <= steerAgain {
+		wait *= 2 // for the next try
+	}
+	if starts > most || waiting > wait {
 		w.fail("%d starts at once, at most %d should be; %d workers wait", starts, most, waiting)
 	}
 }

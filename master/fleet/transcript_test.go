@@ -23,6 +23,8 @@ var update = flag.Bool("update", false, "rewrite testdata/*.txt with what happen
 //	ready ID… | leave ID… | quiet ID… | drained ID… | exit ID [reason]
 //	ping ID… | hung ID… | extend ID DURATION
 //	broken GEN reason
+//	steering fails [reason] | steering works   (from now on)
+//	astray             (a steering without an order has failed)
 //	after DURATION     (runs every deadline on the way)
 //	# comment
 func TestTranscripts(t *testing.T) {
@@ -60,11 +62,21 @@ func replay(t *testing.T, text string) string {
 		start = clock
 		wake  time.Time
 	)
+	refuses := "" // why steering fails
 	step := func(e Event) {
-		var actions []Action
-		actions, wake = f.Step(clock, e)
-		for _, a := range actions {
-			fmt.Fprintf(&out, "    %s\n", say(a))
+		for again := true; again; {
+			var actions []Action
+			actions, wake = f.Step(clock, e)
+			again = false
+			for _, a := range actions {
+				fmt.Fprintf(&out, "    %s\n", say(a))
+				if _, again = a.(Steer); again {
+					if e = Event(Steered{}); refuses != "" {
+						e = SteerFailed{refuses}
+						fmt.Fprintf(&out, "    fails: %s\n", refuses)
+					}
+				}
+			}
 		}
 	}
 	for line := range strings.Lines(text) {
@@ -127,6 +139,11 @@ func replay(t *testing.T, text string) string {
 		case "exit":
 			n, _ := strconv.Atoi(w[1])
 			step(Exited{ID: ID(n), Reason: rest(2)})
+		case "steering":
+			refuses = map[bool]string{true: rest(2) + " "}[w[1] == "fails"]
+			refuses = strings.TrimSpace(refuses)
+		case "astray":
+			step(SteerFailed{})
 		case "broken":
 			n, _ := strconv.Atoi(w[1])
 			step(Broken{Gen: Gen(n), Reason: rest(2)})

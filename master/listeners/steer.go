@@ -63,6 +63,7 @@ type quieting struct {
 // come to it any more, and grace has passed, in which it may take note of what it has
 // accepted.
 func (t *Table) Quiesce(id Worker, now time.Time, grace time.Duration) {
+	t.ForgetQuiet(id)
 	q := &quieting{id: id, until: now.Add(grace), next: now}
 	for _, a := range t.list {
 		if l := a.LeaseOf(id); l != nil && l.socket != nil {
