@@ -202,6 +202,46 @@ func TestBrokenGeneration(t *testing.T) {
 	}
 }
 
+// Workers can have the kernel refuse to steer. A reload to which nothing is steered has
+// failed, and nobody is sent away for it; one that can still be steered goes on.
+func TestSteeringFails(t *testing.T) {
+	for _, all := range []bool{false, true} {
+		t.Run(fmt.Sprintf("all=%v", all), func(t *testing.T) {
+			cfg := base("locks-filter", ActivationContract)
+			if all {
+				cfg.Command.Env = append(cfg.Command.Env, "LOCK=all")
+			}
+			w := activated(t, cfg)
+			for _, worker := range w.status().Workers {
+				if err := w.control.Signal(t.Context(), worker.Worker, "USR1"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.await("worker.status", "worker=1", "locked")
+			w.await("worker.status", "worker=2", "locked")
+			if _, err := w.control.Reload(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			want := 2
+			if all {
+				w.await("cluster.failed", "generation=2", "serving=1", "cannot be steered", "operation not permitted")
+				w.await("worker.shutdown", "generation=2")
+				if s := w.status(); s.State != "serving" || s.Generation != 1 || s.Ready != 2 || s.Reload.Outcome != api.OutcomeFailed {
+					t.Errorf("%+v", s)
+				}
+				want = 1
+			} else {
+				w.await("cluster.reloaded")
+			}
+			for range 10 {
+				if _, gen, _ := w.ask("who"); gen != want {
+					t.Errorf("generation %d answers", gen)
+				}
+			}
+		})
+	}
+}
+
 func TestFirstGenerationFails(t *testing.T) {
 	w := run(t, base("crash", ActivationContract))
 	if code := w.ends(); code != 1 {

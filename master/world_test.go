@@ -75,6 +75,9 @@ var roles = map[string]func() int{
 		}
 		return serve(inherited(3))
 	},
+	"locks-filter": func() int { // at SIGUSR1, or, with LOCK=all, from the second generation on
+		return serve(lockFilter(inherited(3)))
+	},
 	"silent": func() int { // never ready
 		c := make(chan os.Signal, 1)
 		signal.Notify(c, unix.SIGTERM)
@@ -88,6 +91,32 @@ func inherited(fd int) (net.Listener, error) {
 	f := os.NewFile(uintptr(fd), "listener")
 	defer f.Close()
 	return net.FileListener(f)
+}
+
+// lockFilter has the kernel refuse programs by way of this socket.
+func lockFilter(l net.Listener, err error) (net.Listener, error) {
+	if err != nil {
+		return nil, err
+	}
+	raw, err := l.(*net.TCPListener).SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	lock := func() {
+		raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1) })
+		sdnotify.Send(os.Getenv("NOTIFY_SOCKET"), "STATUS=locked")
+	}
+	if os.Getenv("LOCK") == "all" && os.Getenv("HANDOFF_GENERATION") != "1" {
+		lock()
+	}
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, unix.SIGUSR1)
+	go func() {
+		for range c {
+			lock()
+		}
+	}()
+	return l, nil
 }
 
 // serve answers each connection with slot, generation and pid, until it is told to stop:
