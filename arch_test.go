@@ -3,11 +3,13 @@
 package arch
 
 import (
+	"bytes"
 	"go/ast"
 	"go/build"
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -234,6 +236,60 @@ func TestNames(t *testing.T) {
 		for _, bad := range []string{"utils", "util", "helpers", "common", "misc"} {
 			if path.Base(f.pkg) == bad {
 				t.Errorf("%s: a package named for nothing", f.pkg)
+			}
+		}
+	}
+}
+
+// The type that knows everything began as "the glue". Master is the loop: what it owns
+// are rooms.
+func TestMasterIsTheLoop(t *testing.T) {
+	const maxFields, maxLines = 15, 2800
+	lines := 0
+	for _, f := range sources(t) {
+		if f.pkg != "master" {
+			continue
+		}
+		b, err := os.ReadFile(f.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines += bytes.Count(b, []byte("\n"))
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			spec, ok := n.(*ast.TypeSpec)
+			if !ok || spec.Name.Name != "Master" {
+				return true
+			}
+			fields := 0
+			for _, field := range spec.Type.(*ast.StructType).Fields.List {
+				fields += max(1, len(field.Names))
+			}
+			if fields > maxFields {
+				t.Errorf("Master has %d fields, more than %d: a new one belongs to a room", fields, maxFields)
+			}
+			return false
+		})
+	}
+	if lines > maxLines {
+		t.Errorf("package master has %d lines, more than %d: what decides or owns something is a room of its own", lines, maxLines)
+	}
+}
+
+// A room knows nothing of the others: the loop takes from one and gives to another.
+func TestRoomsKnowNothingOfEachOther(t *testing.T) {
+	may := map[string][]string{
+		"master/contract":      {"master/listeners"},                    // a session takes leases from the table
+		"master/contract/node": {"master/contract", "master/listeners"}, // through the seam
+		"master/contract/bind": {"master/contract", "master/listeners"},
+		"master/snapshot":      {"master/fleet", "master/listeners"}, // the types of their states
+	}
+	for _, f := range sources(t) {
+		if !strings.HasPrefix(f.pkg, "master/") {
+			continue
+		}
+		for _, i := range f.imports {
+			if room, ok := strings.CutPrefix(i, "handoff/"); ok && strings.HasPrefix(room, "master") && room != f.pkg && !slices.Contains(may[f.pkg], room) {
+				t.Errorf("%s imports %s: rooms know nothing of each other, nor of the loop", f.path, i)
 			}
 		}
 	}

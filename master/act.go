@@ -86,7 +86,7 @@ func (m *Master) do(a fleet.Action) {
 	case fleet.Failed:
 		m.failed(a)
 	case fleet.Done:
-		m.end.done = &a
+		m.history.end.done = &a
 		if !a.Failed {
 			m.log.Info("Stopped", "event", events.ClusterStopped)
 		}

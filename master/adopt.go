@@ -29,21 +29,20 @@ import (
 // closes: nobody is left then who could use it.
 
 // inherit looks at what the keeper has kept, and tells whether a master before
-// has left something to adopt, and what fleet and reload want done first then.
-func (m *Master) inherit(s snapshot.Descriptors) (first []fleet.Action, ordered []reload.Action, adopted bool) {
+// has left something to adopt, and what is to be done first then.
+func (m *Master) inherit(s snapshot.Descriptors) (first func(), adopted bool) {
 	if fd := s.Take(fdstore.Program); fd >= 0 {
 		unix.Close(fd) // was read at the start; it is told anew
 	}
 	fd := s.Take(fdstore.State)
 	if r, found, ok := m.recoverIf(fd < 0 && len(s) == 0); ok {
-		first, ordered = m.takeOver(r, found)
-		return first, ordered, true
+		return m.takeOver(r, found), true
 	}
 	if fd < 0 {
 		m.discard(s)
 		m.keep.Flush() // or the addresses are still taken
 		m.killStrangers(fleet.State{})
-		return nil, nil, false
+		return func() {}, false
 	}
 	r, err := snapshot.Read(fd)
 	if err != nil {
@@ -51,10 +50,9 @@ func (m *Master) inherit(s snapshot.Descriptors) (first []fleet.Action, ordered 
 		m.discard(s)
 		m.keep.Flush() // or the addresses are still taken
 		m.killStrangers(fleet.State{})
-		return nil, nil, false
+		return func() {}, false
 	}
-	first, ordered = m.takeOver(r, s)
-	return first, ordered, true
+	return m.takeOver(r, s), true
 }
 
 // recoverIf looks for workers that have outlived keeper and master.
@@ -72,20 +70,57 @@ func (m *Master) recoverIf(start bool) (r snapshot.Record, s snapshot.Descriptor
 // folders.
 func (m *Master) service() string { return m.cfg.Name + "@" + m.cfg.Command.Dir }
 
-// takeOver makes this the master of what the one before has left.
-func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first []fleet.Action, ordered []reload.Action) {
+// takeOver makes this the master of what the one before has left, and returns what is to
+// be done first.
+func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first func()) {
 	now := time.Now()
-	whole := r.Keeper != 0 || m.cfg.PID == 0 // else it is recovered, and the keeper knows none of it
-	m.history.counters = r.Counters
-	m.history.reported = r.Reported
-	m.reloads, ordered = reload.Restore(reloadState(r), m.cfg.BeforeReload != nil, now)
-	m.contract, m.history.began = m.newContract(r.Seq), r.Began
-	if m.history.keeper = r.Keeper; r.Instance != "" {
+	ordered := m.restoreRooms(r, now)
+	whole := m.restoreListeners(r, s)
+	whole = m.adoptWorkers(r, s) && whole
+	var actions []fleet.Action
+	m.fleet, actions = fleet.Restore(m.cfg.Fleet, r.Fleet, now)
+	for _, fw := range m.fleet.Workers() {
+		if m.workers[fw.ID] == nil {
+			m.listeners.ReleaseAll(listeners.Worker(fw.ID), now)
+			m.step(fleet.Exited{ID: fw.ID, Reason: "lost with the previous master"})
+		}
+	}
+	m.report(events.AddressFailed, m.listeners.Steer())
+	m.discard(s)
+	if recovered := r.Keeper == 0 && m.cfg.PID != 0; recovered || !whole { // the keeper does not hold what there is
+		m.resyncKeeper()
+	}
+	m.killStrangers(r.Fleet)
+	if m.fleet.Stopping() {
+		m.reloads.Step(now, reload.Stopping{})
+		ordered = nil
+	}
+	m.reportAdopted(r, now)
+	for _, w := range m.workers {
+		m.attend(w)
+	}
+	return func() {
+		for _, a := range actions {
+			m.do(a)
+		}
+		for _, a := range ordered {
+			m.carryOut(a)
+		}
+	}
+}
+
+// restoreRooms gives the rooms their state; it returns what was ordered and not done.
+func (m *Master) restoreRooms(r snapshot.Record, now time.Time) (ordered []reload.Action) {
+	h := &m.history
+	h.counters, h.reported, h.began, h.keeper, h.lastError = r.Counters, r.Reported, r.Began, r.Keeper, r.LastError
+	if r.Restarts != nil {
+		h.restarts = r.Restarts
+	}
+	if r.Instance != "" {
 		m.cfg.Instance = r.Instance
 	}
-	if m.history.lastError = r.LastError; r.Restarts != nil {
-		m.history.restarts = r.Restarts
-	}
+	m.contract = m.newContract(r.Seq)
+	m.reloads, ordered = reload.Restore(reloadState(r), m.cfg.BeforeReload != nil, now)
 	for _, gr := range r.Generations {
 		g := &generation{words: gr.StderrTail, drain: unix.Signal(gr.Drain)}
 		if gr.Error != "" {
@@ -100,6 +135,12 @@ func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first []fl
 			m.prepare(gen)
 		}
 	}
+	return ordered
+}
+
+// restoreListeners takes the sockets over, and tells whether all were there.
+func (m *Master) restoreListeners(r snapshot.Record, s snapshot.Descriptors) (whole bool) {
+	whole = true
 	for _, lost := range m.listeners.Restore(r.State, s.Take) {
 		m.log.Error(lost.Error(), "event", events.AddressLost, "address", lost.Name)
 		whole = false
@@ -107,57 +148,49 @@ func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first []fl
 	for _, lost := range m.listeners.RestorePreopened(r.Preopened, m.cfg.Listen) {
 		m.log.Error(lost.Error(), "event", events.AddressLost, "address", lost.Name)
 	}
+	return whole
+}
+
+// adoptWorkers takes the workers over, and tells whether all could be.
+func (m *Master) adoptWorkers(r snapshot.Record, s snapshot.Descriptors) (whole bool) {
+	whole = true
 	for _, wr := range r.Workers {
 		w, err := m.adoptWorker(wr, s)
 		if err != nil {
+			m.log.Error("Cannot adopt a worker: "+err.Error(), "event", events.WorkerLost, "slot", wr.Slot, "pid", wr.PID, "generation", int(wr.Gen), "worker", int(wr.ID))
 			whole = false
-			m.log.Error("Cannot take over a worker: "+err.Error(), "event", events.WorkerLost, "slot", wr.Slot, "pid", wr.PID, "generation", int(wr.Gen), "worker", int(wr.ID))
 			continue
 		}
 		m.workers[wr.ID] = w
 	}
-	m.fleet, first = fleet.Restore(m.cfg.Fleet, r.Fleet, now)
-	for _, fw := range m.fleet.Workers() {
-		if m.workers[fw.ID] == nil {
-			m.listeners.ReleaseAll(listeners.Worker(fw.ID), now)
-			m.step(fleet.Exited{ID: fw.ID, Reason: "lost with the master before"})
-		}
-	}
-	m.resteer()
-	m.discard(s)
-	if !whole { // or the keeper has what this one could not use, and closed
-		m.resyncKeeper()
-	}
-	m.killStrangers(r.Fleet)
-	if m.fleet.Stopping() {
-		m.reloads.Step(now, reload.Stopping{})
-		ordered = nil
-	}
-	if r.Keeper == 0 && r.Instance == "" {
+	return whole
+}
+
+// reportAdopted says what was taken over, and what the master before did not come to say.
+func (m *Master) reportAdopted(r snapshot.Record, now time.Time) {
+	switch {
+	case r.Keeper == 0 && r.Instance == "":
 		m.log.Warn("Adopted workers of a previous handoff; reloading", "event", events.MasterRecovered,
 			"workers", len(m.workers), "addresses", m.names())
-	} else if m.cfg.Upgraded {
+	case m.cfg.Upgraded:
 		m.history.counters.Upgrades++
 		m.log.Info("Upgraded; this master continues with the workers", "event", events.MasterUpgraded, "version", m.cfg.Version,
 			"workers", len(m.workers), "addresses", m.names())
-	} else {
+	default:
 		m.history.counters.Masters++
 		m.log.Warn("The previous master died; this one continues with its workers", "event", events.MasterAdopted, "reason", m.cfg.Reason,
 			"restarts", m.cfg.Restarts, "workers", len(m.workers), "addresses", m.names())
 	}
-	if live := m.fleet.Live(); live > m.history.reported { // it steered, and did not come to say so
+	live := m.fleet.Live()
+	if live > m.history.reported { // it steered, and did not come to say so
 		m.do(fleet.Live{Gen: live, Took: now.Sub(r.Fleet.Began)})
 	}
-	if live := m.fleet.Live(); live > 0 && !m.fleet.Stopping() { // a service manager that has started the keeper anew waits for it
+	if live > 0 && !m.fleet.Stopping() { // a service manager that has started the keeper anew waits for it
 		m.reportServing()
 		if wanted := r.Fleet.Wanted; wanted != live {
 			m.reportReloading(int(wanted))
 		}
 	}
-	for _, w := range m.workers {
-		m.attend(w)
-	}
-	return first, ordered
 }
 
 // discard closes what is left in the store, and has the keeper do so.

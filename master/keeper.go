@@ -41,7 +41,7 @@ func (m *Master) resyncKeeper() {
 	for _, n := range named {
 		unix.Close(n.FD)
 	}
-	m.saver.Forget() // and the record once more, with what has changed meanwhile
+	m.history.saver.Forget() // and the record once more, with what has changed meanwhile
 }
 
 // keeperDied goes on without the process that everybody knows. Under a service
@@ -65,7 +65,7 @@ func (m *Master) replaceKeeper() {
 	case m.cfg.KeptAbove:
 		m.log.Warn("The service manager holds the state and starts handoff again", "event", events.KeeperAwaited)
 		m.drainEvents()
-		m.end.replaced = true
+		m.history.end.replaced = true
 		return
 	case m.cfg.WorkerEvents != nil: // the program above takes it for the end
 		m.log.Error("The keeper has died, and with it the way to the program that has started this: stopping", "event", events.ClusterShutdown, "workers", len(m.workers))

@@ -67,7 +67,7 @@ func (m *Master) heed() {
 func (m *Master) noticed(n listeners.Notice) {
 	switch n := n.(type) {
 	case listeners.Violation:
-		m.saver.Changed()
+		m.history.saver.Changed()
 		attrs := []any{"event", events.AddressMended, "address", n.Address.Name()}
 		if w := m.workers[fleet.ID(n.Worker)]; w != nil {
 			attrs = append(w.attrs(events.AddressMended), "address", n.Address.Name())
@@ -82,7 +82,7 @@ func (m *Master) noticed(n listeners.Notice) {
 		m.contract.Accepted(n)
 	case listeners.Unused:
 		if m.complete() && m.listeners.CloseUnused(n.Address) {
-			m.saver.Changed()
+			m.history.saver.Changed()
 			m.log.Info("Closed unused address", "event", events.AddressClosed, "address", n.Address.Name())
 		}
 	case listeners.Quiet:

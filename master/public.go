@@ -30,7 +30,7 @@ func (m *Master) serveAdmin(fd int) (stop func()) {
 	}
 	m.clients.admin = l
 	m.keep.StoreFile(fdstore.Admin, l)
-	return m.cfg.Admin(l, Control{m.mail.post, m.mail.quit, &m.end.replaced})
+	return m.cfg.Admin(l, Control{m.mail.post, m.mail.quit, &m.history.end.replaced})
 }
 
 func (m *Master) adminListener(fd int) (*net.TCPListener, error) {

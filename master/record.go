@@ -2,6 +2,7 @@ package master
 
 import (
 	"handoff/internal/events"
+	"handoff/internal/keeper/fdstore"
 	"handoff/master/reload"
 	"handoff/master/snapshot"
 )
@@ -41,7 +42,7 @@ func (m *Master) record() snapshot.Record {
 // save has the keeper hold the record.
 func (m *Master) save() {
 	if m.keep != nil {
-		m.report(events.RecordFailed, m.saver.Save(m.record(), m.keep))
+		m.report(events.RecordFailed, m.history.saver.Save(m.record(), m.keep))
 	}
 }
 
@@ -50,4 +51,18 @@ func (m *Master) save() {
 func CheckRecord(b []byte) error {
 	_, err := snapshot.Parse(b)
 	return err
+}
+
+// keepProgram has the keeper hold what the next master is to know.
+func (m *Master) keepProgram() {
+	if m.cfg.Program == nil {
+		return
+	}
+	f, err := snapshot.File(m.cfg.Program)
+	if err != nil {
+		m.report(events.RecordFailed, err)
+		return
+	}
+	defer f.Close()
+	m.keep.StoreFile(fdstore.Program, f)
 }

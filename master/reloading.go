@@ -23,7 +23,7 @@ type Veto func(about map[string]any) error
 // order takes an event to the reload room. Like step, it only queues what comes of an
 // action.
 func (m *Master) order(e reload.Event) {
-	m.saver.Changed()
+	m.history.saver.Changed()
 	m.steps.do(func() {
 		for _, a := range m.reloads.Step(time.Now(), e) {
 			m.carryOut(a)
@@ -65,7 +65,7 @@ func (m *Master) carryOut(a reload.Action) {
 		m.steps.atRest = func() {
 			m.drainEvents()
 			m.save()
-			m.end.replaced = true
+			m.history.end.replaced = true
 		}
 	default:
 		panic(fmt.Sprintf("master: unknown action %T", a))

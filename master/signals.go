@@ -1,8 +1,14 @@
 package master
 
 import (
+	"fmt"
 	"os"
 	"os/signal"
+
+	"handoff/internal/events"
+	"handoff/internal/linux"
+	"handoff/master/fleet"
+	"handoff/master/reload"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,4 +41,48 @@ func watchSignals(base int, post func(event)) (stop func()) {
 		signal.Stop(pipe)
 		close(ch)
 	}
+}
+
+func (m *Master) signalled(s os.Signal) {
+	m.history.saver.Heed(s.(unix.Signal))
+	switch s {
+	case unix.SIGUSR2:
+		m.order(reload.Order{Upgrade: true})
+	case unix.SIGHUP:
+		m.order(reload.Order{})
+	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT:
+		if m.fleet.Stopping() {
+			m.history.end.hurried = s
+			m.log.Warn("Stopping at once, workers are killed", "event", events.ClusterShutdown, "signal", linux.SignalName(s.(unix.Signal)))
+			m.step(fleet.Stop{Now: true})
+			return
+		}
+		m.log.Info("Stopping, workers drain", "event", events.ClusterShutdown, "signal", linux.SignalName(s.(unix.Signal)),
+			"workers", len(m.workers), "within", m.cfg.Fleet.DrainTimeout+m.cfg.Fleet.KillGrace)
+		m.step(fleet.Stop{})
+	case unix.SIGTTIN:
+		m.scale(+1)
+	case unix.SIGTTOU:
+		m.scale(-1)
+	case unix.SIGUSR1:
+		if err := m.cfg.Reopen(); err != nil {
+			m.log.Error("Cannot reopen the log file: "+err.Error(), "event", events.LogReopened)
+			return
+		}
+		m.log.Info("Log file reopened", "event", events.LogReopened)
+	}
+}
+
+func (m *Master) scale(by int) {
+	n := m.fleet.Slots() + by
+	if n < 1 || n > m.cfg.MaxSlots {
+		m.log.Warn(fmt.Sprintf("Not scaled: allowed are 1 to %d workers", m.cfg.MaxSlots), "event", events.ClusterScaled, "workers", n-by, "least", 1, "most", m.cfg.MaxSlots)
+		return
+	}
+	m.scaleTo(n)
+}
+
+func (m *Master) scaleTo(n int) {
+	m.log.Info("Number of workers changes", "event", events.ClusterScaled, "workers", n)
+	m.step(fleet.SetSlots{N: n})
 }

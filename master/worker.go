@@ -1,0 +1,170 @@
+package master
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/internal/cmsg"
+	"handoff/internal/events"
+	"handoff/internal/keeper/fdstore"
+	"handoff/internal/linux"
+	"handoff/internal/sdnotify"
+	"handoff/master/contract"
+	"handoff/master/fleet"
+	"handoff/master/listeners"
+	"handoff/master/process"
+)
+
+// worker is a live process, as the loop knows it.
+type worker struct {
+	process   *process.Process
+	id        fleet.ID
+	slot      int
+	gen       fleet.Gen
+	session   contract.Session // what its contract says to it
+	notify    *cmsg.Conn
+	state     sdnotify.State // what it says about itself
+	drainedAt time.Time      // zero: it was not told to
+	began     time.Time
+	dead      bool // its process is; the rest of it may not be
+	port      int  // of its slot; 0: it has none
+	requests  int  // that it says it has served
+	judging   bool // somebody outside is asked whether it may serve
+}
+
+// stopCopying leaves what is in the pipes of the workers' output to the next master.
+func (m *Master) stopCopying() {
+	var all []*process.Process
+	for _, w := range m.workers {
+		all = append(all, w.process)
+	}
+	process.StopCopying(maxStuck, all...)
+}
+
+// maxStuck is how long a reader of handoff's own output may hold up an upgrade.
+const maxStuck = 200 * time.Millisecond
+
+// generation is what the workers of one are started from.
+type generation struct {
+	launch *process.Launch
+	err    error       // why there is no launch
+	words  []string    // last lines of the stderr of the worker that failed last
+	drain  unix.Signal // that its programs know; 0: as configured now
+}
+
+// notified is what a worker says by sd_notify(3).
+func (m *Master) notified(w *worker, n sdnotify.Notice) {
+	if n.State != nil {
+		w.state = *n.State
+		m.log.Debug("Worker's status", w.attrs(events.WorkerStatus, "status", w.state.Status, "reloading", w.state.Reloading)...)
+	}
+	if n.Stores {
+		m.log.Warn("A worker wants its descriptors stored; handoff keeps no store for workers, they are closed", w.attrs(events.WorkerStatus)...)
+	}
+	if n.Extend > 0 {
+		m.step(fleet.Extend{ID: w.id, By: n.Extend})
+	}
+	if n.Alive {
+		m.step(fleet.Ping{ID: w.id})
+	}
+	if n.Requests > 0 {
+		m.served(w, n.Requests)
+	}
+	if n.Hung {
+		m.step(fleet.Hung{ID: w.id, Reason: "its watchdog says so"})
+	}
+	if n.Ready && m.cfg.ReadyWhen != Started {
+		m.ready(w) // also where listening is waited for
+	}
+	if n.Stopping && m.fleet.Stays(w.id) {
+		m.leaving(w) // one that drains says nothing new
+	}
+}
+
+// isDraining tells whether a worker has been told to drain.
+func (m *Master) isDraining(id fleet.ID) bool {
+	return slices.ContainsFunc(m.fleet.Workers(), func(w fleet.Worker) bool { return w.ID == id && w.Phase == fleet.Draining })
+}
+
+func (m *Master) leaving(w *worker) {
+	m.history.counters.CountRestart("asked")
+	m.log.Info("Worker asks to be replaced", w.attrs(events.WorkerLeaving)...)
+	m.step(fleet.Leave{ID: w.id})
+}
+
+// died steers away from a dead worker at once.
+func (m *Master) died(id fleet.ID) {
+	w := m.workers[id]
+	if w == nil {
+		return
+	}
+	w.dead = true
+	w.session.Died()
+	m.listeners.ReleaseAll(listeners.Worker(id), time.Now())
+	m.resteer()
+}
+
+func (m *Master) ended(id fleet.ID) {
+	w := m.workers[id]
+	if w == nil {
+		return
+	}
+	delete(m.workers, id)
+	m.listeners.ForgetQuiet(listeners.Worker(id))
+	if m.cfg.Contract != NodeContract && !w.process.Adopted() {
+		w.process.SignalGroup(unix.SIGTERM) // what it has left behind in its group goes too
+	}
+	w.session.End()
+	if w.notify != nil {
+		sdnotify.Close(w.notify)
+	}
+	for _, what := range fdstore.OfWorker() {
+		m.keep.Remove(fdstore.WorkerName(int(id), what))
+	}
+	status, err := w.process.Reap()
+	reason, ended := linux.Ended(status), []any(nil)
+	switch {
+	case err != nil:
+		reason = err.Error()
+	case status.Signaled():
+		ended = []any{"killed_by", linux.SignalName(status.Signal())}
+	default:
+		ended = []any{"code", status.ExitStatus()}
+	}
+	phase := fleet.Starting
+	for _, fw := range m.fleet.Workers() {
+		if fw.ID == id {
+			phase = fw.Phase
+			m.measureEnd(w, phase, fw.Leaving)
+			if fw.Leaving && status.ExitStatus() == 0 {
+				phase = fleet.Draining
+			}
+		}
+	}
+	if words := w.process.StderrTail(wordsMost); phase < fleet.Quieting {
+		m.gens[w.gen].words = words
+		m.history.restarts[w.slot]++
+		m.history.lastError = sdnotify.Printable(fmt.Sprintf("slot %d, generation %d %s", w.slot, w.gen, reason))
+		m.log.Error("Worker crashed: "+reason, append(w.attrs(events.WorkerCrashed, append(ended, "after", time.Since(w.began).Round(time.Millisecond))...), wordsAttr(words)...)...)
+	} else {
+		m.log.Info("Worker is gone: "+reason, w.attrs(events.WorkerShutdown, ended...)...)
+	}
+	m.step(fleet.Exited{ID: id, Reason: reason})
+	if m.cfg.Calm != nil && len(m.workers) == m.fleet.Slots() {
+		m.cfg.Calm()
+	}
+}
+
+const wordsMost = 20 // lines of stderr in a report: the message of a Node error stands above its stack
+
+// attrs names a worker in a log line.
+func (w *worker) attrs(name string, more ...any) []any {
+	about := []any{"event", name, "slot", w.slot, "pid", w.process.PID(), "generation", int(w.gen), "worker", int(w.id)}
+	if w.port > 0 {
+		about = append(about, "port", w.port)
+	}
+	return append(about, more...)
+}
