@@ -61,6 +61,8 @@ fuzz: ## a minute for each parser of what others send
 	go test -fuzz FuzzRecord -fuzztime 1m ./master/snapshot
 	go test -fuzz FuzzStream -fuzztime 1m ./internal/capture
 	go test -fuzz FuzzParse -fuzztime 1m ./internal/deploy
+	go test -fuzz FuzzParseStat -fuzztime 1m ./internal/linux
+	go test -fuzz FuzzUnpack -fuzztime 1m ./internal/cmsg
 	go test -fuzz FuzzResolve -fuzztime 1m ./internal/deploy
 	go test -fuzz FuzzRequests -fuzztime 1m ./internal/load
 	go test -fuzz FuzzIgnore -fuzztime 1m ./internal/deploy
