@@ -450,6 +450,7 @@ func TestDescriptorsOfAWorker(t *testing.T) {
 	n.cluster("queryServer", fmt.Sprintf(`,"seq":5,"addressType":4,"fd":%d`, lingering))
 	m := n.hear()
 	unix.Close(m.fd)
+	unix.Close(lingering) // what the master has is the last one
 	n.ack()
 	w.Until("acknowledged", func() bool { return n.session.queue.inFlight == nil })
 	other.listen(0, 0)

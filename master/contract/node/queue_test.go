@@ -71,6 +71,9 @@ func TestOverflow(t *testing.T) {
 	for range 3 {
 		w.Await("1 Leaving")
 	}
+	if strings.Contains(strings.Join(w.Facts, ""), "Overflow") {
+		t.Error("it is reported again and again")
+	}
 	n.session.Died()
 	n.session.End()
 	if w.Facts = nil; len(n.session.queue.held) > 0 {
