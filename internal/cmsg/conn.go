@@ -193,6 +193,27 @@ func unpack(oob []byte) (fds []int, sender *unix.Ucred) {
 	return fds, sender
 }
 
+// WriteNow writes what there is room for, without waiting: EAGAIN where there is none.
+// The descriptors go with the first byte.
+func (c *Conn) WriteNow(p []byte, fds ...int) (n int, err error) {
+	var oob []byte
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
+	}
+	cerr := c.raw.Control(func(fd uintptr) {
+		for {
+			n, err = unix.SendmsgN(int(fd), p, oob, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+			if err != unix.EINTR {
+				return
+			}
+		}
+	})
+	if cerr != nil {
+		return 0, os.ErrClosed
+	}
+	return max(n, 0), err
+}
+
 // Write writes all of p, with the descriptors attached to its first byte. The
 // receiver gets duplicates; the caller's stay its own.
 func (c *Conn) Write(p []byte, fds ...int) error {

@@ -221,6 +221,8 @@ func (s *Session) Handle(what any) {
 				s.Store(fdstore.Calls, pending)
 			})
 		}
+		s.pair.Close() // its one message has come
+		s.pair = nil
 		s.tell(contract.Started{})
 	case begun:
 		s.tell(contract.Started{})

@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -29,12 +30,17 @@ const (
 //	           ▲                                                              │
 //	           └──────────────────── acknowledged ◄───────────────────────────┘
 //
+// What there is room for is written at once, so that it is on its way before the record
+// says so: a master that is killed must not leave an order that nobody gives again. The
+// rest goes by way of write, which may wait for the worker.
+//
 // Descriptors are closed by write, in a goroutine of this worker's: close(2) of a
 // socket that nobody else has any more waits for its SO_LINGER, which the worker may
 // have set.
 type queue struct {
 	conn     *cmsg.Conn
 	out      chan outgoing // closed by close; write ends then
+	unsent   atomic.Int32  // messages that write has and has not written
 	held     []outgoing    // behind the descriptor in flight
 	inFlight *outgoing     // sent, not acknowledged
 	left     []outgoing    // set by close: what write is to close at its end
@@ -61,6 +67,7 @@ func (q *queue) write() {
 			failed = err != nil // the reader sees the end as well
 		}
 		m.close()
+		q.unsent.Add(-1)
 	}
 	for _, m := range q.left {
 		m.close()
@@ -103,13 +110,38 @@ func (q *queue) put(m outgoing) error {
 		}
 		q.inFlight, q.tries = &outgoing{line: m.line, fd: again}, q.tries+1
 	}
+	if m.line != nil && q.unsent.Load() == 0 && q.writeNow(&m) {
+		m.discard()
+		return nil
+	}
+	q.unsent.Add(1)
 	select {
 	case q.out <- m:
 		return nil
 	default:
+		q.unsent.Add(-1)
 		m.discard()
 		return errOverflow
 	}
+}
+
+// writeNow writes what there is room for, and tells whether that was all; m is then
+// what is left.
+func (q *queue) writeNow(m *outgoing) (all bool) {
+	var fds []int
+	if m.fd >= 0 {
+		fds = append(fds, m.fd)
+	}
+	n, err := q.conn.WriteNow(m.line, fds...)
+	if err != nil || n == 0 { // no room, or the end: write finds out
+		return false
+	}
+	m.line = m.line[n:]
+	if len(m.line) > 0 && m.fd >= 0 { // it went with the first byte
+		outgoing{fd: m.fd}.discard()
+		m.fd = -1
+	}
+	return len(m.line) == 0
 }
 
 // discardLater closes a descriptor that the worker has, or had, as well.
