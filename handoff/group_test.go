@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -320,11 +321,11 @@ func (o *owner) stall(s *server, run *load.Run) (queue int, open func()) {
 	gate := make(chan struct{})
 	s.stall.Store(&gate)
 	var away []int
-	for patience := time.Now().Add(wait); len(away) == 0 && time.Now().Before(patience); {
+	for patience := time.Now().Add(wait); !slices.Contains(away, s.slot) && time.Now().Before(patience); {
 		o.call(func() { away, queue = o.group.Stalled(), s.socket.Pending() })
 		run.Await(1, time.Second)
 	}
-	if len(away) != 1 || away[0] != s.slot {
+	if !slices.Contains(away, s.slot) { // others may be late for a moment
 		o.t.Fatalf("steered away: %v, want slot %d", away, s.slot)
 	}
 	return queue, func() { s.stall.Store(nil); close(gate) }
@@ -653,7 +654,12 @@ func TestAcceptDoesNotBlockTheOwner(t *testing.T) {
 		unix.SetNonblock(parked.FD(), true)
 		parked.accept(2, func() { unix.SetNonblock(parked.FD(), false) })
 	})
-	o.call(func() { parked.Accept(5) }) // one is under way
+	o.call(func() {
+		parked.Accept(5) // one is under way
+		if !o.watch.Accepting() {
+			t.Error("not under way")
+		}
+	})
 	o.call(func() {
 		if err := o.group.Steer([]*Socket{parked}); err != nil { // the goroutine waits for this one
 			t.Error(err)

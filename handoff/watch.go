@@ -204,6 +204,17 @@ func (w *Watch) Collect(now time.Time) (events []Event) {
 	return events
 }
 
+// Accepting tells whether a [Socket.Accept] is under way, or has ended and was not
+// collected yet.
+func (w *Watch) Accepting() bool {
+	for _, s := range w.sockets {
+		if s.accepting {
+			return true
+		}
+	}
+	return false
+}
+
 func (w *Watch) poll() (signals []signal) {
 	var events [64]unix.EpollEvent
 	w.control(func(fd int) error {

@@ -157,7 +157,13 @@ func (m *Master) drainEvents() {
 				}
 			}
 		default:
-			return
+			if !m.listeners.Accepting() {
+				return
+			}
+			// Connections that were taken out of a queue would be lost with this process.
+			m.listeners.Tick(time.Now())
+			m.heed()
+			<-time.After(time.Millisecond)
 		}
 	}
 }

@@ -84,6 +84,9 @@ func (q Queue) Len() int { return q.socket.Pending() }
 // one such is under way, or a worker has the socket again, it does nothing.
 func (q Queue) Accept(most int) { q.socket.Accept(most) }
 
+// Accepting tells whether a [Queue.Accept] is under way.
+func (t *Table) Accepting() bool { return t.watch.Accepting() }
+
 // Queues are the accept queues of the address that no worker accepts from and that
 // are not empty.
 func (a *Address) Queues() (queues []Queue) {
