@@ -44,9 +44,12 @@ func (c *Contract) Seq() int                    { return 0 }
 // The session owns pair.
 func (c *Contract) Start(w contract.Worker, pair *cmsg.Conn) contract.Session {
 	s := c.add(w)
-	if s.pair = pair; !c.intercept && pair != nil {
+	switch {
+	case pair == nil:
+	case c.intercept:
+		s.pair, s.open = pair, true
+	default:
 		pair.Close()
-		s.pair = nil
 	}
 	return s
 }
@@ -107,7 +110,8 @@ func (c *Contract) Queued(q listeners.Queue) {
 type Session struct {
 	contract.Worker
 	contract *Contract
-	pair     *cmsg.Conn // until its filter has come
+	pair     *cmsg.Conn // over which its filter comes; Serve reads it
+	open     bool       // the pair is
 	listener *bindintercept.Listener
 	restored bool
 	unusable error // why there is no listener, of a session that was restored
@@ -215,6 +219,7 @@ func (s *Session) Handle(what any) {
 	case hidden:
 		s.tell(contract.ProtocolError{Reason: "a bind or listen of a process that may not be inspected (its socket is not held): " + e.err.Error()})
 	case filtered:
+		s.closePair()
 		if s.listener = e.listener; !e.stored {
 			e.listener.Descriptors(func(filter, pending int) {
 				s.Store(fdstore.Filter, filter)
@@ -227,6 +232,7 @@ func (s *Session) Handle(what any) {
 	case begun:
 		s.tell(contract.Started{})
 	case unfiltered:
+		s.closePair()
 		s.tell(contract.Unfiltered{Err: e.err})
 		s.tell(contract.Started{})
 	}
@@ -263,7 +269,13 @@ func (s *Session) End() {
 	s.dead, s.ended = true, true
 	delete(s.contract.sessions, s.ID)
 	s.dropBound()
-	if s.pair != nil {
+	s.closePair()
+}
+
+// closePair closes the socketpair, over which nothing more comes.
+func (s *Session) closePair() {
+	if s.open {
+		s.open = false
 		s.pair.Close()
 	}
 }
@@ -289,7 +301,7 @@ func (s *Session) State() contract.State {
 
 // Kept passes on each descriptor that the next master needs.
 func (s *Session) Kept(each func(what string, fd int)) {
-	if s.pair != nil {
+	if s.open {
 		each(fdstore.Pair, s.pair.FD())
 	}
 	if s.listener != nil {

@@ -68,6 +68,7 @@ func TestOverflow(t *testing.T) {
 	if got := w.Await("1 Overflow"); !strings.Contains(got, "does not read") {
 		t.Error(got)
 	}
+	w.Facts = nil
 	for range 3 {
 		w.Await("1 Leaving")
 	}
