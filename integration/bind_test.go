@@ -80,6 +80,40 @@ func TestBindUnprivileged(t *testing.T) {
 	}
 }
 
+// A worker of another user than handoff's says that it is ready; nobody else can send to its
+// socket, or to the keeper's.
+func TestNotifySocketsAreClosedToOthers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to become nobody")
+	}
+	const interpreter = "/usr/bin/python3" // that nobody may run
+	if _, err := os.Stat(interpreter); err != nil {
+		t.Skip(err)
+	}
+	o := python(t, `
+n = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+n.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+s = http.server.ThreadingHTTPServer(("127.0.0.1", port), H); s.serve_forever()`,
+		options{flags: []string{"-n", "1", "--user", "nobody", "--ready-when", "ready"}, env: []string{"PORT=" + freePort(t)}})
+	o.app[0] = interpreter
+	for dir := filepath.Dir(o.app[1]); dir != "/tmp" && dir != "/"; dir = filepath.Dir(dir) {
+		os.Chmod(dir, 0o755)
+	}
+	w := start(t, o)
+	for _, pid := range []int{w.workers()[0], w.master()} {
+		environ, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		_, rest, _ := strings.Cut(string(environ), "NOTIFY_SOCKET=")
+		path, _, _ := strings.Cut(rest, "\x00")
+		stranger := exec.Command(interpreter, "-c", "import socket, sys; socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'READY=1', sys.argv[1])", path)
+		stranger.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 12345, Gid: 12345}}
+		if out, err := stranger.CombinedOutput(); err == nil || !strings.Contains(string(out), "PermissionError") {
+			t.Errorf("%s: %v %s", path, err, out)
+		}
+	}
+	w.reload()
+	w.stop()
+}
+
 // READY=1 on the notify socket; another worker's process is not believed.
 func TestNotifyReady(t *testing.T) {
 	t.Parallel()
