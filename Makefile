@@ -1,6 +1,8 @@
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 PREFIX  ?= /usr/local
 COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+# The control socket and --admin speak HTTP/1.1 alone: net/http goes without HTTP/2.
+TAGS = nethttpomithttp2
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULES = integration/node_modules/.installed
 UNITS   = . ./cmd/... ./handoff/... ./internal/... ./master/... ./sdk/... ./worker/...
@@ -9,7 +11,7 @@ RACES   = TestReloadsNewConnections|TestCrashes|TestOverlapping|TestBrokenDeploy
 .PHONY: reference site release peers build install man demo check lint modules test long fuzz bench
 
 build: ## bin/handoff, one static binary
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)" -o bin/handoff ./cmd/handoff
+	CGO_ENABLED=0 go build -tags $(TAGS) -trimpath -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)" -o bin/handoff ./cmd/handoff
 
 install: build man ## into PREFIX (/usr/local), with the names rackman and rackadmin
 	install -D bin/handoff $(DESTDIR)$(PREFIX)/bin/handoff

@@ -57,7 +57,7 @@ func bench() error {
 	}
 	defer os.RemoveAll(dir)
 	bin := filepath.Join(dir, "handoff")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, "./cmd/handoff")
+	build := exec.Command("go", "build", "-tags", "nethttpomithttp2", "-trimpath", "-ldflags", "-s -w", "-o", bin, "./cmd/handoff")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("cannot build handoff: %w\n%s", err, out)

@@ -57,7 +57,7 @@ func run(m *testing.M) int {
 // build builds handoff and all Go programs that it runs, at once. The programs
 // are without libc and the race detector.
 func build() error {
-	handoff, others := goBuild("-o", binary, "handoff/cmd/handoff"), goBuild("-o", programs+"/", "./testdata/any/...")
+	handoff, others := goBuild("-tags", "nethttpomithttp2", "-o", binary, "handoff/cmd/handoff"), goBuild("-o", programs+"/", "./testdata/any/...")
 	if *raw {
 		handoff = exec.Command("go", "build", "-race", "-o", binary, "handoff/cmd/handoff")
 	}

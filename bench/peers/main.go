@@ -107,7 +107,7 @@ func run() error {
 	}
 	defer os.RemoveAll(dir)
 	bin := filepath.Join(dir, "handoff")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X main.version="+said("git", "describe", "--tags", "--always"), "-o", bin, "./cmd/handoff")
+	build := exec.Command("go", "build", "-tags", "nethttpomithttp2", "-trimpath", "-ldflags", "-s -w -X main.version="+said("git", "describe", "--tags", "--always"), "-o", bin, "./cmd/handoff")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if b, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("cannot build handoff: %w\n%s", err, b)

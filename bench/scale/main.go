@@ -89,7 +89,7 @@ func run() error {
 	}
 	defer os.RemoveAll(dir)
 	for name, pkg := range map[string]string{"handoff": "./cmd/handoff", "server": "./bench/scale/server"} {
-		cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, name), pkg)
+		cmd := exec.Command("go", "build", "-tags", "nethttpomithttp2", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, name), pkg)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if b, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("%w\n%s", err, b)

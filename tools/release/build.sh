@@ -21,7 +21,7 @@ trap 'rm -rf "$work"' EXIT
 # What all architectures have: man pages, completions, docs.
 share=$work/share
 mkdir -p "$share/man" "$share/completions"
-go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$version -X main.commit=$commit" -o "$work/native" ./cmd/handoff
+go build -tags nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$version -X main.commit=$commit" -o "$work/native" ./cmd/handoff
 go run -tags man -ldflags "-X main.version=$version" ./cmd/handoff man --dir "$share/man" >/dev/null
 gzip -9n "$share"/man/*.1
 for shell in bash zsh fish; do "$work/native" completion "$shell" > "$share/completions/handoff.$shell"; done
@@ -29,7 +29,7 @@ for shell in bash zsh fish; do "$work/native" completion "$shell" > "$share/comp
 for arch in amd64 arm64; do
   tree=$work/handoff-$version-linux-$arch
   mkdir -p "$tree"
-  GOARCH=$arch go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$version -X main.commit=$commit" -o "$tree/handoff" ./cmd/handoff
+  GOARCH=$arch go build -tags nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$version -X main.commit=$commit" -o "$tree/handoff" ./cmd/handoff
   cp -r README.md CHANGELOG.md LICENSE "$share/man" "$share/completions" "$tree/"
   cp tools/release/handoff@.service "$tree/"
   tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=u+rw,go+r-w -C "$work" -cf - "handoff-$version-linux-$arch" |
