@@ -85,7 +85,7 @@ func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first func
 			m.step(fleet.Exited{ID: fw.ID, Reason: "lost with the previous master"})
 		}
 	}
-	m.report(events.AddressFailed, m.listeners.Steer())
+	m.resteer()
 	m.discard(s)
 	if recovered := r.Keeper == 0 && m.cfg.PID != 0; recovered || !whole { // the keeper does not hold what there is
 		m.resyncKeeper()

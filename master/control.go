@@ -98,7 +98,7 @@ func (c Control) Reload(ctx context.Context) (generation int, err error) {
 		m.order(reload.Order{Upgrade: true})
 		last := m.reloads.Last
 		switch {
-		case last.Outcome == reload.Failed && last.Generation > m.reloads.Generation && m.reloads.Phase == reload.Idle:
+		case last.Outcome == reload.Failed && last.Generation > m.reloads.Generation:
 			return 0, api.Errorf(api.CodeReloadFailed, "%s", last.Reason)
 		case m.reloads.Next() > 0: // after the upgrade, or the answer
 			generation = m.reloads.Next()

@@ -196,8 +196,11 @@ func (m *Master) loop() {
 		}
 		if e != nil {
 			m.handle(e)
-			m.heed()
 		}
+		if m.history.end.replaced {
+			return // the record is written: what is decided now the next master does not know
+		}
+		m.heed()
 		m.tick(time.Now())
 	}
 }

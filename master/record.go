@@ -9,9 +9,10 @@ import (
 
 // record returns what the next master must know.
 func (m *Master) record() snapshot.Record {
+	pending := m.reloads.Pending // of Ask and Reload the record has one: an older binary would obey both
 	r := snapshot.Record{Version: snapshot.Version, Fleet: m.fleet.State(), State: m.listeners.State(), Seq: m.contract.Seq(),
-		Began: m.history.began, Restarts: m.history.restarts, LastError: m.history.lastError, Reload: m.reloads.Pending.Reload,
-		Asking: m.reloads.Phase == reload.Asking || m.reloads.Pending.Ask, Upgrade: m.reloads.Pending.Upgrade, Reloaded: m.reloadStatus(),
+		Began: m.history.began, Restarts: m.history.restarts, LastError: m.history.lastError, Reload: pending.Reload && !pending.Ask,
+		Asking: m.reloads.Phase == reload.Asking || pending.Ask, Upgrade: pending.Upgrade, Reloaded: m.reloadStatus(),
 		Instance: m.cfg.Instance, Keeper: m.cfg.PID, Reported: m.history.reported, Counters: m.history.counters}
 	for _, gen := range r.Fleet.Known {
 		g := m.gens[gen]

@@ -144,6 +144,7 @@ func (m *Master) startUpgrade() {
 // drainEvents handles what workers have said already: nobody would hear it again.
 func (m *Master) drainEvents() {
 	for patience := time.Now().Add(lastEvents); time.Now().Before(patience); {
+		m.heed()
 		select {
 		case e := <-m.mail.events:
 			if _, ok := e.(signalled); ok {
@@ -162,7 +163,6 @@ func (m *Master) drainEvents() {
 			}
 			// Connections that were taken out of a queue would be lost with this process.
 			m.listeners.Tick(time.Now())
-			m.heed()
 			<-time.After(time.Millisecond)
 		}
 	}

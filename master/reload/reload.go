@@ -155,8 +155,8 @@ func (m *Machine) order(e Order) {
 	case m.stopping, m.Phase == Leaving:
 	case m.Phase == Asking: // what it orders comes after the answer, and so does this
 		m.Pending.Upgrade = m.Pending.Upgrade || e.Upgrade
-	case m.Phase == Upgrading && (e.Upgrade || m.Hook): // follows the upgrade
-		m.Pending.Reload, m.Pending.Ask = true, m.Hook
+	case m.Phase == Upgrading && m.Hook: // follows the upgrade
+		m.Pending.Reload, m.Pending.Ask = true, true
 		m.Pending.Upgrade = m.Pending.Upgrade || e.Upgrade
 		m.begin(m.Generation + 1)
 	case m.Hook:
