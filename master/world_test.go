@@ -172,7 +172,6 @@ type world struct {
 	began   chan struct{} // closed when there is a control
 	end     chan int      // its exit code
 	log     *logged
-	keeper  *keeper // nil: it has none
 	at      netip.AddrPort
 }
 
@@ -363,7 +362,7 @@ func newKeeper(t *testing.T) *keeper {
 	return k
 }
 
-// has waits until the keeper holds descriptors of such names, and what it holds.
+// takeAll gives what the keeper holds, as to a master that starts.
 func (k *keeper) takeAll(t *testing.T) []cmsg.Named {
 	t.Helper()
 	all, err := fdstore.TakeAll(k.address)
