@@ -151,9 +151,12 @@ func (m *Master) drainEvents() {
 				continue // the keeper tells the next one
 			}
 			m.handle(e)
-			if q, ok := e.(drainAsked); ok { // or the answer would be lost with this process
+			switch e := e.(type) {
+			case stirred: // it comes again, until it is taken in
+				m.listeners.Tick(time.Now())
+			case drainAsked: // or the answer would be lost with this process
 				select {
-				case <-q.told:
+				case <-e.told:
 				case <-time.After(lastEvents / 5):
 				}
 			}

@@ -3,12 +3,16 @@ package master
 import (
 	"errors"
 	"log/slog"
+	"net/netip"
 	"os"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"handoff/internal/api"
 	"handoff/internal/keeper/fdstore"
+	"handoff/master/listeners"
 	"handoff/master/reload"
 )
 
@@ -110,4 +114,33 @@ func TestRecordOfPendingReload(t *testing.T) {
 	if r := m.record(); r.Reload || !r.Asking || reloadState(r).Phase != reload.Asking {
 		t.Errorf("reload %v, asking %v, %+v", r.Reload, r.Asking, reloadState(r))
 	}
+}
+
+// What has happened to sockets is taken in before the last record: a notice of it that
+// has come comes again and again until then, and would hold up everything behind it.
+func TestDrainTakesSocketsIn(t *testing.T) {
+	cfg := base("activation", ActivationContract)
+	w := &world{t: t, log: &logged{news: make(chan struct{})}}
+	cfg.Log = slog.New(w.log)
+	m, err := newMaster(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.listeners.Close()
+	a, err := m.listeners.Preopen(listeners.Listen{Addr: netip.MustParseAddrPort("127.0.0.1:0"), UID: -1, GID: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.steps.release(func() {})
+	lease, err := a.Take(1, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Shutdown(lease.FD(), unix.SHUT_RDWR)
+	if err := m.listeners.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	m.mail.post(stirred{})
+	m.drainEvents()
+	w.await("address.mended", "shutdown(2)")
 }

@@ -247,6 +247,7 @@ func TestLife(t *testing.T) {
 	if err := n.session.Send([]byte(`{}`)); err != ErrNoChannel {
 		t.Errorf("a message to a worker without a channel: %v", err)
 	}
+	n.session.Kept(func(what string, fd int) { t.Errorf("descriptor %d is kept as its %s", fd, what) })
 	want := `node.online|node.listening 127.0.0.1 4|node.message"ready"|node.message{"cmd":"handoff:requests","requests":7}|` +
 		`node.message{"hello":1}|node.message{"cmd":"disconnect"}|node.disconnect`
 	w.Until("recorded", func() bool { return len(w.recorded) == 7 })

@@ -284,7 +284,7 @@ func (s *Session) State() contract.State {
 
 // Kept passes on each descriptor that the next master needs.
 func (s *Session) Kept(each func(what string, fd int)) {
-	if s.conn != nil {
+	if s.queue != nil && !s.queue.closed {
 		each(fdstore.Pair, s.conn.FD())
 	}
 }
