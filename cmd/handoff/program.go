@@ -40,8 +40,9 @@ func configure(flags *pflag.FlagSet, cfg *config.Run, args []string, asMaster bo
 }
 
 // reconfigure is configure for a master that runs: everything is read again, and what
-// is wrong now is an error. args are the command line that the master was started by.
-func reconfigure(args []string) (*config.Run, service.Program, error) {
+// is wrong now is an error. args are the command line that the master was started by,
+// before is what was read last: the loop waits for this, and the keeper is not asked.
+func reconfigure(args []string, before service.Program) (*config.Run, service.Program, error) {
 	cfg := config.NewRun()
 	flags := pflag.NewFlagSet("run", pflag.ContinueOnError)
 	flags.SetInterspersed(false)
@@ -52,11 +53,7 @@ func reconfigure(args []string) (*config.Run, service.Program, error) {
 	if err := flags.Parse(args); err != nil {
 		return nil, service.Program{}, err
 	}
-	before, err := inherited(true)
-	if err != nil {
-		return nil, service.Program{}, err
-	}
-	r, err := service.Source{Flags: flags, Run: cfg, Args: flags.Args(), Before: before, Reread: true}.Resolve()
+	r, err := service.Source{Flags: flags, Run: cfg, Args: flags.Args(), Before: &before, Reread: true}.Resolve()
 	return cfg, r.Program, err
 }
 

@@ -27,7 +27,7 @@ import (
 // serving is a master that is about to run, and what goes beside it.
 type serving struct {
 	cfg  *config.Run
-	what service.Program
+	what service.Program // as it was read last
 	from launched
 	args []string // of the command line, to be read again
 
@@ -149,7 +149,7 @@ func (s *serving) live(cfg *config.Run, what service.Program) (master.Live, erro
 // reread reads arguments, environment and file again. Without a file there is nothing
 // that can have changed.
 func (s *serving) reread() (live master.Live, later []string, err error) {
-	cfg, what, err := reconfigure(s.args)
+	cfg, what, err := reconfigure(s.args, s.what)
 	if err != nil {
 		return live, nil, err
 	}
@@ -158,6 +158,7 @@ func (s *serving) reread() (live master.Live, later []string, err error) {
 		return live, nil, err
 	}
 	s.fixed.Took(cfg)
+	s.what = what
 	if !rackmanLog(s.cfg) {
 		s.log.SetLevel(cfg.Level())
 	}
