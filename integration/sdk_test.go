@@ -58,6 +58,7 @@ func nodeTest(t *testing.T, version, file string, env []string, args ...string) 
 // The SDK and its drop-ins: a suite for each, written from the interfaces of the
 // originals and their measured failures. On the Node in PATH, and with -long on others.
 func TestNodeSDK(t *testing.T) {
+	t.Parallel()
 	versions := []string{""}
 	if *long {
 		versions = []string{"", "18", "22", "24", "26"}
@@ -88,6 +89,7 @@ func TestNodeSDK(t *testing.T) {
 // The control: under a module that never reloads, each case of a reload fails. For each
 // drop-in: how many such cases there are at least.
 func TestNodeSDKControl(t *testing.T) {
+	t.Parallel()
 	control, _ := filepath.Abs("../sdk/node/test/never-reloads.js")
 	for _, c := range []struct {
 		suite, of string
@@ -124,6 +126,7 @@ func TestNodeSDKControl(t *testing.T) {
 // workers should be active according to cluster"; Node ≥ 17 drops a worker that
 // disconnects at once).
 func TestReclustersOwnSuite(t *testing.T) {
+	t.Parallel()
 	suite, _ := filepath.Abs("node_modules/recluster/test")
 	if _, err := os.Stat(suite); err != nil {
 		if os.Getenv("CI") != "" {
@@ -166,6 +169,7 @@ func TestReclustersOwnSuite(t *testing.T) {
 // sticky-listen's own suite, of its npm package, with both modules replaced by the
 // drop-ins.
 func TestStickyListensOwnSuite(t *testing.T) {
+	t.Parallel()
 	suite, _ := filepath.Abs("node_modules/sticky-listen/test")
 	if _, err := os.Stat(suite); err != nil {
 		if os.Getenv("CI") != "" {
@@ -201,8 +205,13 @@ func TestStickyListensOwnSuite(t *testing.T) {
 // What npm would publish, installed into an empty folder: it finds its binary, and
 // runs; there is nothing in it that runs at the installation.
 func TestNodePackage(t *testing.T) {
+	t.Parallel()
 	out := filepath.Join(t.TempDir(), "npm")
+	cpu := map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH]
 	cmd := exec.Command("../tools/npm/build.sh", out)
+	if !*long { // it compiles everything once more for each
+		cmd.Args = append(cmd.Args, cpu+":"+runtime.GOARCH)
+	}
 	if b, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, b)
 	}
@@ -234,7 +243,6 @@ func TestNodePackage(t *testing.T) {
 	}
 	dir := t.TempDir()
 	put(t, filepath.Join(dir, "package.json"), `{"name": "x", "version": "1.0.0", "private": true}`, 0o644)
-	cpu := map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH]
 	tarballs, _ := filepath.Glob(filepath.Join(out, "handoff-linux-"+cpu+"-*.tgz"))
 	own, _ := filepath.Glob(filepath.Join(out, "handoff-node-*.tgz"))
 	cmd = exec.Command("npm", append([]string{"install", "--offline", "--no-audit", "--no-fund", "--loglevel=error"}, append(tarballs, own...)...)...)
@@ -262,6 +270,7 @@ b.run()`, 0o644)
 // The types say what the modules do: sdk/node/test/types.ts and types.mts are compiled,
 // and what is marked there as wrong must be.
 func TestNodeTypes(t *testing.T) {
+	t.Parallel()
 	tsc, _ := filepath.Abs("node_modules/typescript/bin/tsc")
 	if _, err := os.Stat(tsc); err != nil {
 		if os.Getenv("CI") != "" {
@@ -291,6 +300,7 @@ func TestNodeTypes(t *testing.T) {
 
 // The examples of the package's README run as they stand there.
 func TestNodeReadme(t *testing.T) {
+	t.Parallel()
 	text := read(t, "../sdk/node/README.md")
 	dir := t.TempDir()
 	sdk, _ := filepath.Abs("../sdk/node")
