@@ -188,6 +188,9 @@ func launch(t *testing.T, o options) *world {
 	}
 	w.cmd.Dir = o.dir
 	w.cmd.Env = append(os.Environ(), "PORT=0")
+	if !*long { // masters are killed again and again
+		w.cmd.Env = append(w.cmd.Env, "HANDOFF_KEEPER_WAITS=backoff-max=200ms")
+	}
 	w.cmd.Env = append(w.cmd.Env, o.env...)
 	w.cmd.Stdout = w.out
 	w.cmd.WaitDelay = 5 * time.Second // for workers that have outlived it
