@@ -518,7 +518,7 @@ func children(pid int) []int {
 func (w *world) ledger() []string {
 	w.t.Helper()
 	fds, same := w.descriptors(), 0
-	for deadline := time.After(patience); same < 5; {
+	for deadline := time.After(patience); same < 20; {
 		select {
 		case <-deadline:
 			w.t.Fatal("the descriptors do not come to rest")

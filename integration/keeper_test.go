@@ -350,6 +350,7 @@ func TestKeeperIsStopped(t *testing.T) {
 
 // A master that hangs does not heed a stop: it is killed, and the next one stops in good order.
 func TestStopOfAMasterThatHangs(t *testing.T) {
+	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "2"}, env: []string{"HANDOFF_KEEPER_WAITS=stop=500ms"}})
 	syscall.Kill(w.master(), syscall.SIGSTOP)
 	w.signal(syscall.SIGTERM)
@@ -363,6 +364,7 @@ func TestStopOfAMasterThatHangs(t *testing.T) {
 
 // A worker of handoff's own user says what a candidate says to the keeper: it gets nothing.
 func TestWorkerIsNoCandidate(t *testing.T) {
+	t.Parallel()
 	w := start(t, python(t, `
 import array
 env = open("/proc/%d/environ" % os.getppid(), "rb").read().split(b"\0")

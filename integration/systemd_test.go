@@ -173,6 +173,7 @@ func (w *world) killKeeper(pidFile string) {
 
 // A master that has come by an upgrade starts a new keeper like any other.
 func TestKeeperIsKilledAfterAnUpgrade(t *testing.T) {
+	t.Parallel()
 	run, pidFile := t.TempDir(), filepath.Join(t.TempDir(), "pid")
 	env := []string{"HANDOFF_RUNTIME_DIR=" + run}
 	w := start(t, options{flags: []string{"-n", "2", "--pid-file", pidFile}, env: env})
