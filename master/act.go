@@ -15,7 +15,6 @@ import (
 	"handoff/internal/cmsg"
 	"handoff/internal/events"
 	"handoff/internal/keeper/fdstore"
-	"handoff/internal/nodeipc"
 	"handoff/internal/sdnotify"
 	"handoff/master/contract"
 	"handoff/master/fleet"
@@ -179,9 +178,8 @@ func (m *Master) spawn(a fleet.Spawn) {
 	if m.cfg.Fleet.Watchdog > 0 {
 		env = append(env, "WATCHDOG_USEC="+strconv.FormatInt(m.cfg.Fleet.Watchdog.Microseconds(), 10))
 	}
-	if m.cfg.Contract == NodeContract {
-		env = append(env, nodeipc.EnvChannel+"="+strconv.Itoa(channelFD(listen)), nodeipc.EnvSerialization+"=json",
-			nodeipc.EnvUniqueID+"="+strconv.Itoa(int(a.ID)))
+	if add := m.contract.Plan().Env; add != nil {
+		env = append(env, add(listeners.Worker(a.ID), channelFD(listen))...)
 	}
 	notify, name, err := m.notifyPlace().Listen()
 	if err != nil {
@@ -215,7 +213,8 @@ func (m *Master) spawn(a fleet.Spawn) {
 func (m *Master) start(l *process.Launch, env []string, slot int, listen []int) (p *process.Process, pair *cmsg.Conn, err error) {
 	spec := process.Spec{Launch: l, Env: env, Files: listen, Capture: m.cfg.Output != nil}
 	channel := -1
-	if m.cfg.Contract != ActivationContract {
+	plan := m.contract.Plan()
+	if plan.Channel {
 		ours, theirs, err := cmsg.Pair()
 		if err != nil {
 			return nil, nil, err
@@ -223,7 +222,7 @@ func (m *Master) start(l *process.Launch, env []string, slot int, listen []int) 
 		defer theirs.Close()
 		pair, spec.Files = ours, append(listen[:len(listen):len(listen)], int(theirs.Fd()))
 	}
-	if m.cfg.Contract == BindContract {
+	if plan.Filter {
 		channel = channelFD(listen)
 	}
 	// Without the filter the trampoline is for LISTEN_PID, and for the conditions.

@@ -57,7 +57,7 @@ func (m *Master) inherit(s snapshot.Descriptors) (first func(), adopted bool) {
 
 // recoverIf looks for workers that have outlived keeper and master.
 func (m *Master) recoverIf(start bool) (r snapshot.Record, s snapshot.Descriptors, found bool) {
-	if !start || m.cfg.Contract == NodeContract || m.cfg.Name == "" {
+	if !start || !m.contract.Plan().Survives || m.cfg.Name == "" {
 		return r, nil, false
 	}
 	return snapshot.Search{Service: m.service(), Slots: m.cfg.Fleet.Slots, Balance: m.cfg.Balance.String(), Hold: m.cfg.Hold, Environ: process.Environ,

@@ -27,17 +27,6 @@ const (
 	Ready     ReadyWhen = "ready"     // it says so: process.send({cmd:'ready'}) or process.send('ready')
 )
 
-// Contract is how a worker gets its sockets.
-type Contract string
-
-// The contracts.
-const (
-	NodeContract Contract = "node" // the master is the primary of Node's cluster module
-	BindContract Contract = "bind" // bind(2) and listen(2) are answered by the master
-	// ActivationContract gives sockets at the start, and nothing else.
-	ActivationContract Contract = "activation"
-)
-
 // Live is what may change while a master runs: at a reload.
 type Live struct {
 	Fleet    fleet.Config

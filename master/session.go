@@ -14,8 +14,29 @@ import (
 	"handoff/master/listeners"
 )
 
+// Contract is how a worker gets its sockets.
+type Contract string
+
+// The contracts.
+const (
+	NodeContract Contract = "node" // the master is the primary of Node's cluster module
+	BindContract Contract = "bind" // bind(2) and listen(2) are answered by the master
+	// ActivationContract gives sockets at the start, and nothing else.
+	ActivationContract Contract = "activation"
+)
+
+// newContract returns the contract that is configured. seq is the number of the last
+// message of the master before.
+func (m *Master) newContract(seq int) workerContract {
+	if m.cfg.Contract == NodeContract {
+		return node.New(sessionHost{m}, seq, m.cfg.WorkerEvents)
+	}
+	return bind.New(sessionHost{m}, m.cfg.Contract == BindContract)
+}
+
 // workerContract is how all workers get their sockets.
 type workerContract interface {
+	Plan() contract.Plan
 	// Start begins a session with a worker that has the other end of the socketpair.
 	Start(contract.Worker, *cmsg.Conn) contract.Session
 	// Restore goes on with that of a master before.
@@ -27,15 +48,6 @@ type workerContract interface {
 	Tick(now time.Time)
 	GiveUp()  // everything ends
 	Seq() int // of the last message, for the next master
-}
-
-// newContract returns the contract that is configured. seq is the number of the last
-// message of the master before.
-func (m *Master) newContract(seq int) workerContract {
-	if m.cfg.Contract == NodeContract {
-		return node.New(sessionHost{m}, seq, m.cfg.WorkerEvents)
-	}
-	return bind.New(sessionHost{m}, m.cfg.Contract == BindContract)
 }
 
 // counterpart is what a session knows of its worker.

@@ -114,7 +114,7 @@ func (m *Master) ended(id fleet.ID) {
 	}
 	delete(m.workers, id)
 	m.listeners.ForgetQuiet(listeners.Worker(id))
-	if m.cfg.Contract != NodeContract && !w.process.Adopted() {
+	if m.contract.Plan().Survives && !w.process.Adopted() {
 		w.process.SignalGroup(unix.SIGTERM) // what it has left behind in its group goes too
 	}
 	w.session.End()

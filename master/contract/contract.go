@@ -38,6 +38,20 @@ type Worker struct {
 	Store func(what string, fd int) error
 }
 
+// Plan is what workers of a contract are started with, and how their end is seen.
+type Plan struct {
+	// Channel: a worker has the other end of its session's socketpair, as its first
+	// descriptor behind the listeners that it is given.
+	Channel bool
+	// Filter: its trampoline sends the filter of bind(2) over that.
+	Filter bool
+	// Env adds to its environment; channel is that descriptor. May be nil.
+	Env func(id listeners.Worker, channel int) []string
+	// Survives: it goes on without a master. Where keeper and master have died it is
+	// looked for, and what it leaves behind in its process group is ended with it.
+	Survives bool
+}
+
 // Host is the loop, as a session sees it. It is called by the loop's goroutine alone.
 type Host interface {
 	// Listeners is the table from which workers get their sockets.

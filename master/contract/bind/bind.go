@@ -40,6 +40,11 @@ func (c *Contract) Tick(time.Time)              {}
 func (c *Contract) GiveUp()                     {}
 func (c *Contract) Seq() int                    { return 0 }
 
+// Plan is a trampoline that sends its filter, if calls are intercepted.
+func (c *Contract) Plan() contract.Plan {
+	return contract.Plan{Channel: c.intercept, Filter: c.intercept, Survives: true}
+}
+
 // Start begins a session with a worker, whose trampoline sends its filter over pair.
 // The session owns pair.
 func (c *Contract) Start(w contract.Worker, pair *cmsg.Conn) contract.Session {

@@ -446,6 +446,7 @@ func TestMain(m *testing.M) {
 			os.Exit(0)
 		}
 	}
+	os.Setenv("GORACE", "atexit_sleep_ms=0") // of the programs, else each waits for a second
 	os.Exit(m.Run())
 }
 
@@ -588,5 +589,14 @@ func TestRestoreOfRubbish(t *testing.T) {
 	s3.Handle(hidden{unix.EPERM})
 	if got := w.Await("3 ProtocolError"); !strings.Contains(got, "not permitted") {
 		t.Error(got)
+	}
+}
+
+func TestPlan(t *testing.T) {
+	if p := New(nil, true).Plan(); !p.Channel || !p.Filter || !p.Survives {
+		t.Errorf("intercepted: %+v", p)
+	}
+	if p := New(nil, false).Plan(); p.Channel || p.Filter || !p.Survives {
+		t.Errorf("activation: %+v", p)
 	}
 }

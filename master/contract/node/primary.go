@@ -4,6 +4,7 @@ package node
 
 import (
 	"slices"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,6 +54,13 @@ const (
 // and may block where wait says so: the worker waits then; nil: nobody wants them.
 func New(h contract.Host, seq int, record func(line []byte, wait bool)) *Primary {
 	return &Primary{host: h, record: record, sessions: map[listeners.Worker]*Session{}, seq: seq}
+}
+
+// Plan is a channel, which Node finds by its environment. Without it, it ends.
+func (p *Primary) Plan() contract.Plan {
+	return contract.Plan{Channel: true, Env: func(id listeners.Worker, channel int) []string {
+		return []string{nodeipc.EnvChannel + "=" + strconv.Itoa(channel), nodeipc.EnvSerialization + "=json", nodeipc.EnvUniqueID + "=" + strconv.Itoa(int(id))}
+	}}
 }
 
 // Start begins a session with a worker at the other end of conn, which the session

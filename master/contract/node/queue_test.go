@@ -80,7 +80,7 @@ func TestOverflow(t *testing.T) {
 	if w.Facts = nil; len(n.session.queue.held) > 0 {
 		t.Error("messages are held for who is gone")
 	}
-	n.session.Handle(garbled{"late"})
+	n.session.Handle(protocolError{"late"})
 	if len(w.Facts) > 0 {
 		t.Errorf("facts %q", w.Facts)
 	}
@@ -230,4 +230,12 @@ func TestNobodyToRescue(t *testing.T) {
 	w.Await("0 Lost the service is stopping")
 	p.Accepted(listeners.Accepted{Err: unix.EMFILE})
 	w.Await("0 NotRescued too many open files")
+}
+
+func TestPlan(t *testing.T) {
+	w := start(t)
+	plan := w.primary.Plan()
+	if got := fmt.Sprint(plan.Env(7, 3)); !plan.Channel || plan.Filter || plan.Survives || got != "[NODE_CHANNEL_FD=3 NODE_CHANNEL_SERIALIZATION_MODE=json NODE_UNIQUE_ID=7]" {
+		t.Errorf("%+v, %s", plan, got)
+	}
 }

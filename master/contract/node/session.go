@@ -42,8 +42,8 @@ const maxUnused = 16
 type (
 	// said: the worker has sent a message.
 	said struct{ message nodeipc.Message }
-	// garbled: it has sent lines that were dropped.
-	garbled struct{ reason string }
+	// protocolError: it has sent lines that were dropped.
+	protocolError struct{ reason string }
 	// hungUp: it has closed its channel.
 	hungUp struct{}
 )
@@ -61,7 +61,7 @@ func (s *Session) Serve() {
 	reports := 0
 	report := func(reason string) {
 		if reports++; reports <= contract.MaxReports {
-			s.Post(garbled{reason})
+			s.Post(protocolError{reason})
 		}
 	}
 	for {
@@ -102,7 +102,7 @@ func (s *Session) Handle(what any) {
 	switch e := what.(type) {
 	case said:
 		s.said(e.message)
-	case garbled:
+	case protocolError:
 		s.tell(contract.ProtocolError{Reason: e.reason})
 	case hungUp:
 		s.queue.close()
