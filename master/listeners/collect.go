@@ -56,7 +56,8 @@ func (t *Table) detached(e handoff.Detached) {
 func (t *Table) accepted(e handoff.Accepted) {
 	a := t.ofGroup(e.Group)
 	if a == nil { // closed meanwhile, and what is queued with it
-		for _, fd := range e.FDs {
+		for _, fd := range e.FDs { // whose SO_LINGER is what a worker has set: close(2) is not to wait
+			unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
 			unix.Close(fd)
 		}
 		return
