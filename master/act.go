@@ -334,6 +334,7 @@ func (m *Master) steer(ids []fleet.ID) fleet.Event {
 			targets = append(targets, 0)
 		}
 		targets[w.slot] = listeners.Worker(id)
+		w.unreported = w.unreported || !slices.Contains(before, listeners.Worker(id))
 	}
 	m.listeners.SetTargets(targets)
 	m.history.counters.Steerings++
@@ -347,14 +348,25 @@ func (m *Master) steer(ids []fleet.ID) fleet.Event {
 		m.save()
 		return fleet.SteerFailed{Reason: err.Error()}
 	}
-	for _, id := range ids {
-		if w := m.workers[id]; w != nil && !slices.Contains(before, listeners.Worker(id)) {
-			m.history.counters.Ready.Add(time.Since(w.began))
-			m.log.Info("Worker serves", w.attrs(events.WorkerReady, "after", time.Since(w.began).Round(time.Millisecond))...)
-		}
-	}
+	m.reportReady()
 	m.contract.Retry()
 	return fleet.Steered{}
+}
+
+// reportReady says of each worker that is steered to for the first time that it serves:
+// once the kernel has taken the steering, and at least once over masters that die in
+// between.
+func (m *Master) reportReady() {
+	for _, id := range m.listeners.Targets() {
+		w := m.workers[fleet.ID(id)]
+		if w == nil || !w.unreported {
+			continue
+		}
+		w.unreported = false
+		m.history.saver.Changed()
+		m.history.counters.Ready.Add(time.Since(w.began))
+		m.log.Info("Worker serves", w.attrs(events.WorkerReady, "after", time.Since(w.began).Round(time.Millisecond))...)
+	}
 }
 
 // resteer applies the targets after a change of what their workers accept on, and finds
@@ -363,6 +375,8 @@ func (m *Master) resteer() {
 	if err := m.listeners.Steer(); err != nil {
 		m.report(events.AddressFailed, err)
 		m.step(fleet.SteerFailed{Reason: err.Error()})
+	} else {
+		m.reportReady() // of a master before, which did not come to say so
 	}
 	m.contract.Retry()
 }

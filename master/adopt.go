@@ -208,7 +208,7 @@ func (m *Master) adoptWorker(r snapshot.Worker, s snapshot.Descriptors) (w *work
 		return nil, cmp.Or(err, errors.New("its pidfd was not kept"))
 	}
 	w = &worker{process: process.Adopt(pidfd, s.File(fdstore.WorkerName(int(r.ID), fdstore.Stdout)), s.File(fdstore.WorkerName(int(r.ID), fdstore.Stderr))), id: r.ID, slot: r.Slot, gen: r.Gen,
-		began: r.Began, state: sdnotify.State{Status: r.Status, Reloading: r.Reloading}, port: r.Port, requests: r.Requests}
+		began: r.Began, state: sdnotify.State{Status: r.Status, Reloading: r.Reloading}, port: r.Port, requests: r.Requests, unreported: r.Unreported}
 	if fd := s.Take(fdstore.WorkerName(int(r.ID), fdstore.Notify)); fd >= 0 {
 		w.notify, _ = cmsg.Open(fd)
 	}

@@ -16,6 +16,8 @@ import (
 
 	"handoff/handoff"
 	"handoff/internal/api"
+	"handoff/internal/keeper/fdstore"
+	"handoff/master/snapshot"
 )
 
 // A life: start, answer, reload, scale, restart, crash, stop.
@@ -464,6 +466,47 @@ func TestUpgradeFails(t *testing.T) {
 		t.Errorf("reload %+v", r)
 	}
 	w.ask("who")
+}
+
+// A master that dies between the steering and the word of it is made up for.
+func TestReadyIsReportedByTheNext(t *testing.T) {
+	k := newKeeper(t)
+	cfg := base("activation", ActivationContract)
+	cfg.Keeper, cfg.PID, cfg.Instance = k.address, os.Getpid(), t.Name()
+	cfg.Upgrade = func([]byte) error { return nil }
+	w := activated(t, cfg)
+	if err := w.control.Upgrade(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.ends()
+	again := w.cfg
+	again.Store = k.takeAll(t)
+	for i, n := range again.Store {
+		if n.Name != fdstore.State {
+			continue
+		}
+		r, err := snapshot.Read(n.FD)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Workers[1].Unreported = true
+		f, err := snapshot.Write(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if again.Store[i].FD, err = unix.Dup(int(f.Fd())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next := run(t, again)
+	next.await("worker.ready", "worker=2")
+	next.status()
+	for _, line := range next.log.all {
+		if strings.HasPrefix(line, "worker.ready") && strings.Contains(line, "worker=1") {
+			t.Errorf("said twice: %s", line)
+		}
+	}
 }
 
 // A record that nobody can read is no reason not to serve.

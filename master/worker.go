@@ -33,6 +33,8 @@ type worker struct {
 	port      int  // of its slot; 0: it has none
 	requests  int  // that it says it has served
 	judging   bool // somebody outside is asked whether it may serve
+	// unreported: it is to be steered to, and was not reported to serve yet.
+	unreported bool
 }
 
 // stopCopying leaves what is in the pipes of the workers' output to the next master.

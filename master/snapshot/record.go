@@ -58,19 +58,20 @@ type Generation struct {
 
 // Worker is a process, and how far the talk with it has come.
 type Worker struct {
-	ID        fleet.ID  `json:"id"`
-	Slot      int       `json:"slot"`
-	Gen       fleet.Gen `json:"gen"`
-	PID       int       `json:"pid"`
-	Bound     int       `json:"binder,omitempty"`  // pid of the one process that has bound the address, if it is not the leader
-	Several   bool      `json:"several,omitempty"` // processes have bound it, or the leader has
-	Ports     int       `json:"ports,omitempty"`   // of the kernel's choice that it has got
-	Began     time.Time `json:"began"`
-	Status    string    `json:"status,omitempty"`
-	Reloading bool      `json:"reloading,omitempty"`
-	Port      int       `json:"port,omitempty"` // of its slot
-	Requests  int       `json:"requests,omitempty"`
-	InFlight  bool      `json:"flying,omitempty"` // a descriptor is on its way to it, not acknowledged
+	ID         fleet.ID  `json:"id"`
+	Slot       int       `json:"slot"`
+	Gen        fleet.Gen `json:"gen"`
+	PID        int       `json:"pid"`
+	Bound      int       `json:"binder,omitempty"`  // pid of the one process that has bound the address, if it is not the leader
+	Several    bool      `json:"several,omitempty"` // processes have bound it, or the leader has
+	Ports      int       `json:"ports,omitempty"`   // of the kernel's choice that it has got
+	Began      time.Time `json:"began"`
+	Status     string    `json:"status,omitempty"`
+	Reloading  bool      `json:"reloading,omitempty"`
+	Port       int       `json:"port,omitempty"` // of its slot
+	Requests   int       `json:"requests,omitempty"`
+	InFlight   bool      `json:"flying,omitempty"`     // a descriptor is on its way to it, not acknowledged
+	Unreported bool      `json:"unreported,omitempty"` // it is steered to, and was not reported to serve
 }
 
 // Text is a string of any bytes: what is not UTF-8 is written as {"base64": "…"},

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"strings"
 	"testing"
 	"time"
 )
@@ -35,9 +34,6 @@ func TestRecordsOfEveryVersion(t *testing.T) {
 		json.Unmarshal(again, &is)
 		if missing := lost("", was, is); len(missing) > 0 {
 			t.Errorf("%s: not read: %v", file, missing)
-		}
-		if hole := empty(reflect.ValueOf(r), "record"); hole != "" && strings.HasSuffix(file, "-1.json") {
-			t.Errorf("%s has nothing in %s: it shows less than it should", file, hole)
 		}
 	}
 }
@@ -111,6 +107,9 @@ func TestRecordOfThisVersion(t *testing.T) {
 	}
 	fill(reflect.ValueOf(&r).Elem())
 	r.Version = Version
+	if hole := empty(reflect.ValueOf(r), "record"); hole != "" {
+		t.Fatalf("nothing in %s: %s shows less than it should", hole, file)
+	}
 	now, err := json.MarshalIndent(r, "", "\t")
 	if err != nil {
 		t.Fatal(err)
