@@ -11,6 +11,33 @@ import (
 	"handoff/internal/linux"
 )
 
+// Control is what the API can do to a service. Its methods may be called from any
+// goroutine; each returns when it is done, or when ctx ends. Errors that are an
+// [api.Error] are answered by their code, others as [api.CodeFailed].
+type Control interface {
+	serviceControl
+	workerControl
+}
+
+// serviceControl is what people and scripts use.
+type serviceControl interface {
+	Status(ctx context.Context) (api.Status, error)
+	Reload(ctx context.Context) (generation int, err error)
+	Upgrade(ctx context.Context) error
+	Scale(ctx context.Context, n int, relative bool) (workers int, err error)
+	Stop(ctx context.Context, now bool) error
+	Restart(ctx context.Context, slot int) (worker int, err error)
+}
+
+// workerControl is what the program uses that has started the service (the Node SDK).
+type workerControl interface {
+	Send(ctx context.Context, worker int, message json.RawMessage) error
+	Signal(ctx context.Context, worker int, name string) error
+	Freeze(ctx context.Context) error
+	SetBalance(ctx context.Context, balance string) error // even, sticky
+	PublishStatus(ctx context.Context) error              // among the worker events
+}
+
 // handlers are by the patterns of [api.Routes].
 func (s *server) handlers() map[string]http.HandlerFunc {
 	return map[string]http.HandlerFunc{

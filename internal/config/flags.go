@@ -5,9 +5,94 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 )
+
+// Run is the configuration of `handoff run`. NewRun gives the defaults.
+type Run struct {
+	Workers        string
+	ReadyWhen      string
+	ReadyTimeout   time.Duration
+	ReadyDelay     time.Duration // Auto: by the contract
+	DrainTimeout   time.Duration
+	KillGrace      time.Duration
+	QuietTimeout   time.Duration
+	Respawn        time.Duration
+	Backoff        time.Duration
+	MaxFailures    int
+	Strategy       string
+	Surge          int
+	Canary         time.Duration
+	Balance        string
+	Contract       string
+	DrainSignal    string
+	HoldOnly       []string
+	NoHold         []string
+	Listen         []string
+	Watchdog       time.Duration
+	DrainSpread    time.Duration
+	UpgradeTimeout time.Duration
+	Linger         time.Duration
+	NoPreload      bool
+	NoSteering     bool
+	PIDFile        string
+	Name           string
+	Dir            string
+	Env            []string
+	EnvFile        string
+	Log            string
+	LogLevel       string
+	LogFile        string
+	Ports          []string
+	Watch          []string
+	WatchIgnore    []string
+	WatchDelay     time.Duration
+	Admin          string
+	AdminToken     string // file
+	Hooks          []string
+	HookTimeout    time.Duration
+	LogPrefix      bool
+	Capture        string
+	CaptureDir     string
+	Start
+	Recycle
+	WebsocketClose int
+	Scratch        bool
+	Private        bool // beside others of the same configuration: what is theirs is left alone
+	RackVersion    string
+	SlotVariable   string
+	DrainMessage   string
+	Only           string // of PM2's file
+	PM2Env         string
+	Embedded       bool   // started by the Node SDK
+	Config         string // the file; "": handoff.toml, if it is there
+}
+
+// Defaults of a stop: below what a container's runtime gives it (Docker: 10 s).
+const (
+	drainTimeout          = 30 * time.Second
+	killGrace             = 5 * time.Second
+	drainTimeoutContainer = 8 * time.Second
+	killGraceContainer    = time.Second
+)
+
+// NewRun returns the defaults for this machine.
+func NewRun() *Run {
+	r := &Run{
+		Workers: "max", ReadyWhen: "listening", ReadyTimeout: time.Minute, ReadyDelay: Auto,
+		DrainTimeout: drainTimeout, KillGrace: killGrace, QuietTimeout: 3 * time.Second,
+		Respawn: time.Second, Backoff: 30 * time.Second, MaxFailures: 3,
+		Strategy: "all", Balance: "even", Contract: "auto", DrainSignal: "TERM", Linger: 6 * time.Second, UpgradeTimeout: 15 * time.Second, WatchDelay: time.Second,
+		Capture: "none", CaptureDir: "logs", HookTimeout: 30 * time.Second,
+		Log: "auto", LogLevel: "info",
+	}
+	if InContainer() {
+		r.DrainTimeout, r.KillGrace = drainTimeoutContainer, killGraceContainer
+	}
+	return r
+}
 
 // Flags adds the flags to fs, in the order of the help.
 func (r *Run) Flags(fs *pflag.FlagSet) {
