@@ -14,15 +14,6 @@ const (
 	Unix // a path; an abstract name begins with @ or a zero byte
 )
 
-// Type is the type of a socket.
-type Type int
-
-// The types.
-const (
-	Stream Type = iota
-	Datagram
-)
-
 // Endpoint is what a worker wants to listen on. Equal endpoints, of one worker after
 // another or of several, mean the same sockets.
 type Endpoint struct {

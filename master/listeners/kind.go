@@ -4,6 +4,21 @@ import (
 	"handoff/handoff"
 )
 
+// Type is the type of a socket. A new one is a line in kinds, and in openKind.
+type Type int
+
+// The types.
+const (
+	Stream Type = iota
+	Datagram
+)
+
+// kinds are the endpoints that a record knows, by AddressState.Kind.
+var kinds = [...]struct {
+	family Family
+	typ    Type
+}{{IPv4, Stream}, {IPv6, Stream}, {Unix, Stream}, {IPv4, Datagram}, {IPv6, Datagram}}
+
 // kind is how an address has its sockets. A new one is a type with these methods, and
 // a line each in openKind and restoreKind:
 //

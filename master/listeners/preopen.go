@@ -19,6 +19,7 @@ type Listen struct {
 	Only bool           // IPv6 alone, where Addr is IPv6
 	Any  bool           // no host was said: IPv4 alone will do where there is no IPv6
 	Path string         // of a unix socket, absolute
+	Type Type           // of the socket
 	Mode fs.FileMode    // of the path; 0: as the umask has it
 	UID  int            // its owner and group; -1: as it is
 	GID  int
@@ -34,10 +35,10 @@ func (l Listen) String() string {
 // endpoint is how the address is found again.
 func (l Listen) endpoint() Endpoint {
 	if l.Path != "" {
-		return Endpoint{Family: Unix, Addr: l.Path}
+		return Endpoint{Family: Unix, Type: l.Type, Addr: l.Path}
 	}
 	e := TCP(l.Addr, l.Only)
-	e.Any = l.Any
+	e.Type, e.Any = l.Type, l.Any
 	if e.Port == 0 {
 		e.Index = -1 // it is none of a program's
 	}

@@ -63,12 +63,6 @@ type LeaseState struct {
 	AtStart   bool   `json:"given,omitempty"`
 }
 
-// kinds are the endpoints that a record knows, by AddressState.Kind.
-var kinds = [...]struct {
-	family Family
-	typ    Type
-}{{IPv4, Stream}, {IPv6, Stream}, {Unix, Stream}, {IPv4, Datagram}, {IPv6, Datagram}}
-
 // SetEndpoint puts what was asked for into the state.
 func (r *AddressState) SetEndpoint(e Endpoint) {
 	for i, k := range kinds {

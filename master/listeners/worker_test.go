@@ -282,6 +282,22 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
+// A preopened address has the type that it says.
+func TestPreopenedDatagram(t *testing.T) {
+	w := start(t, Config{})
+	at := Listen{Addr: netip.MustParseAddrPort("127.0.0.1:0"), Type: Datagram, UID: -1, GID: -1}
+	if _, err := w.Preopen(at); err != nil {
+		t.Fatal(err)
+	}
+	leases, _, err := w.TakePreopened(1, 0)
+	if err != nil || len(leases) != 1 {
+		t.Fatal(leases, err)
+	}
+	if typ, err := unix.GetsockoptInt(leases[0].FD(), unix.SOL_SOCKET, unix.SO_TYPE); typ != unix.SOCK_DGRAM {
+		t.Error(typ, err)
+	}
+}
+
 func TestPreopened(t *testing.T) {
 	dir := t.TempDir()
 	any := netip.MustParseAddrPort("127.0.0.1:0")

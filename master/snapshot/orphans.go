@@ -213,7 +213,7 @@ func (s Search) record(orphans []*orphan, d Descriptors) Record {
 	for _, l := range s.Listen {
 		key := ""
 		for i := range r.Addresses {
-			if a := &r.Addresses[i]; l.Path == "" && a.Bound == l.Addr {
+			if a := &r.Addresses[i]; l.Path == "" && l.Type == listeners.Stream && a.Bound == l.Addr {
 				key, a.Preopened, a.Any = a.Key, true, l.Any
 			}
 		}
