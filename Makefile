@@ -6,7 +6,7 @@ TAGS = nethttpomithttp2
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULES = integration/node_modules/.installed
 UNITS   = . ./cmd/... ./handoff/... ./internal/... ./master/... ./sdk/... ./worker/...
-RACES   = TestReloadsNewConnections|TestCrashes|TestOverlapping|TestBrokenDeploy|TestReplaceMe|TestHostileChannel|TestRogue|TestScale|TestMasterIs|TestUpgrade
+RACES   = TestReloadsNewConnections|TestCrashes|TestOverlapping|TestBrokenDeploy|TestReplaceMe|TestHostile|TestRogue|TestScale|TestMasterIs|TestUpgrade
 
 .PHONY: reference site release peers build install man demo check lint modules test long fuzz bench
 
