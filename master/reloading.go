@@ -64,6 +64,9 @@ func (m *Master) carryOut(a reload.Action) {
 	case reload.Leave:
 		m.steps.atRest = func() {
 			m.drainEvents()
+			if m.reloads.Phase != reload.Leaving { // the keeper has died meanwhile
+				return
+			}
 			m.save()
 			m.history.end.replaced = true
 		}

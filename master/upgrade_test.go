@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/internal/api"
+	"handoff/internal/cmsg"
+	"handoff/internal/events"
 	"handoff/internal/keeper/fdstore"
 	"handoff/master/listeners"
 	"handoff/master/reload"
@@ -143,4 +145,29 @@ func TestDrainTakesSocketsIn(t *testing.T) {
 	m.mail.post(stirred{})
 	m.drainEvents()
 	w.await("address.mended", "shutdown(2)")
+}
+
+// The keeper dies when the new binary has said that it can take over, before this master
+// has left: the new one has nobody to get its descriptors from, so this one stays, and
+// starts another keeper.
+func TestKeeperDiesAsTheMasterLeaves(t *testing.T) {
+	k := newKeeper(t)
+	cfg := base("activation", ActivationContract)
+	cfg.Keeper, cfg.PID, cfg.Instance = k.address, os.Getpid(), t.Name()
+	ready := make(chan struct{})
+	var w *world
+	cfg.Upgrade = func([]byte) error { close(ready); <-t.Context().Done(); return nil }
+	replaced := make(chan struct{}, 1)
+	cfg.ReplaceKeeper = func([]cmsg.Named, []byte) error { replaced <- struct{}{}; return errors.New("not here") }
+	w = activated(t, cfg)
+	go w.control.Upgrade(t.Context()) // ends with the test
+	<-ready
+	w.control.do(t.Context(), func(m *Master) error {
+		m.mail.events <- keeperDied{} // is handled by drainEvents
+		m.order(reload.UpgradeEnded{})
+		return nil
+	})
+	<-replaced
+	w.await(events.UpgradeFailed)
+	w.ask("who")
 }

@@ -7,7 +7,7 @@
 //	Idle ──order──► Asking ──yes──► Reread ──► Reload ──► (the fleet)
 //	  │             (the hook)        │ the binary on disk is another one
 //	  └──upgrade──────────────────► Upgrading ──ready──► Leaving
-//	                                  └─ failed ──► Idle
+//	                                  └─ failed ──► Idle      (the keeper dies: it has failed)
 //
 // One thing is under way at a time. What is ordered meanwhile waits in Pending, and is
 // in the state: the master that comes after this one goes on with it.
@@ -26,7 +26,8 @@ const (
 	// Upgrading: the binary on disk has been started, and has not said yet whether it
 	// can take over.
 	Upgrading
-	// Leaving: another master takes over. This one decides nothing any more.
+	// Leaving: another master takes over. This one decides nothing any more, unless the
+	// keeper dies before it has left.
 	Leaving
 )
 
@@ -257,7 +258,9 @@ func (m *Machine) keeperDied() {
 	switch m.Phase {
 	case Upgrading: // it fails, since its candidate has no keeper either
 		m.Pending.ReplaceKeeper = true
-	case Leaving:
+	case Leaving: // the new master would have nobody to get its descriptors from
+		m.Phase, m.Pending.ReplaceKeeper = Upgrading, true
+		m.upgradeEnded(UpgradeEnded{Failed: "the keeper has died"})
 	default:
 		m.do(ReplaceKeeper{})
 	}
