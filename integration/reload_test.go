@@ -220,6 +220,8 @@ func TestBrokenDeploy(t *testing.T) {
 }
 
 // gunicorn listens before it has loaded what it serves: that it listens is not enough.
+// The delay is longer than the default of 1 s, so that a busy machine, on which gunicorn
+// takes longer to fail, does not decide.
 func TestBrokenBehindAListener(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("gunicorn"); err != nil {
@@ -234,7 +236,7 @@ func TestBrokenBehindAListener(t *testing.T) {
 		}
 	}
 	write(good)
-	w := start(t, options{flags: []string{"-n", "2", "--respawn", "0.1", "--max-failures", "1", "--ready-delay", "auto"}, dir: dir,
+	w := start(t, options{flags: []string{"-n", "2", "--respawn", "0.1", "--max-failures", "1", "--ready-delay", "5s"}, dir: dir,
 		app: []string{"gunicorn", "-w", "1", "--threads", "2", "-b", "127.0.0.1:" + port, "app:app"}})
 	run := w.load(load.Config{Clients: 4})
 	run.Await(100, patience) // by all that serve
