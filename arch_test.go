@@ -252,7 +252,7 @@ func TestNames(t *testing.T) {
 // The type that knows everything began as "the glue". Master is the loop: what it owns
 // are rooms.
 func TestMasterIsTheLoop(t *testing.T) {
-	const maxFields, maxLines = 15, 2800
+	const maxFields, maxLines = 15, 2900
 	lines := 0
 	for _, f := range sources(t) {
 		if f.pkg != "master" {

@@ -84,6 +84,10 @@ func (m *Master) do(a fleet.Action) {
 		m.reportServing()
 	case fleet.Failed:
 		m.failed(a)
+	case fleet.NotScaled:
+		m.notScaled(a)
+	case fleet.NotRestarted:
+		m.notRestarted(a)
 	case fleet.Done:
 		m.history.end.done = &a
 		if !a.Failed {

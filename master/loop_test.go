@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -202,6 +204,34 @@ func TestBrokenGeneration(t *testing.T) {
 	if _, gen, _ := w.ask("who"); gen != 1 {
 		t.Errorf("generation %d answers", gen)
 	}
+}
+
+// A scale or a restart whose workers cannot start is given up, as a reload is.
+func TestChangeFails(t *testing.T) {
+	cfg := base("later-workers-crash", ActivationContract)
+	broken := filepath.Join(t.TempDir(), "broken")
+	cfg.Command.Env = append(cfg.Command.Env, "FILE="+broken)
+	w := activated(t, cfg)
+	if err := os.WriteFile(broken, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := w.control.Scale(t.Context(), 3, false); n != 3 || err != nil {
+		t.Fatal(n, err)
+	}
+	w.await("scale.failed", "wanted=3", "workers=2", "slot=2", "the database is gone")
+	s := w.status()
+	if f := s.Failed; s.Slots != 2 || f == nil || f.Change != api.ChangeScale || f.Workers != 3 || !slices.Contains(f.Stderr, "the database is gone") {
+		t.Errorf("%+v, %+v", s, f)
+	}
+	if _, err := w.control.Restart(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	w.await("restart.failed", "slot=1", "the database is gone")
+	s = w.status()
+	if f := s.Failed; s.State != api.StateServing || s.Ready != 2 || f == nil || f.Change != api.ChangeRestart || f.Slot != 1 {
+		t.Errorf("%+v, %+v", s, f)
+	}
+	w.ask("who")
 }
 
 // Workers can have the kernel refuse to steer. A reload to which nothing is steered has

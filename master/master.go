@@ -51,15 +51,16 @@ type clients struct {
 
 // history is what has happened, for people, and the next master.
 type history struct {
-	began     time.Time
-	counters  api.Counters
-	restarts  map[int]int     // of slots, by crashes
-	reported  fleet.Gen       // the last generation that was reported to serve
-	lastError string          // printable
-	keeper    int             // pid of the keeper of the master before; 0: there was none
-	warned    map[string]bool // what is said once
-	saver     snapshot.Saver  // writes all that the next master needs
-	end       ending
+	began        time.Time
+	counters     api.Counters
+	restarts     map[int]int       // of slots, by crashes
+	reported     fleet.Gen         // the last generation that was reported to serve
+	lastError    string            // printable
+	failedChange *api.ChangeStatus // the last scale or restart that failed; nil: none
+	keeper       int               // pid of the keeper of the master before; 0: there was none
+	warned       map[string]bool   // what is said once
+	saver        snapshot.Saver    // writes all that the next master needs
+	end          ending
 }
 
 // ending is how the loop ends.

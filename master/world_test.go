@@ -75,6 +75,13 @@ var roles = map[string]func() int{
 		}
 		return serve(inherited(3))
 	},
+	"later-workers-crash": func() int { // once FILE is there
+		if _, err := os.Stat(os.Getenv("FILE")); err == nil {
+			fmt.Fprintln(os.Stderr, "the database is gone")
+			return 3
+		}
+		return serve(inherited(3))
+	},
 	"locks-filter": func() int { // at SIGUSR1, or, with LOCK=all, from the second generation on
 		return serve(lockFilter(inherited(3)))
 	},

@@ -88,6 +88,15 @@ func follows(args []string, path string, last int, follow bool, f func(line []by
 	}
 }
 
+// notDone prints the last lines of the worker that could not be started, and returns what
+// is to be said of it.
+func notDone(c *api.ChangeStatus, message string) error {
+	for _, line := range c.Stderr {
+		fmt.Fprintln(os.Stderr, "  "+line)
+	}
+	return errors.New(message)
+}
+
 func btoi(b bool) int {
 	if b {
 		return 1

@@ -34,7 +34,9 @@ func scaleCommand() *cobra.Command {
 		Use:   "scale N|+N|-N [NAME]",
 		Short: "Change the number of workers",
 		Long: `Change the number of workers, and wait until they serve. Workers that are removed drain first.
-Exit code: 0 done; 1 refused; 3 handoff is not running.`,
+Where the workers of the new slots cannot be started, the number goes back to what it was before.
+Exit code: 0 done; 1 refused, or the new workers cannot be started: the reason is printed with the last
+lines of one; 3 handoff is not running.`,
 		Example: `  handoff scale 8
   handoff scale +2 web
   handoff scale -1`,
@@ -48,6 +50,7 @@ Exit code: 0 done; 1 refused; 3 handoff is not running.`,
 			if err != nil {
 				return err
 			}
+			began := time.Now()
 			workers, err := client.Scale(args[0])
 			if err != nil {
 				return failed{err}
@@ -58,6 +61,9 @@ Exit code: 0 done; 1 refused; 3 handoff is not running.`,
 				})
 				if err != nil {
 					return err
+				}
+				if f := s.Failed; f != nil && f.Change == api.ChangeScale && f.Workers == workers && f.At.After(began) {
+					return failed{notDone(f, fmt.Sprintf("%s: not scaled to %d workers: slot %d: %s; %d serve, as before", client.Name, workers, f.Slot, f.Reason, s.Slots))}
 				}
 				if s.State == api.StateStopping || s.Slots != workers {
 					return failed{fmt.Errorf("%s: overtaken: it is %s, with %d workers", client.Name, s.State, s.Slots)}

@@ -16,6 +16,7 @@ func TestJSON(t *testing.T) {
 	full := Status{
 		Schema: 1, Name: "web", Version: "1.2.3", PID: 100, Started: at, State: StateReloading, Generation: 2, Wanted: 3, Slots: 2, Ready: 2, LastError: "slot 0 failed",
 		Reload:    &ReloadStatus{Generation: 3, Outcome: OutcomeFailed, Reason: "exit code 1", Stderr: []string{"Error: no database"}, Began: at, Seconds: 1.5},
+		Failed:    &ChangeStatus{Change: ChangeScale, Workers: 3, Slot: 2, Reason: "exit code 1", Stderr: []string{"Error: no database"}, At: at},
 		Addresses: []AddressStatus{{Address: "127.0.0.1:3000", Balance: "even", Queue: 4}},
 		Workers: []WorkerStatus{
 			{Slot: 0, PID: 101, Worker: 1, Generation: 2, Phase: PhaseServing, Steered: true, Started: at, Ready: &ready, Queue: 3, Restarts: 1, Status: "serves",

@@ -15,7 +15,8 @@ type Status struct {
 	Slots      int             `json:"slots"`
 	Ready      int             `json:"ready"` // slots that are served
 	LastError  string          `json:"last_error,omitempty"`
-	Reload     *ReloadStatus   `json:"reload,omitempty"` // the last one
+	Reload     *ReloadStatus   `json:"reload,omitempty"`        // the last one
+	Failed     *ChangeStatus   `json:"failed_change,omitempty"` // the last scale or restart that failed
 	Addresses  []AddressStatus `json:"addresses"`
 	Workers    []WorkerStatus  `json:"workers"`
 }
@@ -49,6 +50,22 @@ const (
 	OutcomeRunning = "running" // none yet
 	OutcomeServed  = "served"  // the new generation serves
 	OutcomeFailed  = "failed"  // it was given up, the one before serves on
+)
+
+// ChangeStatus is a scale or a restart that failed: everything is as it was before.
+type ChangeStatus struct {
+	Change  string    `json:"change"`            // scale, restart
+	Workers int       `json:"workers,omitempty"` // that a scale wanted
+	Slot    int       `json:"slot"`              // whose worker could not be started
+	Reason  string    `json:"reason"`
+	Stderr  []string  `json:"stderr,omitempty"` // last lines of that worker
+	At      time.Time `json:"at"`
+}
+
+// The changes of a [ChangeStatus].
+const (
+	ChangeScale   = "scale"
+	ChangeRestart = "restart"
 )
 
 // AddressStatus is one address.

@@ -182,8 +182,11 @@ func TestLinesAreAsDocumented(t *testing.T) {
 			check(path, levels[s.Sel.Name], call.Args)
 			for _, arg := range call.Args { // w.attrs(…), append(w.attrs(…), …)
 				ast.Inspect(arg, func(n ast.Node) bool {
-					if inner, ok := n.(*ast.CallExpr); ok {
+					switch inner := n.(type) {
+					case *ast.CallExpr:
 						check(path, levels[s.Sel.Name], inner.Args)
+					case *ast.CompositeLit: // append([]any{…}, …)
+						check(path, levels[s.Sel.Name], inner.Elts)
 					}
 					return true
 				})

@@ -16,6 +16,8 @@ const (
 	ClusterFrozen    = "cluster.frozen"
 	ClusterShutdown  = "cluster.shutdown"
 	ClusterStopped   = "cluster.stopped"
+	ScaleFailed      = "scale.failed"
+	RestartFailed    = "restart.failed"
 	ReloadRefused    = "reload.refused"
 	ConfigFailed     = "config.failed"
 	ConfigLater      = "config.later"

@@ -52,6 +52,8 @@ func cluster() []Info {
 		of(ClusterReloaded, info, "a later generation serves every slot", "generation", "workers", "after_seconds", "addresses"),
 		of(ClusterFailed, fail, "a generation was given up (`serving` is the one that serves on; without it nothing serves), or handoff cannot start, or a reload did not begin because the upgrade before it failed", "generation", "reason", "stderr", "serving"),
 		of(ClusterScaled, info, "the number of workers changes; as a warning: it does not, because the new number is not allowed", "workers", "least", "most").or(warn),
+		of(ScaleFailed, fail, "the workers of new slots could not be started (`wanted`); there are `workers` again", "wanted", "workers", "slot", "reason", "stderr"),
+		of(RestartFailed, fail, "`handoff restart` could not start a new worker; the old one serves on", "slot", "reason", "stderr"),
 		of(ClusterChanged, info, "watched files have changed; a reload follows", "file", "files"),
 		of(ClusterFrozen, info, "workers that end are no longer replaced (Node SDK)"),
 		of(ClusterShutdown, info, "the service begins to stop, or is told to hurry; as an error: it stops because its keeper has died", "signal", "workers", "within_seconds", "now").or(warn).or(fail),

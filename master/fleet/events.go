@@ -14,7 +14,8 @@ type (
 		Gen    Gen
 		Reason string
 	}
-	// SetSlots asks for another number of slots, at least 1.
+	// SetSlots asks for another number of slots, at least 1. Where the workers of
+	// new slots cannot be started, the number goes back: NotScaled.
 	SetSlots struct{ N int }
 	// Configure changes everything else of the configuration, from now on.
 	Configure struct{ Config Config }
@@ -27,6 +28,9 @@ type (
 		ID    ID
 		Seems bool
 	}
+	// Restart asks for a new worker in the place of one that serves. Where none
+	// can be started, the old one stays: NotRestarted.
+	Restart struct{ ID ID }
 	// Leave says that a worker wants to be replaced, then drained.
 	Leave struct{ ID ID }
 	// Tire says that a worker that serves is to be replaced when its turn comes:
@@ -76,6 +80,7 @@ func (Configure) event()   {}
 func (Freeze) event()      {}
 func (Stop) event()        {}
 func (Ready) event()       {}
+func (Restart) event()     {}
 func (Leave) event()       {}
 func (Tire) event()        {}
 func (Unfit) event()       {}
@@ -145,22 +150,38 @@ type (
 		Reason string
 		Back   Gen
 	}
+	// NotScaled reports that more slots could not be served: there are Back again.
+	NotScaled struct {
+		Slots  int // that were asked for
+		Back   int
+		Slot   int // whose worker could not be started
+		Gen    Gen
+		Reason string
+	}
+	// NotRestarted reports that no new worker could be started in a slot.
+	NotRestarted struct {
+		Slot   int
+		Gen    Gen
+		Reason string
+	}
 	// Done reports that nobody is left after a Stop, or after the first
 	// generation Failed.
 	Done struct{ Failed bool }
 )
 
-func (Prepare) action()  {}
-func (Forget) action()   {}
-func (Spawn) action()    {}
-func (Steer) action()    {}
-func (Quiesce) action()  {}
-func (Drain) action()    {}
-func (Signal) action()   {}
-func (Abandon) action()  {}
-func (Renew) action()    {}
-func (Recycle) action()  {}
-func (Unlisten) action() {}
-func (Live) action()     {}
-func (Failed) action()   {}
-func (Done) action()     {}
+func (Prepare) action()      {}
+func (Forget) action()       {}
+func (Spawn) action()        {}
+func (Steer) action()        {}
+func (Quiesce) action()      {}
+func (Drain) action()        {}
+func (Signal) action()       {}
+func (Abandon) action()      {}
+func (Renew) action()        {}
+func (Recycle) action()      {}
+func (Unlisten) action()     {}
+func (Live) action()         {}
+func (Failed) action()       {}
+func (NotScaled) action()    {}
+func (NotRestarted) action() {}
+func (Done) action()         {}

@@ -120,6 +120,7 @@ type seat struct {
 	gen       Gen
 	failures  int
 	notBefore time.Time
+	trial     bool // somebody waits for a new worker in it, see Restart
 }
 
 // Fleet is the state. Nothing but Step changes it.
@@ -133,6 +134,7 @@ type Fleet struct {
 	wanted  Gen
 	known   []Gen // prepared and not forgotten
 	began   time.Time
+	grown   int // slots there were before more were asked for, which are not all served yet; 0: no more were
 	steered []ID
 	order   *order    // of a Steer that is not answered yet
 	steerAt time.Time // after one that failed: not before
@@ -226,7 +228,7 @@ func (f *Fleet) observe(e Event) {
 			f.giveUp(e.Reason)
 		}
 	case SetSlots:
-		f.cfg.Slots = max(e.N, 1)
+		f.setSlots(max(e.N, 1))
 	case Configure:
 		slots := f.cfg.Slots
 		f.cfg = e.Config
@@ -256,6 +258,8 @@ func (f *Fleet) observe(e Event) {
 		}
 	case Extend:
 		f.extend(e)
+	case Restart:
+		f.restart(e.ID)
 	case Leave:
 		f.leave(e.ID)
 	case Tire:
@@ -303,6 +307,7 @@ func (f *Fleet) unfit(e Unfit) {
 	}
 	s := f.failure(w)
 	f.term(w, e.Reason)
+	f.tried(s, e.Reason, false)
 	if w.Gen == f.wanted && w.Gen != f.live && (f.live != 0 || s.failures >= f.cfg.MaxFailures) {
 		f.giveUp(e.Reason)
 	}
@@ -375,6 +380,7 @@ func (f *Fleet) exited(e Exited) {
 		return
 	}
 	s := f.failure(w)
+	f.tried(s, e.Reason, false)
 	if w.Gen != f.wanted || w.Gen == f.live {
 		return // a live generation is never given up
 	}

@@ -17,6 +17,7 @@ func (f *Fleet) plan() {
 	}
 	live := f.live
 	f.judge()
+	f.settle()
 	f.renew()
 	f.recycle()
 	set := f.choose()
@@ -63,6 +64,7 @@ func (f *Fleet) late(w *Worker) {
 	reason := fmt.Sprintf("not ready within %v", f.cfg.ReadyTimeout)
 	s := f.failure(w)
 	f.term(w, reason)
+	f.tried(s, reason, true)
 	if w.Gen == f.wanted && w.Gen != f.live && (f.live != 0 || s.failures >= f.cfg.MaxFailures) {
 		f.giveUp(reason)
 	}

@@ -211,6 +211,11 @@ func (w *world) act(a Action) {
 		w.stopped = true
 	case Failed:
 		w.wanted = a.Back
+	case NotScaled:
+		if a.Back < 1 || a.Back >= w.cfg.Slots {
+			w.fail("%s: wrong", say(a))
+		}
+		w.cfg.Slots = a.Back
 	case Done:
 		if len(w.alive) > 0 || w.done {
 			w.fail("done with %d workers left", len(w.alive))
@@ -268,7 +273,7 @@ func (w *world) random() {
 		}
 	case n < 47:
 		if id := w.any(everyone); id != 0 {
-			w.step([]Event{Leave{id}, Tire{id, "tired"}, Unfit{id, "unfit"}}[w.r.IntN(3)])
+			w.step([]Event{Leave{id}, Tire{id, "tired"}, Unfit{id, "unfit"}, Restart{id}}[w.r.IntN(4)])
 		}
 	case n < 60:
 		if id := w.any(func(_ ID, p *proc) bool { return p.quiet }); id != 0 {

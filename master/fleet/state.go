@@ -23,6 +23,7 @@ type State struct {
 	Frozen   bool          `json:"frozen,omitempty"`
 	Stopping bool          `json:"stopping,omitempty"`
 	Failed   bool          `json:"failed,omitempty"`
+	Grown    int           `json:"grown,omitempty"`
 }
 
 // WorkerState is a Worker.
@@ -52,20 +53,21 @@ type SeatState struct {
 	Gen       Gen       `json:"gen"`
 	Failures  int       `json:"failures"`
 	NotBefore time.Time `json:"not_before"`
+	Trial     bool      `json:"trial,omitempty"`
 }
 
 // State returns the fleet as data.
 func (f *Fleet) State() State {
 	s := State{Slots: f.cfg.Slots, LastID: f.lastID, LastGen: f.lastGen, Live: f.live, Wanted: f.wanted,
 		Known: slices.Clone(f.known), Began: f.began, Steered: slices.Clone(f.steered), Proven: f.proven, Frozen: f.frozen,
-		Stopping: f.stopping, Failed: f.failed}
+		Stopping: f.stopping, Failed: f.failed, Grown: f.grown}
 	for _, w := range f.workers {
 		s.Workers = append(s.Workers, WorkerState{ID: w.ID, Slot: w.Slot, Gen: w.Gen, Phase: w.Phase, InService: w.InService,
 			Leaving: w.Leaving, Extra: w.extra, Hung: w.hung, Seems: w.seems, Tired: w.tired, Asked: int(w.asked), Drained: w.drained, Started: w.started,
 			ReadyAt: w.readyAt, PingBy: w.pingBy, Turn: w.turn, Deadline: w.deadline})
 	}
 	for _, seat := range f.seats {
-		s.Seats = append(s.Seats, SeatState{Slot: seat.slot, Gen: seat.gen, Failures: seat.failures, NotBefore: seat.notBefore})
+		s.Seats = append(s.Seats, SeatState{Slot: seat.slot, Gen: seat.gen, Failures: seat.failures, NotBefore: seat.notBefore, Trial: seat.trial})
 	}
 	return s
 }
@@ -79,14 +81,14 @@ func (f *Fleet) State() State {
 func Restore(cfg Config, s State, now time.Time) (*Fleet, []Action) {
 	cfg.Slots = max(s.Slots, 1)
 	f := &Fleet{cfg: cfg, now: now, lastID: s.LastID, lastGen: s.LastGen, live: s.Live, wanted: s.Wanted, known: slices.Clone(s.Known),
-		began: s.Began, steered: slices.Clone(s.Steered), proven: s.Proven, frozen: s.Frozen, stopping: s.Stopping, failed: s.Failed}
+		began: s.Began, steered: slices.Clone(s.Steered), proven: s.Proven, frozen: s.Frozen, stopping: s.Stopping, failed: s.Failed, grown: s.Grown}
 	for _, ws := range s.Workers {
 		f.workers = append(f.workers, &Worker{ID: ws.ID, Slot: ws.Slot, Gen: ws.Gen, Phase: ws.Phase, InService: ws.InService,
 			Leaving: ws.Leaving, extra: ws.Extra, hung: ws.Hung, seems: ws.Seems, tired: ws.Tired, asked: asked(ws.Asked), drained: ws.Drained, started: ws.Started,
 			readyAt: ws.ReadyAt, pingBy: ws.PingBy, turn: ws.Turn, deadline: ws.Deadline})
 	}
 	for _, ss := range s.Seats {
-		f.seats = append(f.seats, &seat{slot: ss.Slot, gen: ss.Gen, failures: ss.Failures, notBefore: ss.NotBefore})
+		f.seats = append(f.seats, &seat{slot: ss.Slot, gen: ss.Gen, failures: ss.Failures, notBefore: ss.NotBefore, trial: ss.Trial})
 	}
 	for _, w := range f.workers {
 		switch w.Phase {

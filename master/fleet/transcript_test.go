@@ -19,6 +19,7 @@ var update = flag.Bool("update", false, "rewrite testdata/*.txt with what happen
 //
 //	config slots=2 strategy=slot ready=10s …   (first; the rest have test defaults)
 //	tire ID reason | unfit ID reason
+//	restart ID
 //	reload | scale N | stop | stop now
 //	ready ID… | leave ID… | quiet ID… | drained ID… | exit ID [reason]
 //	ping ID… | hung ID… | extend ID DURATION
@@ -106,6 +107,8 @@ func replay(t *testing.T, text string) string {
 		case "scale":
 			n, _ := strconv.Atoi(w[1])
 			step(SetSlots{n})
+		case "restart":
+			ids(func(id ID) Event { return Restart{id} })
 		case "stop":
 			step(Stop{Now: rest(1) == "now"})
 		case "ready":
@@ -233,6 +236,10 @@ func say(a Action) string {
 		return fmt.Sprintf("generation %d is live after %v", a.Gen, a.Took)
 	case Failed:
 		return fmt.Sprintf("generation %d failed: %s; back to %d", a.Gen, a.Reason, a.Back)
+	case NotScaled:
+		return fmt.Sprintf("not scaled to %d, %d again: slot %d: %s", a.Slots, a.Back, a.Slot, a.Reason)
+	case NotRestarted:
+		return fmt.Sprintf("slot %d not restarted: %s", a.Slot, a.Reason)
 	case Done:
 		return fmt.Sprintf("done, failed %v", a.Failed)
 	}

@@ -1,0 +1,69 @@
+package fleet
+
+import (
+	"slices"
+	"time"
+)
+
+// What somebody asks for besides a reload, more slots or another worker in one, is
+// bounded as a reload is: where it cannot be had, everything is as it was before.
+
+func (f *Fleet) setSlots(n int) {
+	switch {
+	case n <= f.grown:
+		f.grown = 0
+	case f.live != 0 && n > f.cfg.Slots && f.grown == 0:
+		f.grown = f.cfg.Slots
+	}
+	f.cfg.Slots = n
+}
+
+func (f *Fleet) restart(id ID) {
+	w := f.worker(id)
+	if w == nil || w.Leaving || w.Phase != Serving {
+		return
+	}
+	w.Leaving = true
+	s := f.seat(w.Slot, w.Gen)
+	s.trial, s.failures, s.notBefore = true, 0, time.Time{}
+}
+
+// tried gives up what was asked for, after a failed start of a slot of the live
+// generation: after MaxFailures of them, or when it is the last that is waited for.
+func (f *Fleet) tried(s *seat, reason string, last bool) {
+	if s.gen != f.live || s.failures < f.cfg.MaxFailures && !last {
+		return
+	}
+	switch {
+	case s.trial:
+		s.trial = false
+		for _, w := range f.workers {
+			if w.Slot == s.slot && w.Gen == s.gen && w.Phase == Serving && !w.hung {
+				w.Leaving = false
+			}
+		}
+		f.do(NotRestarted{Slot: s.slot, Gen: s.gen, Reason: reason})
+	case f.grown > 0 && s.slot >= f.grown && s.slot < f.cfg.Slots:
+		f.do(NotScaled{Slots: f.cfg.Slots, Back: f.grown, Slot: s.slot, Gen: s.gen, Reason: reason})
+		f.cfg.Slots, f.grown = f.grown, 0
+		f.seats = slices.DeleteFunc(f.seats, func(s *seat) bool { return s.slot >= f.cfg.Slots }) // the next attempt begins anew
+	}
+}
+
+// settle forgets what was asked for once it serves.
+func (f *Fleet) settle() {
+	for _, s := range f.seats {
+		if w := f.serving(s.slot, s.gen); w != nil && !w.Leaving {
+			s.trial = false
+		}
+	}
+	if f.grown == 0 {
+		return
+	}
+	for slot := range f.cfg.Slots {
+		if f.serving(slot, f.live) == nil {
+			return
+		}
+	}
+	f.grown = 0
+}
