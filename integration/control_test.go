@@ -66,13 +66,13 @@ func TestCommands(t *testing.T) {
 	out, _ = command(0, "restart", "1")
 	contains(t, out, "web: slot 1 serves, pid ")
 	_, errs = command(1, "restart", "7")
-	contains(t, errs, "there is no slot 7; there are 0 to 1")
+	contains(t, errs, "no slot 7: slots are 0 to 1")
 
 	put(t, app, "console.error('no such module: db'); process.exit(3)", 0o644)
 	_, errs = command(1, "reload")
-	contains(t, errs, "no such module: db", "generation 3 was given up after ", "exited with code 3; generation 2 serves on")
+	contains(t, errs, "no such module: db", "generation 3 failed after ", "exited with code 3; generation 2 keeps serving")
 	out, _ = command(0, "status")
-	contains(t, out, "web: serving, 2 of 2 slots ready, generation 2", "last error: generation 3 was given up")
+	contains(t, out, "web: serving, 2 of 2 slots ready, generation 2", "last error: generation 3 failed")
 	out, _ = command(0, "events", "--last", "1000", "--json")
 	contains(t, out, `"event":"cluster.failed"`, `"event":"cluster.scaled"`)
 	for line := range strings.Lines(out) {

@@ -140,9 +140,9 @@ func TestBrokenVersionDoesNotStay(t *testing.T) {
 	_, errs = d.do(1, "switch", d.dir, "bad")
 	contains(t, errs, "good is live again")
 	_, errs = d.do(1, "deploy", d.dir, "worse", "--from", d.src, "--check")
-	contains(t, errs, "it is no version: it does not start (--check)", "no database")
+	contains(t, errs, "not registered as a version: it does not start (--check)", "no database")
 	_, errs = d.do(1, "deploy", d.dir, "worse", "--from", d.src, "--run", "echo building; exit 3")
-	contains(t, errs, "building", `it is no version: --run "echo building; exit 3": exit status 3`)
+	contains(t, errs, "building", `not registered as a version: --run "echo building; exit 3": exit status 3`)
 	if out, _ := d.do(0, "versions", d.dir); out != "good\nbad\n" {
 		t.Errorf("%q", out)
 	}
@@ -377,7 +377,7 @@ func TestDeployRefusedAndUndone(t *testing.T) {
 	os.Remove(frozen)
 	d.source("throw new Error('worse')")
 	_, errs := d.do(1, "deploy", d.dir, "v2", "--from", d.src, "--force")
-	contains(t, errs, "the new copy of v2 does not serve, the one before is there again", "worse")
+	contains(t, errs, "the new copy of v2 does not serve; restored the previous one", "worse")
 	if got := read(t, filepath.Join(d.dir, "v2", "app.js")); got != versionApp("v2") {
 		t.Errorf("%q", got)
 	}

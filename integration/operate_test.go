@@ -218,7 +218,7 @@ func TestHooksMayRefuse(t *testing.T) {
 	run.Await(50, patience)
 	put(t, filepath.Join(dir, "frozen"), "", 0o644)
 	_, errs := command(1, "reload", "veto")
-	contains(t, errs, "before_reload refuses: exit status 1: it is friday", "generation 1 serves on")
+	contains(t, errs, "before_reload refuses: exit status 1: it is friday", "generation 1 keeps serving")
 	w.signal(syscall.SIGUSR2)
 	w.await("reload.refused")
 	w.await("reload.refused")

@@ -124,7 +124,7 @@ func TestControlIsPrivate(t *testing.T) {
 	if err != nil || !strings.Contains(string(out), `"schema":1`) {
 		t.Errorf("%v %s", err, out)
 	}
-	if out, _ := exec.Command("curl", "-sS", "--unix-socket", path, "http://handoff/nonsense").CombinedOutput(); !strings.Contains(string(out), "there is no GET /nonsense") {
+	if out, _ := exec.Command("curl", "-sS", "--unix-socket", path, "http://handoff/nonsense").CombinedOutput(); !strings.Contains(string(out), "unknown request GET /nonsense") {
 		t.Errorf("%s", out)
 	}
 	w.stop()

@@ -110,7 +110,7 @@ func TestServiceManagerSeesAFailedReload(t *testing.T) {
 	put(t, app, "process.exit(3)", 0o644)
 	w.signal(syscall.SIGUSR2)
 	m.await(w, "RELOADING=1")
-	if text := m.await(w, "READY=1"); !strings.Contains(text, "was given up") {
+	if text := m.await(w, "READY=1"); !strings.Contains(text, "failed") {
 		t.Errorf("%q", text)
 	}
 	w.stop()

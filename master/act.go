@@ -49,7 +49,7 @@ func (m *Master) do(a fleet.Action) {
 	case fleet.Recycle:
 		if w := m.workers[a.ID]; w != nil {
 			m.history.counters.CountRestart("recycled")
-			m.log.Info("Worker is replaced: "+a.Reason, w.attrs(events.WorkerRecycled, "reason", a.Reason)...)
+			m.log.Info("Replacing worker: "+a.Reason, w.attrs(events.WorkerRecycled, "reason", a.Reason)...)
 		}
 	case fleet.Abandon:
 		if w := m.workers[a.ID]; w != nil {
@@ -58,7 +58,7 @@ func (m *Master) do(a fleet.Action) {
 				why = "stalled"
 			}
 			m.history.counters.CountRestart(why)
-			m.log.Error("Worker is given up: "+a.Reason, w.attrs(events.WorkerHung)...)
+			m.log.Error("Ending worker: "+a.Reason, w.attrs(events.WorkerHung)...)
 			// What waits at its socket goes to others, or to its replacement.
 			m.listeners.ReleaseAll(listeners.Worker(a.ID), time.Now())
 			m.resteer()
@@ -125,15 +125,15 @@ func (m *Master) prepare(gen fleet.Gen) {
 
 func (m *Master) failed(a fleet.Failed) {
 	words := m.gens[a.Gen].words
-	m.history.lastError = sdnotify.Printable(fmt.Sprintf("generation %d was given up: %s", a.Gen, a.Reason))
+	m.history.lastError = sdnotify.Printable(fmt.Sprintf("generation %d failed: %s", a.Gen, a.Reason))
 	attrs := append([]any{"event", events.ClusterFailed, "generation", int(a.Gen), "reason", a.Reason}, wordsAttr(words)...)
 	if a.Back == 0 {
-		m.log.Error("The program cannot be started; giving up", attrs...)
+		m.log.Error("Cannot start the program; stopping", attrs...)
 		return
 	}
 	m.order(reload.Ended{Generation: int(a.Gen), Outcome: reload.Failed, Reason: a.Reason, Stderr: words})
-	m.log.Error("Reload failed: the new generation is given up, the old one serves on", append(attrs, "serving", int(a.Back))...)
-	m.manager.Ready(sdnotify.Printable(fmt.Sprintf("Generation %d serves; generation %d was given up: %s", a.Back, a.Gen, a.Reason)))
+	m.log.Error("Reload failed: the previous generation keeps serving", append(attrs, "serving", int(a.Back))...)
+	m.manager.Ready(sdnotify.Printable(fmt.Sprintf("Generation %d serves; generation %d failed: %s", a.Back, a.Gen, a.Reason)))
 }
 
 // wordsAttr puts the last words of a worker into a log line, if it had any.
@@ -187,11 +187,11 @@ func (m *Master) spawn(a fleet.Spawn) {
 	}
 	notify, name, err := m.notifyPlace().Listen()
 	if err != nil {
-		m.log.Error("Worker starts without a notify socket: "+err.Error(), "event", events.WorkerMuted, "slot", a.Slot, "generation", int(a.Gen), "worker", int(a.ID))
+		m.log.Error("Starting a worker without a notify socket: "+err.Error(), "event", events.WorkerMuted, "slot", a.Slot, "generation", int(a.Gen), "worker", int(a.ID))
 	} else {
 		env = append(env, "NOTIFY_SOCKET="+name)
 		if sdnotify.Abstract(name) {
-			m.once("notify", "There is no folder for notify sockets: any local user may send to them. Set HANDOFF_RUNTIME_DIR to a folder of this user", "event", events.NotifyOpen)
+			m.once("notify", "No private directory for notify sockets: any local user can send to them. Set HANDOFF_RUNTIME_DIR to a directory of this user", "event", events.NotifyOpen)
 		}
 	}
 	started, pair, err := m.start(&l, env, a.Slot, listen)
@@ -391,11 +391,11 @@ func (m *Master) signal(a fleet.Signal) {
 		return
 	}
 	if a.Kill {
-		m.log.Warn("Worker is killed: "+a.Reason, w.attrs(events.WorkerKilled)...)
+		m.log.Warn("Killing worker: "+a.Reason, w.attrs(events.WorkerKilled)...)
 		m.report(events.SignalFailed, w.process.Kill())
 		return
 	}
-	m.log.Warn("Worker gets SIGTERM: "+a.Reason, w.attrs(events.WorkerTerminated)...)
+	m.log.Warn("Sending SIGTERM to worker: "+a.Reason, w.attrs(events.WorkerTerminated)...)
 	m.report(events.SignalFailed, w.process.Signal(unix.SIGTERM))
 	m.report(events.SignalFailed, w.session.Terminate())
 }

@@ -205,7 +205,7 @@ func (m *Master) discard(s snapshot.Descriptors) {
 func (m *Master) adoptWorker(r snapshot.Worker, s snapshot.Descriptors) (w *worker, err error) {
 	pidfd, err := s.Pidfd(r.PID, fdstore.WorkerName(int(r.ID), fdstore.PID))
 	if pidfd == nil {
-		return nil, cmp.Or(err, errors.New("its pidfd was not kept"))
+		return nil, cmp.Or(err, errors.New("its pidfd was not stored"))
 	}
 	w = &worker{process: process.Adopt(pidfd, s.File(fdstore.WorkerName(int(r.ID), fdstore.Stdout)), s.File(fdstore.WorkerName(int(r.ID), fdstore.Stderr))), id: r.ID, slot: r.Slot, gen: r.Gen,
 		began: r.Began, state: sdnotify.State{Status: r.Status, Reloading: r.Reloading}, port: r.Port, requests: r.Requests, unreported: r.Unreported}

@@ -120,7 +120,7 @@ func (c Control) Scale(ctx context.Context, n int, relative bool) (workers int, 
 			return 0, errStopping
 		}
 		if n < 1 || n > m.cfg.MaxSlots {
-			return 0, api.Errorf(api.CodeOutOfRange, "%d workers; want 1 to %d", n, m.cfg.MaxSlots)
+			return 0, api.Errorf(api.CodeOutOfRange, "%d workers: want 1 to %d", n, m.cfg.MaxSlots)
 		}
 		m.scaleTo(n)
 		return n, nil
@@ -130,7 +130,7 @@ func (c Control) Scale(ctx context.Context, n int, relative bool) (workers int, 
 // Stop stops everything: with drain, or now.
 func (c Control) Stop(ctx context.Context, now bool) error {
 	return c.do(ctx, func(m *Master) error {
-		m.log.Info("Stopping, as asked", "event", events.ClusterShutdown, "workers", len(m.workers), "now", now)
+		m.log.Info("Stopping on request", "event", events.ClusterShutdown, "workers", len(m.workers), "now", now)
 		m.step(fleet.Stop{Now: now})
 		return nil
 	})
@@ -144,7 +144,7 @@ func (c Control) Restart(ctx context.Context, slot int) (worker int, err error) 
 			return 0, errStopping
 		}
 		if slot < 0 || slot >= m.fleet.Slots() {
-			return 0, api.Errorf(api.CodeUnknownSlot, "there is no slot %d; there are 0 to %d", slot, m.fleet.Slots()-1)
+			return 0, api.Errorf(api.CodeUnknownSlot, "no slot %d: slots are 0 to %d", slot, m.fleet.Slots()-1)
 		}
 		for _, w := range m.fleet.Workers() {
 			if w.Slot == slot && w.Gen == m.fleet.Live() && w.Phase == fleet.Serving && !w.Leaving {
@@ -186,13 +186,13 @@ func (c Control) Send(ctx context.Context, worker int, message json.RawMessage) 
 			to, _ = w.session.(interface{ Send(json.RawMessage) error })
 		}
 		if to == nil {
-			return api.Errorf(api.CodeNoChannel, "worker %d has no channel", worker)
+			return api.Errorf(api.CodeNoChannel, "worker %d has no IPC channel", worker)
 		}
 		switch err := to.Send(message); {
 		case errors.Is(err, node.ErrNoChannel):
-			return api.Errorf(api.CodeNoChannel, "worker %d has no channel", worker)
+			return api.Errorf(api.CodeNoChannel, "worker %d has no IPC channel", worker)
 		case errors.Is(err, node.ErrBusy):
-			return api.Errorf(api.CodeWorkerBusy, "worker %d does not read what it is sent", worker)
+			return api.Errorf(api.CodeWorkerBusy, "worker %d does not read its messages", worker)
 		case err != nil:
 			return api.Errorf(api.CodeReservedMessage, "%v", err)
 		}
@@ -209,9 +209,9 @@ func (c Control) Signal(ctx context.Context, worker int, name string) error {
 		}
 		s := unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(name), "SIG"))
 		if s == 0 {
-			return api.Errorf(api.CodeUnknownSignal, "there is no signal %q", name)
+			return api.Errorf(api.CodeUnknownSignal, "unknown signal %q", name)
 		}
-		m.log.Info("Worker gets "+linux.SignalName(s)+", as asked", w.attrs(events.WorkerSignalled)...)
+		m.log.Info("Sent "+linux.SignalName(s)+" to worker on request", w.attrs(events.WorkerSignalled)...)
 		if s == unix.SIGKILL {
 			return w.process.Kill()
 		}
@@ -223,7 +223,7 @@ func (c Control) Signal(ctx context.Context, worker int, name string) error {
 // runs.
 func (c Control) Freeze(ctx context.Context) error {
 	return c.do(ctx, func(m *Master) error {
-		m.log.Info("No worker is started any more, as asked", "event", events.ClusterFrozen)
+		m.log.Info("Workers that end are no longer replaced, on request", "event", events.ClusterFrozen)
 		m.step(fleet.Freeze{})
 		return nil
 	})

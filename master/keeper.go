@@ -19,7 +19,7 @@ import (
 
 // keeperMute says that the keeper does not read what it is told; from any goroutine.
 func (m *Master) keeperMute(why error) {
-	m.log.Error("The keeper does not respond ("+why.Error()+"): until it does, it does not hold what changes", "event", events.KeeperMute)
+	m.log.Error("The keeper does not respond ("+why.Error()+"); state changes are not stored until it does", "event", events.KeeperMute)
 }
 
 // tickKeeper tries a mute keeper, and has it hold what there is if it responds.
@@ -50,8 +50,8 @@ func (m *Master) resyncKeeper() {
 // it all that the old one had, and is followed by a master of that one's: so there
 // is one way to adopt, that of the master that was killed.
 func (m *Master) keeperDied() {
-	m.log.Error("The keeper has died; the workers serve on", "event", events.KeeperDied, "keeper", m.cfg.PID, "pid", os.Getpid())
-	m.history.lastError = "the keeper has died"
+	m.log.Error("The keeper died; the workers keep serving", "event", events.KeeperDied, "keeper", m.cfg.PID, "pid", os.Getpid())
+	m.history.lastError = "the keeper died"
 	m.keep.Close()
 	m.keep = nil
 	m.order(reload.KeeperDied{})
@@ -63,16 +63,16 @@ func (m *Master) replaceKeeper() {
 	case m.fleet.Stopping():
 		return // and ends as it was told to
 	case m.cfg.KeptAbove:
-		m.log.Warn("The service manager holds the state and starts handoff again", "event", events.KeeperAwaited)
+		m.log.Warn("The service manager has the state and restarts handoff", "event", events.KeeperAwaited)
 		m.drainEvents()
 		m.history.end.replaced = true
 		return
 	case m.cfg.WorkerEvents != nil: // the program above takes it for the end
-		m.log.Error("The keeper has died, and with it the way to the program that has started this: stopping", "event", events.ClusterShutdown, "workers", len(m.workers))
+		m.log.Error("The keeper died, and with it the connection to the program that started handoff; stopping", "event", events.ClusterShutdown, "workers", len(m.workers))
 		m.step(fleet.Stop{})
 		return
 	case m.cfg.ReplaceKeeper == nil:
-		err = errors.New("there is no way to")
+		err = errors.New("this process cannot start one")
 	default:
 		m.drainEvents()
 		var named []cmsg.Named
@@ -83,7 +83,7 @@ func (m *Master) replaceKeeper() {
 			unix.Close(n.FD)
 		}
 	}
-	m.log.Error("Cannot start a new keeper: "+err.Error()+"; this master serves on, and takes signals by its own pid. Nobody holds what it has if it dies: restart handoff when it suits you",
+	m.log.Error("Cannot start a new keeper: "+err.Error()+"; this master keeps serving and takes signals at its own pid. If it dies, the service ends: restart handoff when convenient",
 		"event", events.KeeperMissing, "pid", os.Getpid(), "reason", err.Error())
 }
 

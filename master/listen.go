@@ -30,7 +30,7 @@ func (m *Master) openListens() error {
 		if err != nil {
 			return err
 		}
-		m.log.Debug("Listens for the workers", "event", events.AddressOpened, "address", a.Name(), "name", l.Name)
+		m.log.Debug("Listening for the workers", "event", events.AddressOpened, "address", a.Name(), "name", l.Name)
 	}
 	return nil
 }
@@ -101,7 +101,7 @@ func (m *Master) noticed(n listeners.Notice) {
 			m.step(fleet.Hung{ID: id, Reason: "stalled for " + n.After.String(), Stalled: true})
 		}
 	case listeners.Unsteerable:
-		m.once("hash", "The kernel refuses the steering program: connections are spread by its hash, and generations overlap on their sockets", "event", events.AddressHash, "address", n.Address.Name())
+		m.once("hash", "The kernel refuses the steering program: it distributes connections by hash, and generations share sockets during a reload", "event", events.AddressHash, "address", n.Address.Name())
 	case listeners.OneSocket:
 		m.log.Warn(n.Why.Error()+": its one socket, the service manager's, is shared by all workers", "event", events.AddressShared)
 	case listeners.Trouble:

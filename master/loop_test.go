@@ -256,7 +256,7 @@ func TestSteeringFails(t *testing.T) {
 			}
 			want := 2
 			if all {
-				w.await("cluster.failed", "generation=2", "serving=1", "cannot be steered", "operation not permitted")
+				w.await("cluster.failed", "generation=2", "serving=1", "cannot steer connections", "operation not permitted")
 				w.await("worker.shutdown", "generation=2")
 				if s := w.status(); s.State != "serving" || s.Generation != 1 || s.Ready != 2 || s.Reload.Outcome != api.OutcomeFailed {
 					t.Errorf("%+v", s)

@@ -135,7 +135,7 @@ func newMaster(cfg Config) (*Master, error) {
 		return nil, err
 	}
 	if m.keep, err = fdstore.Dial(cfg.Keeper, m.keeperMute); err != nil {
-		m.log.Error(err.Error()+"; if this master dies, everything does", "event", events.KeeperMute)
+		m.log.Error(err.Error()+"; if this master dies, the service ends", "event", events.KeeperMute)
 	}
 	if err := m.listeners.Pass(cfg.Passed); err != nil {
 		m.log.Warn(err.Error(), "event", events.AddressPassed)
@@ -286,7 +286,7 @@ func (m *Master) handle(e event) {
 	switch e := e.(type) {
 	case signalled:
 		if m.keep != nil && !e.kept {
-			m.log.Warn("A signal for the keeper has come to its master, which leaves it alone", "event", events.SignalStray,
+			m.log.Warn("Ignored a signal to the master; send it to the keeper", "event", events.SignalStray,
 				"signal", linux.SignalName(e.signal.(unix.Signal)), "keeper", m.cfg.PID, "pid", os.Getpid())
 			break
 		}

@@ -50,5 +50,5 @@ func (m *Master) reportServing() {
 }
 
 func (m *Master) reportStopping() {
-	m.manager.Stopping("Stopping: workers drain", m.cfg.Fleet.DrainTimeout+m.cfg.Fleet.KillGrace)
+	m.manager.Stopping("Stopping: draining workers", m.cfg.Fleet.DrainTimeout+m.cfg.Fleet.KillGrace)
 }

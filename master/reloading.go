@@ -83,7 +83,7 @@ func (m *Master) notReloaded(a reload.NotReloaded) {
 	case reload.ByHook:
 		m.log.Error("Reload refused; nothing changes: "+a.Reason, "event", events.ReloadRefused, "reason", a.Reason)
 	case reload.ByConfiguration:
-		m.log.Error("The configuration is wrong; nothing changes: "+a.Reason, "event", events.ConfigFailed, "reason", a.Reason)
+		m.log.Error("Invalid configuration; nothing changes: "+a.Reason, "event", events.ConfigFailed, "reason", a.Reason)
 	case reload.ByUpgrade:
 		m.log.Error("Workers not reloaded: the upgrade failed", "event", events.ClusterFailed, "reason", "the upgrade failed")
 	}

@@ -83,12 +83,12 @@ func (h sessionHost) Tell(id listeners.Worker, f contract.Fact) {
 	switch f := f.(type) { // of no worker in particular
 	case contract.Rescued:
 		m.history.counters.Rescued += f.N
-		m.log.Info("Connections at a parked socket handed to live workers", "event", events.AddressRescued, "address", f.Address.Name(), "connections", f.N)
+		m.log.Info("Handed connections from a parked socket to live workers", "event", events.AddressRescued, "address", f.Address.Name(), "connections", f.N)
 	case contract.NotRescued:
 		m.log.Error("Cannot take a stranded connection: "+f.Err.Error(), "event", events.AddressRescued, "address", f.Address.Name())
 	case contract.Lost:
 		m.history.counters.Stranded++
-		m.log.Error("A stranded connection is lost: "+f.Reason, "event", events.AddressStranded, "address", f.Address.Name())
+		m.log.Error("Lost a stranded connection: "+f.Reason, "event", events.AddressStranded, "address", f.Address.Name())
 	}
 }
 
@@ -108,7 +108,7 @@ func (m *Master) learned(w *worker, f contract.Fact) {
 	case contract.Disconnected:
 		m.step(fleet.Drained{ID: w.id})
 	case contract.Overflow:
-		m.log.Error("Worker is killed: "+f.Err.Error(), w.attrs(events.WorkerKilled)...)
+		m.log.Error("Killing worker: "+f.Err.Error(), w.attrs(events.WorkerKilled)...)
 		m.report(events.SignalFailed, w.process.Kill())
 	case contract.ProtocolError:
 		m.log.Warn("Message from a worker dropped: "+f.Reason, w.attrs(events.WorkerGarbled)...)
@@ -120,7 +120,7 @@ func (m *Master) learned(w *worker, f contract.Fact) {
 		m.once("seat", "The kernel refuses a seccomp notification filter ("+f.Err.Error()+
 			"): the program's own sockets are not held. Give it sockets with --listen ADDR, if it takes them as systemd passes them (LISTEN_FDS)", w.attrs(events.WorkerUnseated)...)
 	case contract.Resumed:
-		m.log.Debug("Answered a bind that the previous master had not", w.attrs(events.WorkerSeated, "address", f.Address.Name())...)
+		m.log.Debug("Answered a bind that the previous master left unanswered", w.attrs(events.WorkerSeated, "address", f.Address.Name())...)
 	case contract.Stranded:
 		m.log.Warn("Connections queued on a socket without a worker: the worker of the slot is replaced, the next one takes them",
 			w.attrs(events.AddressStranded, "address", f.Address.Name())...)

@@ -53,11 +53,11 @@ func (m *Master) signalled(s os.Signal) {
 	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT:
 		if m.fleet.Stopping() {
 			m.history.end.hurried = s
-			m.log.Warn("Stopping at once, workers are killed", "event", events.ClusterShutdown, "signal", linux.SignalName(s.(unix.Signal)))
+			m.log.Warn("Stopping immediately; killing workers", "event", events.ClusterShutdown, "signal", linux.SignalName(s.(unix.Signal)))
 			m.step(fleet.Stop{Now: true})
 			return
 		}
-		m.log.Info("Stopping, workers drain", "event", events.ClusterShutdown, "signal", linux.SignalName(s.(unix.Signal)),
+		m.log.Info("Stopping; draining workers", "event", events.ClusterShutdown, "signal", linux.SignalName(s.(unix.Signal)),
 			"workers", len(m.workers), "within", m.cfg.Fleet.DrainTimeout+m.cfg.Fleet.KillGrace)
 		m.step(fleet.Stop{})
 	case unix.SIGTTIN:
@@ -83,6 +83,6 @@ func (m *Master) scale(by int) {
 }
 
 func (m *Master) scaleTo(n int) {
-	m.log.Info("Number of workers changes", "event", events.ClusterScaled, "workers", n)
+	m.log.Info("Changing the number of workers", "event", events.ClusterScaled, "workers", n)
 	m.step(fleet.SetSlots{N: n})
 }

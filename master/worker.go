@@ -64,7 +64,7 @@ func (m *Master) notified(w *worker, n sdnotify.Notice) {
 		m.log.Debug("Worker's status", w.attrs(events.WorkerStatus, "status", w.state.Status, "reloading", w.state.Reloading)...)
 	}
 	if n.Stores {
-		m.log.Warn("A worker wants its descriptors stored; handoff keeps no store for workers, they are closed", w.attrs(events.WorkerStatus)...)
+		m.log.Warn("A worker sent descriptors to store (FDSTORE=1); handoff does not store them and closed them", w.attrs(events.WorkerStatus)...)
 	}
 	if n.Extend > 0 {
 		m.step(fleet.Extend{ID: w.id, By: n.Extend})
@@ -76,7 +76,7 @@ func (m *Master) notified(w *worker, n sdnotify.Notice) {
 		m.served(w, n.Requests)
 	}
 	if n.Hung {
-		m.step(fleet.Hung{ID: w.id, Reason: "its watchdog says so"})
+		m.step(fleet.Hung{ID: w.id, Reason: "it reported WATCHDOG=trigger"})
 	}
 	if n.Ready && m.cfg.ReadyWhen != Started {
 		m.ready(w) // also where listening is waited for
@@ -93,7 +93,7 @@ func (m *Master) isDraining(id fleet.ID) bool {
 
 func (m *Master) leaving(w *worker) {
 	m.history.counters.CountRestart("asked")
-	m.log.Info("Worker asks to be replaced", w.attrs(events.WorkerLeaving)...)
+	m.log.Info("Worker asked to be replaced", w.attrs(events.WorkerLeaving)...)
 	m.step(fleet.Leave{ID: w.id})
 }
 
@@ -152,7 +152,7 @@ func (m *Master) ended(id fleet.ID) {
 		m.history.lastError = sdnotify.Printable(fmt.Sprintf("slot %d, generation %d %s", w.slot, w.gen, reason))
 		m.log.Error("Worker crashed: "+reason, append(w.attrs(events.WorkerCrashed, append(ended, "after", time.Since(w.began).Round(time.Millisecond))...), wordsAttr(words)...)...)
 	} else {
-		m.log.Info("Worker is gone: "+reason, w.attrs(events.WorkerShutdown, ended...)...)
+		m.log.Info("Worker ended: "+reason, w.attrs(events.WorkerShutdown, ended...)...)
 	}
 	m.step(fleet.Exited{ID: id, Reason: reason})
 	if m.cfg.Calm != nil && len(m.workers) == m.fleet.Slots() {

@@ -91,7 +91,7 @@ func prepare(dir, build string, check bool) error {
 		cmd := exec.Command("/bin/sh", "-c", build)
 		cmd.Dir, cmd.Stdout, cmd.Stderr = dir, os.Stderr, os.Stderr
 		if err := cmd.Run(); err != nil {
-			return fmt.Errorf("it is no version: --run %q: %w", build, err)
+			return fmt.Errorf("not registered as a version: --run %q: %w", build, err)
 		}
 	}
 	if !check {

@@ -74,7 +74,7 @@ events. Their output goes to the log. After --hook-timeout a hook is killed. Its
 only logged, except for two hooks that can refuse, with an exit code other than 0:
 
   before_reload   nothing is reloaded, and handoff reload says why
-  before_ready    the worker is not put into service; a reload that starts it is given up
+  before_ready    the worker is not put into service; a reload that starts it fails
 
 The events:
 

@@ -79,7 +79,7 @@ func endWithParent() error {
 		return fmt.Errorf("cannot end with the parent: %w", err)
 	}
 	if parent := os.Getenv(envParent); parent != "" && parent != strconv.Itoa(os.Getppid()) {
-		return errors.New("the process that has started this has ended")
+		return errors.New("the process that started handoff has ended")
 	}
 	return nil
 }

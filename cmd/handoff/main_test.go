@@ -294,7 +294,7 @@ func TestAgainstAService(t *testing.T) {
 		{"scale +2 web", "web: 6 workers\n", 0},
 		{"scale -5 --json", `"workers": 1`, 0},
 		{"restart 0", "web: slot 0 serves, pid 4711\n", 0},
-		{"restart 1 --no-wait", "web: slot 1 is replaced\n", 0},
+		{"restart 1 --no-wait", "web: replacing slot 1\n", 0},
 		{"restart 0 --json", `"pid": 4711`, 0},
 		{"top", "handoff top needs a terminal", 1},
 		{"status nobody", "handoff: ", 3},
@@ -314,7 +314,7 @@ func TestAgainstAService(t *testing.T) {
 	}
 
 	f.refuse = errors.New("ready timeout")
-	if out, errs, code := handoff(t, "reload"); code != 1 || !strings.Contains(errs, "  Error: no database\n") || !strings.Contains(errs, "was given up after 1.5s: ready timeout") {
+	if out, errs, code := handoff(t, "reload"); code != 1 || !strings.Contains(errs, "  Error: no database\n") || !strings.Contains(errs, "failed after 1.5s: ready timeout") {
 		t.Errorf("%d, %q, %q", code, out, errs)
 	}
 	if _, errs, code := handoff(t, "upgrade"); code != 1 || !strings.Contains(errs, "ready timeout") {
@@ -399,7 +399,7 @@ func TestVersions(t *testing.T) {
 		{"deploy " + web + " v1", "v1\n", 0},
 		{"deploy " + web + " v2 --json", `"version": "v2"`, 0},
 		{"deploy " + web + " v3 --no-switch --run touch\u00a0built", "v3\n", 0},
-		{"deploy " + web + " v4 --run false", "it is no version: --run", 1},
+		{"deploy " + web + " v4 --run false", "not registered as a version: --run", 1},
 		{"deploy " + web + " v4 --run x --link-from v1", "--link-from and --run exclude each other", 1},
 		{"deploy " + web + " v1", "already exists (use --force to swap it for a new copy)", 1},
 		{"head " + web, "v2\n", 0},
@@ -407,7 +407,7 @@ func TestVersions(t *testing.T) {
 		{"versions " + web, "v1\nv2\nv3\n", 0},
 		{"versions " + web + " --json", `"previous": true`, 0},
 		{"rollback " + web, "v1\n", 0},
-		{"rollback " + web, "no version was live 1 steps before", 1},
+		{"rollback " + web, "no version was live 1 steps back", 1},
 		{"switch " + web + " #2", "v3\n", 0},
 		{"checkout " + web + " nope", "Couldn't find the target version, nope", 1},
 		{"switch " + web, "which version?", 1},
@@ -415,7 +415,7 @@ func TestVersions(t *testing.T) {
 		{"register " + web + " v3", "v3\n", 0},
 		{"clean " + web + " v2 --dry-run", "", 0},
 		{"clean " + web + " --keep 1 --json", `"removed": [`, 0},
-		{"clean " + web + " nope", "nope is no version of", 1},
+		{"clean " + web + " nope", "nope is not a version of", 1},
 	} {
 		words := strings.Fields(c.line)
 		if i := strings.Index(c.line, "touch"); i > 0 {

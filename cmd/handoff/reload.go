@@ -17,7 +17,7 @@ func reloadCommand() *cobra.Command {
 		Short: "Put new code into service, and report the outcome",
 		Long: `Put the code that is on disk now into service, as USR2 does, and wait until it serves.
 
-Exit code: 0 the new generation serves; 1 it was given up and the old one continues to serve: the
+Exit code: 0 the new generation serves; 1 it failed and the previous one keeps serving: the
 reason is printed with the last lines of the worker that failed; 3 handoff is not running.
 A reload during a reload is not an error: the newest wins, and both commands wait for it.`,
 		Example: `  handoff reload
@@ -79,5 +79,5 @@ func printReload(name string, r api.ReloadStatus, serving int) {
 	for _, line := range r.Stderr {
 		fmt.Fprintln(os.Stderr, "  "+line)
 	}
-	fmt.Fprintf(os.Stderr, "handoff: generation %d was given up after %v: %s; generation %d serves on\n", r.Generation, seconds(r.Seconds), r.Reason, serving)
+	fmt.Fprintf(os.Stderr, "handoff: generation %d failed after %v: %s; generation %d keeps serving\n", r.Generation, seconds(r.Seconds), r.Reason, serving)
 }

@@ -56,14 +56,14 @@ Exit code: 0 replaced; 1 refused, or no new worker can be started: the reason is
 					return failed{notDone(given, fmt.Sprintf("%s: slot %d not restarted: %s; the old worker serves on", client.Name, slot, given.Reason))}
 				}
 				if pid == 0 {
-					return failed{fmt.Errorf("%s: overtaken: it is %s, with %d workers", client.Name, s.State, s.Slots)}
+					return failed{fmt.Errorf("%s: superseded: it is %s, with %d workers", client.Name, s.State, s.Slots)}
 				}
 			}
 			if asJSON {
 				return printJSON(map[string]any{"schema": 1, "name": client.Name, "slot": slot, "pid": pid})
 			}
 			if pid == 0 {
-				fmt.Printf("%s: slot %d is replaced\n", client.Name, slot)
+				fmt.Printf("%s: replacing slot %d\n", client.Name, slot)
 			} else {
 				fmt.Printf("%s: slot %d serves, pid %d\n", client.Name, slot, pid)
 			}

@@ -66,7 +66,7 @@ lines of one; 3 handoff is not running.`,
 					return failed{notDone(f, fmt.Sprintf("%s: not scaled to %d workers: slot %d: %s; %d serve, as before", client.Name, workers, f.Slot, f.Reason, s.Slots))}
 				}
 				if s.State == api.StateStopping || s.Slots != workers {
-					return failed{fmt.Errorf("%s: overtaken: it is %s, with %d workers", client.Name, s.State, s.Slots)}
+					return failed{fmt.Errorf("%s: superseded: it is %s, with %d workers", client.Name, s.State, s.Slots)}
 				}
 			}
 			if asJSON {

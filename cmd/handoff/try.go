@@ -76,7 +76,7 @@ func try(dir string) error {
 	}
 	cmd.Wait()
 	if !serves {
-		return fmt.Errorf("it is no version: it does not start (--check): %s", why)
+		return fmt.Errorf("not registered as a version: it does not start (--check): %s", why)
 	}
 	return nil
 }

@@ -42,11 +42,11 @@ func Find(name string) (*Client, error) {
 		}
 		switch len(names) {
 		case 0:
-			return nil, fmt.Errorf("%w (no control socket in %s answers)", ErrNotRunning, Dir())
+			return nil, fmt.Errorf("%w (no control socket in %s responds)", ErrNotRunning, Dir())
 		case 1:
 			name = names[0]
 		default:
-			return nil, fmt.Errorf("%w: say which one: %s", ErrWhich, strings.Join(names, ", "))
+			return nil, fmt.Errorf("%w; choose one: %s", ErrWhich, strings.Join(names, ", "))
 		}
 	}
 	if err := CheckName(name); err != nil {
@@ -160,7 +160,7 @@ func (c *Client) unanswered(err error) error {
 	var op *net.OpError
 	switch {
 	case errors.As(err, &op) && op.Op == "dial":
-		return fmt.Errorf("%w by the name of %q (%w)", ErrNotRunning, c.Name, op.Err)
+		return fmt.Errorf("%w with the name %q (%w)", ErrNotRunning, c.Name, op.Err)
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return fmt.Errorf("cannot ask %s: %w", c.Name, ErrEnded)
 	}

@@ -91,10 +91,10 @@ func TestClientErrors(t *testing.T) {
 	runtimeDir(t)
 	s := start(t, "web")
 	c := find(t, "web")
-	s.answers(api.Errorf(api.CodeOutOfRange, "0 workers; want 1 to 8"), api.Status{})
+	s.answers(api.Errorf(api.CodeOutOfRange, "0 workers: want 1 to 8"), api.Status{})
 	_, err := c.Scale("0")
 	var e api.Error
-	if !errors.As(err, &e) || e.Code != api.CodeOutOfRange || err.Error() != "web says: 0 workers; want 1 to 8" {
+	if !errors.As(err, &e) || e.Code != api.CodeOutOfRange || err.Error() != "web says: 0 workers: want 1 to 8" {
 		t.Errorf("%v", err)
 	}
 	s.answers(api.Error{Code: api.CodeEnded, Message: "the master has ended"}, api.Status{})

@@ -71,21 +71,21 @@ func (p Public) Serve(l net.Listener, m Meter, log *slog.Logger) (stop func()) {
 		mux.HandleFunc("GET "+pattern, func(rw http.ResponseWriter, r *http.Request) {
 			if !p.allows(r) {
 				rw.Header().Set("WWW-Authenticate", "Bearer")
-				http.Error(rw, "a bearer token is needed", http.StatusUnauthorized)
+				http.Error(rw, "a bearer token is required", http.StatusUnauthorized)
 				return
 			}
 			ctx, cancel := context.WithTimeout(r.Context(), loopTimeout)
 			defer cancel()
 			metrics, err := m.Metrics(ctx)
 			if err != nil {
-				http.Error(rw, "handoff does not answer: "+err.Error(), http.StatusServiceUnavailable)
+				http.Error(rw, "handoff does not respond: "+err.Error(), http.StatusServiceUnavailable)
 				return
 			}
 			f(rw, metrics)
 		})
 	}
 	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
-		http.Error(rw, "there is /livez, /readyz and /metrics, to GET", http.StatusNotFound)
+		http.Error(rw, "want GET /livez, /readyz or /metrics", http.StatusNotFound)
 	})
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}

@@ -60,12 +60,12 @@ func TestPublic(t *testing.T) {
 	}{
 		{serving, nil, "/livez", 200, "ok\n"},
 		{degraded, nil, "/livez", 200, "ok\n"},
-		{serving, errors.New("hung"), "/livez", 503, "handoff does not answer: hung\n"},
+		{serving, errors.New("hung"), "/livez", 503, "handoff does not respond: hung\n"},
 		{serving, nil, "/readyz", 200, "ok: 2 of 2 slots ready\n"},
 		{degraded, nil, "/readyz", 503, "degraded: 1 of 3 slots ready\nslot 1 is not served\nslot 2 is not served\nlast error: slot 1: exit code 1\n"},
 		{stopping, nil, "/readyz", 503, "stopping: 2 of 2 slots ready\nslot 0 is not served\nslot 1 is not served\n"},
-		{serving, errors.New("hung"), "/readyz", 503, "handoff does not answer: hung\n"},
-		{serving, nil, "/v1/status", 404, "there is /livez, /readyz and /metrics, to GET\n"},
+		{serving, errors.New("hung"), "/readyz", 503, "handoff does not respond: hung\n"},
+		{serving, nil, "/v1/status", 404, "want GET /livez, /readyz or /metrics\n"},
 	} {
 		s.answers(c.err, c.status)
 		if code, answer := get(c.path, ""); code != c.code || answer != c.answer {

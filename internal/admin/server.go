@@ -61,7 +61,7 @@ func (s *server) mux() *http.ServeMux {
 		}
 	}
 	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
-		refuse(rw, api.Errorf(api.CodeUnknownRoute, "there is no %s %s; see /v1/status", r.Method, r.URL.Path))
+		refuse(rw, api.Errorf(api.CodeUnknownRoute, "unknown request %s %s; see /v1/status", r.Method, r.URL.Path))
 	})
 	return mux
 }

@@ -81,8 +81,8 @@ func TestRequests(t *testing.T) {
 		{"POST", "/v1/workers/-/signal", "", "", 400, `{"error":"invalid request: \"-\" is not a worker number","code":"bad_request"}`},
 		{"POST", "/v1/worker-events/status", "", "publish status", 200, `{"told":true}`},
 		{"POST", "/v1/told/status", "", "publish status", 200, `{"told":true}`},
-		{"GET", "/v1/nonsense", "", "", 404, `{"error":"there is no GET /v1/nonsense; see /v1/status","code":"unknown_route"}`},
-		{"GET", "/v1/reload", "", "", 404, `{"error":"there is no GET /v1/reload; see /v1/status","code":"unknown_route"}`},
+		{"GET", "/v1/nonsense", "", "", 404, `{"error":"unknown request GET /v1/nonsense; see /v1/status","code":"unknown_route"}`},
+		{"GET", "/v1/reload", "", "", 404, `{"error":"unknown request GET /v1/reload; see /v1/status","code":"unknown_route"}`},
 	} {
 		status, answer := s.request(t, c.method, c.path, c.body)
 		if call := s.took(); status != c.status || answer != c.answer || call != c.call {

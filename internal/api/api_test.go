@@ -103,8 +103,8 @@ func TestCodes(t *testing.T) {
 	if got := Code("of a later version").Status(); got != 409 {
 		t.Errorf("%d", got)
 	}
-	b, _ := json.Marshal(Errorf(CodeNoChannel, "worker %d has no channel", 3))
-	if want := `{"error":"worker 3 has no channel","code":"no_channel"}`; string(b) != want {
+	b, _ := json.Marshal(Errorf(CodeNoChannel, "worker %d has no IPC channel", 3))
+	if want := `{"error":"worker 3 has no IPC channel","code":"no_channel"}`; string(b) != want {
 		t.Errorf("%s, want %s", b, want)
 	}
 }

@@ -60,7 +60,7 @@ func (c *Call) look(addr, size uint64) (ok bool, err error) {
 		if err == unix.EBADF {
 			return false, nil // the kernel will tell the program
 		}
-		return false, fmt.Errorf("cannot look at its socket: %w", err)
+		return false, fmt.Errorf("cannot inspect its socket: %w", err)
 	}
 	defer unix.Close(socket)
 	domain := option(socket, unix.SOL_SOCKET, unix.SO_DOMAIN)

@@ -97,19 +97,19 @@ func (c Conditions) drop() error {
 			return fmt.Errorf("cannot set the supplementary groups: %w", err)
 		}
 		if err := syscall.Setresgid(u.GID, u.GID, u.GID); err != nil {
-			return fmt.Errorf("cannot become group %d: %w", u.GID, err)
+			return fmt.Errorf("cannot switch to group %d: %w", u.GID, err)
 		}
 		if err := syscall.Setresuid(u.UID, u.UID, u.UID); err != nil {
-			return fmt.Errorf("cannot become user %d: %w", u.UID, err)
+			return fmt.Errorf("cannot switch to user %d: %w", u.UID, err)
 		}
 	}
 	if c.Death != 0 {
 		// After the change of user, which clears it (prctl(2)).
 		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(c.Death), 0, 0, 0); err != nil {
-			return fmt.Errorf("cannot ask for a signal at the master's end: %w", err)
+			return fmt.Errorf("cannot set the signal for the end of the master (--pdeathsig): %w", err)
 		}
 		if os.Getppid() != c.Parent {
-			return errors.New("the master has ended meanwhile")
+			return errors.New("the master has already ended")
 		}
 	}
 	return nil

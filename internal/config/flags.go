@@ -120,11 +120,11 @@ func (r *Run) workerFlags(fs *pflag.FlagSet) {
 	duration(fs, &r.KillGrace, "kill-grace", "time from SIGTERM to SIGKILL (5s; in a container 1s)")
 	duration(fs, &r.QuietTimeout, "quiet-timeout", "before a drain, longest wait for connections in flight")
 	duration(fs, &r.Respawn, "respawn", "minimum time between two starts of a failing worker")
-	duration(fs, &r.Backoff, "backoff", "maximum time between them; it doubles up to this, and resets after serving this long")
+	duration(fs, &r.Backoff, "backoff", "maximum time between them; it doubles up to this and resets after the worker has served this long")
 }
 
 func (r *Run) reloadFlags(fs *pflag.FlagSet) {
-	fs.IntVar(&r.MaxFailures, "max-failures", r.MaxFailures, "consecutive failed starts of a worker before a new generation is given up")
+	fs.IntVar(&r.MaxFailures, "max-failures", r.MaxFailures, "consecutive failed starts of a worker before a new generation fails")
 	choice(fs, &r.Strategy, "strategy", "how a reload switches: all (at once, when every new worker is ready) or slot (one by one)", "all", "slot")
 	fs.IntVar(&r.Surge, "surge", r.Surge, "`workers` started at once in a reload; 0: all (with --strategy slot: one)")
 	duration(fs, &r.Canary, "canary", "in a reload, let one new worker serve alone this long first; if it fails, the reload fails")

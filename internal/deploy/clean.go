@@ -68,7 +68,7 @@ func (f *Folder) old(c Clean, now time.Time) (gone map[string]bool, err error) {
 		}
 		at := slices.Index(f.Versions, until)
 		if at < 0 {
-			return nil, fmt.Errorf("%s is no version of %s; nothing is removed", until, f.Path)
+			return nil, fmt.Errorf("%s is not a version of %s; nothing is removed", until, f.Path)
 		}
 		if slices.Contains(f.Versions[:at], f.Head) {
 			//lint:ignore ST1005 RackMan\'s words

@@ -84,7 +84,7 @@ func (k *copier) entry(name, from, to string, info fs.FileInfo) error {
 			return err
 		}
 		if !k.Outside && leaves(name, target) {
-			return fmt.Errorf("the link %s leads to %s, out of the source (use --unsafe-links to copy it all the same)", name, target)
+			return fmt.Errorf("the link %s leads to %s, outside the source (use --unsafe-links to copy it anyway)", name, target)
 		}
 		return os.Symlink(target, to)
 	case info.Mode().IsRegular():

@@ -173,7 +173,7 @@ func TestResources(t *testing.T) {
 	}
 	os.Remove(filepath.Join(dir, "public"))
 	os.Mkdir(filepath.Join(dir, "public"), 0o755)
-	if err := f.Switch("a", "me", BySwitch); err == nil || !strings.Contains(err.Error(), "in the way, and is not touched") {
+	if err := f.Switch("a", "me", BySwitch); err == nil || !strings.Contains(err.Error(), "with that name exists") {
 		t.Errorf("the version's own is in the way: %v", err)
 	}
 	if err := f.Switch("none", "me", BySwitch); err != nil {
@@ -231,7 +231,7 @@ func TestSetup(t *testing.T) {
 		t.Error("a link that leaves the folder")
 	}
 	os.WriteFile(filepath.Join(f.Path, File), []byte("["), 0o644)
-	if err := Setup(f.Path, ""); err == nil || !strings.Contains(err.Error(), "cannot be understood, nothing is changed") {
+	if err := Setup(f.Path, ""); err == nil || !strings.Contains(err.Error(), "nothing is changed") {
 		t.Error(err)
 	}
 	if _, err := Open(f.Path, time.Second); err == nil {

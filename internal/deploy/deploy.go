@@ -87,7 +87,7 @@ func (f *Folder) copier(c Copy) (*copier, error) {
 		return nil, err
 	}
 	if from == to || strings.HasPrefix(from+"/", to+"/") && !f.registered(from, to) {
-		return nil, fmt.Errorf("cannot deploy %s into itself: go to the source, or give it by --from", c.From)
+		return nil, fmt.Errorf("cannot deploy %s into itself: change to the source directory, or name it with --from", c.From)
 	}
 	k := &copier{Copy: c, root: from, skip: to}
 	if c.LinkFrom != "" {

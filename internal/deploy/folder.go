@@ -44,14 +44,14 @@ func Find(path string) (string, bool) {
 func Read(path string) (*Record, error) {
 	b, err := os.ReadFile(filepath.Join(path, File))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s %w: there is no %s; `rackadmin setup` makes one", path, ErrNone, File)
+		return nil, fmt.Errorf("%s %w: there is no %s; `rackadmin setup` creates one", path, ErrNone, File)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the deployment: %w", err)
 	}
 	r, err := Parse(b)
 	if err != nil {
-		return nil, fmt.Errorf("%s cannot be understood, nothing is changed: %w", filepath.Join(path, File), err)
+		return nil, fmt.Errorf("cannot parse %s; nothing is changed: %w", filepath.Join(path, File), err)
 	}
 	return r, nil
 }
@@ -115,7 +115,7 @@ func lock(path string, timeout time.Duration) (*os.File, error) {
 		}
 		if err != unix.EWOULDBLOCK && err != unix.EINTR || time.Now().After(end) {
 			l.Close()
-			return nil, fmt.Errorf("cannot change the deployment %s: somebody else does (%w)", path, err)
+			return nil, fmt.Errorf("cannot change the deployment %s: another process is changing it (%w)", path, err)
 		}
 	}
 }

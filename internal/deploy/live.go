@@ -23,9 +23,9 @@ func Locate(here string, args []string) (folder string, rest []string, err error
 		return found, args, nil
 	}
 	if len(args) > 0 {
-		return "", nil, fmt.Errorf("%s %w: it has no %s; `rackadmin setup %s` makes one", args[0], ErrNone, File, args[0])
+		return "", nil, fmt.Errorf("%s %w: it has no %s; `rackadmin setup %s` creates one", args[0], ErrNone, File, args[0])
 	}
-	return "", nil, fmt.Errorf("%s %w: there is no %s here or above; `rackadmin setup` makes one", here, ErrNone, File)
+	return "", nil, fmt.Errorf("%s %w: there is no %s here or above; `rackadmin setup` creates one", here, ErrNone, File)
 }
 
 // Serves waits until what was made live serves. The error says why it does not.
@@ -49,17 +49,17 @@ func (f *Folder) GoLive(version, by, how string, serves Serves) error {
 	if before == version {
 		undone, err := f.Unswap(version)
 		if undone {
-			return fmt.Errorf("the new copy of %s does not serve, the one before is there again: %w", version, why)
+			return fmt.Errorf("the new copy of %s does not serve; restored the previous one: %w", version, why)
 		}
 		if err != nil {
-			why = fmt.Errorf("%w (and the copy before cannot be put back: %w)", why, err)
+			why = fmt.Errorf("%w (and cannot restore the previous copy: %w)", why, err)
 		}
 	}
 	if before == "" || before == version {
 		return fmt.Errorf("%s does not serve: %w", version, why)
 	}
 	if err := f.Switch(before, by, ByRollback); err != nil {
-		return fmt.Errorf("%s does not serve: %w; and cannot go back to %s: %w", version, why, before, err)
+		return fmt.Errorf("%s does not serve: %w; and cannot switch back to %s: %w", version, why, before, err)
 	}
 	return fmt.Errorf("%s does not serve, %s is live again: %w", version, before, why)
 }

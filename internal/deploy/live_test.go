@@ -82,14 +82,14 @@ func TestGoLive(t *testing.T) {
 		},
 		"a new copy by force is swapped back": {
 			{"a", serves, "a(a) a", ""},
-			{"a+", broken, "a(a) a a", "the new copy of a does not serve, the one before is there again: no database"},
+			{"a+", broken, "a(a) a a", "the new copy of a does not serve; restored the previous one: no database"},
 			{"a+", serves, "a(a+) a a a", ""},
 		},
 		"a rollback is a stack": {
 			{"a", serves, "a(a) a", ""}, {"b", serves, "b(b) a b", ""}, {"c", serves, "c(c) a b c", ""},
 			{"<1", serves, "b(b) a b c <b", ""},
 			{"<1", serves, "a(a) a b c <b <a", ""},
-			{"<1", serves, "a(a) a b c <b <a", "no version was live 1 steps before"},
+			{"<1", serves, "a(a) a b c <b <a", "no version was live 1 steps back"},
 		},
 		"a rollback to a broken version is undone": {
 			{"a", serves, "a(a) a", ""}, {"b", serves, "b(b) a b", ""},
@@ -150,7 +150,7 @@ func TestClean(t *testing.T) {
 		{"old by its directory", Clean{OlderThan: 48 * time.Hour}, ".deploy-x c", ""},
 		{"dry", Clean{Keep: 1, Dry: true}, ".deploy-x a c", ""},
 		{"past the live one", Clean{Until: "e"}, "", "Cannot clean as the current deployment is within the selected range"},
-		{"not there", Clean{Until: "z"}, "", "z is no version of"},
+		{"not there", Clean{Until: "z"}, "", "z is not a version of"},
 		{"not a name", Clean{Until: "#9"}, "", "does not yield a valid deployment index value"},
 	} {
 		f := web(t, "a", "b", "c", "d", "e")

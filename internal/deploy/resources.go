@@ -31,7 +31,7 @@ func (f *Folder) link(version string) (undo func(), err error) {
 	at := filepath.Join(f.Path, f.ResourceLink)
 	info, err := os.Lstat(at)
 	if err == nil && info.Mode()&fs.ModeSymlink == 0 {
-		return undo, fmt.Errorf("cannot link %s to the version's %s: a file of that name is in the way, and is not touched; move it away", at, inside)
+		return undo, fmt.Errorf("cannot link %s to the version's %s: a file with that name exists; move it away", at, inside)
 	}
 	before := ""
 	if err == nil {
@@ -95,7 +95,7 @@ func (f *Folder) share(dir, shared string) (undo func(), err error) {
 	if target, err := os.Readlink(own); err == nil && target == to {
 		return undo, nil
 	}
-	return undo, fmt.Errorf("cannot link the version's %s to the shared %s: a directory or file of that name is in the way, and is not touched; move it away, or leave it out of the copy by %s", inside, shared, IgnoreFile)
+	return undo, fmt.Errorf("cannot link the version's %s to the shared %s: a directory or file with that name exists; move it away, or exclude it from the copy with %s", inside, shared, IgnoreFile)
 }
 
 // symlink puts a link in the place of another in one instant.

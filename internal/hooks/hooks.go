@@ -124,7 +124,7 @@ func (r *Runner) work() {
 			r.lost = 0
 			r.mu.Unlock()
 			if lost > 0 {
-				r.log.Warn("Hooks are too slow: events were dropped", "event", events.HookLost, "events", lost)
+				r.log.Warn("Hooks are too slow; events dropped", "event", events.HookLost, "events", lost)
 			}
 			if e.name == "" {
 				if closed {

@@ -196,7 +196,7 @@ func TestQueueIsBounded(t *testing.T) {
 	r.Set(Config{Timeout: patience, Commands: map[string][]string{"last": {"echo last"}}})
 	io.WriteString(gate, "open\n")
 	gate.Close()
-	if got := log.await(t, "hook.lost"); !strings.Contains(got, "events were dropped") {
+	if got := log.await(t, "hook.lost"); !strings.Contains(got, "events dropped") {
 		t.Error(got)
 	}
 }
@@ -310,7 +310,7 @@ func TestScriptOfSomebodyElse(t *testing.T) {
 	os.Chown(path, 65534, 65534)
 	r, log := runner(t, Config{Script: path})
 	r.Event(said("worker.ready"))
-	if got := log.await(t, "hook.failed"); os.Geteuid() == 0 && !strings.Contains(got, "is another user's (65534)") {
+	if got := log.await(t, "hook.failed"); os.Geteuid() == 0 && !strings.Contains(got, "belongs to another user (65534)") {
 		t.Error(got)
 	}
 }

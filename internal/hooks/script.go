@@ -36,7 +36,7 @@ func (r *Runner) toScript(cfg Config, e event) {
 		if err == nil {
 			return
 		}
-		r.log.Warn("Hook failed: "+cfg.Script+" does not go on, it is started anew", "event", events.HookFailed, "hook", e.name)
+		r.log.Warn("Hook failed: "+cfg.Script+" does not respond; restarting it", "event", events.HookFailed, "hook", e.name)
 		r.script.kill()
 		r.script.end()
 		r.script = nil
@@ -73,7 +73,7 @@ func (r *Runner) startScript(cfg Config) (*script, error) {
 		return nil, err
 	}
 	if owner := info.Sys().(*syscall.Stat_t).Uid; cfg.As == nil && owner != 0 && int(owner) != os.Geteuid() {
-		return nil, fmt.Errorf("%s is another user's (%d): it would run as this one; give --user", cfg.Script, owner)
+		return nil, fmt.Errorf("%s belongs to another user (%d) and would run as this one; set --user", cfg.Script, owner)
 	}
 	cmd := exec.Command("node", "-e", rackhooks, "--", cfg.Script)
 	cmd.Dir, cmd.Env = cfg.Dir, cfg.Env

@@ -125,7 +125,7 @@ func (k *keeper) run(signals <-chan os.Signal) (code int) {
 		return 1
 	}
 	if sdnotify.Abstract(k.socket.address) {
-		k.say("there is no folder for its socket: any local user may send to it. Set HANDOFF_RUNTIME_DIR to a folder of this user")
+		k.say("no private directory for its socket: any local user can send to it. Set HANDOFF_RUNTIME_DIR to a directory of this user")
 	}
 	defer func() {
 		k.socket.close()
@@ -172,7 +172,7 @@ func (k *keeper) inherit() {
 		if f, err := linux.OpenImage(os.Getpid()); err == nil { // an upgrade may replace it
 			k.binary = f
 		}
-		k.reason = "its keeper had died"
+		k.reason = "its keeper died"
 		k.manager.say("MAINPID=" + strconv.Itoa(os.Getpid()))
 	}
 	if pidfd := k.store.Take(fdstore.Master); pidfd >= 0 {

@@ -308,7 +308,7 @@ func TestStopOfAMasterThatHangs(t *testing.T) {
 	w.signals <- unix.SIGTERM
 	w.await("signal SIGTERM")
 	w.ends(7)
-	w.said("does not heed a stop for 1s")
+	w.said("did not stop within 1s")
 }
 
 // Where each master hangs, or dies of being ready, the keeper stops the workers.
@@ -328,7 +328,7 @@ func TestStopWithoutAMaster(t *testing.T) {
 				w.signals <- unix.SIGTERM // once more: at once
 			}
 			w.ends(1)
-			w.said("no master starts that could stop the workers")
+			w.said("cannot start a master to stop the workers")
 		})
 	}
 }

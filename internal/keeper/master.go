@@ -147,7 +147,7 @@ func (k *keeper) restart(now time.Time) {
 		return
 	}
 	if err := k.start(); err != nil {
-		k.say("cannot start the master again: %v; the workers serve on", err)
+		k.say("cannot restart the master: %v; the workers keep serving", err)
 		k.startAt = now.Add(k.waits.BackoffMax)
 	}
 }

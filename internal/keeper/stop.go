@@ -25,18 +25,18 @@ const (
 func (k *keeper) stop(now time.Time) (done bool) {
 	k.stopAt = now.Add(k.waits.Stop)
 	if k.stops == asked && k.master.ready {
-		k.say("the master does not heed a stop for %v: it is killed, the next one stops", k.waits.Stop)
+		k.say("the master did not stop within %v: killing it; the next one stops the service", k.waits.Stop)
 		unix.PidfdSendSignal(k.master.pidfd, unix.SIGKILL, nil, 0)
 		k.stopAsked, k.stops = now, killed
 		return false
 	}
 	if k.stops < terminated {
-		k.say("no master starts that could stop the workers: they are told to end")
+		k.say("cannot start a master to stop the workers: sending them SIGTERM")
 		signalChildren(unix.SIGTERM)
 		k.stops = terminated
 		return false
 	}
-	k.say("no master starts that could stop the workers: they are killed")
+	k.say("cannot start a master to stop the workers: killing them")
 	signalChildren(unix.SIGKILL)
 	return true
 }

@@ -113,7 +113,7 @@ func TestAfterAnotherKeeper(t *testing.T) {
 	}
 	old.Close()
 	w := run(t, "keeps", Config{Kept: []cmsg.Named{{Name: "w1-pid.9", FD: devNull(t)}, {Name: "w1-pid.8", FD: older}, {Name: "state", FD: devNull(t)}, {Name: fdstore.Master, FD: pidfd}}})
-	if rest := w.await("begins"); !strings.Contains(rest, "reason its keeper had died") {
+	if rest := w.await("begins"); !strings.Contains(rest, "reason its keeper died") {
 		t.Errorf("%q", rest)
 	}
 	if rest := w.await("has"); rest != "[w1-pid state] <nil>" {

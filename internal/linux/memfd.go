@@ -11,7 +11,7 @@ import (
 // into /proc.
 func Memfd(name string, content []byte) (fd int, err error) {
 	if fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC); err != nil {
-		return -1, fmt.Errorf("cannot create a file in memory: %w", err)
+		return -1, fmt.Errorf("cannot create a memory file: %w", err)
 	}
 	for at := 0; at < len(content) && err == nil; {
 		n := 0
@@ -23,7 +23,7 @@ func Memfd(name string, content []byte) (fd int, err error) {
 	}
 	if err != nil {
 		unix.Close(fd)
-		return -1, fmt.Errorf("cannot write a file in memory: %w", err)
+		return -1, fmt.Errorf("cannot write a memory file: %w", err)
 	}
 	return fd, nil
 }

@@ -167,7 +167,7 @@ const (
 
 // ErrUnknownExit is that the kernel does not tell how a process ended: it is older
 // than 6.15, or nobody has reaped the process.
-var ErrUnknownExit = errors.New("ended, the kernel does not tell how")
+var ErrUnknownExit = errors.New("ended; the kernel does not report how")
 
 // Exit tells how a process ended that somebody else has reaped (PIDFD_GET_INFO).
 func (p *Pidfd) Exit() (unix.WaitStatus, error) {

@@ -81,7 +81,7 @@ func ParseRequests(text []byte) ([]Request, error) {
 		return nil, err
 	}
 	if len(all) == 0 {
-		return nil, errors.New("there is no request in it; want lines like: GET /path")
+		return nil, errors.New("it contains no request; want lines like: GET /path")
 	}
 	return all, nil
 }
@@ -102,11 +102,11 @@ func parseRequest(lines []string) (r Request, ok bool, err error) {
 	}
 	r = Request{Method: words[0], Target: words[1], Header: http.Header{"Host": {"localhost"}}}
 	if !token(r.Method) || r.Method != strings.ToUpper(r.Method) || r.Method == http.MethodConnect {
-		return r, false, fmt.Errorf("%q is no method", r.Method)
+		return r, false, fmt.Errorf("%q is not a method", r.Method)
 	}
 	u, err := url.ParseRequestURI(r.Target)
 	if err != nil || strings.ContainsFunc(r.Target, func(c rune) bool { return c <= ' ' || c == 0x7f }) {
-		return r, false, fmt.Errorf("%q is no target: want a path, or a URL", r.Target)
+		return r, false, fmt.Errorf("%q is not a target: want a path or a URL", r.Target)
 	}
 	if u.Host != "" {
 		r.Header.Set("Host", u.Host)
@@ -116,7 +116,7 @@ func parseRequest(lines []string) (r Request, ok bool, err error) {
 	for ; len(lines) > 0 && lines[0] != ""; lines = lines[1:] {
 		name, value, found := strings.Cut(lines[0], ":")
 		if !found || !token(name) || strings.ContainsFunc(value, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }) {
-			return r, false, errors.New("a header that is none: want NAME: VALUE") // may be a secret
+			return r, false, errors.New("invalid header: want NAME: VALUE") // may be a secret
 		}
 		switch name = textproto.CanonicalMIMEHeaderKey(name); name {
 		case "Host":

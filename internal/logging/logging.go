@@ -136,7 +136,7 @@ func (l *Log) out(line []byte, direct *slog.Logger) {
 	l.waiting.Add(-1)
 	l.mu.Unlock()
 	if n := l.lost.Swap(0); n > 0 {
-		direct.Warn("Log lines were dropped: the reader of the log did not read", "event", events.LogLost, "lines", n)
+		direct.Warn("Log lines dropped: the reader of the log is too slow", "event", events.LogLost, "lines", n)
 	}
 }
 

@@ -66,7 +66,7 @@ func Write(out io.Writer, m api.Metrics, fds int) error {
 	w.counters("handoff_reloads_total", "Reloads by their outcome.", "outcome", c.Reloads, "served", "failed")
 	w.counters("handoff_worker_restarts_total", "Workers that ended and were not drained for a reload, by the reason.", "reason", c.Restarts, "crashed", "asked", "hung", "stalled", "recycled")
 	w.counter("handoff_worker_stalls_total", "Stalls of more than a second: a worker accepted nothing, while others did.", c.Stalls)
-	w.counter("handoff_steering_changes_total", "Times that the sockets to steer to have changed.", c.Steerings)
+	w.counter("handoff_steering_changes_total", "Changes of the set of sockets that connections are steered to.", c.Steerings)
 	w.counter("handoff_connections_rescued_total", "Connections handed from a socket that nobody accepts from to a live worker.", c.Rescued)
 	w.counter("handoff_connections_stranded_total", "Connections that no worker took.", c.Stranded)
 	w.counter("handoff_master_restarts_total", "Masters that have died.", c.Masters)

@@ -232,7 +232,7 @@ func (h *Handoff) Do(ctx context.Context, d Deed) (out Outcome, err error) {
 			return out, err
 		}
 		if s.Reload.Outcome != api.OutcomeServed {
-			return out, fmt.Errorf("generation %d was given up: %s", s.Reload.Generation, s.Reload.Reason)
+			return out, fmt.Errorf("generation %d failed: %s", s.Reload.Generation, s.Reload.Reason)
 		}
 		out.Stale, out.Generation = h.stale(s), s.Generation
 	case Scale:

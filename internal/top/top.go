@@ -222,18 +222,18 @@ func (m *model) pressed(key string) tea.Cmd {
 	case "q", "esc", "ctrl+c":
 		return tea.Quit
 	case "r":
-		return m.do(func() error { _, err := m.client.Reload(); return err }, "reload asked for")
+		return m.do(func() error { _, err := m.client.Reload(); return err }, "reload requested")
 	case "+", "=":
-		return m.do(func() error { _, err := m.client.Scale("+1"); return err }, "one worker more")
+		return m.do(func() error { _, err := m.client.Scale("+1"); return err }, "adding a worker")
 	case "-":
-		return m.do(func() error { _, err := m.client.Scale("-1"); return err }, "one worker fewer")
+		return m.do(func() error { _, err := m.client.Scale("-1"); return err }, "removing a worker")
 	case "x":
 		if m.selected < len(m.s.Workers) {
 			slot := m.s.Workers[m.selected].Slot
-			return m.do(func() error { _, err := m.client.Restart(slot); return err }, fmt.Sprintf("slot %d is replaced", slot))
+			return m.do(func() error { _, err := m.client.Restart(slot); return err }, fmt.Sprintf("replacing slot %d", slot))
 		}
 	case "S":
-		m.asking, m.said = true, warn("Stop everything? y")
+		m.asking, m.said = true, warn("Stop the service? y")
 	case "y":
 		if asking {
 			return m.do(func() error { return m.client.Stop(false) }, "it stops")
@@ -284,7 +284,7 @@ func (m *model) screen() []string {
 	}
 	state := style("● " + s.State)
 	if m.err != nil {
-		state = bad("● does not answer")
+		state = bad("● does not respond")
 	}
 	generation := fmt.Sprintf("generation %d", s.Generation)
 	if s.Wanted != s.Generation {
@@ -313,7 +313,7 @@ func (m *model) screen() []string {
 	if m.output {
 		log, title = m.written, "output"
 		if len(log) == 0 {
-			log = []string{dim("What workers write is not captured (handoff run --capture), or they have written nothing.")}
+			log = []string{dim("No output: workers have written nothing, or their output is not captured (handoff run --capture).")}
 		}
 	}
 	add(dim("── " + title + " " + strings.Repeat("─", max(m.width-len(title)-4, 0))))

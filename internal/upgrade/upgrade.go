@@ -66,7 +66,7 @@ func (u *Upgrader) State() ([]byte, error) {
 		err = errors.New("there is none")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the state of the master before: %w", err)
+		return nil, fmt.Errorf("cannot read the state of the previous master: %w", err)
 	}
 	defer f.Close()
 	return io.ReadAll(io.NewSectionReader(f, 0, 1<<30))
@@ -81,7 +81,7 @@ func (u *Upgrader) Take(timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	if err := u.tf.WaitForParent(ctx); err != nil {
-		return fmt.Errorf("the master before does not exit: %w", err)
+		return fmt.Errorf("the previous master does not exit: %w", err)
 	}
 	return nil
 }

@@ -110,7 +110,7 @@ type (
 	Requests struct{ N int }
 	// Disconnected: it has closed its channel, and so has drained.
 	Disconnected struct{}
-	// Overflow: it does not read what it is sent, and is to be killed.
+	// Overflow: it does not read its messages, and is to be killed.
 	Overflow struct{ Err error }
 	// ProtocolError: something that it said was dropped. A few are told for each worker.
 	ProtocolError struct{ Reason string }

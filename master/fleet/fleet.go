@@ -320,7 +320,7 @@ func (f *Fleet) stop(now bool) {
 	}
 	if now {
 		for _, w := range f.workers {
-			f.kill(w, "asked to stop at once")
+			f.kill(w, "the service stops immediately")
 		}
 	}
 }
@@ -354,7 +354,7 @@ func (f *Fleet) hang(w *Worker, reason string, stalled bool) {
 	}
 }
 
-const hungReason = "the watchdog has heard nothing of it"
+const hungReason = "it sent no WATCHDOG=1 in time"
 
 // extendMost bounds what a worker may ask for at once.
 const extendMost = time.Hour

@@ -48,7 +48,7 @@ func (f *Fleet) expire() {
 		case w.asked < askedTerm:
 			f.term(w, w.overdue())
 		default:
-			f.kill(w, "did not heed SIGTERM")
+			f.kill(w, "did not exit on SIGTERM")
 		}
 	}
 }
@@ -244,7 +244,7 @@ func (f *Fleet) retire(set []*Worker) {
 			continue // steering has failed: connections still come to it
 		}
 		if w.hung {
-			f.kill(w, "it shows no life, and is replaced")
+			f.kill(w, "it does not respond; another worker serves")
 			continue
 		}
 		if w.InService {

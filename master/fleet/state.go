@@ -104,7 +104,7 @@ func Restore(cfg Config, s State, now time.Time) (*Fleet, []Action) {
 		case Draining:
 			if w.asked == askedKill {
 				w.asked = askedTerm // it may not have been done
-				f.kill(w, "killed once more")
+				f.kill(w, "killed again")
 			}
 		}
 	}

@@ -92,6 +92,6 @@ func (f *Fleet) steerFailed(reason string) {
 		w.InService = false
 	}
 	if f.live != 0 && f.wanted != f.live {
-		f.giveUp("connections cannot be steered to it: " + reason)
+		f.giveUp("cannot steer connections to it: " + reason)
 	}
 }

@@ -84,7 +84,7 @@ func (t *Table) openTCP(e Endpoint) (kind, error) {
 	if errors.Is(err, unix.EADDRINUSE) {
 		who := linux.ListenersOn(uint16(e.Port))
 		if len(who) == 0 {
-			who = []string{"a process that may not be seen"}
+			who = []string{"a process that handoff may not inspect"}
 		}
 		return nil, &InUse{err, who}
 	}

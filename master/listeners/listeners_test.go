@@ -426,7 +426,7 @@ func TestPassedSockets(t *testing.T) {
 	}
 	w := start(t, Config{})
 	four, six, spare := port(named[0].FD), port(named[1].FD), port(named[4].FD)
-	if err := w.Pass(named); err == nil || !strings.Contains(err.Error(), "is no stream socket") {
+	if err := w.Pass(named); err == nil || !strings.Contains(err.Error(), "is not a stream socket") {
 		t.Errorf("a datagram socket: %v", err)
 	}
 	// No address was said, and IPv4's is what was passed.

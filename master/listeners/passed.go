@@ -19,7 +19,7 @@ type passed struct {
 	path   string
 }
 
-// Pass takes sockets over that a service manager has passed. What is no stream socket
+// Pass takes sockets over that a service manager has passed. What is not a stream socket
 // is closed, and named in the error.
 func (t *Table) Pass(named []cmsg.Named) error {
 	var errs []error
@@ -28,7 +28,7 @@ func (t *Table) Pass(named []cmsg.Named) error {
 		sa, err := unix.Getsockname(n.FD)
 		typ, terr := unix.GetsockoptInt(n.FD, unix.SOL_SOCKET, unix.SO_TYPE)
 		if err != nil || terr != nil || typ != unix.SOCK_STREAM {
-			errs = append(errs, fmt.Errorf("descriptor %d of the service manager is no stream socket; it is not used", n.FD))
+			errs = append(errs, fmt.Errorf("descriptor %d from the service manager is not a stream socket; ignored", n.FD))
 			unix.Close(n.FD)
 			continue
 		}

@@ -111,7 +111,7 @@ func (t *Table) TakePreopened(id Worker, slot int) (leases []*Lease, names []str
 	var blocking []int // of this worker alone, for now
 	for _, p := range t.preopened {
 		if p.address == nil {
-			return nil, nil, fmt.Errorf("%s was lost with the master before, and cannot be opened", p.Listen)
+			return nil, nil, fmt.Errorf("%s was lost with the previous master and cannot be reopened", p.Listen)
 		}
 		l, err := p.address.Take(id, slot)
 		if err != nil {

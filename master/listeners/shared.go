@@ -65,7 +65,7 @@ func (t *Table) newShared(s shared) *shared {
 func (t *Table) restoreShared(r AddressState, e Endpoint, fd func(string) int) (kind, error) {
 	n := fd(sharedName(r.Key))
 	if n < 0 {
-		return nil, fmt.Errorf("cannot take over %s: its socket was not kept", r.Name)
+		return nil, fmt.Errorf("cannot take over %s: its socket was not stored", r.Name)
 	}
 	return &shared{store: t.cfg.Store, key: r.Key, fd: n, typ: e.Type, label: r.Name, path: r.Shared.Path,
 		file: fileID{r.Shared.Dev, r.Shared.Ino}}, nil

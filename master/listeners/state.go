@@ -75,7 +75,7 @@ func (r *AddressState) SetEndpoint(e Endpoint) {
 
 func (r *AddressState) endpoint() (Endpoint, error) {
 	if r.Kind < 0 || r.Kind >= len(kinds) {
-		return Endpoint{}, fmt.Errorf("cannot take over %s: its kind %d is not known", r.Name, r.Kind)
+		return Endpoint{}, fmt.Errorf("cannot take over %s: unknown kind %d", r.Name, r.Kind)
 	}
 	k := kinds[r.Kind]
 	return Endpoint{k.family, k.typ, r.Addr, r.Any, r.Port, r.V6Only, r.Index}, nil

@@ -402,7 +402,7 @@ func TestStateAndRestore(t *testing.T) {
 		after.store.Store(name, fd)
 	}
 	got := after.Restore(state, kept.take)
-	if len(got) != 2 || got[0].Name != dir+"/gone" || !strings.HasPrefix(got[1].Name, "udp ") || !strings.Contains(got[1].Error(), "was not kept") {
+	if len(got) != 2 || got[0].Name != dir+"/gone" || !strings.HasPrefix(got[1].Name, "udp ") || !strings.Contains(got[1].Error(), "was not stored") {
 		t.Errorf("lost: %v", got)
 	}
 	if more := after.RestorePreopened(state.Preopened, listen); len(more) != 0 {

@@ -164,7 +164,7 @@ func (p *Process) Reap() (unix.WaitStatus, error) {
 		case err != nil:
 			return 0, fmt.Errorf("cannot reap %d: %w", p.PID(), err)
 		case pid == 0:
-			return 0, fmt.Errorf("cannot reap %d: it lives", p.PID())
+			return 0, fmt.Errorf("cannot reap %d: it is still running", p.PID())
 		default:
 			p.pidfd.Close()
 			return status, nil

@@ -260,7 +260,7 @@ func TestHowProgramsEnd(t *testing.T) {
 	}
 	p := run(t, Spec{Launch: self(t, "ignore"), Capture: true})
 	read(t, p, 1)
-	if _, err := p.Reap(); err == nil || !strings.Contains(err.Error(), "it lives") {
+	if _, err := p.Reap(); err == nil || !strings.Contains(err.Error(), "it is still running") {
 		t.Errorf("reaped one that runs: %v", err)
 	}
 	if err := p.Signal(unix.SIGTERM); err != nil { // which it ignores

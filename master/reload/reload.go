@@ -45,7 +45,7 @@ type Pending struct {
 	Upgrade bool
 	// UpgradeAlone is an upgrade that somebody wants whatever the hook says.
 	UpgradeAlone bool
-	// ReplaceKeeper: the keeper has died while an upgrade was under way.
+	// ReplaceKeeper: the keeper died while an upgrade was under way.
 	ReplaceKeeper bool
 }
 

@@ -90,7 +90,7 @@ func (s Search) look(known []*orphan) (all []*orphan, attended int) {
 	return known, attended
 }
 
-var errAttended = errors.New("its handoff lives")
+var errAttended = errors.New("its handoff is still running")
 
 // findOrphan looks whether a process is a worker of the service whose handoff is
 // gone.

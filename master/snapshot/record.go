@@ -125,7 +125,7 @@ func Parse(b []byte) (r Record, err error) {
 		return r, fmt.Errorf("cannot read the state of the previous master: %w", err)
 	}
 	if r.Version < 1 || r.Version > Version {
-		return r, fmt.Errorf("cannot read the state of the previous master: it has version %d, this one knows up to %d", r.Version, Version)
+		return r, fmt.Errorf("cannot read the state of the previous master: it has version %d; this handoff supports up to %d", r.Version, Version)
 	}
 	return r, nil
 }

@@ -50,7 +50,7 @@ func Dial(address string, onMute func(why error)) (*Client, error) {
 	}
 	c, err := cmsg.Dial(address)
 	if err != nil {
-		return nil, fmt.Errorf("cannot speak to the keeper: %w", err)
+		return nil, fmt.Errorf("cannot reach the keeper: %w", err)
 	}
 	return &Client{conn: c, onMute: onMute, timeout: readTimeout}, nil
 }
@@ -242,7 +242,7 @@ func take(address, only string) ([]cmsg.Named, error) {
 	err = c.conn.Write([]byte(text), int(theirs.Fd()))
 	theirs.Close()
 	if err != nil {
-		return nil, fmt.Errorf("cannot ask the keeper: %w", err)
+		return nil, fmt.Errorf("cannot query the keeper: %w", err)
 	}
 	ours.SetReadDeadline(time.Now().Add(giveTimeout))
 	return receive(ours)
@@ -258,7 +258,7 @@ func receive(conn *cmsg.Conn) (named []cmsg.Named, err error) {
 		}
 		if err != nil {
 			cmsg.CloseAll(fds)
-			return named, fmt.Errorf("cannot take what the keeper holds: %w", err)
+			return named, fmt.Errorf("cannot fetch descriptors from the keeper: %w", err)
 		}
 		name := strings.TrimSuffix(string(buf[:n]), "\n")
 		if name == "" {
@@ -266,7 +266,7 @@ func receive(conn *cmsg.Conn) (named []cmsg.Named, err error) {
 		}
 		if len(fds) != 1 {
 			cmsg.CloseAll(fds)
-			return named, fmt.Errorf("cannot take what the keeper holds: %d descriptors for %q", len(fds), name)
+			return named, fmt.Errorf("cannot fetch descriptors from the keeper: %d descriptors for %q", len(fds), name)
 		}
 		named = append(named, cmsg.Named{Name: name, FD: fds[0]})
 	}

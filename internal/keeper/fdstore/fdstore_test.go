@@ -342,7 +342,7 @@ func TestNoKeeper(t *testing.T) {
 	if err := Announce(""); err != nil {
 		t.Error(err)
 	}
-	if _, err := Dial(filepath.Join(t.TempDir(), "none"), nil); err == nil || !strings.HasPrefix(err.Error(), "cannot speak to the keeper: ") {
+	if _, err := Dial(filepath.Join(t.TempDir(), "none"), nil); err == nil || !strings.HasPrefix(err.Error(), "cannot reach the keeper: ") {
 		t.Errorf("%v", err)
 	}
 }
@@ -409,7 +409,7 @@ func TestGiveToNobody(t *testing.T) {
 	defer ours.Close()
 	fd, _ := unix.FcntlInt(theirs.Fd(), unix.F_DUPFD_CLOEXEC, 3)
 	theirs.Close()
-	if err := s.Handle(Parse("X_GIVE=1"), []int{fd}); err == nil || !strings.HasPrefix(err.Error(), "cannot give the new master what is kept: ") {
+	if err := s.Handle(Parse("X_GIVE=1"), []int{fd}); err == nil || !strings.HasPrefix(err.Error(), "cannot pass the stored descriptors to the new master: ") {
 		t.Errorf("%v", err)
 	}
 	for _, n := range slices.Clone(s.Held()) {

@@ -154,7 +154,7 @@ func (s *Server) give(fd int, only string) error {
 			continue
 		}
 		if err := c.Write([]byte(n.Name+"\n"), n.FD); err != nil {
-			return fmt.Errorf("cannot give the new master what is kept: %w", err)
+			return fmt.Errorf("cannot pass the stored descriptors to the new master: %w", err)
 		}
 	}
 	c.Write([]byte("\n"))

@@ -62,7 +62,7 @@ func evaluate(path string) (value any, err error) {
 	_, text, ok := strings.Cut(string(out), "\n\x00")
 	text, _, ok2 := strings.Cut(text, "\x00")
 	if !ok || !ok2 || json.Unmarshal([]byte(text), &value) != nil {
-		return nil, fmt.Errorf("%s: it exports nothing that is data", path)
+		return nil, fmt.Errorf("%s: it exports no data", path)
 	}
 	return value, nil
 }

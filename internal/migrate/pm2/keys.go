@@ -30,9 +30,9 @@ func keys() []key {
 		{names: []string{"instance_var"}, to: "slot_variable", as: text("a name"), instead: `slot_variable = "NODE_APP_INSTANCE"`},
 		{names: []string{"wait_ready"}, to: "ready_when", as: whenTrue(`"ready"`)},
 		{names: []string{"listen_timeout"}, to: "ready_timeout", as: millis,
-			changed: "a worker that is not ready by then fails the reload; PM2 takes it for ready"},
+			changed: "a worker that is not ready by then fails the reload; PM2 assumes that it is ready"},
 		{names: []string{"kill_timeout"}, to: "drain_timeout", as: millis,
-			changed: "counts from the drain, when nothing new comes any more; then SIGTERM, then SIGKILL"},
+			changed: "counts from the start of the drain; then SIGTERM, then SIGKILL"},
 		{names: []string{"exp_backoff_restart_delay", "restart_delay"}, to: "respawn", as: millisNotZero},
 		{names: []string{"max_memory_restart"}, to: "max_memory", as: text("a size like 300M"), changed: "is replaced first, then drained"},
 		// SIGINT is what PM2 sends; to a program without a listener for it nothing is sent.
@@ -49,7 +49,7 @@ func keys() []key {
 // why.
 func onlyTrue() map[string]string {
 	return map[string]string{
-		"cron_restart": "there is no cron here: a timer of systemd's, or cron, runs handoff reload",
+		"cron_restart": "not supported: run handoff reload from cron or a systemd timer",
 		"autorestart":  "a worker that ends is always replaced",
 	}
 }

@@ -95,7 +95,7 @@ func TestMistakes(t *testing.T) {
 		{"a.config.json", "{\n  \"apps\": [,]\n}", "", "", "a.config.json:2:12: "},
 		{"a.config.yaml", "apps: [", "", "", "a.config.yaml: yaml"},
 		{"a.config.js", "module.exports = {", "", "", "node cannot read it"},
-		{"a.config.js", "module.exports = () => 1", "", "", "it exports nothing that is data"},
+		{"a.config.js", "module.exports = () => 1", "", "", "it exports no data"},
 		{"missing.config.js", "", "", "", "cannot read PM2's file"},
 		{"missing.config.yaml", "", "", "", "cannot read PM2's file"},
 	} {

@@ -79,7 +79,7 @@ func TestMistakes(t *testing.T) {
 		{RackFile, `{"head": "v1"}`, "../x", "head: invalid version"},
 		{RackFile, `{"head": "here"}`, "v9", "head is v9, and there is no such version in"},
 		{RackFile, `{"head": "here"}`, "", "cannot read the configuration"},
-		{RackFile, `[`, "", "cannot be understood"},
+		{RackFile, `[`, "", "cannot parse"},
 	} {
 		dir := t.TempDir()
 		os.WriteFile(filepath.Join(dir, c.file), []byte(c.text), 0o644)

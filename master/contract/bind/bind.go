@@ -222,7 +222,7 @@ func (s *Session) Handle(what any) {
 	case called:
 		s.called(e.call)
 	case hidden:
-		s.tell(contract.ProtocolError{Reason: "a bind or listen of a process that may not be inspected (its socket is not held): " + e.err.Error()})
+		s.tell(contract.ProtocolError{Reason: "bind or listen by a process that handoff may not inspect (its socket is not held): " + e.err.Error()})
 	case filtered:
 		s.closePair()
 		if s.listener = e.listener; !e.stored {

@@ -156,7 +156,7 @@ func (p *Primary) taker(a *listeners.Address, except listeners.Worker) *Session 
 // waits for one.
 func (p *Primary) pass(c pending, except listeners.Worker) {
 	if c.tries > maxRefusals {
-		p.lose(c, "no worker takes it")
+		p.lose(c, "no worker accepted it")
 		return
 	}
 	s := p.taker(c.address, except)
@@ -232,7 +232,7 @@ func (p *Primary) Tick(now time.Time) {
 		if now.Before(c.until) {
 			return false
 		}
-		p.lose(c, "no worker came for it")
+		p.lose(c, "no worker asked for it in time")
 		return true
 	})
 }

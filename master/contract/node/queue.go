@@ -80,7 +80,7 @@ func (m outgoing) close() {
 	}
 }
 
-var errOverflow = errors.New("it does not read what it is sent")
+var errOverflow = errors.New("it does not read its messages")
 
 // send queues a message; it takes the descriptor over. It never blocks: a worker that
 // asks and asks but does not read its answers gets an errOverflow.

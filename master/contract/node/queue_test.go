@@ -220,11 +220,11 @@ func TestNobodyToRescue(t *testing.T) {
 		t.Errorf("facts %q", w.Facts)
 	}
 	p.Tick(until)
-	if w.Await("0 Lost no worker came"); len(p.waiting) > 0 || !p.Deadline().IsZero() {
+	if w.Await("0 Lost no worker asked"); len(p.waiting) > 0 || !p.Deadline().IsZero() {
 		t.Error("it waits on")
 	}
 	p.pass(pending{address: a, fd: socket(), tries: maxRefusals + 1}, 0)
-	w.Await("0 Lost no worker takes it")
+	w.Await("0 Lost no worker accepted it")
 	p.pass(pending{address: a, fd: socket()}, 0)
 	p.GiveUp()
 	w.Await("0 Lost the service is stopping")

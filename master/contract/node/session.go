@@ -73,7 +73,7 @@ func (s *Session) Serve() {
 		dropped := split.Feed(buf[:n], func(line []byte) {
 			m, err := nodeipc.Parse(line)
 			if err != nil {
-				report("a line that is not understood: " + err.Error())
+				report("invalid line: " + err.Error())
 				return
 			}
 			if _, later := m.(nodeipc.Listening); !later { // that is recorded when it is steered to
@@ -84,7 +84,7 @@ func (s *Session) Serve() {
 			}
 		})
 		if dropped > 0 {
-			report("a line of more than 1 MiB")
+			report("a line longer than 1 MiB")
 		}
 	}
 	s.record(nil, nil)
@@ -234,9 +234,9 @@ func (s *Session) Terminate() error { return nil }
 
 // Why a message is not sent.
 var (
-	ErrNoChannel = errors.New("the worker has no channel")
-	ErrBusy      = errors.New("the worker does not read what it is sent")
-	ErrReserved  = errors.New("the message is not one of a program's")
+	ErrNoChannel = errors.New("the worker has no IPC channel")
+	ErrBusy      = errors.New("the worker does not read its messages")
+	ErrReserved  = errors.New("the message is reserved for Node")
 )
 
 // Send sends a message, as JSON, to the program: its 'message' event. The error is one

@@ -84,7 +84,7 @@ test('client: events are followed over broken connections, older binaries and ot
     end ? res.end(text) : res.write(text)
   }
   const m = await master(t,
-    answers(404, { error: 'there is no GET /v1/worker-events' }),
+    answers(404, { error: 'unknown request GET /v1/worker-events' }),
     events('a', '1 {"event":"one"}\n2 {"event":"two"}\n3 {"eve'), // it breaks in the middle
     events('a', '2 {"event":"two"}\n3 {"event":"three"}\n6 {"event":"six"}\n'),
     events('b', '1 {"event":"other"}\n', false),
