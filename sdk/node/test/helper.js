@@ -3,7 +3,7 @@
 // to run, and a load that counts every request that fails, with no retries. Tests wait
 // for events: only a failure waits for PATIENCE_MS.
 const { spawn } = require('child_process')
-const test = require('node:test')
+const { describe, test } = require('node:test')
 const assert = require('assert')
 const fs = require('fs')
 const http = require('http')
@@ -13,12 +13,30 @@ const path = require('path')
 
 const root = path.join(__dirname, '..')
 const PATIENCE_MS = Number(process.env.HANDOFF_TEST_PATIENCE_MS || 60000) // for failure only
-const LONG = process.env.HANDOFF_TEST_LONG !== undefined // times as long as what the originals were measured with
-const PAUSE_MS = 5 // of each client of a load: it leaves the CPU to those that start
+const CONTROL = process.env.HANDOFF_TEST_OF !== undefined // under never-reloads.js
+const VAIN_MS = 3000 // after a reload that was asked for and never comes
 
-// reloads is a case that must fail where nothing ever reloads (never-reloads.js): the
-// control goes by its name.
-const reloads = (name, f) => test(name + ' [reloads]', f)
+// reloads is a case that must fail where nothing ever reloads (never-reloads.js): there
+// it passes if it fails, or gets no further, once a reload has been asked for.
+const reloads = (name, f) => test(name + ' [reloads]', CONTROL ? (t) => failsWithoutReload(t, f) : f)
+
+const asked = new WeakMap() // by the test's context: a reload has been asked for
+
+async function failsWithoutReload (t, f) {
+  let late
+  const vain = new Promise((resolve, reject) => {
+    asked.set(t, () => { late = late || setTimeout(() => reject(new Error('nothing comes of it')), VAIN_MS) })
+  })
+  let err
+  await Promise.race([f(t), vain]).catch((e) => { err = e })
+  clearTimeout(late)
+  if (!late) throw new Error('no reload was asked for' + (err ? ', and: ' + err.stack : ''))
+  if (!err) throw new Error('passes where nothing reloads')
+  t.diagnostic(String(err.message).split('\n')[0])
+}
+
+// beside has cases that mostly wait: they run at the same time.
+const beside = (f) => describe('beside each other', { concurrency: 8 }, f)
 
 // folder makes a temporary folder with files in it, which goes with the test.
 function folder (t, files) {
@@ -41,7 +59,6 @@ const http = require('http')
 http.createServer((req, res) => {
   const answer = () => res.end(JSON.stringify({ pid: process.pid, slot: process.env.WORKER_ID, version: VERSION, argv: process.argv.slice(2), execArgv: process.execArgv, env: process.env.COLOUR }))
   if (req.url !== '/hold') return answer()
-  res.flushHeaders()
   req.resume().on('end', answer)
 }).listen(Number(process.env.PORT))
 process.on('message', (m) => { if (m && m.echo !== undefined) process.send({ echoed: m.echo }) })
@@ -58,7 +75,11 @@ function caller (t, dir, source, env = {}) {
   const waiting = new Set()
   const look = () => { for (const f of [...waiting]) f() }
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (d) => { c.out += d; look() })
-  child.on('message', (m) => { c.said.push(m); look() })
+  child.on('message', (m) => {
+    if (m && m.neverReloads) return asked.has(t) && asked.get(t)()
+    c.said.push(m)
+    look()
+  })
   c.exited = new Promise((resolve) => child.on('exit', (code, signal) => { c.code = code; c.signal = signal; resolve({ code, signal }); look() }))
   c.until = (what, ok) => new Promise((resolve, reject) => {
     const late = setTimeout(() => { waiting.delete(f); reject(new Error(`no ${what} within ${PATIENCE_MS} ms\nsaid ${JSON.stringify(c.said)}\n${c.out}`)) }, PATIENCE_MS)
@@ -110,30 +131,33 @@ function get (port, url = '/', { timeout = 15000, agent = false } = {}) {
 }
 
 // hold resolves when a worker of server() has taken a request, which lasts until release()
-// is called; that returns the answer.
+// is called; that returns the answer, of which nothing comes before.
 function hold (port) {
   return new Promise((resolve, reject) => {
-    const req = http.request({ host: '127.0.0.1', port, path: '/hold', method: 'POST', agent: false }, (res) => {
-      let body = ''
-      const answer = new Promise((resolve, reject) => res.on('data', (d) => { body += d }).on('error', reject).on('end', () => resolve(JSON.parse(body))))
-      answer.catch(() => {}) // who awaits it hears of it
-      resolve({
-        answer,
-        release: () => {
-          req.end()
-          return answer
-        }
+    const req = http.request({ host: '127.0.0.1', port, path: '/hold', method: 'POST', agent: false, headers: { expect: '100-continue' } })
+    const answer = new Promise((resolve, reject) => {
+      req.on('error', reject).on('response', (res) => {
+        let body = ''
+        res.on('data', (d) => { body += d }).on('error', reject).on('end', () => resolve(JSON.parse(body)))
       })
     })
-    req.on('error', reject).flushHeaders()
+    answer.catch(reject) // who awaits it hears of it, too
+    req.on('continue', () => resolve({
+      answer,
+      release: () => {
+        req.end()
+        return answer
+      }
+    }))
   })
 }
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
 
 // load sends requests until it is stopped, or the test ends: of some clients over new
-// connections, of others over one that each keeps. Nothing is tried twice.
-function load (t, port, { clients = 4, keepAlive = 4 } = {}) {
+// connections, of others over one that each keeps. Nothing is tried twice. Between two a
+// client pauses, which leaves the CPU to those that start.
+function load (t, port, { clients = 4, keepAlive = 4, pauseMs = 5 } = {}) {
   const l = { done: 0, kept: 0, failed: [], versions: new Set() }
   let stopped = false
   const counting = new Set()
@@ -150,7 +174,7 @@ function load (t, port, { clients = 4, keepAlive = 4 } = {}) {
         l.failed.push((err.code || err.message) + (agent ? ' on a kept connection' : ''))
       }
       for (const f of [...counting]) f()
-      await sleep(PAUSE_MS)
+      await sleep(pauseMs)
     }
     if (agent) agent.destroy()
   })
@@ -189,7 +213,7 @@ const alive = (pid) => {
 async function gone (pids) {
   for (const end = Date.now() + PATIENCE_MS; Date.now() < end;) {
     if (!pids.some(alive)) return
-    await new Promise((resolve) => setTimeout(resolve, 20))
+    await sleep(20)
   }
   assert.fail(`still there: ${pids.filter(alive)}`)
 }
@@ -212,4 +236,4 @@ function masterOf (pid) {
   return {}
 }
 
-module.exports = { root, reloads, folder, freePort, server, caller, get, hold, load, sleep, alive, gone, children, masterOf, LONG, PATIENCE_MS }
+module.exports = { root, reloads, beside, folder, freePort, server, caller, get, hold, load, sleep, alive, gone, children, masterOf, PATIENCE_MS }

@@ -1,5 +1,5 @@
 'use strict'
-// RackMan's programming interface (§ 1.4, 1.5), and its measured failures mended.
+// RackMan's programming interface (§ 1.4, 1.5), and its measured failures fixed.
 const test = require('node:test')
 const assert = require('assert')
 const fs = require('fs')
@@ -127,7 +127,7 @@ reloads('kill -9 of the master: nothing is lost, and it reloads after it', async
   await l.nothingLost()
 })
 
-test('a crash is one replacement (before, on Node 20: two)', async (t) => {
+test('a crash makes one replacement (before, on Node 20: two)', async (t) => {
   const { started, c, ports } = await development(t)
   process.kill(started[0].pid, 'SIGKILL')
   const crashed = await c.hears('workerCrashed')
@@ -138,7 +138,7 @@ test('a crash is one replacement (before, on Node 20: two)', async (t) => {
   assert.strictEqual(c.said.filter((m) => m.name === 'workerStarted').length, 3)
 })
 
-test('stop calls back when all have gone (before: at the first)', async (t) => {
+test('stop calls back when all have ended (before: at the first)', async (t) => {
   const { started, c } = await development(t)
   c.do('stop')
   await c.hears('stopped')

@@ -5,7 +5,7 @@ const assert = require('assert')
 const { execFileSync } = require('child_process')
 const fs = require('fs')
 const path = require('path')
-const { root, folder, freePort, server, caller, get, masterOf } = require('./helper')
+const { root, beside, folder, freePort, server, caller, get, masterOf } = require('./helper')
 const { findBinary } = require('../lib/binary')
 
 // begin runs a caller with a Master m of app.js, and what it does with it.
@@ -81,22 +81,67 @@ test('a reload that is refused calls back; the next one has its number, and is n
 const FLOOD = server('one', `
 process.on('message', (m) => { if (m.flood) for (let i = 0; i < m.flood; i++) process.send({ i, pad: 'x'.repeat(200) }) })`)
 
-test('a caller that is busy for a second: 20 000 messages arrive, in order, and a reload calls back', async (t) => {
-  const { c } = await begin(t, '{}', FLOOD, `
-let next = 0
-let wrong = 0
-m.on('message', (w, message) => {
-  if (message.i !== next++) wrong++
-  if (message.i === 10) block(1000)
-  if (next === 20000) say({ name: 'all', wrong })
-})
-on('flood', () => first().send({ flood: 20000 }))`)
-  await c.hears('live')
-  c.do('flood')
-  assert.strictEqual((await c.hears('all')).wrong, 0)
-  c.do('reload')
-  assert.strictEqual((await c.hears('reloaded')).err, undefined)
-  assert.ok(!c.said.some((m) => m.name === 'warning'))
+beside(() => {
+  test('a caller that is busy for 2 s: 20 000 messages arrive, in order, and a reload calls back', async (t) => {
+    const { c } = await begin(t, '{}', FLOOD, `
+  let next = 0
+  let wrong = 0
+  m.on('message', (w, message) => {
+    if (message.i !== next++) wrong++
+    if (message.i === 10) block(2000)
+    if (next === 20000) say({ name: 'all', wrong })
+  })
+  on('flood', () => first().send({ flood: 20000 }))`)
+    await c.hears('live')
+    c.do('flood')
+    assert.strictEqual((await c.hears('all')).wrong, 0)
+    c.do('reload')
+    assert.strictEqual((await c.hears('reloaded')).err, undefined)
+    assert.ok(!c.said.some((m) => m.name === 'warning'))
+  })
+
+  test('a worker that is busy for 3 s gets 5 000 messages, in order; one that is too large is an error', async (t) => {
+    const { c } = await begin(t, '{}', server('one', `
+  let next = 0
+  let wrong = 0
+  process.on('message', (m) => {
+    if (m === 'block') return Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 3000)
+    if (m.i !== next++) wrong++
+    if (next === 5000) process.send({ got: next, wrong })
+  })`), `
+  m.on('message', (w, message) => say({ name: 'message', message }))
+  on('send', () => {
+    const w = first()
+    w.send('block')
+    let more = true
+    for (let i = 0; i < 5000; i++) more = w.send({ i, pad: 'x'.repeat(1000) })
+    say({ name: 'sent', more })
+  })
+  on('large', () => {
+    first().send('x'.repeat(2 << 20), (err) => {
+      say({ name: 'large', code: err && err.code })
+      first().send('x'.repeat(2 << 20))
+      first().on('error', (err) => say({ name: 'error', code: err.code }))
+      first().send('x'.repeat(2 << 20))
+    })
+  })`)
+    await c.hears('live')
+    c.do('send')
+    assert.strictEqual((await c.hears('sent')).more, false)
+    assert.deepStrictEqual((await c.hears('message')).message, { got: 5000, wrong: 0 })
+    c.do('large')
+    assert.strictEqual((await c.hears('large')).code, 'HANDOFF_ERR_MESSAGE_TOO_LARGE')
+    assert.strictEqual((await c.hears('error')).code, 'HANDOFF_ERR_MESSAGE_TOO_LARGE')
+  })
+
+  test('the first generation has no ready timeout, a reload has', async (t) => {
+    const { c, write } = await begin(t, '{ settings: { readyTimeout: "500ms" } }', 'setTimeout(() => {' + server('one') + '}, 1500)')
+    const { pid } = await c.hears('fork')
+    assert.strictEqual((await c.hears('ready')).pid, pid)
+    write('setInterval(() => {}, 1000)')
+    c.do('reload')
+    assert.match((await c.hears('reloaded')).err, /not ready within 500ms/)
+  })
 })
 
 test('messages of a worker that ends at once come before its exit', async (t) => {
@@ -137,40 +182,6 @@ on('flood', () => first().send({ flood: 20000 }))`)
   assert.ok(!done.workers.includes(now.pid) && done.workers.length === 1)
 })
 
-test('a worker that is busy for a second gets 5 000 messages, in order; one that is too large is an error', async (t) => {
-  const { c } = await begin(t, '{}', server('one', `
-let next = 0
-let wrong = 0
-process.on('message', (m) => {
-  if (m === 'spin') { for (const end = Date.now() + 1000; Date.now() < end;); return }
-  if (m.i !== next++) wrong++
-  if (next === 5000) process.send({ got: next, wrong })
-})`), `
-m.on('message', (w, message) => say({ name: 'message', message }))
-on('send', () => {
-  const w = first()
-  w.send('spin')
-  let more = true
-  for (let i = 0; i < 5000; i++) more = w.send({ i, pad: 'x'.repeat(1000) })
-  say({ name: 'sent', more })
-})
-on('large', () => {
-  first().send('x'.repeat(2 << 20), (err) => {
-    say({ name: 'large', code: err && err.code })
-    first().send('x'.repeat(2 << 20))
-    first().on('error', (err) => say({ name: 'error', code: err.code }))
-    first().send('x'.repeat(2 << 20))
-  })
-})`)
-  await c.hears('live')
-  c.do('send')
-  assert.strictEqual((await c.hears('sent')).more, false)
-  assert.deepStrictEqual((await c.hears('message')).message, { got: 5000, wrong: 0 })
-  c.do('large')
-  assert.strictEqual((await c.hears('large')).code, 'HANDOFF_ERR_MESSAGE_TOO_LARGE')
-  assert.strictEqual((await c.hears('error')).code, 'HANDOFF_ERR_MESSAGE_TOO_LARGE')
-})
-
 test('more than 64 MiB for a worker that does not read are refused', async (t) => {
   const { c } = await begin(t, '{}', server('one', 'process.on("message", () => { for (;;); })'), `
 on('send', () => {
@@ -199,15 +210,6 @@ m.on('disconnect', (w) => { if (cluster.workers[w.id]) say({ name: 'kept' }) })`
   c.do('stop')
   await c.hears('stopped')
   assert.ok(!c.said.some((m) => m.name === 'kept' || m.name === 'warning'), JSON.stringify(c.said.filter((m) => m.name === 'warning')))
-})
-
-test('the first generation has no ready timeout, a reload has', async (t) => {
-  const { c, write } = await begin(t, '{ settings: { readyTimeout: "500ms" } }', 'setTimeout(() => {' + server('one') + '}, 1500)')
-  const { pid } = await c.hears('fork')
-  assert.strictEqual((await c.hears('ready')).pid, pid)
-  write('setInterval(() => {}, 1000)')
-  c.do('reload')
-  assert.match((await c.hears('reloaded')).err, /not ready within 500ms/)
 })
 
 test('kill(0), unknown signals, handles', async (t) => {
