@@ -183,7 +183,7 @@ func (m *Master) reloadStatus() *api.ReloadStatus {
 	if last.Generation == 0 {
 		return nil
 	}
-	s := &api.ReloadStatus{Generation: last.Generation, Outcome: last.Outcome, Reason: sdnotify.Printable(last.Reason), Began: last.Began, Seconds: last.Took.Seconds()}
+	s := &api.ReloadStatus{Generation: last.Generation, Outcome: last.Outcome, Reason: sdnotify.Printable(last.Reason), Began: last.Began, Seconds: last.Took.Round(time.Millisecond).Seconds()}
 	for _, line := range last.Stderr {
 		s.Stderr = append(s.Stderr, sdnotify.Printable(line))
 	}

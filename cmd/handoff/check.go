@@ -2,13 +2,13 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
+	"log/slog"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"handoff/internal/config"
+	"handoff/internal/service"
 )
 
 func checkCommand() *cobra.Command {
@@ -27,18 +27,15 @@ Exit code: 0 OK; 1 the program or a file does not exist; 2 the configuration is 
 			if err != nil {
 				return err
 			}
+			if _, err := check(cfg, what.Program); err != nil {
+				return err
+			}
 			slots, err := cfg.Slots()
 			if err != nil {
 				return err
 			}
-			if cfg.EnvFile != "" {
-				path := cfg.EnvFile
-				if !filepath.IsAbs(path) {
-					path = filepath.Join(string(what.Dir), path)
-				}
-				if _, err := os.Stat(path); err != nil {
-					return failed{fmt.Errorf("cannot read the environment file: %w", err)}
-				}
+			if err := starts(cfg, what.Program); err != nil {
+				return err
 			}
 			if asJSON {
 				return printJSON(map[string]any{"schema": 1, "config": string(what.Config), "command": what.Command(), "cwd": string(what.Dir), "workers": slots, "contract": cfg.ContractOf(what.Command())})
@@ -56,4 +53,17 @@ Exit code: 0 OK; 1 the program or a file does not exist; 2 the configuration is 
 	c.Flags().SortFlags = false
 	c.Flags().SetInterspersed(false)
 	return c
+}
+
+// starts finds out whether a worker's program can be started: its folder, its environment
+// file and the program are there.
+func starts(cfg *config.Run, what service.Program) error {
+	live, err := service.Live(cfg, what, service.ThisWorld(slog.New(slog.DiscardHandler)))
+	if err != nil {
+		return err
+	}
+	if _, err := live.Command.Resolve(); err != nil {
+		return failed{err}
+	}
+	return nil
 }

@@ -48,11 +48,6 @@ A duration is 500ms, 30s or 2m; a bare number is seconds.`,
 			if err != nil {
 				return err
 			}
-			if cfg.Name != "" {
-				if err := admin.CheckName(cfg.Name); err != nil {
-					return fmt.Errorf("--name: %w", err)
-				}
-			}
 			*code, err = start(cfg, r, asMaster)
 			return err
 		},
@@ -71,6 +66,11 @@ type plan struct {
 
 // check checks everything that can be.
 func check(cfg *config.Run, what service.Program) (p plan, err error) {
+	if cfg.Name != "" {
+		if err := admin.CheckName(cfg.Name); err != nil {
+			return p, fmt.Errorf("--name: %w", err)
+		}
+	}
 	if _, err := cfg.Slots(); err != nil {
 		return p, err
 	}

@@ -55,6 +55,15 @@ func Command(args []string, dir string) (command []string, script int, err error
 
 // CommandLine is Command, whether the script is there or not.
 func CommandLine(args []string, dir string) (command []string, script int, err error) {
+	if meant := OneWord(args[0]); meant != "" {
+		path := args[0]
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(dir, path)
+		}
+		if _, err := os.Stat(path); err != nil {
+			return nil, 0, fmt.Errorf("cannot run %s", meant)
+		}
+	}
 	ext := filepath.Ext(args[0])
 	switch {
 	case slices.Contains(scripts, ext):

@@ -50,7 +50,7 @@ func ParseFile(path string, text []byte) (*File, error) {
 		var de *toml.DecodeError
 		if errors.As(err, &de) {
 			line, column := de.Position()
-			return nil, fmt.Errorf("%s:%d:%d: %s", path, line, column, strings.TrimPrefix(de.Error(), "toml: "))
+			return nil, fmt.Errorf("%s:%d:%d: %s", path, line, column, inWords(text, line, strings.TrimPrefix(de.Error(), "toml: ")))
 		}
 		return nil, fmt.Errorf("%s: %s", path, strings.TrimPrefix(err.Error(), "toml: "))
 	}

@@ -23,7 +23,7 @@ func TestLog(t *testing.T) {
 		}
 		l.Info("Not at this level", "event", "a.b")
 		l.SetLevel(slog.LevelInfo)
-		l.Info("Hello", "event", "a.c", "after", 1500*time.Millisecond, "stderr", "one\ntwo")
+		l.Info("Hello", "event", "a.c", "after", 1500*time.Millisecond+123*time.Microsecond, "stderr", "one\ntwo")
 		l.Flush()
 		b, err := os.ReadFile(path)
 		if err != nil || bytes.Count(b, []byte("\n")) != 1 {
