@@ -10,9 +10,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
-var (
-	bareValue = regexp.MustCompile(`^\s*([A-Za-z0-9_.-]+)\s*=\s*([^"'\[\]{}#]+?)\s*(#.*)?$`)
-	noEquals  = regexp.MustCompile(`^\s*([A-Za-z0-9_.-]+)\s*(?::\s*|\s+)([^=]+?)\s*$`)
+const (
+	bareValue = `^\s*([A-Za-z0-9_.-]+)\s*=\s*([^"'\[\]{}#]+?)\s*(#.*)?$`
+	noEquals  = `^\s*([A-Za-z0-9_.-]+)\s*(?::\s*|\s+)([^=]+?)\s*$`
 )
 
 // inWords says what the line should be, where that can be guessed; else it returns what
@@ -22,10 +22,10 @@ func inWords(text []byte, line int, parser string) string {
 	if line < 1 || line > len(lines) {
 		return parser
 	}
-	if m := bareValue.FindStringSubmatch(lines[line-1]); m != nil {
+	if m := regexp.MustCompile(bareValue).FindStringSubmatch(lines[line-1]); m != nil {
 		return bare(m[1], m[2], parser)
 	}
-	if m := noEquals.FindStringSubmatch(lines[line-1]); m != nil {
+	if m := regexp.MustCompile(noEquals).FindStringSubmatch(lines[line-1]); m != nil {
 		return fmt.Sprintf("want key = value: %s = %s", m[1], inTOML(m[1], strings.Trim(m[2], `"'`)))
 	}
 	return parser
