@@ -7,7 +7,7 @@ import (
 )
 
 // Ablation: each mitigation switched off, one at a time, and what clients lose
-// without it. With -long only; the figures stand in DESIGN.md.
+// without it. With -long only; the figures stand in docs/internals/drain.md.
 func TestAblation(t *testing.T) {
 	if !*long {
 		t.Skip("with -long only")
