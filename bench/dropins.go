@@ -134,8 +134,8 @@ func (d dropin) measure(dir, bin, app string, reloads int) (rate float64, lost s
 		cmd.Wait()
 		close(ended)
 	}()
-	await := func(word string, patience time.Duration) bool {
-		late := time.After(patience)
+	await := func(word string, limit time.Duration) bool {
+		late := time.After(limit)
 		for {
 			select {
 			case s, ok := <-said:

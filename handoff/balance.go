@@ -7,7 +7,7 @@ import "time"
 const (
 	lookEvery     = 5 * time.Millisecond  // between two looks at queues that are not empty
 	restAfterCalm = 10 * time.Millisecond // between a look at empty queues and the next arming
-	lookAtMost    = time.Second           // between looks at a worker stalled for long
+	maxLookEvery  = time.Second           // between looks at a worker stalled for long
 )
 
 // gauge is what is known of the accept queue of one target.
@@ -63,7 +63,7 @@ func (b *balancer) look(now time.Time, lengths []int) (changed bool, again time.
 			g.away, changed = true, true
 		}
 		if g.away {
-			again = sooner(again, min(max(age/10, lookEvery), lookAtMost))
+			again = sooner(again, min(max(age/10, lookEvery), maxLookEvery))
 		} else {
 			again = sooner(again, lookEvery)
 		}

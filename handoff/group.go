@@ -56,12 +56,12 @@ type Group struct {
 	hash    bool      // no program: the kernel's hash over all sockets decides
 	steered uint64    // programs attached
 
-	balance   balancer
-	armed     bool      // the targets are armed: at rest
-	calm      bool      // the last look found empty queues; tick will arm
-	next      time.Time // when tick wants to be called; zero: not by time
-	queueMost int       // of all looks
-	repaired  time.Time // last look for violations
+	balance  balancer
+	armed    bool      // the targets are armed: at rest
+	calm     bool      // the last look found empty queues; tick will arm
+	next     time.Time // when tick wants to be called; zero: not by time
+	maxQueue int       // of all looks
+	repaired time.Time // last look for violations
 
 	open   map[netip.AddrPort]struct{} // handshakes under way at openAt; not changed
 	openAt time.Time
@@ -69,7 +69,7 @@ type Group struct {
 
 // join makes fd, which is bound, the last member of the group.
 func (g *Group) join(fd, slot int) (*Socket, error) {
-	if err := unix.Listen(fd, backlogMost); err != nil {
+	if err := unix.Listen(fd, maxBacklog); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("cannot listen on %v: %w", g.addr, err)
 	}
@@ -83,8 +83,8 @@ func (g *Group) join(fd, slot int) (*Socket, error) {
 	return s, nil
 }
 
-// backlogMost asks for the largest backlog, which the kernel cuts to somaxconn.
-const backlogMost = -1
+// maxBacklog asks for the largest backlog, which the kernel cuts to somaxconn.
+const maxBacklog = -1
 
 // Addr is the address, with the port that the kernel chose if it was 0.
 func (g *Group) Addr() netip.AddrPort { return g.addr }
@@ -345,7 +345,7 @@ func (g *Group) look(now time.Time) error {
 		lengths[i] = -1
 		if s != nil {
 			lengths[i] = s.Pending()
-			g.queueMost = max(g.queueMost, lengths[i])
+			g.maxQueue = max(g.maxQueue, lengths[i])
 		}
 	}
 	changed, again := g.balance.look(now, lengths)
@@ -386,8 +386,8 @@ func (g *Group) halfOpen(now time.Time) (map[netip.AddrPort]struct{}, error) {
 	return open, err
 }
 
-// QueueMost is the longest accept queue that was seen in looks at the balance.
-func (g *Group) QueueMost() int { return g.queueMost }
+// MaxQueue is the longest accept queue that was seen in looks at the balance.
+func (g *Group) MaxQueue() int { return g.maxQueue }
 
 // Close gives the address up. What is queued is reset unless a worker still
 // has the socket.

@@ -63,14 +63,14 @@ func (o *owner) stop() { close(o.do); <-o.done }
 // await returns the next event of a type.
 func await[E Event](o *owner) (e E) {
 	o.t.Helper()
-	patience := time.After(20 * time.Second)
+	timeout := time.After(20 * time.Second)
 	for {
 		select {
 		case got := <-o.events:
 			if e, ok := got.(E); ok {
 				return e
 			}
-		case <-patience:
+		case <-timeout:
 			o.t.Fatalf("no %T", e)
 		}
 	}
@@ -171,7 +171,7 @@ func (o *owner) steer(servers []*server) {
 // quiet waits until nothing more can come to sockets that are steered away.
 func (o *owner) quiet(servers []*server) {
 	o.t.Helper()
-	patience := time.Now().Add(20 * time.Second)
+	timeout := time.Now().Add(20 * time.Second)
 	for _, s := range servers {
 		q := s.socket.Quiet(time.Now(), 0)
 		for {
@@ -180,7 +180,7 @@ func (o *owner) quiet(servers []*server) {
 			if o.call(func() { ok, again = q.Look(time.Now()) }); ok {
 				break
 			}
-			if time.Now().After(patience) {
+			if time.Now().After(timeout) {
 				o.t.Fatal("not quiet in 20 s")
 			}
 			<-time.After(again)
@@ -321,7 +321,7 @@ func (o *owner) stall(s *server, run *load.Run) (queue int, open func()) {
 	gate := make(chan struct{})
 	s.stall.Store(&gate)
 	var away []int
-	for patience := time.Now().Add(wait); !slices.Contains(away, s.slot) && time.Now().Before(patience); {
+	for timeout := time.Now().Add(wait); !slices.Contains(away, s.slot) && time.Now().Before(timeout); {
 		o.call(func() { away, queue = o.group.Stalled(), s.socket.Pending() })
 		run.Await(1, time.Second)
 	}
@@ -350,8 +350,8 @@ func TestStallIsSteeredAround(t *testing.T) {
 		}
 		had := workers[3].served.Load() + int64(after)
 		open()
-		for patience := time.Now().Add(wait); workers[3].served.Load() <= had; run.Await(1, time.Second) {
-			if time.Now().After(patience) {
+		for timeout := time.Now().Add(wait); workers[3].served.Load() <= had; run.Await(1, time.Second) {
+			if time.Now().After(timeout) {
 				t.Fatal("it gets no connection any more")
 			}
 		}
@@ -542,7 +542,7 @@ func TestShutdownByAWorkerIsRepaired(t *testing.T) {
 		run.Await(50, 5*time.Second)
 	}
 	for _, w := range workers { // one may have been found stalled before it came
-		for patience := time.Now().Add(20 * time.Second); w.served.Load() == 0 && time.Now().Before(patience); {
+		for timeout := time.Now().Add(20 * time.Second); w.served.Load() == 0 && time.Now().Before(timeout); {
 			run.Await(10, 5*time.Second)
 		}
 	}

@@ -37,7 +37,7 @@ func (g *Group) repair(s *Socket) (events []Event) {
 		repaired(shutDown, err)
 	} else if _, backlog, qerr := s.queue(); qerr == nil && backlog < g.backlog {
 		// It has called listen(2) with a backlog of its own, which is no wrong.
-		if err := unix.Listen(s.fd, backlogMost); err != nil {
+		if err := unix.Listen(s.fd, maxBacklog); err != nil {
 			events = append(events, Failed{g, err})
 		}
 	}
@@ -65,7 +65,7 @@ func (g *Group) listenAgain(s *Socket) error {
 	// it. (A group whose only member fell has no program to correct.)
 	g.program = nil
 	err := g.apply()
-	if err := unix.Listen(s.fd, backlogMost); err != nil {
+	if err := unix.Listen(s.fd, maxBacklog); err != nil {
 		g.close(s)
 		g.program = nil
 		return errors.Join(fmt.Errorf("%w on %v: %w", errDetached, g.addr, err), g.apply())

@@ -25,8 +25,8 @@ func keepAlive(t *testing.T, w *world, workers, n int) {
 	calm := w.load(load.Config{Mode: load.KeepAlive, Clients: 16, Pause: 10_000_000})
 	fresh := w.load(load.Config{Clients: 8})
 	for range n {
-		hot.Await(50, patience)
-		calm.Await(50, patience)
+		hot.Await(50, testTimeout)
+		calm.Await(50, testTimeout)
 		w.reload()
 		w.retired(workers)
 	}
@@ -77,7 +77,7 @@ func TestWatchdog(t *testing.T) {
 	port := freePort(t)
 	w := start(t, options{flags: []string{"-n", "1", "--watchdog", "500ms"}, app: []string{goProgram("gosdk")}, env: []string{"PORT=" + port}})
 	run := w.load(load.Config{Clients: 4})
-	run.Await(100, patience)
+	run.Await(100, testTimeout)
 	old := w.all("worker.ready")[0]
 	if _, err := fresh.Get("http://" + w.addr + "/hang"); err != nil {
 		t.Fatal(err)
@@ -87,7 +87,7 @@ func TestWatchdog(t *testing.T) {
 	}
 	w.awaitWhere("worker.ready", func(e event) bool { return e.Worker != old.Worker })
 	w.awaitWhere("worker.killed", func(e event) bool { return e.Worker == old.Worker })
-	run.Await(100, patience)
+	run.Await(100, testTimeout)
 	r := run.Stop()
 	t.Log(r)
 	// It served while it hung: what was inside it when it was killed is lost.
@@ -104,10 +104,10 @@ func TestWatchdogOfAStoppedWorker(t *testing.T) {
 	w := start(t, options{flags: []string{"-n", "2", "--watchdog", "500ms"}, app: []string{goProgram("gosdk")}, env: []string{"PORT=" + port}})
 	old := w.all("worker.ready")[0]
 	run := w.load(load.Config{Clients: 8})
-	run.Await(100, patience)
+	run.Await(100, testTimeout)
 	syscall.Kill(old.PID, syscall.SIGSTOP)
 	w.awaitWhere("worker.killed", func(e event) bool { return e.Worker == old.Worker })
-	run.Await(50, patience)
+	run.Await(50, testTimeout)
 	r := run.Stop()
 	t.Log(r)
 	if r.Lost() > 8 || r.Failed[load.Refused] > 0 || r.Failed[load.Timeout] > 0 {
@@ -130,7 +130,7 @@ func TestReplaceFromGo(t *testing.T) {
 	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "1"}, app: []string{goProgram("gosdk")}, env: []string{"PORT=" + freePort(t)}})
 	run := w.load(load.Config{Clients: 4})
-	run.Await(50, patience)
+	run.Await(50, testTimeout)
 	resp, err := fresh.Get("http://" + w.addr + "/replace")
 	if err != nil {
 		t.Fatal(err)
@@ -138,7 +138,7 @@ func TestReplaceFromGo(t *testing.T) {
 	resp.Body.Close()
 	w.await("worker.leaving")
 	w.retired(1)
-	run.Await(50, patience)
+	run.Await(50, testTimeout)
 	w.nothingLostMixed(run)
 	w.stop()
 }
@@ -152,7 +152,7 @@ func TestTermOfAStranger(t *testing.T) {
 	fresh := w.load(load.Config{Clients: 8})
 	kept := w.load(load.Config{Mode: load.KeepAlive, Clients: 8, Pause: 1_000_000})
 	for range times(20, 3) {
-		fresh.Await(50, patience)
+		fresh.Await(50, testTimeout)
 		syscall.Kill(w.serving()[0], syscall.SIGTERM)
 		w.await("worker.leaving")
 		w.await("worker.ready")
@@ -269,14 +269,14 @@ s.serve_forever()
 func reloadsOf(t *testing.T, w *world, workers, n int) {
 	t.Helper()
 	run := w.load(load.Config{Clients: 8})
-	run.Await(50, patience)
+	run.Await(50, testTimeout)
 	w.reload()
 	w.retired(workers)
 	before := w.ledger()
 	for range n - 1 {
 		w.reload()
 		w.retired(workers)
-		run.Await(20, patience)
+		run.Await(20, testTimeout)
 	}
 	w.nothingLost(run)
 	if after := w.ledger(); len(after) != len(before) {
@@ -363,7 +363,7 @@ func TestMPTCPOfTheServiceManager(t *testing.T) {
 		t.Error("it is not said that the socket is shared")
 	}
 	run := w.load(load.Config{Clients: 8})
-	run.Await(50, patience)
+	run.Await(50, testTimeout)
 	w.reload()
 	w.retired(2)
 	w.nothingLostMixed(run)

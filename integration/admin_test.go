@@ -61,12 +61,12 @@ func TestAdmin(t *testing.T) {
 	run := w.load(load.Config{Clients: 4})
 	w.reload()
 	w.retired(2)
-	run.Await(100, patience)
+	run.Await(100, testTimeout)
 	// A probe is not refused between two masters.
 	probes := startLoad(load.Config{Addr: addr, Path: "/livez", Clients: 2})
 	for range 3 {
 		w.killMaster()
-		probes.Await(20, patience)
+		probes.Await(20, testTimeout)
 	}
 	for class, n := range probes.Stop().Failed {
 		if class == load.Refused && n > 0 {

@@ -91,11 +91,11 @@ func TestAnyProgram(t *testing.T) {
 			w := p.start(t)
 			n := times(20, 3)
 			run := w.load(load.Config{Clients: 8})
-			run.Await(50, patience)
+			run.Await(50, testTimeout)
 			for range n {
 				w.reload()
 				w.retired(2)
-				run.Await(20, patience)
+				run.Await(20, testTimeout)
 			}
 			fresh := run.Stop()
 			switch most := int64(n); {
@@ -111,11 +111,11 @@ func TestAnyProgram(t *testing.T) {
 				return
 			}
 			run = w.load(load.Config{Mode: load.KeepAlive, Clients: 8, Pause: 2_000_000})
-			run.Await(50, patience)
+			run.Await(50, testTimeout)
 			for range 5 {
 				w.reload()
 				w.retired(2)
-				run.Await(20, patience)
+				run.Await(20, testTimeout)
 			}
 			kept := run.Stop()
 			t.Logf("TABLE | %s | %d | %d | %d | %d %s |", p.name, fresh.Requests, fresh.Lost(), kept.Requests, kept.Lost(), classes(kept))

@@ -63,11 +63,11 @@ func TestBindUnprivileged(t *testing.T) {
 	t.Cleanup(func() { cmd.Process.Kill() })
 	awaitFile(t, log.Name(), `"cluster.started"`)
 	run := startLoad(load.Config{Addr: "127.0.0.1:" + port, Clients: 4})
-	run.Await(50, patience)
+	run.Await(50, testTimeout)
 	cmd.Process.Signal(syscall.SIGUSR2)
 	awaitFile(t, log.Name(), `"cluster.reloaded"`)
 	awaitFile(t, log.Name(), `"worker.shutdown"`)
-	run.Await(50, patience)
+	run.Await(50, testTimeout)
 	r := run.Stop()
 	t.Log(r)
 	if r.Lost() > 0 {
@@ -188,10 +188,10 @@ for s in servers: threading.Thread(target=s.serve_forever).start()
 		t.Errorf("stderr %q", w.stderr())
 	}
 	run := w.load(load.Config{Clients: 8})
-	run.Await(100, patience)
+	run.Await(100, testTimeout)
 	w.reload()
 	w.retired(1)
-	run.Await(100, patience)
+	run.Await(100, testTimeout)
 	w.nothingLost(run)
 	w.stop()
 }
@@ -256,9 +256,9 @@ require('http').createServer((q, r) => r.end('ok')).listen(process.env.PORT, '12
 			port := freePort(t)
 			w := start(t, options{flags: []string{"-n", "2", "--ready-when", "ready"}, app: args, dir: dir, env: []string{"PORT=" + port}})
 			run := w.load(load.Config{Clients: 2})
-			run.Await(50, patience)
+			run.Await(50, testTimeout)
 			w.reload()
-			run.Await(50, patience)
+			run.Await(50, testTimeout)
 			run.Stop() // python is ready before it listens, by its own word
 			if n := len(w.all("worker.crashed")); n > 0 {
 				t.Errorf("%d crashes", n)

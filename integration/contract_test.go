@@ -40,7 +40,7 @@ func (w *world) awaitQueue(n int) {
 	_, port, _ := net.SplitHostPort(w.addr)
 	p, _ := strconv.Atoi(port)
 	suffix := fmt.Sprintf(":%04X", p)
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(testTimeout); ; {
 		queued := 0
 		for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 			b, _ := os.ReadFile(file)
@@ -306,7 +306,7 @@ s.bind(0, '127.0.0.1')`)}})
 	}
 	defer conn.Close()
 	ask := func(n int) string {
-		conn.SetDeadline(time.Now().Add(patience))
+		conn.SetDeadline(time.Now().Add(testTimeout))
 		fmt.Fprintf(conn, "%d", n)
 		b := make([]byte, 100)
 		k, err := conn.Read(b)
@@ -444,7 +444,7 @@ require('http').createServer((q, r) => {
   r.end(String(process.pid))
 }).listen(0)`)}})
 			run := w.load(load.Config{Clients: 8})
-			run.Await(50, patience)
+			run.Await(50, testTimeout)
 			pid, _ := strconv.Atoi(get(t, fresh, "http://"+w.addr+"/leave"))
 			if e := w.await("worker.leaving"); e.PID != pid {
 				t.Errorf("worker %d leaves, want %d", e.PID, pid)
@@ -456,7 +456,7 @@ require('http').createServer((q, r) => {
 				}
 			}
 			w.retired(1)
-			run.Await(50, patience)
+			run.Await(50, testTimeout)
 			w.nothingLost(run)
 			for len(w.all("worker.ready")) < 3 {
 				w.await("worker.ready")
@@ -570,7 +570,7 @@ http.createServer((q, r) => r.end('ok')).listen(0)`), 0o644)
 			t.Parallel()
 			w := start(t, options{flags: []string{"-n", "2"}, dir: dir, app: app})
 			run := w.load(load.Config{Clients: 8, Mode: load.KeepAlive})
-			run.Await(50, patience)
+			run.Await(50, testTimeout)
 			w.reload()
 			w.retired(2)
 			w.nothingLost(run)

@@ -139,7 +139,7 @@ func TestEventsOverMasters(t *testing.T) {
 	defer func() { cmd.Process.Kill(); cmd.Wait() }()
 	awaitFile(t, file, "cluster.started")
 	w.killMaster()
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(testTimeout); ; {
 		w.reload()
 		b, _ := os.ReadFile(file)
 		if strings.Contains(string(b), "cluster.reloaded") {

@@ -18,14 +18,14 @@ func TestCrashes(t *testing.T) {
 	run := w.load(load.Config{Clients: clients})
 	kills := times(50, 15)
 	for range kills {
-		run.Await(60, patience)
+		run.Await(60, testTimeout)
 		pids := w.workers()
 		victim := pids[rand.IntN(len(pids))]
 		syscall.Kill(victim, syscall.SIGKILL)
 		w.awaitWhere("worker.crashed", func(e event) bool { return e.PID == victim })
 		w.await("worker.ready")
 	}
-	run.Await(60, patience)
+	run.Await(60, testTimeout)
 	r := run.Stop()
 	t.Log(r)
 	rescued := 0
@@ -57,11 +57,11 @@ func TestQueueOfADeadWorkerIsRescued(t *testing.T) {
 	syscall.Kill(pids[0], syscall.SIGSTOP)
 	const sources = 32 // half of them wait, and keep waiting
 	run := w.load(load.Config{Clients: times(sources, 2000), Sources: loopback(sources)})
-	run.Await(100, patience) // the other worker's clients go on
+	run.Await(100, testTimeout) // the other worker's clients go on
 	syscall.Kill(pids[0], syscall.SIGKILL)
 	e := w.await("address.rescued")
 	t.Logf("%d connections rescued", e.Conns)
-	run.Await(100, patience)
+	run.Await(100, testTimeout)
 	if r := w.nothingLost(run); e.Conns == 0 {
 		t.Error(r)
 	}
@@ -80,7 +80,7 @@ func TestCrashOfTheOnlyWorker(t *testing.T) {
 	syscall.Kill(w.workers()[0], syscall.SIGKILL)
 	w.await("worker.crashed")
 	w.await("worker.ready")
-	run.Await(100, patience)
+	run.Await(100, testTimeout)
 	w.nothingLost(run)
 	w.stop()
 }

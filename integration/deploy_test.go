@@ -80,7 +80,7 @@ func TestSwitchUnderLoad(t *testing.T) {
 			wrong.Add(1)
 		}
 	}})
-	run.Await(50, patience)
+	run.Await(50, testTimeout)
 	var slowest, all, idle time.Duration
 	n := times(100, 10)
 	for i := range n {
@@ -100,9 +100,9 @@ func TestSwitchUnderLoad(t *testing.T) {
 		took := <-seen
 		all, slowest = all+took, max(slowest, took)
 		// The load's requests that were under way have been answered.
-		run.Await(10, patience)
+		run.Await(10, testTimeout)
 		live.Store(&version)
-		run.Await(10, patience)
+		run.Await(10, testTimeout)
 	}
 	w.nothingLost(run)
 	if wrong.Load() > 0 {

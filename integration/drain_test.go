@@ -59,7 +59,7 @@ func TestWebsocketClose(t *testing.T) {
 	w.reload()
 	var first, last time.Time
 	for i, c := range conns {
-		c.SetReadDeadline(time.Now().Add(patience))
+		c.SetReadDeadline(time.Now().Add(testTimeout))
 		frame := make([]byte, 4)
 		if _, err := io.ReadFull(c, frame); err != nil || frame[0] != 0x88 || int(frame[2])<<8|int(frame[3]) != 1012 {
 			t.Errorf("connection %d: % x %v", i, frame, err)
@@ -98,7 +98,7 @@ func TestDrainOfExclusiveServers(t *testing.T) {
 		answered <- err
 	}()
 	run := w.load(load.Config{Clients: 2})
-	run.Await(20, patience)
+	run.Await(20, testTimeout)
 	w.reload()
 	if err := <-answered; err != nil {
 		t.Error(err)

@@ -68,7 +68,7 @@ func (r *h2run) session() error {
 		return err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(testTimeout))
 	io.WriteString(c, http2.ClientPreface)
 	f := http2.NewFramer(c, c)
 	f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
@@ -144,7 +144,7 @@ func errKind(err error) string {
 // await waits for n more requests.
 func (r *h2run) await(t *testing.T, n int) {
 	t.Helper()
-	late := time.After(patience)
+	late := time.After(testTimeout)
 	r.mu.Lock()
 	end := r.requests + n
 	r.mu.Unlock()

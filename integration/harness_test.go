@@ -88,8 +88,8 @@ func times(n, short int) int {
 	return short
 }
 
-// patience is for failure only.
-const patience = 40 * time.Second
+// testTimeout is for failure only.
+const testTimeout = 40 * time.Second
 
 // event is one line of handoff's log.
 type event struct {
@@ -315,7 +315,7 @@ func (w *world) await(name string) event {
 
 func (w *world) awaitWhere(name string, ok func(event) bool) event {
 	w.t.Helper()
-	deadline := time.NewTimer(patience)
+	deadline := time.NewTimer(testTimeout)
 	defer deadline.Stop()
 	for {
 		w.mu.Lock()
@@ -336,7 +336,7 @@ func (w *world) awaitWhere(name string, ok func(event) bool) event {
 		case <-w.more:
 		case <-deadline.C:
 			w.stacks()
-			w.t.Fatalf("no %s within %v", name, patience)
+			w.t.Fatalf("no %s within %v", name, testTimeout)
 		}
 	}
 }
@@ -380,7 +380,7 @@ func (w *world) reload() event {
 func (w *world) retired(n int) {
 	w.t.Helper()
 	w.gone += n
-	deadline := time.NewTimer(patience)
+	deadline := time.NewTimer(testTimeout)
 	defer deadline.Stop()
 	for len(w.all("worker.shutdown")) < w.gone {
 		select {
@@ -403,9 +403,9 @@ func (w *world) stop() {
 func (w *world) exits(code int) {
 	w.t.Helper()
 	w.errors.Close()
-	if !w.awaitEnd(patience) {
+	if !w.awaitEnd(testTimeout) {
 		w.stacks()
-		w.t.Fatalf("handoff does not end within %v", patience)
+		w.t.Fatalf("handoff does not end within %v", testTimeout)
 	}
 	err := w.cmd.Wait()
 	if got := w.cmd.ProcessState.ExitCode(); got != code && w.keeper == 0 {
@@ -518,7 +518,7 @@ func children(pid int) []int {
 func (w *world) ledger() []string {
 	w.t.Helper()
 	fds, same := w.descriptors(), 0
-	for deadline := time.After(patience); same < 20; {
+	for deadline := time.After(testTimeout); same < 20; {
 		select {
 		case <-deadline:
 			w.t.Fatal("the descriptors do not come to rest")
@@ -615,7 +615,7 @@ func (w *world) nothingLost(run *load.Run) load.Result {
 // awaitLine waits for a line on stderr that is not a JSON event.
 func (w *world) awaitLine(part string) {
 	w.t.Helper()
-	deadline := time.NewTimer(patience)
+	deadline := time.NewTimer(testTimeout)
 	defer deadline.Stop()
 	for !strings.Contains(w.stderr(), part) {
 		select {
@@ -629,7 +629,7 @@ func (w *world) awaitLine(part string) {
 // awaitFile waits until a file holds a text.
 func awaitFile(t *testing.T, path, part string) {
 	t.Helper()
-	for deadline := time.After(patience); ; {
+	for deadline := time.After(testTimeout); ; {
 		if b, _ := os.ReadFile(path); strings.Contains(string(b), part) {
 			return
 		}

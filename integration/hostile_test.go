@@ -75,10 +75,10 @@ func TestHostileBinder(t *testing.T) {
 				w.awaitLine("waits for ever")
 			}
 			run := w.load(load.Config{Clients: 4})
-			run.Await(100, patience)
+			run.Await(100, testTimeout)
 			other := w.all("worker.ready")[1].PID
 			busy := reloadTimes(t, w)
-			run.Await(100, patience)
+			run.Await(100, testTimeout)
 			w.nothingLost(run)
 			t.Logf("a reload takes %v beside a hostile worker, %v without, under no load", busy, quiet)
 			// Two CPUs are shared with the attack, and a Python takes its time to boot.

@@ -52,15 +52,15 @@ func TestMasterIsKilled(t *testing.T) {
 			before := w.workers()
 			fresh := w.load(load.Config{Clients: 16})
 			kept := w.load(load.Config{Mode: load.KeepAlive, Clients: 16, Pause: 1_000_000})
-			fresh.Await(50, patience)
+			fresh.Await(50, testTimeout)
 			began := time.Now()
 			w.killMaster()
 			first := time.Since(began)
 			settled := w.ledger()
 			for range times(50, 6) { // with the keeper's growing waits between
 				w.killMaster()
-				fresh.Await(20, patience)
-				kept.Await(20, patience)
+				fresh.Await(20, testTimeout)
+				kept.Await(20, testTimeout)
 			}
 			if now := w.workers(); fmt.Sprint(now) != fmt.Sprint(before) {
 				t.Errorf("workers %v, before %v", now, before)
@@ -88,7 +88,7 @@ func TestMasterIsKilledInAReload(t *testing.T) {
 			w := start(t, o)
 			fresh := w.load(load.Config{Clients: 16})
 			kept := w.load(load.Config{Mode: load.KeepAlive, Clients: 16, Pause: 1_000_000})
-			fresh.Await(50, patience)
+			fresh.Await(50, testTimeout)
 			generation := 1
 			for _, at := range []string{"cluster.reloading", "worker.started", "worker.ready", "cluster.reloaded", "worker.draining"} {
 				w.signal(syscall.SIGUSR2)
@@ -116,7 +116,7 @@ func TestMasterIsKilledAsItSteers(t *testing.T) {
 	run := w.load(load.Config{Clients: 8})
 	generation := 1
 	for range times(200, 12) {
-		run.Await(20, patience)
+		run.Await(20, testTimeout)
 		w.signal(syscall.SIGUSR2)
 		w.awaitWhere("worker.ready", func(e event) bool { return e.Generation > generation })
 		w.killMaster()
@@ -131,7 +131,7 @@ func TestMasterIsKilledAsItSteers(t *testing.T) {
 // master has begun, and had not told the keeper of, is begun again by the next.
 func (w *world) reloaded(generation int) int {
 	w.t.Helper()
-	for deadline := time.After(patience); ; {
+	for deadline := time.After(testTimeout); ; {
 		for _, e := range w.all("cluster.reloaded") {
 			if e.Generation >= generation {
 				return e.Generation
@@ -148,7 +148,7 @@ func (w *world) reloaded(generation int) int {
 // settled waits until n workers are left, and nothing else.
 func (w *world) settled(n int) {
 	w.t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(testTimeout)
 	for len(w.workers()) != n {
 		select {
 		case <-deadline:
@@ -163,7 +163,7 @@ func TestWorkerAndMasterAreKilled(t *testing.T) {
 	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "4", "--respawn", "100ms"}})
 	run := w.load(load.Config{Clients: 16})
-	run.Await(50, patience)
+	run.Await(50, testTimeout)
 	victim := w.all("worker.ready")[1]
 	master := w.master()
 	syscall.Kill(master, syscall.SIGSTOP)
@@ -175,7 +175,7 @@ func TestWorkerAndMasterAreKilled(t *testing.T) {
 	}
 	w.awaitWhere("worker.ready", func(e event) bool { return e.Slot == victim.Slot })
 	w.settled(4)
-	run.Await(50, patience)
+	run.Await(50, testTimeout)
 	r := run.Stop()
 	t.Log(r)
 	if r.Lost() > 16 || r.Failed[load.Refused]+r.Failed[load.Timeout] > 0 {
@@ -203,7 +203,7 @@ func TestChaos(t *testing.T) {
 			kept := w.load(load.Config{Mode: load.KeepAlive, Clients: 8, Pause: 2_000_000})
 			slots, killed := 4, 0
 			for range times(250, 15) { // for each of two programs
-				fresh.Await(20, patience)
+				fresh.Await(20, testTimeout)
 				switch n := r.IntN(7); n {
 				case 0:
 					w.killMaster()
@@ -292,7 +292,7 @@ func TestMasterIsKilledWhereNothingIsLeft(t *testing.T) {
 	put(t, filepath.Join(dir, "app.js"), "require('http').createServer((q, r) => r.end('ok')).listen(process.env.PORT)", 0o644)
 	w := start(t, options{flags: []string{"-n", "2"}, app: []string{"app.js"}, dir: dir})
 	run := w.load(load.Config{Clients: 4})
-	run.Await(100, patience)
+	run.Await(100, testTimeout)
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
@@ -308,7 +308,7 @@ func TestMasterIsKilledWhereNothingIsLeft(t *testing.T) {
 	if e := w.await("cluster.failed"); !strings.Contains(e.Reason+e.Msg, "release") {
 		t.Errorf("%+v", e)
 	}
-	run.Await(100, patience)
+	run.Await(100, testTimeout)
 	if r := run.Stop(); r.Lost() > 16 { // inside the worker that was killed
 		t.Errorf("%v", r)
 	}
@@ -334,7 +334,7 @@ func TestKeeperIsStopped(t *testing.T) {
 	w.await("worker.ready")
 	w.await("worker.ready")
 	workers := w.workers()
-	run.Await(100, patience)
+	run.Await(100, testTimeout)
 	syscall.Kill(w.pid(), syscall.SIGCONT)
 	if most <= 10 {
 		w.await("keeper.answers")
@@ -343,7 +343,7 @@ func TestKeeperIsStopped(t *testing.T) {
 	if now := w.workers(); fmt.Sprint(now) != fmt.Sprint(workers) {
 		t.Errorf("workers %v, before %v", now, workers)
 	}
-	run.Await(100, patience)
+	run.Await(100, testTimeout)
 	w.nothingLost(run)
 	w.stop()
 }
@@ -394,7 +394,7 @@ func TestMasterIsKilledWhileAProgramBinds(t *testing.T) {
 		before := w.answer("/binds")
 		w.killMaster()
 		// Some of its threads bind again and again; each has gone on.
-		for deadline := time.Now().Add(patience); ; {
+		for deadline := time.Now().Add(testTimeout); ; {
 			if after := w.answer("/binds"); allMore(before, after) {
 				break
 			} else if time.Now().After(deadline) {
@@ -426,7 +426,7 @@ func allMore(before, after string) bool {
 // answer is the body of an answer.
 func (w *world) answer(path string) string {
 	w.t.Helper()
-	c := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	c := http.Client{Timeout: testTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := c.Get("http://" + w.addr + path)
 	if err != nil {
 		w.t.Fatal(err)
@@ -447,7 +447,7 @@ func TestBothAreKilled(t *testing.T) {
 	w := start(t, o)
 	fresh := w.load(load.Config{Clients: 8})
 	for range times(10, 2) {
-		fresh.Await(100, patience)
+		fresh.Await(100, testTimeout)
 		old := w.workers()
 		keeper, master := w.pid(), w.master()
 		syscall.Kill(keeper, syscall.SIGSTOP) // or it might start another master
@@ -455,7 +455,7 @@ func TestBothAreKilled(t *testing.T) {
 		syscall.Kill(keeper, syscall.SIGKILL)
 		w.exits(-1)
 		addr := w.addr
-		fresh.Await(100, patience)
+		fresh.Await(100, testTimeout)
 		w = launch(t, o)
 		w.addr = addr
 		if e := w.await("master.recovered"); e.Workers != 2 {

@@ -69,7 +69,7 @@ func TestStartConditions(t *testing.T) {
 				t.Errorf("environment of another user: %+v", c)
 			}
 			run := w.load(load.Config{Clients: 8})
-			run.Await(50, patience)
+			run.Await(50, testTimeout)
 			w.reload()
 			w.nothingLost(run)
 			w.stop()
@@ -158,7 +158,7 @@ func awaitText(t *testing.T, path string, ok func(string) bool) string {
 	text := ""
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(patience); time.Now().Before(end); <-tick.C {
+	for end := time.Now().Add(testTimeout); time.Now().Before(end); <-tick.C {
 		b, _ := os.ReadFile(path)
 		if text = string(b); ok(text) {
 			return text
@@ -215,7 +215,7 @@ func TestHooksMayRefuse(t *testing.T) {
 		"--hook", "before_reload=test ! -e frozen || { echo it is friday; exit 1; }",
 		"--hook", "before_ready=test ! -e unfit -o $HANDOFF_SLOT = 0"}})
 	run := w.load(load.Config{Clients: 8})
-	run.Await(50, patience)
+	run.Await(50, testTimeout)
 	put(t, filepath.Join(dir, "frozen"), "", 0o644)
 	_, errs := command(1, "reload", "veto")
 	contains(t, errs, "before_reload refuses: exit status 1: it is friday", "generation 1 keeps serving")
@@ -270,7 +270,7 @@ require('http').createServer((q, r) => { if (q.url === '/eat') kept.push(Buffer.
 			t.Parallel()
 			w := start(t, options{app: []string{hog}, env: []string{"PORT=" + freePort(t)}, flags: append(test.flags, "-n", "2", "--keepalive-linger", "100ms")})
 			run := w.load(load.Config{Clients: 4})
-			run.Await(20, patience)
+			run.Await(20, testTimeout)
 			test.cause(w)
 			for range 2 {
 				e := w.await("worker.recycled")
@@ -358,10 +358,10 @@ setInterval(() => { for (let i = 0; i < 20; i++) (n % 2 ? process.stdout : proce
 	copyFile(t, binary, own)
 	w, command := controlled(t, options{app: []string{app}, binary: own, env: []string{"PORT=" + freePort(t)}, flags: []string{"-n", "2", "--name", "chat", "--capture", "files", "--capture-dir", filepath.Join(dir, "logs")}})
 	run := w.load(load.Config{Clients: 2})
-	run.Await(20, patience)
+	run.Await(20, testTimeout)
 	for range 3 {
 		command(0, "upgrade", "chat")
-		run.Await(50, patience)
+		run.Await(50, testTimeout)
 	}
 	path := filepath.Join(dir, "logs", "chat.0.log")
 	if err := os.Rename(path, path+".1"); err != nil {
@@ -495,7 +495,7 @@ func TestRackManFolders(t *testing.T) {
 			t.Errorf("%q", got)
 		}
 		run := w.load(load.Config{Clients: 4})
-		run.Await(20, patience)
+		run.Await(20, testTimeout)
 		put(t, filepath.Join(dir, ".rack.json"), strings.Replace(rack, "HEAD", "v2", 1), 0o644)
 		w.await("cluster.reloaded")
 		if got := w.answer("/"); got != "v2,v2,"+port+",blue" {

@@ -27,7 +27,7 @@ func TestPid1(t *testing.T) {
 		env: []string{"PORT=" + freePort(t), "BASH_ENV="}})
 	w.keeper = children(w.cmd.Process.Pid)[0]
 	run := w.load(load.Config{Clients: 4})
-	run.Await(100, patience)
+	run.Await(100, testTimeout)
 	w.reload()
 	w.retired(2)
 	w.killMaster()
@@ -44,7 +44,7 @@ func TestPid1(t *testing.T) {
 	w.await("cluster.reloaded")
 	w.retired(2)
 	w.nothingLost(run)
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(testTimeout); ; {
 		zombies := 0
 		for _, pid := range children(w.keeper) {
 			if processState(pid) == "Z" {

@@ -32,7 +32,7 @@ func TestPorts(t *testing.T) {
 				w.reload()
 				w.retired(3)
 				for _, run := range runs {
-					run.Await(20, patience)
+					run.Await(20, testTimeout)
 				}
 			}
 			w.killMaster()
@@ -99,7 +99,7 @@ func TestNginxInFront(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { nginx.Process.Signal(syscall.SIGTERM); nginx.Wait() }()
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(testTimeout); ; {
 		if c, err := net.Dial("tcp", "127.0.0.1:"+front); err == nil {
 			c.Close()
 			break
@@ -116,7 +116,7 @@ func TestNginxInFront(t *testing.T) {
 		slots[h.Get("X-Slot")] = true
 	}})
 	for range times(20, 4) {
-		run.Await(50, patience)
+		run.Await(50, testTimeout)
 		w.reload()
 		w.retired(3)
 	}

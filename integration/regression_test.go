@@ -110,7 +110,7 @@ serve(0, function () { setTimeout(() => serve(0), 6000) })
 `)}})
 	// The second port 0 is told by nobody: find it among what handoff holds.
 	second := ""
-	for deadline := time.Now().Add(patience); second == ""; {
+	for deadline := time.Now().Add(testTimeout); second == ""; {
 		for _, port := range listening(t, w.pid()) {
 			if "127.0.0.1:"+port != w.addr {
 				second = "127.0.0.1:" + port
@@ -122,10 +122,10 @@ serve(0, function () { setTimeout(() => serve(0), 6000) })
 		<-time.After(20 * time.Millisecond)
 	}
 	run := startLoad(load.Config{Addr: second, Clients: 4, Timeout: 20 * time.Second})
-	run.Await(100, patience)
+	run.Await(100, testTimeout)
 	w.reload()
 	w.retired(2)
-	run.Await(50, patience)
+	run.Await(50, testTimeout)
 	w.nothingLost(run)
 	w.stop()
 }
@@ -208,7 +208,7 @@ func TestStuckLogReader(t *testing.T) {
 	awaitPort(t, port)
 	old := w.workers()
 	syscall.Kill(old[0], syscall.SIGKILL)
-	for deadline := time.After(patience); ; {
+	for deadline := time.After(testTimeout); ; {
 		if now := w.workers(); len(now) == 2 && now[0] != old[0] && now[1] != old[0] {
 			break
 		}
@@ -249,7 +249,7 @@ var nextPort = func() *atomic.Int64 {
 
 func awaitPort(t *testing.T, port string) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(testTimeout); ; {
 		c, err := net.Dial("tcp", "127.0.0.1:"+port)
 		if err == nil {
 			c.Close()

@@ -19,7 +19,7 @@ import (
 func reloads(t *testing.T, w *world, cfg load.Config, n int) load.Result {
 	t.Helper()
 	run := w.load(cfg)
-	run.Await(50, patience)
+	run.Await(50, testTimeout)
 	w.reload()
 	w.retired(4)
 	before := w.ledger()
@@ -121,7 +121,7 @@ func TestReloadsWithoutSteering(t *testing.T) {
 	}
 	w.signal(syscall.SIGTTOU)
 	w.retired(1)
-	run.Await(100, patience)
+	run.Await(100, testTimeout)
 	w.nothingLostMixed(run)
 	if len(w.all("address.hash")) != 1 {
 		t.Error("the fallback is said once")
@@ -195,7 +195,7 @@ func TestBrokenDeploy(t *testing.T) {
 	if !strings.Contains(e.Stderr, "Cannot find module './db'") || e.Level != "ERROR" {
 		t.Errorf("the failure does not say why: %+v", e)
 	}
-	run.Await(100, patience)
+	run.Await(100, testTimeout)
 
 	syscall.Kill(w.workers()[0], syscall.SIGKILL)
 	crashed := w.await("worker.crashed")
@@ -239,13 +239,13 @@ func TestBrokenBehindAListener(t *testing.T) {
 	w := start(t, options{flags: []string{"-n", "2", "--respawn", "0.1", "--max-failures", "1", "--ready-delay", "5s"}, dir: dir,
 		app: []string{"gunicorn", "-w", "1", "--threads", "2", "-b", "127.0.0.1:" + port, "app:app"}})
 	run := w.load(load.Config{Clients: 4})
-	run.Await(100, patience) // by all that serve
+	run.Await(100, testTimeout) // by all that serve
 	write("raise RuntimeError('no database')\n")
 	w.signal(syscall.SIGUSR2)
 	if e := w.await("cluster.failed"); !strings.Contains(e.Stderr, "no database") {
 		t.Errorf("the failure does not say why: %+v", e)
 	}
-	run.Await(50, patience)
+	run.Await(50, testTimeout)
 	write(good)
 	w.reload()
 	w.retired(2)
@@ -305,7 +305,7 @@ func TestLongRequest(t *testing.T) {
 	// It is in flight once its connection is accepted; one more request on
 	// the same worker comes after it.
 	run := w.load(load.Config{Clients: 1})
-	run.Await(20, patience)
+	run.Await(20, testTimeout)
 	run.Stop()
 	w.reload()
 	if a := <-done; a.err != nil || a.body != "slow\n" {
@@ -340,7 +340,7 @@ func TestStubbornWorkerIsKilled(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 	w.retired(1)
-	for deadline := time.After(patience); syscall.Kill(child, 0) == nil && !zombie(child); {
+	for deadline := time.After(testTimeout); syscall.Kill(child, 0) == nil && !zombie(child); {
 		select {
 		case <-deadline:
 			t.Fatalf("the child %d of a killed worker lives", child)

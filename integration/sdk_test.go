@@ -182,7 +182,7 @@ func TestStickyListensOwnSuite(t *testing.T) {
 	module("index.js", "sticky-listen.js")
 	module("node_modules/recluster/index.js", "recluster.js")
 	for range times(3, 1) {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 		cmd := exec.CommandContext(ctx, "node", "test/test-basic.js") // listens on 8099, or fails
 		cmd.Dir = dir
 		cmd.Env = append(os.Environ(), "HANDOFF_BIN="+binary)

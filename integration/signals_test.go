@@ -30,7 +30,7 @@ func TestStopSignals(t *testing.T) {
 			}()
 			// One worker more, to have an order: the request is in before.
 			run := w.load(load.Config{Clients: 2})
-			run.Await(50, patience)
+			run.Await(50, testTimeout)
 			run.Stop()
 			w.signal(s)
 			w.exits(0)
@@ -67,7 +67,7 @@ func TestStopOfTheWholeGroup(t *testing.T) {
 		answered <- err
 	}()
 	run := w.load(load.Config{Clients: 4})
-	run.Await(50, patience)
+	run.Await(50, testTimeout)
 	run.Stop()
 	pids := append(w.workers(), w.master(), w.pid())
 	for _, pid := range pids {
@@ -88,7 +88,7 @@ func TestScaleBySignal(t *testing.T) {
 		if e := w.await("worker.ready"); e.Slot != 2 {
 			t.Errorf("slot %d is the new one", e.Slot)
 		}
-		run.Await(100, patience)
+		run.Await(100, testTimeout)
 		w.signal(syscall.SIGTTOU)
 		w.retired(1)
 	}

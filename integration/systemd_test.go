@@ -49,7 +49,7 @@ func newManager(t *testing.T) *manager {
 func (m *manager) await(w *world, line string) string {
 	m.t.Helper()
 	buf, oob := make([]byte, 4096), make([]byte, 256)
-	m.conn.SetReadDeadline(time.Now().Add(patience))
+	m.conn.SetReadDeadline(time.Now().Add(testTimeout))
 	for {
 		n, oobn, _, _, err := m.conn.ReadMsgUnix(buf, oob)
 		if err != nil {
@@ -130,9 +130,9 @@ func TestKeeperIsKilled(t *testing.T) {
 			kept := w.load(load.Config{Mode: load.KeepAlive, Clients: 8, Pause: 1_000_000})
 			workers := w.workers()
 			for range times(20, 3) {
-				fresh.Await(50, patience)
+				fresh.Await(50, testTimeout)
 				w.killKeeper(pidFile)
-				kept.Await(50, patience)
+				kept.Await(50, testTimeout)
 			}
 			if now := w.workers(); fmt.Sprint(now) != fmt.Sprint(workers) {
 				t.Errorf("workers %v, before %v", now, workers)
@@ -184,7 +184,7 @@ func TestKeeperIsKilledAfterAnUpgrade(t *testing.T) {
 		}
 		w.await("master.upgraded")
 		w.killKeeper(pidFile)
-		fresh.Await(100, patience)
+		fresh.Await(100, testTimeout)
 	}
 	w.reload()
 	w.nothingLost(fresh)
@@ -202,14 +202,14 @@ func TestServiceManagerKeepsTheStore(t *testing.T) {
 	kept := w.load(load.Config{Mode: load.KeepAlive, Clients: 8, Pause: 1_000_000})
 	workers := w.workers()
 	for round := range times(20, 4) {
-		fresh.Await(50, patience)
+		fresh.Await(50, testTimeout)
 		if round%2 == 0 {
 			syscall.Kill(w.master(), syscall.SIGKILL) // both
 		}
 		w.cmd.Process.Kill()
 		w.again(m)
 		w.await("master.adopted")
-		kept.Await(50, patience)
+		kept.Await(50, testTimeout)
 	}
 	if now := w.workers(); fmt.Sprint(now) != fmt.Sprint(workers) {
 		t.Errorf("workers %v, before %v", now, workers)
@@ -310,13 +310,13 @@ func (w *world) again(m *manager) {
 		w.t.Fatal(err)
 	}
 	w.cmd, w.keeper = next, next.Process.Pid
-	for patience := time.After(patience); ; {
+	for late := time.After(testTimeout); ; {
 		select {
 		case pid := <-m.ready:
 			if pid == w.keeper {
 				return
 			}
-		case <-patience:
+		case <-late:
 			w.t.Fatal("no READY=1 of the new main process: the start would time out")
 		}
 	}

@@ -49,7 +49,7 @@ func (x *terminal) await(parts ...string) string {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	screen := ""
-	for end := time.Now().Add(patience); time.Now().Before(end); <-tick.C {
+	for end := time.Now().Add(testTimeout); time.Now().Before(end); <-tick.C {
 		screen = x.tmux("capture-pane", "-p")
 		all := true
 		for _, p := range parts {

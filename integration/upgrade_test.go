@@ -74,7 +74,7 @@ func TestUpgrade(t *testing.T) {
 			w := start(t, o)
 			fresh := w.load(load.Config{Clients: 16})
 			kept := w.load(load.Config{Mode: load.KeepAlive, Clients: 16, Pause: 1_000_000})
-			fresh.Await(50, patience)
+			fresh.Await(50, testTimeout)
 			putNewer(t, o.binary)
 			first := w.master()
 			w.signal(syscall.SIGUSR2)
@@ -96,7 +96,7 @@ func TestUpgrade(t *testing.T) {
 				}
 				w.await("master.upgraded")
 				took = append(took, time.Since(began))
-				fresh.Await(10, patience)
+				fresh.Await(10, testTimeout)
 			}
 			t.Logf("upgrades took %v", took[:min(5, len(took))])
 			if now := w.workers(); !equal(now, workers) {
@@ -133,7 +133,7 @@ func TestUpgradeFails(t *testing.T) {
 	path := installed(t)
 	w := start(t, options{flags: []string{"-n", "2", "--upgrade-timeout", "1s"}, binary: path})
 	run := w.load(load.Config{Clients: 8})
-	run.Await(50, patience)
+	run.Await(50, testTimeout)
 	master, workers := w.master(), w.workers()
 	for _, c := range []struct{ name, text, want string }{
 		{"crashes", "#!/bin/sh\nexit 7\n", "exit status 7"},
@@ -219,7 +219,7 @@ func TestUpgradeOfMany(t *testing.T) {
 	w := start(t, o)
 	w.addr = "127.0.0.1:" + port
 	fresh := w.load(load.Config{Clients: 8, Rate: 1000})
-	fresh.Await(500, patience)
+	fresh.Await(500, testTimeout)
 	workers := w.workers()
 	var took []time.Duration
 	var before []string
@@ -229,7 +229,7 @@ func TestUpgradeOfMany(t *testing.T) {
 		}
 		from := w.await("master.upgrading")
 		took = append(took, w.await("master.upgraded").Time.Sub(from.Time))
-		fresh.Await(100, patience)
+		fresh.Await(100, testTimeout)
 		if i == 0 { // an upgraded master has a pipe that the first one had not
 			before = w.ledger()
 		}
@@ -281,7 +281,7 @@ func TestMasterIsKilledInAStop(t *testing.T) {
 		answered <- err
 	}()
 	run := w.load(load.Config{Clients: 2}) // the request is in before
-	run.Await(50, patience)
+	run.Await(50, testTimeout)
 	run.Stop()
 	w.signal(syscall.SIGTERM)
 	w.await("worker.draining")

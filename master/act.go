@@ -98,7 +98,7 @@ func (m *Master) do(a fleet.Action) {
 	}
 }
 
-// drain tells a worker to finish, in the words of its contract.
+// drain tells a worker to finish, in the way of its contract.
 func (m *Master) drain(w *worker) {
 	d := contract.Drain{Signal: m.cfg.DrainSignal, Message: m.cfg.DrainMessage}
 	if g := m.gens[w.gen]; g != nil && g.drain != 0 {
@@ -124,24 +124,24 @@ func (m *Master) prepare(gen fleet.Gen) {
 }
 
 func (m *Master) failed(a fleet.Failed) {
-	words := m.gens[a.Gen].words
+	stderrTail := m.gens[a.Gen].stderrTail
 	m.history.lastError = sdnotify.Printable(fmt.Sprintf("generation %d failed: %s", a.Gen, a.Reason))
-	attrs := append([]any{"event", events.ClusterFailed, "generation", int(a.Gen), "reason", a.Reason}, wordsAttr(words)...)
+	attrs := append([]any{"event", events.ClusterFailed, "generation", int(a.Gen), "reason", a.Reason}, stderrAttr(stderrTail)...)
 	if a.Back == 0 {
 		m.log.Error("Cannot start the program; stopping", attrs...)
 		return
 	}
-	m.order(reload.Ended{Generation: int(a.Gen), Outcome: reload.Failed, Reason: a.Reason, Stderr: words})
+	m.order(reload.Ended{Generation: int(a.Gen), Outcome: reload.Failed, Reason: a.Reason, Stderr: stderrTail})
 	m.log.Error("Reload failed: the previous generation keeps serving", append(attrs, "serving", int(a.Back))...)
 	m.manager.Ready(sdnotify.Printable(fmt.Sprintf("Generation %d serves; generation %d failed: %s", a.Back, a.Gen, a.Reason)))
 }
 
-// wordsAttr puts the last words of a worker into a log line, if it had any.
-func wordsAttr(words []string) []any {
-	if len(words) == 0 {
+// stderrAttr puts the last stderr lines of a worker into a log line, if it had any.
+func stderrAttr(stderrTail []string) []any {
+	if len(stderrTail) == 0 {
 		return nil
 	}
-	return []any{"stderr", strings.Join(words, "\n")}
+	return []any{"stderr", strings.Join(stderrTail, "\n")}
 }
 
 func (m *Master) spawn(a fleet.Spawn) {
@@ -305,16 +305,16 @@ func (m *Master) attend(w *worker) {
 		m.mail.post(died{w.id})
 		w.process.AwaitReaped()
 		// What it said last is on its way and counts (a connection that it
-		// has taken, its last words), unless a child of its own still has
+		// has taken, its last output), unless a child of its own still has
 		// the other ends.
 		// Who hears its messages may take longer.
-		patience := time.NewTicker(lastWords)
-		defer patience.Stop()
+		grace := time.NewTicker(outputGrace)
+		defer grace.Stop()
 		for open, ends := true, []<-chan struct{}{heard, w.process.Copied()}; open && len(ends) > 0; {
 			select {
 			case <-ends[0]:
 				ends = ends[1:]
-			case <-patience.C:
+			case <-grace.C:
 				open = w.session.Busy()
 			}
 		}
@@ -322,8 +322,8 @@ func (m *Master) attend(w *worker) {
 	}()
 }
 
-// lastWords is how long the end of what a dead worker said is waited for.
-const lastWords = 200 * time.Millisecond
+// outputGrace is how long the end of what a dead worker said is waited for.
+const outputGrace = 200 * time.Millisecond
 
 // steer sends connections to these workers, and answers the fleet. When it fails at one
 // address, all are steered where they were.

@@ -41,7 +41,7 @@ func (m *Master) inherit(s snapshot.Descriptors) (first func(), adopted bool) {
 	if fd < 0 {
 		m.discard(s)
 		m.keep.Flush() // or the addresses are still taken
-		m.killStrangers(fleet.State{})
+		m.killUnrecorded(fleet.State{})
 		return func() {}, false
 	}
 	r, err := snapshot.Read(fd)
@@ -49,7 +49,7 @@ func (m *Master) inherit(s snapshot.Descriptors) (first func(), adopted bool) {
 		m.log.Error(err.Error()+"; starting from scratch", "event", events.ClusterFailed)
 		m.discard(s)
 		m.keep.Flush() // or the addresses are still taken
-		m.killStrangers(fleet.State{})
+		m.killUnrecorded(fleet.State{})
 		return func() {}, false
 	}
 	return m.takeOver(r, s), true
@@ -90,7 +90,7 @@ func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first func
 	if recovered := r.Keeper == 0 && m.cfg.PID != 0; recovered || !whole { // the keeper does not hold what there is
 		m.resyncKeeper()
 	}
-	m.killStrangers(r.Fleet)
+	m.killUnrecorded(r.Fleet)
 	if m.fleet.Stopping() {
 		m.reloads.Step(now, reload.Stopping{})
 		ordered = nil
@@ -122,7 +122,7 @@ func (m *Master) restoreRooms(r snapshot.Record, now time.Time) (ordered []reloa
 	m.contract = m.newContract(r.Seq)
 	m.reloads, ordered = reload.Restore(reloadState(r), m.cfg.BeforeReload != nil, now)
 	for _, gr := range r.Generations {
-		g := &generation{words: gr.StderrTail, drain: unix.Signal(gr.Drain)}
+		g := &generation{stderrTail: gr.StderrTail, drain: unix.Signal(gr.Drain)}
 		if gr.Error != "" {
 			g.err = errors.New(gr.Error)
 		} else {
@@ -217,11 +217,11 @@ func (m *Master) adoptWorker(r snapshot.Worker, s snapshot.Descriptors) (w *work
 	return w, err
 }
 
-// killStrangers ends processes of a master before that its record does not know:
+// killUnrecorded ends processes of a master before that its record does not know:
 // it died between their start and the record. They have the instance in their
 // environment, and a number that is in no worker's place. (What a worker has
 // started, and left behind, is not touched.)
-func (m *Master) killStrangers(r fleet.State) {
+func (m *Master) killUnrecorded(r fleet.State) {
 	if m.cfg.Instance == "" || m.cfg.PID == 0 {
 		return
 	}

@@ -12,31 +12,31 @@ import (
 
 // notScaled reports that more workers could not be started.
 func (m *Master) notScaled(a fleet.NotScaled) {
-	words := m.notChanged(a.Gen, fmt.Sprintf("not scaled to %d workers: slot %d: %s", a.Slots, a.Slot, a.Reason),
+	stderrTail := m.notChanged(a.Gen, fmt.Sprintf("not scaled to %d workers: slot %d: %s", a.Slots, a.Slot, a.Reason),
 		api.ChangeStatus{Change: api.ChangeScale, Workers: a.Slots, Slot: a.Slot, Reason: a.Reason})
 	m.log.Error(fmt.Sprintf("Not scaled: no worker can be started in slot %d; there are %d workers again", a.Slot, a.Back),
-		append([]any{"event", events.ScaleFailed, "wanted", a.Slots, "workers", a.Back, "slot", a.Slot, "reason", a.Reason}, words...)...)
+		append([]any{"event", events.ScaleFailed, "wanted", a.Slots, "workers", a.Back, "slot", a.Slot, "reason", a.Reason}, stderrTail...)...)
 }
 
 // notRestarted reports that a worker could not be replaced.
 func (m *Master) notRestarted(a fleet.NotRestarted) {
-	words := m.notChanged(a.Gen, fmt.Sprintf("slot %d not restarted: %s", a.Slot, a.Reason),
+	stderrTail := m.notChanged(a.Gen, fmt.Sprintf("slot %d not restarted: %s", a.Slot, a.Reason),
 		api.ChangeStatus{Change: api.ChangeRestart, Slot: a.Slot, Reason: a.Reason})
 	m.log.Error(fmt.Sprintf("Not restarted: no new worker can be started in slot %d", a.Slot),
-		append([]any{"event", events.RestartFailed, "slot", a.Slot, "reason", a.Reason}, words...)...)
+		append([]any{"event", events.RestartFailed, "slot", a.Slot, "reason", a.Reason}, stderrTail...)...)
 }
 
 // notChanged keeps for the status what has failed, and returns the last lines of the
 // worker for the log.
 func (m *Master) notChanged(gen fleet.Gen, what string, c api.ChangeStatus) []any {
-	var words []string
+	var stderrTail []string
 	if g := m.gens[gen]; g != nil {
-		words = g.words
+		stderrTail = g.stderrTail
 	}
-	for _, line := range words {
+	for _, line := range stderrTail {
 		c.Stderr = append(c.Stderr, sdnotify.Printable(line))
 	}
 	c.Reason, c.At = sdnotify.Printable(c.Reason), time.Now()
 	m.history.failedChange, m.history.lastError = &c, sdnotify.Printable(what)
-	return wordsAttr(words)
+	return stderrAttr(stderrTail)
 }

@@ -107,7 +107,7 @@ type Config struct {
 	// Reread reads the configuration again. later names what has changed and
 	// needs a new handoff.
 	Reread     func() (live Live, later []string, err error)
-	Scratch    bool // every address is one of loopback's where nobody else is: the program is only tried
+	DryRun     bool // every address is one of loopback's where nobody else is: the program is only tried
 	NoSteering bool // as if the kernel refused the steering program
 	// Admin serves a listener, which it owns, and returns how to stop; nil: there
 	// is none. AdminAddr is where it listens: the keeper has the socket, so that

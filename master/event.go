@@ -55,21 +55,21 @@ type (
 	upgradeAsked struct{ to chan<- error }
 	// asked: somebody wants something done; f answers, and does not wait for that.
 	asked struct{ f func(*Master) }
-	// stirred: the watch has something to collect.
-	stirred struct{}
+	// socketActivity: the watch has something to collect.
+	socketActivity struct{}
 )
 
-func (signalled) event()     {}
-func (fromSession) event()   {}
-func (notified) event()      {}
-func (drainAsked) event()    {}
-func (memorySampled) event() {}
-func (reloadJudged) event()  {}
-func (readyJudged) event()   {}
-func (died) event()          {}
-func (ended) event()         {}
-func (keeperDied) event()    {}
-func (upgraded) event()      {}
-func (upgradeAsked) event()  {}
-func (asked) event()         {}
-func (stirred) event()       {}
+func (signalled) event()      {}
+func (fromSession) event()    {}
+func (notified) event()       {}
+func (drainAsked) event()     {}
+func (memorySampled) event()  {}
+func (reloadJudged) event()   {}
+func (readyJudged) event()    {}
+func (died) event()           {}
+func (ended) event()          {}
+func (keeperDied) event()     {}
+func (upgraded) event()       {}
+func (upgradeAsked) event()   {}
+func (asked) event()          {}
+func (socketActivity) event() {}

@@ -393,7 +393,7 @@ func TestNode(t *testing.T) {
 	if err := w.control.Send(t.Context(), 99, json.RawMessage(`{}`)); err == nil {
 		t.Error("a worker that there is not hears a message")
 	}
-	late := time.After(patience)
+	late := time.After(testTimeout)
 	for echoed := false; !echoed; {
 		select {
 		case line := <-lines:

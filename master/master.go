@@ -96,7 +96,7 @@ func Run(cfg Config) int {
 	go watchKeeper(cfg.PID, m.mail.post) // ends with the keeper, or this process
 	go func() {                          // ends when the table is closed
 		for m.listeners.Wait() == nil {
-			m.mail.post(stirred{})
+			m.mail.post(socketActivity{})
 		}
 	}()
 	control := func(bool) {}
@@ -131,7 +131,7 @@ func newMaster(cfg Config) (*Master, error) {
 	m.manager = sdnotify.NewManager(func(text string) { m.keep.TellManager(text) }, cfg.UpWatchdog, time.Now())
 	var err error
 	if m.listeners, err = listeners.New(listeners.Config{Store: socketStore{m}, Balance: cfg.Balance, NoProgram: cfg.NoSteering,
-		Private: cfg.Scratch, Grace: m.grace(), StallTimeout: cfg.StallKill}); err != nil {
+		Private: cfg.DryRun, Grace: m.grace(), StallTimeout: cfg.StallKill}); err != nil {
 		return nil, err
 	}
 	if m.keep, err = fdstore.Dial(cfg.Keeper, m.keeperMute); err != nil {
@@ -279,7 +279,7 @@ func (m *Master) step(e fleet.Event) {
 
 func (m *Master) handle(e event) {
 	switch e.(type) {
-	case stirred:
+	case socketActivity:
 	default:
 		m.history.saver.Changed()
 	}
@@ -291,7 +291,7 @@ func (m *Master) handle(e event) {
 			break
 		}
 		m.signalled(e.signal)
-	case stirred:
+	case socketActivity:
 		// tick takes it in
 	case fromSession:
 		e.session.Handle(e.what)

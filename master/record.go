@@ -19,7 +19,7 @@ func (m *Master) record() snapshot.Record {
 		if g == nil {
 			continue
 		}
-		gr := snapshot.Generation{Gen: gen, StderrTail: g.words, Drain: int(g.drain)}
+		gr := snapshot.Generation{Gen: gen, StderrTail: g.stderrTail, Drain: int(g.drain)}
 		if g.err != nil {
 			gr.Error = g.err.Error()
 		} else {

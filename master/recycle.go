@@ -32,7 +32,7 @@ func (m *Master) sampleMemory() {
 // recycle has a worker replaced when its turn comes.
 func (m *Master) recycle(v recycle.Verdict) {
 	if id := fleet.ID(v.Worker); m.fleet.Stays(id) {
-		m.step(fleet.Tire{ID: id, Reason: v.Reason})
+		m.step(fleet.MarkRecycle{ID: id, Reason: v.Reason})
 	}
 }
 

@@ -146,7 +146,7 @@ func (m *Master) startUpgrade() {
 
 // drainEvents handles what workers have said already: nobody would hear it again.
 func (m *Master) drainEvents() {
-	for patience := time.Now().Add(lastEvents); time.Now().Before(patience); {
+	for deadline := time.Now().Add(lastEvents); time.Now().Before(deadline); {
 		m.heed()
 		select {
 		case e := <-m.mail.events:
@@ -155,7 +155,7 @@ func (m *Master) drainEvents() {
 			}
 			m.handle(e)
 			switch e := e.(type) {
-			case stirred: // it comes again, until it is taken in
+			case socketActivity: // it comes again, until it is taken in
 				m.listeners.Tick(time.Now())
 			case drainAsked: // or the answer would be lost with this process
 				select {

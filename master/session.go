@@ -74,7 +74,7 @@ func (h sessionHost) Grace() time.Duration          { return h.m.grace() }
 func (h sessionHost) Hold(addr netip.AddrPort) bool { return h.m.cfg.Hold(addr) }
 
 // Tell takes what a session has found out.
-func (h sessionHost) Tell(id listeners.Worker, f contract.Fact) {
+func (h sessionHost) Report(id listeners.Worker, f contract.Fact) {
 	m := h.m
 	if w := m.workers[fleet.ID(id)]; w != nil {
 		m.learned(w, f)
@@ -117,7 +117,7 @@ func (m *Master) learned(w *worker, f contract.Fact) {
 	case contract.Unplaced:
 		m.log.Error(f.Err.Error(), w.attrs(events.AddressRefused, "address", f.Address.Name())...)
 	case contract.Unfiltered:
-		m.once("seat", "The kernel refuses a seccomp notification filter ("+f.Err.Error()+
+		m.once("seccomp", "The kernel refuses a seccomp notification filter ("+f.Err.Error()+
 			"): the program's own sockets are not held. Give it sockets with --listen ADDR, if it takes them as systemd passes them (LISTEN_FDS)", w.attrs(events.WorkerUnseated)...)
 	case contract.Resumed:
 		m.log.Debug("Answered a bind that the previous master left unanswered", w.attrs(events.WorkerSeated, "address", f.Address.Name())...)

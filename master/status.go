@@ -15,7 +15,7 @@ func (m *Master) status() api.Status {
 		Generation: int(m.fleet.Live()), Wanted: int(m.fleet.Wanted()), Slots: m.fleet.Slots(), LastError: m.history.lastError, Reload: m.reloadStatus(), Failed: m.history.failedChange,
 		Addresses: []api.AddressStatus{}, Workers: []api.WorkerStatus{}}
 	at := m.listeners.Report()
-	m.history.counters.QueueMost = max(m.history.counters.QueueMost, at.QueueMost)
+	m.history.counters.MaxQueue = max(m.history.counters.MaxQueue, at.MaxQueue)
 	for _, a := range at.Addresses {
 		s.Addresses = append(s.Addresses, api.AddressStatus{Address: a.Name, Balance: a.Balance, Queue: a.Queue})
 	}

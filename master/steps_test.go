@@ -28,8 +28,8 @@ func TestSteps(t *testing.T) {
 func TestPostAfterTheEnd(t *testing.T) {
 	m := newMailbox()
 	for range cap(m.events) {
-		m.post(stirred{})
+		m.post(socketActivity{})
 	}
 	close(m.quit)
-	m.post(stirred{}) // and returns
+	m.post(socketActivity{}) // and returns
 }

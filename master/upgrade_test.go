@@ -93,7 +93,7 @@ func TestSteeringFailsAtAdoption(t *testing.T) {
 		return m.Counters.Steerings
 	}
 	<-next.began
-	for late, before := time.Now().Add(patience), steerings(); steerings() == before; {
+	for late, before := time.Now().Add(testTimeout), steerings(); steerings() == before; {
 		if next.ask("who"); time.Now().After(late) {
 			t.Fatal("it is not tried again")
 		}
@@ -142,7 +142,7 @@ func TestDrainTakesSocketsIn(t *testing.T) {
 	if err := m.listeners.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	m.mail.post(stirred{})
+	m.mail.post(socketActivity{})
 	m.drainEvents()
 	w.await("address.mended", "shutdown(2)")
 }

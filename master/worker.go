@@ -51,10 +51,10 @@ const maxStuck = 200 * time.Millisecond
 
 // generation is what the workers of one are started from.
 type generation struct {
-	launch *process.Launch
-	err    error       // why there is no launch
-	words  []string    // last lines of the stderr of the worker that failed last
-	drain  unix.Signal // that its programs know; 0: as configured now
+	launch     *process.Launch
+	err        error       // why there is no launch
+	stderrTail []string    // last lines of the stderr of the worker that failed last
+	drain      unix.Signal // that its programs know; 0: as configured now
 }
 
 // notified is what a worker says by sd_notify(3).
@@ -146,11 +146,11 @@ func (m *Master) ended(id fleet.ID) {
 			}
 		}
 	}
-	if words := w.process.StderrTail(wordsMost); phase < fleet.Quieting {
-		m.gens[w.gen].words = words
+	if stderrTail := w.process.StderrTail(maxStderrLines); phase < fleet.Quieting {
+		m.gens[w.gen].stderrTail = stderrTail
 		m.history.restarts[w.slot]++
 		m.history.lastError = sdnotify.Printable(fmt.Sprintf("slot %d, generation %d %s", w.slot, w.gen, reason))
-		m.log.Error("Worker crashed: "+reason, append(w.attrs(events.WorkerCrashed, append(ended, "after", time.Since(w.began).Round(time.Millisecond))...), wordsAttr(words)...)...)
+		m.log.Error("Worker crashed: "+reason, append(w.attrs(events.WorkerCrashed, append(ended, "after", time.Since(w.began).Round(time.Millisecond))...), stderrAttr(stderrTail)...)...)
 	} else {
 		m.log.Info("Worker ended: "+reason, w.attrs(events.WorkerShutdown, ended...)...)
 	}
@@ -160,7 +160,7 @@ func (m *Master) ended(id fleet.ID) {
 	}
 }
 
-const wordsMost = 20 // lines of stderr in a report: the message of a Node error stands above its stack
+const maxStderrLines = 20 // lines of stderr in a report: the message of a Node error stands above its stack
 
 // attrs names a worker in a log line.
 func (w *worker) attrs(name string, more ...any) []any {

@@ -182,7 +182,7 @@ type world struct {
 	at      netip.AddrPort
 }
 
-const patience = 20 * time.Second // for failure only
+const testTimeout = 20 * time.Second // for failure only
 
 // logged is what was logged.
 type logged struct {
@@ -265,7 +265,7 @@ func activated(t *testing.T, cfg Config) *world {
 // await waits until an event with all of the words was logged, n times with n.
 func (w *world) await(words ...string) string {
 	w.t.Helper()
-	late := time.After(patience)
+	late := time.After(testTimeout)
 	for {
 		w.log.mu.Lock()
 		all, news := slices.Clone(w.log.all), w.log.news
@@ -291,7 +291,7 @@ func (w *world) ends() int {
 	case code := <-w.end:
 		w.end <- code
 		return code
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
 		w.t.Fatal("the master does not end")
 		return 0
@@ -316,7 +316,7 @@ func (w *world) ask(line string) (slot, generation, pid int) {
 		w.t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(testTimeout))
 	fmt.Fprintln(c, line)
 	if _, err := fmt.Fscan(c, &slot, &generation, &pid); err != nil {
 		w.t.Fatalf("%q is not answered: %v", line, err)

@@ -117,8 +117,8 @@ func (t *tracker) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// emptyMost bounds the wait for an accept queue that never empties.
-const emptyMost = time.Second
+// maxEmpty bounds the wait for an accept queue that never empties.
+const maxEmpty = time.Second
 
 // empty waits until what is in the accept queue has been accepted, which the
 // server still does: closing would reset it. Under handoff nothing is there any
@@ -132,7 +132,7 @@ func (t *tracker) empty() {
 	if err != nil {
 		return
 	}
-	for patience := time.Now().Add(emptyMost); time.Now().Before(patience); {
+	for end := time.Now().Add(maxEmpty); time.Now().Before(end); {
 		queued := 0
 		raw.Control(func(fd uintptr) {
 			// tcpi_unacked of a listening socket is the length of its queue.

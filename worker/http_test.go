@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-const patience = 20 * time.Second
+const testTimeout = 20 * time.Second
 
 // site is a server in this process whose drain is the test's.
 type site struct {
@@ -55,7 +55,7 @@ func (s *site) ended() {
 		if err != nil {
 			s.t.Error(err)
 		}
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		s.t.Fatal("ServeHTTP does not return")
 	}
 }
@@ -74,7 +74,7 @@ func (s *site) dial() *wire {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(testTimeout))
 	return &wire{s.t, c, bufio.NewReader(c)}
 }
 
@@ -230,7 +230,7 @@ func TestHTTP2(t *testing.T) {
 		}
 		fmt.Fprint(rw, r.Proto)
 	})}, true)
-	client := &http.Client{Timeout: patience, Transport: &http.Transport{
+	client := &http.Client{Timeout: testTimeout, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}}
 	reused := func(path string) (body string, was bool, err error) {
 		ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { was = i.Reused }})
@@ -264,7 +264,7 @@ func TestHTTP2(t *testing.T) {
 		t.Fatalf("after the drain: %q, reused %v, %v", body, was, err)
 	}
 	var refused *net.OpError
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(testTimeout); ; {
 		_, _, err := reused("/")
 		if errors.As(err, &refused) && strings.Contains(err.Error(), "refused") {
 			break

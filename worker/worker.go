@@ -66,7 +66,7 @@ type Worker struct {
 	watchdog         time.Duration // 0: nobody waits for a sign of life
 	linger           time.Duration
 	draining         chan struct{} // closed once, by the drain
-	requestsMost     int64         // after which the worker is replaced; 0: any number
+	maxRequests      int64         // after which the worker is replaced; 0: any number
 	requests         atomic.Int64
 
 	mu     sync.Mutex   // guards passed
@@ -90,7 +90,7 @@ func New() *Worker {
 		slot: number("WORKER_ID"), generation: number("HANDOFF_GENERATION"),
 		notify: os.Getenv("NOTIFY_SOCKET"), linger: lingerAlone, draining: make(chan struct{}),
 	}
-	w.requestsMost = int64(number("HANDOFF_MAX_REQUESTS"))
+	w.maxRequests = int64(number("HANDOFF_MAX_REQUESTS"))
 	_, w.managed = os.LookupEnv("HANDOFF_GENERATION")
 	if d, err := time.ParseDuration(os.Getenv("HANDOFF_KEEPALIVE_LINGER")); err == nil && d >= 0 {
 		w.linger = d
@@ -298,10 +298,10 @@ func (w *Worker) Replace() error {
 // Served counts n requests that the program has served, towards --max-requests,
 // after which the worker is replaced. [Worker.ServeHTTP] calls it by itself.
 func (w *Worker) Served(n int) {
-	if w.requestsMost == 0 || n <= 0 {
+	if w.maxRequests == 0 || n <= 0 {
 		return
 	}
-	if all := w.requests.Add(int64(n)); all >= w.requestsMost && all-int64(n) < w.requestsMost {
+	if all := w.requests.Add(int64(n)); all >= w.maxRequests && all-int64(n) < w.maxRequests {
 		w.say("X_REQUESTS=" + strconv.FormatInt(all, 10))
 	}
 }

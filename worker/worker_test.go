@@ -177,7 +177,7 @@ func TestNotices(t *testing.T) {
 	p.says("serving ")
 	want := map[string]int{"READY=1": 1, "WATCHDOG=1": 3, "STATUS=slot 1 of generation 3": 1, "STOPPING=1": 1}
 	buf := make([]byte, 256)
-	c.SetReadDeadline(time.Now().Add(patience))
+	c.SetReadDeadline(time.Now().Add(testTimeout))
 	for len(want) > 0 {
 		n, err := c.Read(buf)
 		if err != nil {

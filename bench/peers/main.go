@@ -206,14 +206,14 @@ func (t *tool) measure(ctx context.Context, m *measured) error {
 		*s = speed{float64(r.Requests-r.Lost()) / r.Elapsed.Seconds(), r.Quantile(50), r.Quantile(99)}
 	}
 	r, err := prove.Run(ctx, t, prove.Plan{Duration: 3 * time.Second, Rate: 1000, Clients: 16, Timeout: 5 * time.Second,
-		Times: map[prove.Deed]int{prove.Reload: *reloads, prove.Scale: 1}})
+		Times: map[prove.Action]int{prove.Reload: *reloads, prove.Scale: 1}})
 	if err != nil {
 		return err
 	}
 	m.RSSAfter = rss()
 	m.add(r)
 	// Each by itself: what was lost in one is not for the next.
-	for _, d := range []prove.Deed{prove.Broken, prove.KillMaster} {
+	for _, d := range []prove.Action{prove.Broken, prove.KillMaster} {
 		if m.Round > 1 {
 			break // they come out the same
 		}
@@ -221,7 +221,7 @@ func (t *tool) measure(ctx context.Context, m *measured) error {
 		if err := t.start(ctx); err != nil {
 			return err
 		}
-		r, err := prove.Run(ctx, t, prove.Plan{Duration: time.Second, Rate: 1000, Clients: 16, Timeout: 5 * time.Second, Times: map[prove.Deed]int{d: 1}})
+		r, err := prove.Run(ctx, t, prove.Plan{Duration: time.Second, Rate: 1000, Clients: 16, Timeout: 5 * time.Second, Times: map[prove.Action]int{d: 1}})
 		if err != nil {
 			return err
 		}

@@ -106,9 +106,9 @@ without a whole answer), **timeout** (nothing within 5 s).`)
 		fmt.Fprintf(&b, "| %s | %.2f | %.2f | %.1f | %.1f |\n", s.Peer, median(s.quiet.ReloadSeconds), slices.Max(s.quiet.ReloadSeconds), p.P99, calm.P99)
 	}
 	b.WriteString("\n![Seconds until a reload is done](reload.svg)\n\n")
-	deedTable(&b, list, "A broken deploy", string(prove.Broken), "The program (or configuration) is replaced by one that does not start, the tool is told to reload, and 4 s later the right one is put back.")
-	deedTable(&b, list, "kill -9 of the manager", string(prove.KillMaster), "The process that the user knows by its pid; of handoff first the master, and 3 s later the keeper, whose pid it is.")
-	deedTable(&b, list, "A shrink", string(prove.Scale), "From four workers to two, and back.")
+	actionTable(&b, list, "A broken deploy", string(prove.Broken), "The program (or configuration) is replaced by one that does not start, the tool is told to reload, and 4 s later the right one is put back.")
+	actionTable(&b, list, "kill -9 of the manager", string(prove.KillMaster), "The process that the user knows by its pid; of handoff first the master, and 3 s later the keeper, whose pid it is.")
+	actionTable(&b, list, "A shrink", string(prove.Scale), "From four workers to two, and back.")
 	fmt.Fprintf(&b, "## Throughput and cost\n\n32 clients, as fast as they are answered, 3 s; p99 in ms. The manager is what serves nothing itself: keeper and master of handoff, PM2's daemon, the master of the others.\n\n| | new/s | p99 | keep-alive/s | p99 | manager, MB | after reloads | idle, ms CPU/s |\n|---|---:|---:|---:|---:|---:|---:|---:|\n")
 	for _, s := range list {
 		q := s.quiet
@@ -191,7 +191,7 @@ func of(lost, n int64) string {
 	return s
 }
 
-func deedTable(b *strings.Builder, list []*sum, title, name, what string) {
+func actionTable(b *strings.Builder, list []*sum, title, name, what string) {
 	fmt.Fprintf(b, "## %s\n\n%s\n\n| | lost, new connections | lost, keep-alive | by class | |\n|---|---:|---:|---|---|\n", title, what)
 	for _, s := range list {
 		p := s.parts[name]

@@ -246,7 +246,7 @@ func (t *tool) only(old map[int]bool) bool {
 }
 
 // Do does what it has.
-func (t *tool) Do(ctx context.Context, d prove.Deed) (out prove.Outcome, err error) {
+func (t *tool) Do(ctx context.Context, d prove.Action) (out prove.Outcome, err error) {
 	switch d {
 	case prove.Reload:
 		old := map[int]bool{}

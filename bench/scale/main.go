@@ -182,13 +182,13 @@ func steering(s, a int) (p point, err error) {
 	return p, nil
 }
 
-// socketsMost bounds what is run: with 4096, a start takes a minute and a half.
-const socketsMost = 1024
+// maxSockets bounds what is run: with 4096, a start takes a minute and a half.
+const maxSockets = 1024
 
 // running measures a handoff with as many workers of server.
 func running(dir string, s, a int) (p point, err error) {
 	p = point{Slots: s, Addresses: a}
-	if s*a > socketsMost {
+	if s*a > maxSockets {
 		return p, fmt.Errorf("left out: %d sockets", s*a)
 	}
 	server, env := filepath.Join(dir, "server"), append(os.Environ(), "ADDRESSES="+strconv.Itoa(a), "HANDOFF_RUNTIME_DIR="+filepath.Join(dir, "run"), "HANDOFF_STATE_DIR="+filepath.Join(dir, "state"))

@@ -59,7 +59,7 @@ func keep(cfg *config.Run, what service.Program, kept, passed []cmsg.Named) (cod
 			return 0, failed{err}
 		}
 	}
-	lean()
+	shrinkHeap()
 	waits, err := keeper.ParseWaits(os.Getenv(envWaits))
 	if err != nil {
 		return 0, failed{err}

@@ -548,14 +548,14 @@ func TestProvePlan(t *testing.T) {
 		if err != nil {
 			t.Fatal(line, err)
 		}
-		var deeds []string
+		var actions []string
 		for d, n := range p.Times {
 			if n > 0 {
-				deeds = append(deeds, fmt.Sprintf("%s %d", d, n))
+				actions = append(actions, fmt.Sprintf("%s %d", d, n))
 			}
 		}
-		slices.Sort(deeds)
-		if got := fmt.Sprintf("%s; %v/s, %d requests", strings.Join(deeds, ", "), p.Rate, len(p.Requests)); got != want {
+		slices.Sort(actions)
+		if got := fmt.Sprintf("%s; %v/s, %d requests", strings.Join(actions, ", "), p.Rate, len(p.Requests)); got != want {
 			t.Errorf("%s: %s, want %s", line, got, want)
 		}
 	}

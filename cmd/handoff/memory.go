@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lean keeps the master small: it allocates little, so that collecting often
+// shrinkHeap keeps the master small: it allocates little, so that collecting often
 // costs nothing.
-func lean() {
+func shrinkHeap() {
 	debug.SetGCPercent(20)
 	debug.FreeOSMemory()
 	dropText()

@@ -205,9 +205,9 @@ func pace(p *proof) string {
 
 // progress shows how far it is on one line of a terminal.
 func progress(now prove.Progress) {
-	deeds := ""
+	actions := ""
 	if now.Of > 0 {
-		deeds = fmt.Sprintf(" %d of %d", now.Done, now.Of)
+		actions = fmt.Sprintf(" %d of %d", now.Done, now.Of)
 	}
-	fmt.Fprintf(os.Stderr, "\r\x1b[K%s%s · %d requests · %d lost", now.Part, deeds, now.Requests, now.Failed)
+	fmt.Fprintf(os.Stderr, "\r\x1b[K%s%s · %d requests · %d lost", now.Part, actions, now.Requests, now.Failed)
 }

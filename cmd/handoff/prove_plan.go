@@ -46,7 +46,7 @@ func (p *proof) check(args int) error {
 // plan is what is done to the subject, and how much load is on it. args is how many
 // arguments there are.
 func (p *proof) plan(args int) (plan prove.Plan, err error) {
-	plan = prove.Plan{Duration: p.duration, Rate: p.rate, Clients: p.clients, Timeout: p.timeout, Echo: p.tcp, Times: map[prove.Deed]int{
+	plan = prove.Plan{Duration: p.duration, Rate: p.rate, Clients: p.clients, Timeout: p.timeout, Echo: p.tcp, Times: map[prove.Action]int{
 		prove.Reload: p.reloads, prove.Scale: p.scale, prove.Upgrade: p.upgrade, prove.KillWorker: p.killWorker, prove.KillMaster: p.killMaster}}
 	if p.broken {
 		plan.Times[prove.Broken] = 1
@@ -74,15 +74,15 @@ func (p *proof) plan(args int) (plan prove.Plan, err error) {
 
 // otherTool leaves out what can be done to handoff alone. An error is that it was asked
 // for.
-func (p *proof) otherTool(times map[prove.Deed]int) error {
+func (p *proof) otherTool(times map[prove.Action]int) error {
 	for _, only := range []struct {
-		flag string
-		deed prove.Deed
+		flag   string
+		action prove.Action
 	}{{"scale", prove.Scale}, {"upgrade", prove.Upgrade}, {"broken-deploy", prove.Broken}, {"kill-worker", prove.KillWorker}} {
-		if p.given[only.flag] && times[only.deed] > 0 {
+		if p.given[only.flag] && times[only.action] > 0 {
 			return fmt.Errorf("--%s is for handoff only, not for --against", only.flag)
 		}
-		times[only.deed] = 0
+		times[only.action] = 0
 	}
 	if !p.given["kill-master"] {
 		times[prove.KillMaster] = 0

@@ -53,7 +53,7 @@ func serve(cfg *config.Run, what service.Program, said []string, plan plan) (cod
 			return 0, failed{err}
 		}
 	}
-	lean()
+	shrinkHeap()
 	if s.from.restarts == 0 && len(conf.Store) == 0 && !s.up.Candidate() {
 		s.log.Info("Starting "+strings.Join(said, " "), "event", events.ClusterStarting, "pid", s.from.pid,
 			"workers", conf.Fleet.Slots, "version", version)
@@ -131,7 +131,7 @@ func (s *serving) takeOver(conf *master.Config) (err error) {
 // settings is what the configuration says of the workers.
 func (s *serving) settings(conf *master.Config) (err error) {
 	conf.Name, conf.Version, conf.Log, conf.Stderr = string(s.what.Name), version, s.log.Logger, os.Stderr
-	conf.NoSteering, conf.Scratch, conf.Calm = s.cfg.NoSteering, s.cfg.Scratch, dropText
+	conf.NoSteering, conf.DryRun, conf.Calm = s.cfg.NoSteering, s.cfg.DryRun, dropText
 	conf.Live, err = s.live(s.cfg, s.what)
 	s.effective.set(service.Effective(s.cfg, s.what))
 	conf.Reread = s.reread

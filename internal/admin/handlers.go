@@ -166,7 +166,7 @@ func (s *server) signal(ctx context.Context, r *http.Request) (any, error) {
 }
 
 func (s *server) publishStatus(ctx context.Context, _ *http.Request) (any, error) {
-	return api.Told{Told: true}, s.control.PublishStatus(ctx)
+	return api.StatusPublished{Published: true}, s.control.PublishStatus(ctx)
 }
 
 // usage adds what the process groups of the workers use.

@@ -24,7 +24,7 @@ func TestJSON(t *testing.T) {
 			{Slot: 1, PID: 102, Worker: 2, Generation: 3, Phase: PhaseStarting, Started: at}}}
 	h := Histogram{Counts: []int{1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2}, Sum: 240.5}
 	counters := Counters{Reloads: map[string]int{"served": 3, "failed": 1}, Restarts: map[string]int{"crashed": 2, "hung": 1}, Steerings: 4, Rescued: 5,
-		Stranded: 6, Masters: 7, Upgrades: 8, Stalls: 9, QueueMost: 10, Ready: h, Drain: h, Reload: h}
+		Stranded: 6, Masters: 7, Upgrades: 8, Stalls: 9, MaxQueue: 10, Ready: h, Drain: h, Reload: h}
 	for name, v := range map[string]any{
 		"status.json": full, "status-empty.json": Status{}, "metrics.json": Metrics{full, counters}, "metrics-empty.json": Metrics{},
 	} {

@@ -23,7 +23,7 @@ type Counters struct {
 	Masters   int            `json:"masters,omitempty"`  // that have died
 	Upgrades  int            `json:"upgrades,omitempty"`
 	Stalls    int            `json:"stalls,omitempty"`
-	QueueMost int            `json:"queue_most,omitempty"` // the longest accept queue that was seen
+	MaxQueue  int            `json:"queue_most,omitempty"` // the longest accept queue that was seen
 	Ready     Histogram      `json:"ready"`                // seconds from start to ready
 	Drain     Histogram      `json:"drain"`                // seconds from drain to the end
 	Reload    Histogram      `json:"reload"`               // seconds from the order until it serves

@@ -79,9 +79,9 @@ type (
 	Sent struct {
 		Sent bool `json:"sent"`
 	}
-	// Told is of POST /v1/worker-events/status.
-	Told struct {
-		Told bool `json:"told"`
+	// StatusPublished is of POST /v1/worker-events/status.
+	StatusPublished struct {
+		Published bool `json:"told"`
 	}
 )
 

@@ -59,7 +59,7 @@ type Run struct {
 	Start
 	Recycle
 	WebsocketClose int
-	Scratch        bool
+	DryRun         bool
 	Private        bool // beside others of the same configuration: what is theirs is left alone
 	RackVersion    string
 	SlotVariable   string
@@ -206,7 +206,7 @@ func (r *Run) hiddenFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&r.NoSteering, "no-steering", false, "do without the kernel's steering program")
 	fs.BoolVar(&r.Embedded, "embedded", false, "end with the parent process, retry the first generation for ever, report worker events, and read a configuration file only if one is named")
 	fs.StringVar(&r.RackVersion, "rack-version", "", "in a RackMan folder, run this `version`, whichever is live")
-	fs.BoolVar(&r.Scratch, "scratch", false, "dry run: every address is a free one on loopback")
+	fs.BoolVar(&r.DryRun, "scratch", false, "dry run: every address is a free one on loopback")
 	fs.BoolVar(&r.Private, "private", false, "leave alone what others of the same configuration have: pid file, log files, --admin, hooks, watched files")
 	for _, name := range []string{"no-steering", "embedded", "rack-version", "scratch", "private"} {
 		fs.MarkHidden(name)

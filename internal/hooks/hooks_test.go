@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patience is how long a test waits for what must come.
-const patience = 20 * time.Second
+// testTimeout is how long a test waits for what must come.
+const testTimeout = 20 * time.Second
 
 // lines is a log whose lines a test waits for.
 type lines chan string
@@ -37,7 +37,7 @@ func (l lines) Write(p []byte) (int, error) {
 // await returns the next line that has a text in it, with those before it.
 func (l lines) await(t *testing.T, text string) string {
 	t.Helper()
-	all, late := "", time.After(patience)
+	all, late := "", time.After(testTimeout)
 	for {
 		select {
 		case line := <-l:
@@ -54,13 +54,13 @@ func runner(t *testing.T, cfg Config) (*Runner, lines) {
 	t.Helper()
 	log := make(lines, 10000)
 	if cfg.Timeout == 0 {
-		cfg.Timeout = patience
+		cfg.Timeout = testTimeout
 	}
 	if cfg.Env == nil {
 		cfg.Env = os.Environ()
 	}
 	r := New(cfg, slog.New(slog.NewJSONHandler(log, nil)))
-	t.Cleanup(func() { r.Close(patience) })
+	t.Cleanup(func() { r.Close(testTimeout) })
 	return r, log
 }
 
@@ -142,7 +142,7 @@ func TestHookIsKilled(t *testing.T) {
 // ended waits until a process has.
 func ended(t *testing.T, pidfd int) {
 	t.Helper()
-	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(patience.Milliseconds())); n != 1 {
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(testTimeout.Milliseconds())); n != 1 {
 		t.Fatalf("it goes on: %v", err)
 	}
 }
@@ -193,7 +193,7 @@ func TestQueueIsBounded(t *testing.T) {
 	for range maxQueue + 7 {
 		r.Event(said("e"))
 	}
-	r.Set(Config{Timeout: patience, Commands: map[string][]string{"last": {"echo last"}}})
+	r.Set(Config{Timeout: testTimeout, Commands: map[string][]string{"last": {"echo last"}}})
 	io.WriteString(gate, "open\n")
 	gate.Close()
 	if got := log.await(t, "hook.lost"); !strings.Contains(got, "events dropped") {
@@ -218,7 +218,7 @@ func TestAsk(t *testing.T) {
 	if err := r.Ask("slow", nil); err == nil || err.Error() != "slow refuses: not done within 500ms, killed" {
 		t.Error(err)
 	}
-	r.Close(patience)
+	r.Close(testTimeout)
 	close(log)
 	for line := range log {
 		if strings.Contains(line, "not asked") {
@@ -235,7 +235,7 @@ func TestClose(t *testing.T) {
 	for range 20 {
 		r.Event(said("e"))
 	}
-	r.Close(patience)
+	r.Close(testTimeout)
 	r.Event(said("e"))
 	if b, _ := os.ReadFile(filepath.Join(dir, "done")); strings.Count(string(b), "x") != 20 {
 		t.Errorf("%q", b)

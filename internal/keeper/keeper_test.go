@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-const patience = 20 * time.Second // for failure only
+const testTimeout = 20 * time.Second // for failure only
 
 // world is a keeper, and what its masters report.
 type world struct {
@@ -57,7 +57,7 @@ func (w *words) String() string {
 }
 
 // short are waits that no test waits long for; what is to outlast a test is long.
-var short = Waits{Stop: patience, Candidate: 100 * time.Millisecond, BackoffFirst: time.Millisecond, BackoffMax: 4 * time.Millisecond, Stable: time.Hour, End: patience}
+var short = Waits{Stop: testTimeout, Candidate: 100 * time.Millisecond, BackoffFirst: time.Millisecond, BackoffMax: 4 * time.Millisecond, Stable: time.Hour, End: testTimeout}
 
 // run starts a keeper whose masters have a role. It runs here: its children are the
 // process's only ones.
@@ -102,7 +102,7 @@ func run(t *testing.T, role string, cfg Config, args ...string) *world {
 // await returns the next report that begins so.
 func (w *world) await(begins string) (rest string) {
 	w.t.Helper()
-	w.reports.SetReadDeadline(time.Now().Add(patience))
+	w.reports.SetReadDeadline(time.Now().Add(testTimeout))
 	buf := make([]byte, 1<<12)
 	for {
 		n, err := w.reports.Read(buf)
@@ -124,7 +124,7 @@ func (w *world) ends(want int) {
 		if code != want {
 			w.t.Errorf("exit code %d, want %d\nthe keeper: %s", code, want, w.words)
 		}
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		w.t.Fatalf("the keeper does not end\nthe keeper: %s", w.words)
 	}
 }
@@ -275,7 +275,7 @@ func TestMasterIsKilled(t *testing.T) {
 }
 
 func TestSignalIsToldTheNextMaster(t *testing.T) {
-	w := run(t, "dies", Config{Waits: Waits{Stop: patience, BackoffFirst: time.Millisecond, BackoffMax: time.Millisecond}})
+	w := run(t, "dies", Config{Waits: Waits{Stop: testTimeout, BackoffFirst: time.Millisecond, BackoffMax: time.Millisecond}})
 	w.await("ready")
 	t.Setenv("KEEPER_TEST_ROLE", "serve")
 	w.signals <- unix.SIGUSR2

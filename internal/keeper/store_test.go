@@ -119,7 +119,7 @@ func TestAfterAnotherKeeper(t *testing.T) {
 	if rest := w.await("has"); rest != "[w1-pid state] <nil>" {
 		t.Errorf("%s", rest)
 	}
-	r.SetReadDeadline(time.Now().Add(patience))
+	r.SetReadDeadline(time.Now().Add(testTimeout))
 	if _, err := r.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the older of two is not closed: %v", err)
 	}

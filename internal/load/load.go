@@ -161,7 +161,7 @@ func (r *Result) Add(o Result) {
 	for k, n := range o.Kinds {
 		r.Kinds[k] += n
 	}
-	r.Samples = append(r.Samples, o.Samples[:min(len(o.Samples), max(samplesMost-len(r.Samples), 0))]...)
+	r.Samples = append(r.Samples, o.Samples[:min(len(o.Samples), max(maxSamples-len(r.Samples), 0))]...)
 	r.Latency.Merge(o.Latency)
 }
 
@@ -217,7 +217,7 @@ type Part struct {
 	seen Result
 }
 
-const samplesMost = 12
+const maxSamples = 12
 
 // Begin begins another part.
 func (r *Run) Begin(name string) {
@@ -278,7 +278,7 @@ func (r *Run) Count(f Failure) {
 func (p *Part) failed(f Failure) {
 	p.seen.Failed[f.Class]++
 	p.seen.Kinds[Kind{f.Class, f.Reused, f.Stage}]++
-	if len(p.seen.Samples) < samplesMost {
+	if len(p.seen.Samples) < maxSamples {
 		p.seen.Samples = append(p.seen.Samples, f)
 	}
 }
@@ -365,10 +365,10 @@ func (r *Run) paced(ctx context.Context) {
 func (r *Run) Requests() int64 { return r.requests.Load() }
 
 // Await blocks until n more requests have been answered or have failed, or
-// patience is over; it says which.
-func (r *Run) Await(n int64, patience time.Duration) bool {
+// limit is over; it says which.
+func (r *Run) Await(n int64, limit time.Duration) bool {
 	want := r.requests.Load() + n
-	deadline := time.NewTimer(patience)
+	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()

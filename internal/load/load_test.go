@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-const patience = 20 * time.Second
+const testTimeout = 20 * time.Second
 
 // serve answers each connection by f, which owns it.
 func serve(t *testing.T, f func(n int, c *net.TCPConn)) string {
@@ -67,7 +67,7 @@ func TestClasses(t *testing.T) {
 				addr = serve(t, c.server)
 			}
 			run := Start(Config{Addr: addr, Clients: 2, Timeout: 200 * time.Millisecond})
-			if !run.Await(4, patience) {
+			if !run.Await(4, testTimeout) {
 				t.Fatal("the load does not go on")
 			}
 			r := run.Stop()
@@ -99,7 +99,7 @@ func TestOrder(t *testing.T) {
 				answer(conn, "HTTP/1.1 200 OK\r\nX-Generation: "+strconv.Itoa(g)+"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 			})
 			run := Start(c.cfg)
-			if !run.Await(8, patience) {
+			if !run.Await(8, testTimeout) {
 				t.Fatal("the load does not go on")
 			}
 			r := run.Stop()
@@ -121,7 +121,7 @@ func TestRate(t *testing.T) {
 		answer(c, good)
 	})
 	run := Start(Config{Addr: addr, Rate: 500})
-	for deadline := time.After(patience); held.Load() < 50; { // 16 clients in a closed loop would have stopped at 16
+	for deadline := time.After(testTimeout); held.Load() < 50; { // 16 clients in a closed loop would have stopped at 16
 		select {
 		case <-deadline:
 			t.Fatalf("%d requests were sent", held.Load())
@@ -129,7 +129,7 @@ func TestRate(t *testing.T) {
 		}
 	}
 	close(hold)
-	run.Await(50, patience)
+	run.Await(50, testTimeout)
 	if r := run.Stop(); r.Lost() > 0 || r.Latency.Max() < 50_000 {
 		t.Errorf("want no loss, and a request that waited for the server: %v", r)
 	}
@@ -147,7 +147,7 @@ func TestShed(t *testing.T) {
 			answer(c, good)
 		})
 		run := Start(Config{Addr: addr, Mode: mode, Rate: 2000, Clients: 3, Shed: true})
-		for deadline := time.After(patience); now.Load() < 3; {
+		for deadline := time.After(testTimeout); now.Load() < 3; {
 			select {
 			case <-deadline:
 				t.Fatalf("%d requests were sent", now.Load())
@@ -156,7 +156,7 @@ func TestShed(t *testing.T) {
 		}
 		run.Await(1, 50*time.Millisecond) // some that are due meanwhile
 		close(hold)
-		run.Await(20, patience)
+		run.Await(20, testTimeout)
 		if r := run.Stop(); r.Lost() > 0 || most.Load() > 3 {
 			t.Errorf("%d at once, want 3 at most: %v", most.Load(), r)
 		}
@@ -167,9 +167,9 @@ func TestShed(t *testing.T) {
 func TestParts(t *testing.T) {
 	addr := serve(t, func(_ int, c *net.TCPConn) { answer(c, good) })
 	run := Start(Config{Addr: addr, Clients: 1, Part: "one"})
-	run.Await(5, patience)
+	run.Await(5, testTimeout)
 	run.Begin("two")
-	run.Await(5, patience)
+	run.Await(5, testTimeout)
 	run.Count(Failure{Class: Inside, Err: fmt.Errorf("seen elsewhere")})
 	all := run.Stop()
 	parts := run.Parts()

@@ -21,12 +21,12 @@ type Events struct {
 	heard map[chan []byte]struct{}
 }
 
-// eventsMost is how many lines are kept, and sizeMost how many bytes; followMost how many one who follows may
+// maxEvents is how many lines are kept, and maxSize how many bytes; maxFollow how many one who follows may
 // be behind, before it is let go of.
 const (
-	eventsMost = 500
-	sizeMost   = 512 << 10
-	followMost = 1000
+	maxEvents = 500
+	maxSize   = 512 << 10
+	maxFollow = 1000
 )
 
 // Write takes one line, of a slog.JSONHandler.
@@ -39,7 +39,7 @@ func (e *Events) Write(line []byte) (int, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.last, e.size = append(e.last, line), e.size+len(line)
-	for len(e.last) > eventsMost || e.size > sizeMost && len(e.last) > 1 {
+	for len(e.last) > maxEvents || e.size > maxSize && len(e.last) > 1 {
 		e.size -= len(e.last[0])
 		e.last = slices.Delete(e.last, 0, 1)
 	}
@@ -64,7 +64,7 @@ func (e *Events) Last(n int) [][]byte {
 // Follow returns the last n lines and a channel of those that come, which is
 // closed for a reader that is too slow. stop ends it.
 func (e *Events) Follow(n int) (last [][]byte, lines <-chan []byte, stop func()) {
-	ch := make(chan []byte, followMost)
+	ch := make(chan []byte, maxFollow)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.heard == nil {

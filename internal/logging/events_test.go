@@ -9,11 +9,11 @@ import (
 func TestEvents(t *testing.T) {
 	e := &Events{}
 	log := slog.New(both{slog.DiscardHandler, slog.NewJSONHandler(e, nil)})
-	for i := range eventsMost + 10 {
+	for i := range maxEvents + 10 {
 		log.Info(fmt.Sprint(i), "event", "x")
 	}
-	if last := e.Last(1 << 20); len(last) != eventsMost {
-		t.Errorf("%d lines are kept, want %d", len(last), eventsMost)
+	if last := e.Last(1 << 20); len(last) != maxEvents {
+		t.Errorf("%d lines are kept, want %d", len(last), maxEvents)
 	}
 	last, lines, stop := e.Follow(2)
 	if len(last) != 2 {
@@ -24,15 +24,15 @@ func TestEvents(t *testing.T) {
 		t.Error("no line")
 	}
 	// Who does not read is let go of, and holds nobody up.
-	for range followMost + 1 {
+	for range maxFollow + 1 {
 		log.Info("more")
 	}
 	n := 0
 	for range lines {
 		n++
 	}
-	if n != followMost {
-		t.Errorf("%d lines before the end, want %d", n, followMost)
+	if n != maxFollow {
+		t.Errorf("%d lines before the end, want %d", n, maxFollow)
 	}
 	stop()
 	stop()

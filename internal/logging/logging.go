@@ -38,17 +38,17 @@ type Log struct {
 	file *os.File
 }
 
-// linesMost is how many lines wait for a reader that is stuck (a full pipe, a
+// maxLines is how many lines wait for a reader that is stuck (a full pipe, a
 // terminal that is stopped). What comes on top is dropped and counted: the log
 // must not hold up what it tells of.
-const linesMost = 4096
+const maxLines = 4096
 
 // New opens a log. format is "text", "json" or "auto": text on a terminal, else
 // JSON. With path "" it goes to stderr.
 func New(format string, level slog.Level, path, name string) (*Log, error) {
 	least := &slog.LevelVar{}
 	least.Set(level)
-	l := &Log{Events: &Events{}, level: least, path: path, file: os.Stderr, lines: make(chan []byte, linesMost), flush: make(chan chan struct{})}
+	l := &Log{Events: &Events{}, level: least, path: path, file: os.Stderr, lines: make(chan []byte, maxLines), flush: make(chan chan struct{})}
 	if path != "" {
 		if err := l.Reopen(); err != nil {
 			return nil, err

@@ -108,7 +108,7 @@ func TestStuckReader(t *testing.T) {
 	l.file = w // in place of stderr
 	l.mu.Unlock()
 	text := strings.Repeat("x", 100)
-	const n = linesMost + 2000 // a pipe has room for some hundred
+	const n = maxLines + 2000 // a pipe has room for some hundred
 	for i := range n {
 		l.Info(text, "i", i)
 	}

@@ -59,7 +59,7 @@ func Write(out io.Writer, m api.Metrics, fds int) error {
 		w.sample("handoff_listen_queue_length", float64(a.Queue), "address", a.Address)
 	}
 	w.family("handoff_listen_queue_length_max", "gauge", "The longest accept queue of one socket that was seen.")
-	w.sample("handoff_listen_queue_length_max", float64(c.QueueMost))
+	w.sample("handoff_listen_queue_length_max", float64(c.MaxQueue))
 	w.family("handoff_open_fds", "gauge", "Open file descriptors of the master.")
 	w.sample("handoff_open_fds", float64(fds))
 

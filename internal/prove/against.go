@@ -91,14 +91,14 @@ func (a *Against) Stop() {
 // Addr is where it answers.
 func (a *Against) Addr() string { return a.Address }
 
-// Do does one deed, of those that any tool has.
-func (a *Against) Do(ctx context.Context, d Deed) (out Outcome, err error) {
+// Do does one action, of those that any tool has.
+func (a *Against) Do(ctx context.Context, d Action) (out Outcome, err error) {
 	switch d {
 	case Reload:
 		if a.Reload == "" {
 			return out, fmt.Errorf("%w: --against-reload says how", ErrCannot)
 		}
-		ctx, cancel := context.WithTimeout(ctx, deedPatience)
+		ctx, cancel := context.WithTimeout(ctx, actionTimeout)
 		defer cancel()
 		c := exec.CommandContext(ctx, "sh", "-c", a.Reload)
 		c.WaitDelay = time.Second // it may leave something behind that has its output

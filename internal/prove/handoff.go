@@ -33,10 +33,10 @@ type Handoff struct {
 	// Break has the next reload find a program that does not start, Mend the right one
 	// again.
 	Break, Mend func() error
-	// Without says why a deed cannot be done with this configuration.
-	Without map[Deed]string
-	// Patience is how long old workers may take to go.
-	Patience time.Duration
+	// Without says why a action cannot be done with this configuration.
+	Without map[Action]string
+	// DrainTimeout is how long old workers may take to go.
+	DrainTimeout time.Duration
 
 	cmd    *exec.Cmd
 	client *admin.Client
@@ -71,7 +71,7 @@ func (h *Handoff) Start(ctx context.Context) error {
 	}
 	s, err := h.await(ctx, func(s api.Status) bool { return s.State == api.StateServing })
 	if err != nil {
-		if why := h.lastWords(); strings.TrimSpace(why) != "" {
+		if why := h.whyNotServing(); strings.TrimSpace(why) != "" {
 			return fmt.Errorf("the program does not come to serve: %s", why)
 		}
 		return fmt.Errorf("the program does not come to serve: %w", err)
@@ -109,12 +109,12 @@ func (h *Handoff) Stop() {
 	if h.cmd == nil || h.cmd.Process == nil {
 		return
 	}
-	for _, patience := range []time.Duration{8 * time.Second, 5 * time.Second} {
+	for _, timeout := range []time.Duration{8 * time.Second, 5 * time.Second} {
 		h.cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-h.ended:
 			return
-		case <-time.After(patience):
+		case <-time.After(timeout):
 		}
 	}
 	// The master starts another keeper for one that is killed, and workers outlive both.
@@ -151,9 +151,9 @@ func (h *Handoff) Status() (api.Status, error) { return h.client.Status() }
 // Addr is where the program answers.
 func (h *Handoff) Addr() string { return h.addr }
 
-// lastWords is why the first generation did not come to serve, and what was written
+// whyNotServing is why the first generation did not come to serve, and what was written
 // last.
-func (h *Handoff) lastWords() (why string) {
+func (h *Handoff) whyNotServing() (why string) {
 	var last []string
 	f, err := os.Open(h.Output)
 	if err != nil {
@@ -165,7 +165,7 @@ func (h *Handoff) lastWords() (why string) {
 	for lines.Scan() {
 		var e struct{ Level, Msg, Reason, Stderr string }
 		if json.Unmarshal(lines.Bytes(), &e) != nil {
-			if last = append(last, "  "+lines.Text()); len(last) > lastMost {
+			if last = append(last, "  "+lines.Text()); len(last) > maxLast {
 				last = last[1:]
 			}
 			continue
@@ -180,8 +180,8 @@ func (h *Handoff) lastWords() (why string) {
 	return strings.Join(append([]string{why}, last...), "\n")
 }
 
-// lastMost is how many lines are shown of a program that does not come to serve.
-const lastMost = 8
+// maxLast is how many lines are shown of a program that does not come to serve.
+const maxLast = 8
 
 // gone is an error when handoff has ended.
 func (h *Handoff) gone() error {
@@ -215,12 +215,12 @@ func (h *Handoff) await(ctx context.Context, ok func(api.Status) bool) (s api.St
 	}
 }
 
-// deedPatience is the longest that a deed may take.
-const deedPatience = 2 * time.Minute
+// actionTimeout is the longest that a action may take.
+const actionTimeout = 2 * time.Minute
 
-// Do does one deed.
-func (h *Handoff) Do(ctx context.Context, d Deed) (out Outcome, err error) {
-	ctx, cancel := context.WithTimeout(ctx, deedPatience)
+// Do does one action.
+func (h *Handoff) Do(ctx context.Context, d Action) (out Outcome, err error) {
+	ctx, cancel := context.WithTimeout(ctx, actionTimeout)
 	defer cancel()
 	if why := h.Without[d]; why != "" {
 		return out, fmt.Errorf("%w: %s", ErrCannot, why)
@@ -399,7 +399,7 @@ func (h *Handoff) Inside(local string) bool {
 
 // Settle waits until no old worker is left.
 func (h *Handoff) Settle(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, h.Patience)
+	ctx, cancel := context.WithTimeout(ctx, h.DrainTimeout)
 	defer cancel()
 	s, err := h.await(ctx, func(s api.Status) bool {
 		for _, w := range s.Workers {
@@ -419,7 +419,7 @@ func (h *Handoff) Settle(ctx context.Context) error {
 				old++
 			}
 		}
-		return fmt.Errorf("%v later it is %s, and %d workers are on their way", h.Patience, s.State, old)
+		return fmt.Errorf("%v later it is %s, and %d workers are on their way", h.DrainTimeout, s.State, old)
 	}
 	return err
 }

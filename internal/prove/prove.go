@@ -16,21 +16,21 @@ import (
 	"handoff/internal/load"
 )
 
-// Deed is a kind of disturbance.
-type Deed string
+// Action is a kind of disturbance.
+type Action string
 
-// The deeds, in the order in which they are done: what may end a subject is last.
+// The actions, in the order in which they are done: what may end a subject is last.
 const (
-	Reload     Deed = "reload"
-	Scale      Deed = "scale"
-	Upgrade    Deed = "upgrade"
-	Broken     Deed = "broken deploy"
-	KillWorker Deed = "kill -9 of a worker"
-	KillMaster Deed = "kill -9 of the master"
+	Reload     Action = "reload"
+	Scale      Action = "scale"
+	Upgrade    Action = "upgrade"
+	Broken     Action = "broken deploy"
+	KillWorker Action = "kill -9 of a worker"
+	KillMaster Action = "kill -9 of the master"
 )
 
-// Deeds are all of them.
-var Deeds = [...]Deed{Reload, Scale, Upgrade, Broken, KillWorker, KillMaster}
+// Actions are all of them.
+var Actions = [...]Action{Reload, Scale, Upgrade, Broken, KillWorker, KillMaster}
 
 // Undisturbed is the name of the first part.
 const Undisturbed = "undisturbed"
@@ -41,7 +41,7 @@ type Plan struct {
 	Rate     float64       // requests a second, half of them on new connections; 0: 1000; less: as fast as they are answered
 	Clients  int           // that keep their connections, and as many others where Rate is below 0; 0: 16
 	Timeout  time.Duration // for one request; 0: 5 s
-	Times    map[Deed]int
+	Times    map[Action]int
 	Requests []load.Request // none: GET /
 	Echo     bool           // lines over TCP, not HTTP
 	// Progress, if not nil, is called some times a second.
@@ -51,12 +51,12 @@ type Plan struct {
 // Progress is how far a proof has come.
 type Progress struct {
 	Part     string
-	Done, Of int // deeds
+	Done, Of int // actions
 	Requests int64
 	Failed   int64
 }
 
-// Outcome is what came of one deed.
+// Outcome is what came of one action.
 type Outcome struct {
 	Note string // for a person: "2 → 3 → 2 workers"
 	// Stale are connections that were made after a reload was said to be done, and were
@@ -70,10 +70,10 @@ type Outcome struct {
 type Subject interface {
 	// Addr is where it answers.
 	Addr() string
-	// Do does one deed, and returns when it is done. ErrCannot is that it has no such thing:
-	// the deed is left out.
-	Do(context.Context, Deed) (Outcome, error)
-	// Settle waits until nothing of the deeds goes on: no old worker is left. The error is
+	// Do does one action, and returns when it is done. ErrCannot is that it has no such thing:
+	// the action is left out.
+	Do(context.Context, Action) (Outcome, error)
+	// Settle waits until nothing of the actions goes on: no old worker is left. The error is
 	// that something does.
 	Settle(context.Context) error
 	// Inside tells whether a connection, by the client's address, was inside a worker that
@@ -87,10 +87,10 @@ var ErrCannot = errors.New("not possible")
 // Part is what was seen in one part of a proof.
 type Part struct {
 	Name  string
-	Times int             // deeds that were done
+	Times int             // actions that were done
 	Took  []time.Duration // of each
 	Note  string
-	Error string // why the deeds were not done, or not as they should
+	Error string // why the actions were not done, or not as they should
 	// What was lost is in both: requests on new connections, and on kept ones.
 	New, Kept load.Result
 	Elapsed   time.Duration
@@ -126,7 +126,7 @@ func (r *Report) Lost() (lost, inside int64) {
 	return lost, inside
 }
 
-// Errors are the deeds that went wrong.
+// Errors are the actions that went wrong.
 func (r *Report) Errors() (all []string) {
 	for _, p := range r.Parts {
 		if p.Error != "" {
@@ -164,7 +164,7 @@ func Run(ctx context.Context, s Subject, plan Plan) (*Report, error) {
 	p.tell(Progress{Part: Undisturbed})
 	stopShowing := p.show()
 	wait(ctx, plan.Duration)
-	for _, d := range Deeds {
+	for _, d := range Actions {
 		if n := plan.Times[d]; n > 0 && ctx.Err() == nil {
 			p.part(ctx, d, n)
 		}
@@ -207,8 +207,8 @@ func (p *run) tell(now Progress) {
 	p.progress = now
 }
 
-// part does one deed n times.
-func (p *run) part(ctx context.Context, d Deed, n int) {
+// part does one action n times.
+func (p *run) part(ctx context.Context, d Action, n int) {
 	p.begin(string(d), n)
 	part := &p.done[len(p.done)-1]
 	began := time.Now()

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const patience = 10 * time.Second // for failure only
+const testTimeout = 10 * time.Second // for failure only
 
 // heard is a server with what it has heard.
 type heard struct {
@@ -46,7 +46,7 @@ func (h *heard) next() Notice {
 	select {
 	case n := <-h.news:
 		return n
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		h.t.Fatal("nothing is heard")
 		return Notice{}
 	}
@@ -57,7 +57,7 @@ func myself(pid int) bool { return pid == os.Getpid() }
 func TestServer(t *testing.T) {
 	before := descriptors(t)
 	h := serve(t, myself, nil)
-	if err := SendAndWait(h.address, "READY=1\x00", patience); err != nil {
+	if err := SendAndWait(h.address, "READY=1\x00", testTimeout); err != nil {
 		t.Fatal(err)
 	}
 	if n := h.next(); n != (Notice{Ready: true}) {
@@ -85,7 +85,7 @@ func TestServer(t *testing.T) {
 	if n := h.next(); n != (Notice{Stores: true}) {
 		t.Errorf("%+v", n)
 	}
-	r.SetReadDeadline(time.Now().Add(patience))
+	r.SetReadDeadline(time.Now().Add(testTimeout))
 	if _, err := r.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("what was to be stored is not closed: %v", err)
 	}
@@ -100,13 +100,13 @@ func TestServer(t *testing.T) {
 func TestStranger(t *testing.T) {
 	asked := make(chan int, 10)
 	h := serve(t, func(pid int) bool { asked <- pid; return false }, nil)
-	if err := SendAndWait(h.address, "READY=1", patience); err != nil {
+	if err := SendAndWait(h.address, "READY=1", testTimeout); err != nil {
 		t.Fatal(err)
 	}
 	if pid := <-asked; pid != os.Getpid() {
 		t.Errorf("the sender is %d, want %d", pid, os.Getpid())
 	}
-	if AskDraining(h.address, patience) {
+	if AskDraining(h.address, testTimeout) {
 		t.Error("a stranger is told to drain")
 	}
 	h.stop()
@@ -121,13 +121,13 @@ func TestAskDraining(t *testing.T) {
 	h := serve(t, myself, func() (bool, func()) { return <-answers, func() { told <- struct{}{} } })
 	for _, want := range []bool{true, false} {
 		answers <- want
-		if got := AskDraining(h.address, patience); got != want {
+		if got := AskDraining(h.address, testTimeout); got != want {
 			t.Errorf("%v, want %v", got, want)
 		}
 		<-told
 	}
 	h.stop()
-	if !AskDraining(h.address, patience) {
+	if !AskDraining(h.address, testTimeout) {
 		t.Error("where nobody listens, a signal is the order")
 	}
 }

@@ -45,7 +45,7 @@ func Hooks(cfg *config.Run, p Program, environ []string) hooks.Config {
 			h.As.Groups = append(h.As.Groups, uint32(g))
 		}
 	}
-	if cfg.Scratch || cfg.Private {
+	if cfg.DryRun || cfg.Private {
 		h.Script = ""
 	}
 	return h

@@ -199,10 +199,10 @@ func (s Source) apply(file *config.File, args []string) ([]string, error) {
 // restrict leaves alone what another service of the same configuration has.
 func (s Source) restrict() {
 	cfg := s.Run
-	if cfg.Scratch || cfg.Private {
+	if cfg.DryRun || cfg.Private {
 		cfg.LogFile, cfg.PIDFile, cfg.Admin, cfg.AdminToken, cfg.Hooks, cfg.Watch, cfg.Capture, cfg.LogPrefix = "", "", "", "", nil, nil, "none", false
 	}
-	if cfg.Scratch {
+	if cfg.DryRun {
 		cfg.Workers = "1"
 		if len(cfg.Ports) > 1 {
 			cfg.Ports = cfg.Ports[:1]

@@ -59,7 +59,7 @@ type Host interface {
 	// Steer puts into effect what has changed of who listens on what.
 	Steer()
 	// Tell takes a fact about a worker.
-	Tell(id listeners.Worker, f Fact)
+	Report(id listeners.Worker, f Fact)
 	// Complete tells whether every slot is served and nobody starts; Stopping, whether
 	// everything ends.
 	Complete() bool

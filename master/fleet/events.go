@@ -33,9 +33,9 @@ type (
 	Restart struct{ ID ID }
 	// Leave says that a worker wants to be replaced, then drained.
 	Leave struct{ ID ID }
-	// Tire says that a worker that serves is to be replaced when its turn comes:
+	// MarkRecycle says that a worker that serves is to be replaced when its turn comes:
 	// one slot at a time, not during a reload.
-	Tire struct {
+	MarkRecycle struct {
 		ID     ID
 		Reason string
 	}
@@ -82,7 +82,7 @@ func (Stop) event()        {}
 func (Ready) event()       {}
 func (Restart) event()     {}
 func (Leave) event()       {}
-func (Tire) event()        {}
+func (MarkRecycle) event() {}
 func (Unfit) event()       {}
 func (Steered) event()     {}
 func (SteerFailed) event() {}

@@ -98,24 +98,24 @@ type Worker struct {
 	InService bool // has been steered to, ever
 	Leaving   bool // wants to be replaced
 
-	extra    bool   // was started in a slot that somebody served
-	hung     bool   // has stopped pinging
-	tired    string // why it is to be replaced when its turn comes; "": it is not
-	asked    asked
-	drained  bool
-	started  time.Time
-	seems    bool // ready; at its deadline it is taken for it
-	readyAt  time.Time
-	pingBy   time.Time // zero: need not
-	turn     time.Time // of its drain, where drains are spread
-	deadline time.Time // of the phase; zero: none
+	extra         bool   // was started in a slot that somebody served
+	hung          bool   // has stopped pinging
+	recycleReason string // why it is to be replaced when its turn comes; "": it is not
+	asked         asked
+	drained       bool
+	started       time.Time
+	seems         bool // ready; at its deadline it is taken for it
+	readyAt       time.Time
+	pingBy        time.Time // zero: need not
+	turn          time.Time // of its drain, where drains are spread
+	deadline      time.Time // of the phase; zero: none
 }
 
 // ReadyAt returns when the worker became ready, zero if it is not.
 func (w Worker) ReadyAt() time.Time { return w.readyAt }
 
-// seat is a slot of a generation: what its starts have come to.
-type seat struct {
+// slotState is a slot of a generation: what its starts have come to.
+type slotState struct {
 	slot      int
 	gen       Gen
 	failures  int
@@ -125,21 +125,21 @@ type seat struct {
 
 // Fleet is the state. Nothing but Step changes it.
 type Fleet struct {
-	cfg     Config
-	workers []*Worker // by ID
-	seats   []*seat
-	lastID  ID
-	lastGen Gen
-	live    Gen
-	wanted  Gen
-	known   []Gen // prepared and not forgotten
-	began   time.Time
-	grown   int // slots there were before more were asked for, which are not all served yet; 0: no more were
-	steered []ID
-	order   *order    // of a Steer that is not answered yet
-	steerAt time.Time // after one that failed: not before
-	astray  bool      // connections may not go to steered, or not only
-	proven  bool      // the wanted generation's canary is over
+	cfg        Config
+	workers    []*Worker // by ID
+	slotStates []*slotState
+	lastID     ID
+	lastGen    Gen
+	live       Gen
+	wanted     Gen
+	known      []Gen // prepared and not forgotten
+	began      time.Time
+	grown      int // slots there were before more were asked for, which are not all served yet; 0: no more were
+	steered    []ID
+	order      *order    // of a Steer that is not answered yet
+	steerAt    time.Time // after one that failed: not before
+	astray     bool      // connections may not go to steered, or not only
+	proven     bool      // the wanted generation's canary is over
 
 	frozen   bool // nobody is started any more
 	stopping bool
@@ -262,9 +262,9 @@ func (f *Fleet) observe(e Event) {
 		f.restart(e.ID)
 	case Leave:
 		f.leave(e.ID)
-	case Tire:
-		if w := f.worker(e.ID); w != nil && w.Phase == Serving && w.tired == "" {
-			w.tired = e.Reason
+	case MarkRecycle:
+		if w := f.worker(e.ID); w != nil && w.Phase == Serving && w.recycleReason == "" {
+			w.recycleReason = e.Reason
 		}
 	case Unfit:
 		f.unfit(e)
@@ -356,8 +356,8 @@ func (f *Fleet) hang(w *Worker, reason string, stalled bool) {
 
 const hungReason = "it sent no WATCHDOG=1 in time"
 
-// extendMost bounds what a worker may ask for at once.
-const extendMost = time.Hour
+// maxExtend bounds what a worker may ask for at once.
+const maxExtend = time.Hour
 
 // extend gives a worker that starts or drains more time.
 func (f *Fleet) extend(e Extend) {
@@ -365,7 +365,7 @@ func (f *Fleet) extend(e Extend) {
 	if w == nil || w.deadline.IsZero() || w.seems && w.Phase == Starting || w.Phase != Starting && (w.Phase != Draining || w.asked != askedDrain || w.drained) {
 		return
 	}
-	if by := f.now.Add(min(e.By, extendMost)); by.After(w.deadline) {
+	if by := f.now.Add(min(e.By, maxExtend)); by.After(w.deadline) {
 		w.deadline = by
 	}
 }
@@ -392,11 +392,11 @@ func (f *Fleet) exited(e Exited) {
 	}
 }
 
-// failure counts one for the worker's seat, and sets when the seat may start
+// failure counts one for the worker's slot, and sets when the slot may start
 // again: the first time at once but for Respawn since the last start, then with
 // doubling waits.
-func (f *Fleet) failure(w *Worker) *seat {
-	s := f.seat(w.Slot, w.Gen)
+func (f *Fleet) failure(w *Worker) *slotState {
+	s := f.slotState(w.Slot, w.Gen)
 	if !w.readyAt.IsZero() && f.now.Sub(w.readyAt) >= f.cfg.Stable {
 		s.failures = 0
 	}
@@ -417,14 +417,14 @@ func (f *Fleet) failure(w *Worker) *seat {
 	return s
 }
 
-func (f *Fleet) seat(slot int, gen Gen) *seat {
-	for _, s := range f.seats {
+func (f *Fleet) slotState(slot int, gen Gen) *slotState {
+	for _, s := range f.slotStates {
 		if s.slot == slot && s.gen == gen {
 			return s
 		}
 	}
-	s := &seat{slot: slot, gen: gen}
-	f.seats = append(f.seats, s)
+	s := &slotState{slot: slot, gen: gen}
+	f.slotStates = append(f.slotStates, s)
 	return s
 }
 

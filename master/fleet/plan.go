@@ -120,7 +120,7 @@ func (f *Fleet) renew() {
 	f.do(Renew{})
 }
 
-// recycle replaces workers that are tired or too old: one, when every slot is served
+// recycle replaces workers that are marked for recycling or too old: one, when every slot is served
 // by one that stays and nobody starts. Its own replacement comes first.
 func (f *Fleet) recycle() {
 	if f.live == 0 || f.wanted != f.live || f.frozen {
@@ -131,14 +131,14 @@ func (f *Fleet) recycle() {
 		if w.Phase != Serving || w.Slot >= f.cfg.Slots || w.Gen != f.live {
 			continue
 		}
-		if w.tired == "" && f.cfg.MaxAge > 0 {
+		if w.recycleReason == "" && f.cfg.MaxAge > 0 {
 			if at := w.readyAt.Add(f.age(w)); f.now.Before(at) {
 				f.by(at)
 			} else {
-				w.tired = tooOld
+				w.recycleReason = tooOld
 			}
 		}
-		if w.tired != "" && !w.Leaving && due == nil {
+		if w.recycleReason != "" && !w.Leaving && due == nil {
 			due = w
 		}
 	}
@@ -154,10 +154,10 @@ func (f *Fleet) recycle() {
 		return
 	}
 	due.Leaving = true
-	if due.tired != tooOld {
+	if due.recycleReason != tooOld {
 		f.failure(due) // paces a limit that every worker is beyond from the start
 	}
-	f.do(Recycle{ID: due.ID, Reason: due.tired})
+	f.do(Recycle{ID: due.ID, Reason: due.recycleReason})
 }
 
 const tooOld = "older than its maximum age"
@@ -187,22 +187,22 @@ func (f *Fleet) serving(slot int, gen Gen) *Worker {
 }
 
 // choose returns the workers to which connections go, one for each slot, nil for
-// a slot that is dark.
+// a slot that is unserved.
 func (f *Fleet) choose() []*Worker {
 	set := make([]*Worker, f.cfg.Slots)
-	lit := false
+	served := false
 	for slot := range set {
 		set[slot] = f.chooseFor(slot)
-		lit = lit || set[slot] != nil
+		served = served || set[slot] != nil
 	}
-	if !lit {
-		// Exits have left every slot dark: whoever serves is right.
+	if !served {
+		// Exits have left every slot unserved: whoever serves is right.
 		for slot := range set {
 			set[slot] = f.serving(slot, f.wanted)
-			lit = lit || set[slot] != nil
+			served = served || set[slot] != nil
 		}
 	}
-	if !lit {
+	if !served {
 		// Even one whose slot is to go.
 		for _, w := range f.workers {
 			if w.Phase == Serving && w.InService {
@@ -299,24 +299,24 @@ func (f *Fleet) hasPurpose(w *Worker) bool {
 	return !taken
 }
 
-// spawn starts what is missing. A slot that is dark starts at once; where a
+// spawn starts what is missing. A slot that is unserved starts at once; where a
 // worker serves, starts wait for their turn.
 func (f *Fleet) spawn() {
 	if f.frozen {
 		return
 	}
 	for slot := range f.cfg.Slots {
-		lit := f.lit(slot)
+		served := f.served(slot)
 		if f.wanted != f.live && f.live != 0 {
 			started := false
-			if f.wantsLive(slot) && (!lit || f.extra() < f.surge()) {
+			if f.wantsLive(slot) && (!served || f.extra() < f.surge()) {
 				started = f.fill(slot, f.live)
 			}
-			if f.canaryUnderWay() && slot > 0 || f.cfg.Strategy == Slot && !lit && started {
+			if f.canaryUnderWay() && slot > 0 || f.cfg.Strategy == Slot && !served && started {
 				continue
 			}
 		}
-		if !lit || f.extra() < f.surge() {
+		if !served || f.extra() < f.surge() {
 			f.fill(slot, f.wanted)
 		}
 	}
@@ -334,8 +334,8 @@ func (f *Fleet) wantsLive(slot int) bool {
 	return f.cfg.Strategy == All || f.serving(slot, f.wanted) == nil
 }
 
-// lit tells whether a slot has a worker in service.
-func (f *Fleet) lit(slot int) bool {
+// served tells whether a slot has a worker in service.
+func (f *Fleet) served(slot int) bool {
 	return slices.ContainsFunc(f.workers, func(w *Worker) bool {
 		return w.Slot == slot && w.Phase == Serving && w.InService
 	})
@@ -352,7 +352,7 @@ func (f *Fleet) extra() int {
 	return n
 }
 
-// fill makes sure that a seat has a worker that stays, and tells whether it
+// fill makes sure that a slot has a worker that stays, and tells whether it
 // has one; not while it must wait after failures.
 func (f *Fleet) fill(slot int, gen Gen) bool {
 	if gen == 0 {
@@ -363,12 +363,12 @@ func (f *Fleet) fill(slot int, gen Gen) bool {
 			return true
 		}
 	}
-	if s := f.seat(slot, gen); f.now.Before(s.notBefore) {
+	if s := f.slotState(slot, gen); f.now.Before(s.notBefore) {
 		f.by(s.notBefore)
 		return false
 	}
 	f.lastID++
-	w := &Worker{ID: f.lastID, Slot: slot, Gen: gen, extra: f.lit(slot), started: f.now}
+	w := &Worker{ID: f.lastID, Slot: slot, Gen: gen, extra: f.served(slot), started: f.now}
 	if !f.cfg.Patient || f.live != 0 && gen != f.live { // who is patient gives up reloads alone
 		w.deadline = f.now.Add(f.cfg.ReadyTimeout)
 	}
@@ -394,7 +394,7 @@ func (f *Fleet) forget() {
 			slices.ContainsFunc(f.workers, func(w *Worker) bool { return w.Gen == gen }) {
 			return false
 		}
-		f.seats = slices.DeleteFunc(f.seats, func(s *seat) bool { return s.gen == gen })
+		f.slotStates = slices.DeleteFunc(f.slotStates, func(s *slotState) bool { return s.gen == gen })
 		f.do(Forget{gen})
 		return true
 	})

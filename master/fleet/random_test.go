@@ -31,21 +31,21 @@ type world struct {
 	log     []string
 }
 
-const slotsMost = 4
+const maxSlots = 4
 
 type proc struct {
-	slot  int
-	gen   Gen
-	ready bool
-	told  bool // to quiet down, drain or end
-	quiet bool // was told to quiet down
-	dark  bool // was started in a slot that nobody served
+	slot     int
+	gen      Gen
+	ready    bool
+	retiring bool // to quiet down, drain or end
+	quiet    bool // was told to quiet down
+	unserved bool // was started in a slot that nobody served
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
 	r := rand.New(rand.NewPCG(seed, 1))
 	cfg := testConfig()
-	cfg.Slots = 1 + r.IntN(slotsMost)
+	cfg.Slots = 1 + r.IntN(maxSlots)
 	cfg.MaxFailures = 1 + r.IntN(3)
 	if r.IntN(2) == 0 {
 		cfg.Strategy = Slot
@@ -82,7 +82,7 @@ func (w *world) fail(format string, args ...any) {
 func (w *world) step(e Event) {
 	before := make([]bool, w.cfg.Slots+4)
 	for slot := range before {
-		before[slot] = w.lit(slot)
+		before[slot] = w.served(slot)
 	}
 	w.log = append(w.log, fmt.Sprintf("%v %T%+v", w.now.Sub(time.Unix(1000, 0)), e, e))
 	actions, wake := w.f.Step(w.now, e)
@@ -107,12 +107,12 @@ func (w *world) step(e Event) {
 	if !wake.IsZero() && wake.Before(w.now) {
 		w.fail("wants to be called in the past, %v", w.now.Sub(wake))
 	}
-	// Nothing but an exit, a smaller number or a stop leaves a served slot dark.
+	// Nothing but an exit, a smaller number or a stop leaves a served slot unserved.
 	_, exited := e.(Exited)
 	if !exited && !w.stopped {
-		for slot, lit := range before {
-			if lit && slot < w.cfg.Slots && !w.lit(slot) {
-				w.fail("slot %d has gone dark without an exit", slot)
+		for slot, served := range before {
+			if served && slot < w.cfg.Slots && !w.served(slot) {
+				w.fail("slot %d has gone unserved without an exit", slot)
 			}
 		}
 	}
@@ -125,9 +125,9 @@ func (w *world) step(e Event) {
 	}
 }
 
-func (w *world) lit(slot int) bool {
+func (w *world) served(slot int) bool {
 	p := w.alive[w.steered[slot]]
-	return p != nil && !p.told
+	return p != nil && !p.retiring
 }
 
 // count bounds what runs besides the workers that serve: starts in slots that
@@ -138,8 +138,8 @@ func (w *world) count() {
 		fw := w.f.worker(id)
 		starting := !p.ready || fw != nil && fw.Phase == Starting // may only seem ready
 		switch {
-		case p.told:
-		case starting && !p.dark:
+		case p.retiring:
+		case starting && !p.unserved:
 			starts++
 		case !starting && w.steered[p.slot] != id:
 			waiting++
@@ -147,9 +147,9 @@ func (w *world) count() {
 	}
 	most := w.f.surge()
 	if w.cfg.Strategy == All && w.cfg.Surge == 0 {
-		most = slotsMost // there may have been more slots when they started
+		most = maxSlots // there may have been more slots when they started
 	}
-	wait := slotsMost
+	wait := maxSlots
 	if w.now.Sub(w.refused) <= steerAgain {
 		wait *= 2 // for the next try
 	}
@@ -159,7 +159,7 @@ func (w *world) count() {
 }
 
 func (w *world) act(a Action) {
-	told := func(id ID) *proc {
+	retiring := func(id ID) *proc {
 		p := w.alive[id]
 		if p == nil {
 			w.fail("%s: no such worker", say(a))
@@ -167,7 +167,7 @@ func (w *world) act(a Action) {
 		if !w.stopped && w.steered[p.slot] == id {
 			w.fail("%s while connections still come to it", say(a))
 		}
-		p.told = true
+		p.retiring = true
 		return p
 	}
 	switch a := a.(type) {
@@ -183,12 +183,12 @@ func (w *world) act(a Action) {
 			w.fail("%s: wrong", say(a))
 		}
 		for id, p := range w.alive {
-			if p.slot == a.Slot && p.gen == a.Gen && !p.told && !w.leaving(id) {
-				w.fail("%s: the seat has worker %d", say(a), id)
+			if p.slot == a.Slot && p.gen == a.Gen && !p.retiring && !w.leaving(id) {
+				w.fail("%s: the slot has worker %d", say(a), id)
 			}
 		}
 		w.lastID = a.ID
-		w.alive[a.ID] = &proc{slot: a.Slot, gen: a.Gen, dark: !w.lit(a.Slot)}
+		w.alive[a.ID] = &proc{slot: a.Slot, gen: a.Gen, unserved: !w.served(a.Slot)}
 	case Steer:
 		if len(a.IDs) == 0 {
 			w.fail("steered to nobody")
@@ -196,17 +196,17 @@ func (w *world) act(a Action) {
 		w.steered = map[int]ID{}
 		for _, id := range a.IDs {
 			p := w.alive[id]
-			if p == nil || !p.ready || p.told || p.slot >= w.cfg.Slots && len(a.IDs) > 1 || w.steered[p.slot] != 0 {
+			if p == nil || !p.ready || p.retiring || p.slot >= w.cfg.Slots && len(a.IDs) > 1 || w.steered[p.slot] != 0 {
 				w.fail("%s: worker %d cannot serve", say(a), id)
 			}
 			w.steered[p.slot] = id
 		}
 	case Quiesce:
-		told(a.ID).quiet = true
+		retiring(a.ID).quiet = true
 	case Drain:
-		told(a.ID)
+		retiring(a.ID)
 	case Signal:
-		told(a.ID)
+		retiring(a.ID)
 	case Unlisten:
 		w.stopped = true
 	case Failed:
@@ -254,12 +254,12 @@ func (w *world) random() {
 	case n < 3:
 		w.step(Reload{})
 	case n < 4:
-		w.cfg.Slots = 1 + w.r.IntN(slotsMost)
+		w.cfg.Slots = 1 + w.r.IntN(maxSlots)
 		w.step(SetSlots{w.cfg.Slots})
 	case n < 5:
 		w.step(Broken{Gen: w.wanted, Reason: "broken"})
 	case n < 40:
-		if id := w.any(func(_ ID, p *proc) bool { return !p.ready && !p.told }); id != 0 {
+		if id := w.any(func(_ ID, p *proc) bool { return !p.ready && !p.retiring }); id != 0 {
 			w.alive[id].ready = true
 			w.step(Ready{ID: id, Seems: w.r.IntN(2) == 0})
 		}
@@ -273,14 +273,14 @@ func (w *world) random() {
 		}
 	case n < 47:
 		if id := w.any(everyone); id != 0 {
-			w.step([]Event{Leave{id}, Tire{id, "tired"}, Unfit{id, "unfit"}, Restart{id}}[w.r.IntN(4)])
+			w.step([]Event{Leave{id}, MarkRecycle{id, "recycleReason"}, Unfit{id, "unfit"}, Restart{id}}[w.r.IntN(4)])
 		}
 	case n < 60:
 		if id := w.any(func(_ ID, p *proc) bool { return p.quiet }); id != 0 {
 			w.step(Quiet{id})
 		}
 	case n < 72:
-		if id := w.any(func(_ ID, p *proc) bool { return p.told }); id != 0 {
+		if id := w.any(func(_ ID, p *proc) bool { return p.retiring }); id != 0 {
 			w.exit(id)
 		}
 	case n < 75:
@@ -326,7 +326,7 @@ func (w *world) settle() {
 		if round > 2000 {
 			w.fail("no rest after %d kind rounds", round)
 		}
-		if id := w.any(func(_ ID, p *proc) bool { return p.told }); id != 0 {
+		if id := w.any(func(_ ID, p *proc) bool { return p.retiring }); id != 0 {
 			w.exit(id)
 		} else if id := w.any(func(_ ID, p *proc) bool { return !p.ready }); id != 0 {
 			w.alive[id].ready = true

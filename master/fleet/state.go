@@ -9,46 +9,46 @@ import (
 // outlives the program: fields are added, with a zero value that means what was
 // before, and never changed. Times are of the wall clock.
 type State struct {
-	Slots    int           `json:"slots"`
-	Workers  []WorkerState `json:"workers,omitempty"`
-	Seats    []SeatState   `json:"seats,omitempty"`
-	LastID   ID            `json:"last_id"`
-	LastGen  Gen           `json:"last_gen"`
-	Live     Gen           `json:"live"`
-	Wanted   Gen           `json:"wanted"`
-	Known    []Gen         `json:"known,omitempty"`
-	Began    time.Time     `json:"began"`
-	Steered  []ID          `json:"steered,omitempty"`
-	Proven   bool          `json:"proven,omitempty"`
-	Frozen   bool          `json:"frozen,omitempty"`
-	Stopping bool          `json:"stopping,omitempty"`
-	Failed   bool          `json:"failed,omitempty"`
-	Grown    int           `json:"grown,omitempty"`
+	Slots      int           `json:"slots"`
+	Workers    []WorkerState `json:"workers,omitempty"`
+	SlotStates []SlotState   `json:"seats,omitempty"`
+	LastID     ID            `json:"last_id"`
+	LastGen    Gen           `json:"last_gen"`
+	Live       Gen           `json:"live"`
+	Wanted     Gen           `json:"wanted"`
+	Known      []Gen         `json:"known,omitempty"`
+	Began      time.Time     `json:"began"`
+	Steered    []ID          `json:"steered,omitempty"`
+	Proven     bool          `json:"proven,omitempty"`
+	Frozen     bool          `json:"frozen,omitempty"`
+	Stopping   bool          `json:"stopping,omitempty"`
+	Failed     bool          `json:"failed,omitempty"`
+	Grown      int           `json:"grown,omitempty"`
 }
 
 // WorkerState is a Worker.
 type WorkerState struct {
-	ID        ID        `json:"id"`
-	Slot      int       `json:"slot"`
-	Gen       Gen       `json:"gen"`
-	Phase     Phase     `json:"phase"`
-	InService bool      `json:"in_service,omitempty"`
-	Leaving   bool      `json:"leaving,omitempty"`
-	Extra     bool      `json:"extra,omitempty"`
-	Hung      bool      `json:"hung,omitempty"`
-	Seems     bool      `json:"seems,omitempty"`
-	Tired     string    `json:"tired,omitempty"`
-	Asked     int       `json:"asked,omitempty"`
-	Drained   bool      `json:"drained,omitempty"`
-	Started   time.Time `json:"started"`
-	ReadyAt   time.Time `json:"ready_at"`
-	PingBy    time.Time `json:"ping_by"`
-	Turn      time.Time `json:"turn"`
-	Deadline  time.Time `json:"deadline"`
+	ID            ID        `json:"id"`
+	Slot          int       `json:"slot"`
+	Gen           Gen       `json:"gen"`
+	Phase         Phase     `json:"phase"`
+	InService     bool      `json:"in_service,omitempty"`
+	Leaving       bool      `json:"leaving,omitempty"`
+	Extra         bool      `json:"extra,omitempty"`
+	Hung          bool      `json:"hung,omitempty"`
+	Seems         bool      `json:"seems,omitempty"`
+	RecycleReason string    `json:"tired,omitempty"`
+	Asked         int       `json:"asked,omitempty"`
+	Drained       bool      `json:"drained,omitempty"`
+	Started       time.Time `json:"started"`
+	ReadyAt       time.Time `json:"ready_at"`
+	PingBy        time.Time `json:"ping_by"`
+	Turn          time.Time `json:"turn"`
+	Deadline      time.Time `json:"deadline"`
 }
 
-// SeatState is what the starts of a slot of a generation have come to.
-type SeatState struct {
+// SlotState is what the starts of a slot of a generation have come to.
+type SlotState struct {
 	Slot      int       `json:"slot"`
 	Gen       Gen       `json:"gen"`
 	Failures  int       `json:"failures"`
@@ -63,11 +63,11 @@ func (f *Fleet) State() State {
 		Stopping: f.stopping, Failed: f.failed, Grown: f.grown}
 	for _, w := range f.workers {
 		s.Workers = append(s.Workers, WorkerState{ID: w.ID, Slot: w.Slot, Gen: w.Gen, Phase: w.Phase, InService: w.InService,
-			Leaving: w.Leaving, Extra: w.extra, Hung: w.hung, Seems: w.seems, Tired: w.tired, Asked: int(w.asked), Drained: w.drained, Started: w.started,
+			Leaving: w.Leaving, Extra: w.extra, Hung: w.hung, Seems: w.seems, RecycleReason: w.recycleReason, Asked: int(w.asked), Drained: w.drained, Started: w.started,
 			ReadyAt: w.readyAt, PingBy: w.pingBy, Turn: w.turn, Deadline: w.deadline})
 	}
-	for _, seat := range f.seats {
-		s.Seats = append(s.Seats, SeatState{Slot: seat.slot, Gen: seat.gen, Failures: seat.failures, NotBefore: seat.notBefore, Trial: seat.trial})
+	for _, slot := range f.slotStates {
+		s.SlotStates = append(s.SlotStates, SlotState{Slot: slot.slot, Gen: slot.gen, Failures: slot.failures, NotBefore: slot.notBefore, Trial: slot.trial})
 	}
 	return s
 }
@@ -84,11 +84,11 @@ func Restore(cfg Config, s State, now time.Time) (*Fleet, []Action) {
 		began: s.Began, steered: slices.Clone(s.Steered), proven: s.Proven, frozen: s.Frozen, stopping: s.Stopping, failed: s.Failed, grown: s.Grown}
 	for _, ws := range s.Workers {
 		f.workers = append(f.workers, &Worker{ID: ws.ID, Slot: ws.Slot, Gen: ws.Gen, Phase: ws.Phase, InService: ws.InService,
-			Leaving: ws.Leaving, extra: ws.Extra, hung: ws.Hung, seems: ws.Seems, tired: ws.Tired, asked: asked(ws.Asked), drained: ws.Drained, started: ws.Started,
+			Leaving: ws.Leaving, extra: ws.Extra, hung: ws.Hung, seems: ws.Seems, recycleReason: ws.RecycleReason, asked: asked(ws.Asked), drained: ws.Drained, started: ws.Started,
 			readyAt: ws.ReadyAt, pingBy: ws.PingBy, turn: ws.Turn, deadline: ws.Deadline})
 	}
-	for _, ss := range s.Seats {
-		f.seats = append(f.seats, &seat{slot: ss.Slot, gen: ss.Gen, failures: ss.Failures, notBefore: ss.NotBefore, trial: ss.Trial})
+	for _, ss := range s.SlotStates {
+		f.slotStates = append(f.slotStates, &slotState{slot: ss.Slot, gen: ss.Gen, failures: ss.Failures, notBefore: ss.NotBefore, trial: ss.Trial})
 	}
 	for _, w := range f.workers {
 		switch w.Phase {

@@ -16,7 +16,7 @@ func TestStateIsWhole(t *testing.T) {
 	}{
 		{Fleet{}, State{}, 7 /* cfg for Slots, done, now, wake, out; order, steerAt, astray: the next master steers itself */},
 		{Worker{}, WorkerState{}, 0},
-		{seat{}, SeatState{}, 0},
+		{slotState{}, SlotState{}, 0},
 	} {
 		if a, b := reflect.TypeOf(c.of).NumField()-c.without, reflect.TypeOf(c.state).NumField(); a != b {
 			t.Errorf("%T has %d fields to keep, %T has %d", c.of, a, c.state, b)
@@ -86,7 +86,7 @@ func TestRestoreAsksAgain(t *testing.T) {
 	if len(actions) != 1 || actions[0] != (Signal{ID: 4, Kill: true, Reason: "the master was replaced while it started"}) {
 		t.Errorf("%v", actions)
 	}
-	// Its seat is filled at once, without a wait: it has not failed.
+	// Its slot is filled at once, without a wait: it has not failed.
 	actions, _ = g.Step(now, nil)
 	if len(actions) != 1 || actions[0] != (Spawn{ID: 5, Slot: 1, Gen: 2}) {
 		t.Errorf("%v", actions)

@@ -115,10 +115,10 @@ func replay(t *testing.T, text string) string {
 			ids(func(id ID) Event { return Ready{ID: id} })
 		case "seems":
 			ids(func(id ID) Event { return Ready{ID: id, Seems: true} })
-		case "tire", "unfit":
+		case "mark", "unfit":
 			n, _ := strconv.Atoi(w[1])
-			if w[0] == "tire" {
-				step(Tire{ID: ID(n), Reason: rest(2)})
+			if w[0] == "mark" {
+				step(MarkRecycle{ID: ID(n), Reason: rest(2)})
 			} else {
 				step(Unfit{ID: ID(n), Reason: rest(2)})
 			}

@@ -24,13 +24,13 @@ func (f *Fleet) restart(id ID) {
 		return
 	}
 	w.Leaving = true
-	s := f.seat(w.Slot, w.Gen)
+	s := f.slotState(w.Slot, w.Gen)
 	s.trial, s.failures, s.notBefore = true, 0, time.Time{}
 }
 
 // tried gives up what was asked for, after a failed start of a slot of the live
 // generation: after MaxFailures of them, or when it is the last that is waited for.
-func (f *Fleet) tried(s *seat, reason string, last bool) {
+func (f *Fleet) tried(s *slotState, reason string, last bool) {
 	if s.gen != f.live || s.failures < f.cfg.MaxFailures && !last {
 		return
 	}
@@ -46,13 +46,13 @@ func (f *Fleet) tried(s *seat, reason string, last bool) {
 	case f.grown > 0 && s.slot >= f.grown && s.slot < f.cfg.Slots:
 		f.do(NotScaled{Slots: f.cfg.Slots, Back: f.grown, Slot: s.slot, Gen: s.gen, Reason: reason})
 		f.cfg.Slots, f.grown = f.grown, 0
-		f.seats = slices.DeleteFunc(f.seats, func(s *seat) bool { return s.slot >= f.cfg.Slots }) // the next attempt begins anew
+		f.slotStates = slices.DeleteFunc(f.slotStates, func(s *slotState) bool { return s.slot >= f.cfg.Slots }) // the next attempt begins anew
 	}
 }
 
 // settle forgets what was asked for once it serves.
 func (f *Fleet) settle() {
-	for _, s := range f.seats {
+	for _, s := range f.slotStates {
 		if w := f.serving(s.slot, s.gen); w != nil && !w.Leaving {
 			s.trial = false
 		}

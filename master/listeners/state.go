@@ -172,7 +172,7 @@ func (t *Table) Kept(each func(name string, fd int)) {
 type Report struct {
 	Addresses []AddressReport
 	Queues    map[Worker]int // connections that wait for a worker
-	QueueMost int            // the longest queue that was seen
+	MaxQueue  int            // the longest queue that was seen
 }
 
 // AddressReport is of one address.
@@ -194,7 +194,7 @@ func (t *Table) Report() Report {
 			for _, s := range g.Sockets() {
 				n := s.Pending()
 				ar.Queue += n
-				r.QueueMost = max(r.QueueMost, n, g.QueueMost())
+				r.MaxQueue = max(r.MaxQueue, n, g.MaxQueue())
 			}
 			for _, l := range a.leases {
 				r.Queues[l.worker] += l.socket.Pending()

@@ -1,6 +1,6 @@
 // Package recycle finds workers that are to be replaced although the code is right:
 // too much memory, or enough requests served. It is pure: samples come in, verdicts go
-// out. Whose turn it is, one slot at a time, the fleet decides (fleet.Tire).
+// out. Whose turn it is, one slot at a time, the fleet decides (fleet.MarkRecycle).
 package recycle
 
 import (

@@ -50,12 +50,12 @@ const (
 	Notify = "notify" // its notify socket
 	Filter = "seat"   // the notification descriptor of its bind filter
 	Calls  = "calls"  // its pending calls
-	Binder = "binder" // the pidfd of the process that has bound, if that is not the leader
+	Bound  = "binder" // the pidfd of the process that has bound, if that is not the leader
 )
 
 // OfWorker lists what may be held of a worker.
 func OfWorker() []string {
-	return []string{PID, Pair, Stderr, Stdout, Notify, Filter, Calls, Binder}
+	return []string{PID, Pair, Stderr, Stdout, Notify, Filter, Calls, Bound}
 }
 
 // WorkerName is the name of something of a worker.

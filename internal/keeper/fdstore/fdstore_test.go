@@ -14,7 +14,7 @@ import (
 	"handoff/internal/cmsg"
 )
 
-const patience = 10 * time.Second // for failure only
+const testTimeout = 10 * time.Second // for failure only
 
 // keeper is the server behind a real socket, and what it was told besides.
 type keeper struct {
@@ -273,7 +273,7 @@ func TestMute(t *testing.T) {
 		}
 	}
 	c.Flush()
-	if took := time.Since(began); took > patience/2 {
+	if took := time.Since(began); took > testTimeout/2 {
 		t.Errorf("a mute keeper has kept its master waiting for %v", took)
 	}
 	if c.Tick(now) || c.Deadline() != now.Add(probeEvery) || c.Tick(now.Add(probeEvery/2)) {
@@ -285,7 +285,7 @@ func TestMute(t *testing.T) {
 	if c.Mute() || !c.Deadline().IsZero() {
 		t.Error("it responds and is mute")
 	}
-	c.timeout = patience
+	c.timeout = testTimeout
 	c.Resync([]cmsg.Named{{Name: "b", FD: int(a.Fd())}})
 	if got := k.holds(); got != "b=a" {
 		t.Errorf("it holds %q", got)

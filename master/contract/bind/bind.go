@@ -64,7 +64,7 @@ func (c *Contract) Start(w contract.Worker, pair *cmsg.Conn) contract.Session {
 func (c *Contract) Restore(w contract.Worker, state contract.State, take func(what string) int) (contract.Session, error) {
 	s := c.add(w)
 	s.several, s.ports, s.restored = state.Several, state.Ports, true
-	if fd := take(fdstore.Binder); fd >= 0 {
+	if fd := take(fdstore.Bound); fd >= 0 {
 		s.bound, _ = linux.NewPidfd(state.Bound, fd)
 	}
 	if fd := take(fdstore.Pair); fd >= 0 {
@@ -105,7 +105,7 @@ func (c *Contract) Queued(q listeners.Queue) {
 	}
 	for _, id := range c.host.Listeners().Targets() {
 		if s := c.sessions[id]; s != nil && s.Slot == q.Slot() && !s.dead {
-			c.host.Tell(id, contract.Stranded{Address: q.Address()})
+			c.host.Report(id, contract.Stranded{Address: q.Address()})
 			return
 		}
 	}
@@ -222,7 +222,7 @@ func (s *Session) Handle(what any) {
 	case called:
 		s.called(e.call)
 	case hidden:
-		s.tell(contract.ProtocolError{Reason: "bind or listen by a process that handoff may not inspect (its socket is not held): " + e.err.Error()})
+		s.report(contract.ProtocolError{Reason: "bind or listen by a process that handoff may not inspect (its socket is not held): " + e.err.Error()})
 	case filtered:
 		s.closePair()
 		if s.listener = e.listener; !e.stored {
@@ -233,19 +233,19 @@ func (s *Session) Handle(what any) {
 		}
 		s.pair.Close() // its one message has come
 		s.pair = nil
-		s.tell(contract.Started{})
+		s.report(contract.Started{})
 	case begun:
-		s.tell(contract.Started{})
+		s.report(contract.Started{})
 	case unfiltered:
 		s.closePair()
-		s.tell(contract.Unfiltered{Err: e.err})
-		s.tell(contract.Started{})
+		s.report(contract.Unfiltered{Err: e.err})
+		s.report(contract.Started{})
 	}
 }
 
-func (s *Session) tell(f contract.Fact) {
+func (s *Session) report(f contract.Fact) {
 	if !s.ended {
-		s.contract.host.Tell(s.ID, f)
+		s.contract.host.Report(s.ID, f)
 	}
 }
 
@@ -316,6 +316,6 @@ func (s *Session) Kept(each func(what string, fd int)) {
 		})
 	}
 	if s.bound != nil {
-		each(fdstore.Binder, s.bound.FD())
+		each(fdstore.Bound, s.bound.FD())
 	}
 }

@@ -297,7 +297,7 @@ func TestBoundProcess(t *testing.T) {
 	}
 	kept := ""
 	s.Kept(func(what string, fd int) { kept += what })
-	if w.Until("stored", func() bool { return len(w.Stored) > 0 }); kept != fdstore.Binder || w.Stored["1-"+fdstore.Binder] == 0 {
+	if w.Until("stored", func() bool { return len(w.Stored) > 0 }); kept != fdstore.Bound || w.Stored["1-"+fdstore.Bound] == 0 {
 		t.Errorf("kept %q, stored %v", kept, w.Stored)
 	}
 	if err := s.Drain(contract.Drain{Signal: unix.SIGUSR1}); err != nil {

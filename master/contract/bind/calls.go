@@ -39,7 +39,7 @@ func (s *Session) binds(c call) {
 	if l := s.table().LeaseOf(s.ID, r.Inode); l != nil { // by the master before, which did not come to the answer
 		s.noteBound(c)
 		l.OwnFlags()
-		s.tell(contract.Resumed{Address: l.Address()})
+		s.report(contract.Resumed{Address: l.Address()})
 		c.Answer(0)
 		return
 	}
@@ -66,7 +66,7 @@ func (s *Session) binds(c call) {
 		return
 	}
 	if err := c.Give(l.FD()); err != nil {
-		s.tell(contract.Unplaced{Address: a, Err: err})
+		s.report(contract.Unplaced{Address: a, Err: err})
 		c.Continue()
 		return
 	}
@@ -93,13 +93,13 @@ func (s *Session) noteBound(c call) {
 	}
 	if p, err := c.Caller(); err == nil {
 		s.bound = p
-		s.Store(fdstore.Binder, p.FD())
+		s.Store(fdstore.Bound, p.FD())
 	}
 }
 
 func (s *Session) refuse(c call, e listeners.Endpoint, err error) {
 	if s.refused++; s.refused <= contract.MaxReports {
-		s.tell(contract.Refused{Endpoint: e, Err: err})
+		s.report(contract.Refused{Endpoint: e, Err: err})
 	}
 	c.Answer(contract.Errno(err))
 }
@@ -172,5 +172,5 @@ func (s *Session) chosen(c call, r bindintercept.Request, want listeners.Endpoin
 // accepts: the worker listens on one address more.
 func (s *Session) accepts() {
 	s.contract.host.Steer()
-	s.tell(contract.Listening{})
+	s.report(contract.Listening{})
 }

@@ -176,7 +176,7 @@ func (l *Loop) Grace() time.Duration { return time.Second }
 func (l *Loop) Hold(a netip.AddrPort) bool { return !slices.Contains(l.Foreign, a.Addr().String()) }
 
 // Tell notes a fact: "1 Refused 80: …".
-func (l *Loop) Tell(id listeners.Worker, f contract.Fact) {
+func (l *Loop) Report(id listeners.Worker, f contract.Fact) {
 	name := strings.TrimPrefix(fmt.Sprintf("%T", f), "contract.")
 	line := fmt.Sprint(id, " ", name)
 	switch f := f.(type) {

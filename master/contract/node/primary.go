@@ -112,13 +112,13 @@ func (p *Primary) Queued(q listeners.Queue) { q.Accept(p.room(q.Address())) }
 func (p *Primary) Accepted(n listeners.Accepted) {
 	a := n.Queue.Address()
 	if n.Err != nil {
-		p.host.Tell(0, contract.NotRescued{Address: a, Err: n.Err})
+		p.host.Report(0, contract.NotRescued{Address: a, Err: n.Err})
 	}
 	for _, fd := range n.FDs {
 		p.pass(pending{address: a, fd: fd, until: time.Now().Add(p.host.Grace())}, 0)
 	}
 	if len(n.FDs) > 0 {
-		p.host.Tell(0, contract.Rescued{Address: a, N: len(n.FDs)})
+		p.host.Report(0, contract.Rescued{Address: a, N: len(n.FDs)})
 	}
 }
 
@@ -182,7 +182,7 @@ func (p *Primary) pass(c pending, except listeners.Worker) {
 func (p *Primary) lose(c pending, why string) {
 	unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
 	go unix.Close(c.fd) // at once, but for a worker that has refused it and kept it
-	p.host.Tell(0, contract.Lost{Address: c.address, Reason: why})
+	p.host.Report(0, contract.Lost{Address: c.address, Reason: why})
 }
 
 // answered: the worker says whether it has taken a connection.

@@ -103,35 +103,35 @@ func (s *Session) Handle(what any) {
 	case said:
 		s.said(e.message)
 	case protocolError:
-		s.tell(contract.ProtocolError{Reason: e.reason})
+		s.report(contract.ProtocolError{Reason: e.reason})
 	case hungUp:
 		s.queue.close()
-		s.tell(contract.Disconnected{})
+		s.report(contract.Disconnected{})
 	}
 }
 
-func (s *Session) tell(f contract.Fact) { s.primary.host.Tell(s.ID, f) }
+func (s *Session) report(f contract.Fact) { s.primary.host.Report(s.ID, f) }
 
 // said is a message of the worker.
 func (s *Session) said(m nodeipc.Message) {
 	switch m := m.(type) {
 	case nodeipc.Online:
-		s.tell(contract.Started{})
+		s.report(contract.Started{})
 	case nodeipc.Query:
 		s.provide(m)
 	case nodeipc.Listening:
 		s.listening(m)
 	case nodeipc.Ready:
-		s.tell(contract.Ready{})
+		s.report(contract.Ready{})
 	case nodeipc.Requests:
-		s.tell(contract.Requests{N: m.N})
+		s.report(contract.Requests{N: m.N})
 	case nodeipc.ReplaceMe:
-		s.tell(contract.Leaving{})
+		s.report(contract.Leaving{})
 	case nodeipc.Closed:
 		s.closed(m.Key)
 	case nodeipc.Left:
 		s.send(nodeipc.Ack(m.Seq), -1)
-		s.tell(contract.Leaving{})
+		s.report(contract.Leaving{})
 	case nodeipc.Answered:
 		s.answered(m)
 	case nodeipc.HandleTaken:
@@ -154,7 +154,7 @@ func (s *Session) send(line []byte, fd int) {
 func (s *Session) overflow(err error) {
 	if err != nil && !s.overflowed {
 		s.overflowed = true
-		s.tell(contract.Overflow{Err: err})
+		s.report(contract.Overflow{Err: err})
 	}
 }
 
@@ -182,7 +182,7 @@ func (s *Session) provide(q nodeipc.Query) {
 		}
 		if err != nil {
 			if s.refused++; s.refused <= contract.MaxReports {
-				s.tell(contract.Refused{Endpoint: e, Err: err})
+				s.report(contract.Refused{Endpoint: e, Err: err})
 			}
 		}
 	}
@@ -200,7 +200,7 @@ func (s *Session) listening(l nodeipc.Listening) {
 		s.primary.host.Steer()
 		s.record(l, nil)
 	}
-	s.tell(contract.Listening{})
+	s.report(contract.Listening{})
 }
 
 // closed: the worker has closed a server. The address is kept for a while, for who

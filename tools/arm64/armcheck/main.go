@@ -30,8 +30,8 @@ import (
 	"handoff/internal/load"
 )
 
-// patience is for failure only; emulation is slow.
-const patience = 120 * time.Second
+// timeout is for failure only; emulation is slow.
+const timeout = 120 * time.Second
 
 func main() {
 	switch filepath.Base(os.Args[0]) {
@@ -269,7 +269,7 @@ func (l *logged) read(r io.Reader) {
 }
 
 func (l *logged) await(name string, n int) error {
-	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(timeout); ; time.Sleep(5 * time.Millisecond) {
 		l.mu.Lock()
 		have, ended := l.counts[name], l.ended
 		l.mu.Unlock()
@@ -317,7 +317,7 @@ func (s scenario) run() {
 	}
 	select {
 	case <-done:
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		err = fmt.Errorf("handoff does not end; %w", err)
 		cmd.Process.Kill()
 	}
@@ -353,7 +353,7 @@ func (s scenario) drive(cmd *exec.Cmd, l *logged) (*load.Result, error) {
 	if addr == "" {
 		addr = "127.0.0.1:" + s.port
 	}
-	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(timeout); ; time.Sleep(50 * time.Millisecond) {
 		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 		resp, err := client.Get("http://" + addr)
 		if err == nil {
@@ -368,9 +368,9 @@ func (s scenario) drive(cmd *exec.Cmd, l *logged) (*load.Result, error) {
 			return nil, err
 		}
 	}
-	run := load.Start(load.Config{Addr: addr, Clients: 8, Mode: s.mode, Timeout: patience, Pause: 2 * time.Millisecond})
+	run := load.Start(load.Config{Addr: addr, Clients: 8, Mode: s.mode, Timeout: timeout, Pause: 2 * time.Millisecond})
 	var err error
-	if !run.Await(100, patience) {
+	if !run.Await(100, timeout) {
 		err = fmt.Errorf("100 requests are not answered")
 	}
 	for i := 1; i <= s.reloads && err == nil; i++ {
@@ -378,7 +378,7 @@ func (s scenario) drive(cmd *exec.Cmd, l *logged) (*load.Result, error) {
 		if err = l.await("cluster.reloaded", i); err == nil {
 			err = l.await("worker.shutdown", 2*i)
 		}
-		if err == nil && !run.Await(100, patience) {
+		if err == nil && !run.Await(100, timeout) {
 			err = fmt.Errorf("no answers after reload %d", i)
 		}
 	}
@@ -458,7 +458,7 @@ func (t tickle) Write(p []byte) (int, error) {
 // watch prints what every process waits for, when a test has said nothing for long.
 func watch(last *atomic.Int64) {
 	for ; ; time.Sleep(time.Second) {
-		if time.Since(time.Unix(0, last.Load())) < patience {
+		if time.Since(time.Unix(0, last.Load())) < timeout {
 			continue
 		}
 		last.Store(time.Now().UnixNano())
