@@ -60,7 +60,7 @@ func TestCommands(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 	_, errs := command(1, "scale", "0")
-	contains(t, errs, "0 workers; want 1 to 1024")
+	contains(t, errs, "0 workers: want 1 to 1024")
 	_, errs = command(2, "scale", "many")
 	contains(t, errs, "cannot scale to \"many\"")
 	out, _ = command(0, "restart", "1")

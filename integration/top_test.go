@@ -86,7 +86,7 @@ func TestTop(t *testing.T) {
 	x.await(" 1 ", "2/2 ready", "Worker ended")
 	x.press("Down")
 	x.press("x")
-	x.await("slot 1 is replaced")
+	x.await("replacing slot 1")
 	x.press("l")
 	x.await("── output", "web.1 | tick of ")
 	// A master that dies, and the next one.
