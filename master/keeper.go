@@ -83,7 +83,7 @@ func (m *Master) replaceKeeper() {
 			unix.Close(n.FD)
 		}
 	}
-	m.log.Error("Cannot start a new keeper: "+err.Error()+"; this master keeps serving and takes signals at its own pid. If it dies, the service ends: restart handoff when convenient",
+	m.log.Error("Cannot start a new keeper: "+err.Error()+"; this master keeps serving and takes signals at its own pid. If it dies, nobody supervises the workers (Node workers end): restart handoff when convenient",
 		"event", events.KeeperMissing, "pid", os.Getpid(), "reason", err.Error())
 }
 

@@ -135,7 +135,7 @@ func newMaster(cfg Config) (*Master, error) {
 		return nil, err
 	}
 	if m.keep, err = fdstore.Dial(cfg.Keeper, m.keeperMute); err != nil {
-		m.log.Error(err.Error()+"; if this master dies, the service ends", "event", events.KeeperMute)
+		m.log.Error(err.Error()+"; if this master dies, nobody supervises the workers", "event", events.KeeperMute)
 	}
 	if err := m.listeners.Pass(cfg.Passed); err != nil {
 		m.log.Warn(err.Error(), "event", events.AddressPassed)

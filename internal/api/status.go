@@ -49,7 +49,7 @@ type ReloadStatus struct {
 const (
 	OutcomeRunning = "running" // none yet
 	OutcomeServed  = "served"  // the new generation serves
-	OutcomeFailed  = "failed"  // it was given up, the one before serves on
+	OutcomeFailed  = "failed"  // it failed, the one before continues to serve
 )
 
 // ChangeStatus is a scale or a restart that failed: everything is as it was before.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync/atomic"
+	"strings"
 	"testing"
 	"time"
 )
@@ -144,7 +145,7 @@ func TestShed(t *testing.T) {
 			most.Store(max(most.Load(), now.Add(1)))
 			<-hold
 			now.Add(-1)
-			answer(c, good)
+			answer(c, strings.Replace(good, "\r\n", "\r\nConnection: close\r\n", 1)) // or the next request would be reset
 		})
 		run := Start(Config{Addr: addr, Mode: mode, Rate: 2000, Clients: 3, Shed: true})
 		for deadline := time.After(testTimeout); now.Load() < 3; {
