@@ -74,7 +74,7 @@ func (p *proof) subject(flags *pflag.FlagSet, cfg *config.Run, args []string, di
 		without[prove.KillMaster] = without[prove.Upgrade]
 	}
 	h := &prove.Handoff{Binary: binary, Env: env, Name: "prove-" + strconv.Itoa(os.Getpid()), Output: p.output, Address: p.address,
-		Break: write(brokenProgram(cfg, command)), Mend: write(command), Without: without, DrainTimeout: cfg.DrainTimeout + cfg.KillGrace + cfg.DrainSpread + settle}
+		Break: write(brokenProgram(cfg, command)), Repair: write(command), Without: without, DrainTimeout: cfg.DrainTimeout + cfg.KillGrace + cfg.DrainSpread + settle}
 	h.Args = append([]string{"run", "--private", "--config", path, "--cwd", cfg.WorkdirPath(here), "--name", h.Name, "--log", "json"}, p.passedOn(flags)...)
 	return h, strings.Join(command, " "), nil
 }

@@ -32,7 +32,7 @@ type Handoff struct {
 	Address string // where it answers; "": the first address that it listens on
 	// Break has the next reload find a program that does not start, Mend the right one
 	// again.
-	Break, Mend func() error
+	Break, Repair func() error
 	// Without says why a action cannot be done with this configuration.
 	Without map[Action]string
 	// DrainTimeout is how long old workers may take to go.
@@ -286,7 +286,7 @@ func (h *Handoff) broken(ctx context.Context) (note string, err error) {
 	if err := h.Break(); err != nil {
 		return "", err
 	}
-	defer func() { err = errors.Join(err, h.Mend()) }()
+	defer func() { err = errors.Join(err, h.Repair()) }()
 	s, err := h.reload(ctx)
 	switch {
 	case err != nil:
