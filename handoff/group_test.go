@@ -342,11 +342,14 @@ func TestStallIsSteeredAround(t *testing.T) {
 	run.Await(50, wait)
 	for range count(10, 3) {
 		queue, open := o.stall(workers[3], run)
-		run.Await(200, wait)
+		const more = 600
+		run.Await(more, wait)
 		var after int
 		o.call(func() { after = workers[3].socket.Pending() })
-		if after > queue+1 { // one may have been under way
-			t.Errorf("%d connections in the queue of the stopped worker, %d when it was found", after, queue)
+		// Its share would be a quarter. Handshakes that were half open when it was found end
+		// there: one where the machine has time, many where it has not.
+		if after-queue > more/8 {
+			t.Errorf("%d connections in the queue of the stopped worker, %d when it was found, after %d more", after, queue, more)
 		}
 		had := workers[3].served.Load() + int64(after)
 		open()

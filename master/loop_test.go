@@ -448,6 +448,7 @@ func TestNextMaster(t *testing.T) {
 			next := run(t, again)
 			next.at = w.at
 			next.await("master.upgraded", "workers=2")
+			<-next.began
 			pids := map[int]bool{}
 			for range 64 {
 				_, gen, pid := next.ask("who")
