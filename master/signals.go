@@ -57,7 +57,11 @@ func (m *Master) signalled(s os.Signal) {
 			m.step(fleet.Stop{Now: true})
 			return
 		}
-		m.log.Info("Stopping; draining workers", "event", events.ClusterShutdown, "signal", linux.SignalName(s.(unix.Signal)),
+		what := "Stopping; draining workers"
+		if s == unix.SIGINT {
+			what += "; Ctrl-C again kills them"
+		}
+		m.log.Info(what, "event", events.ClusterShutdown, "signal", linux.SignalName(s.(unix.Signal)),
 			"workers", len(m.workers), "within", m.cfg.Fleet.DrainTimeout+m.cfg.Fleet.KillGrace)
 		m.step(fleet.Stop{})
 	case unix.SIGTTIN:

@@ -81,9 +81,11 @@ func run(args []string, asMaster bool) int {
 
 // rootCommand is the tree of all commands. code is what run ends with.
 func rootCommand(code *int, asMaster bool) *cobra.Command {
-	root := &cobra.Command{
-		Use:   "handoff",
-		Short: "Runs network programs with zero downtime",
+	var root *cobra.Command
+	root = &cobra.Command{
+		Use:     "handoff",
+		Version: version,
+		Short:   "Runs network programs with zero downtime",
 		Long: `handoff runs N copies of a network program and holds its listening sockets.
 A reload overlaps old and new: no connection is refused, reset or left hanging.`,
 		Example: `  handoff run -n 4 server.js --port 80  arguments after the program belong to it
@@ -92,12 +94,14 @@ A reload overlaps old and new: no connection is refused, reset or left hanging.`
 		SilenceUsage:  true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return fmt.Errorf("unknown command %q; `handoff --help` lists them (did you mean `handoff run %s`?)", args[0], strings.Join(args, " "))
+				return unknownCommand(root, args)
 			}
 			return nil
 		},
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	root.SuggestionsMinimumDistance = 2
+	root.SetVersionTemplate(fmt.Sprintf("handoff %s (%s)\n", version, commit))
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w; `%s --help` lists the options", err, c.CommandPath())
 	})

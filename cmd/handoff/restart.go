@@ -22,9 +22,10 @@ Exit code: 0 replaced; 1 refused, or no new worker can be started: the reason is
   handoff restart 0 web`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(_ *cobra.Command, args []string) error {
+			numberFirst(args)
 			slot, err := strconv.Atoi(args[0])
 			if err != nil {
-				return fmt.Errorf("cannot restart %q: want the number of a slot, see `handoff status`", args[0])
+				return fmt.Errorf("cannot restart %q: want the number of a slot, see `handoff status`; `handoff reload %s` replaces all workers", args[0], args[len(args)-1])
 			}
 			client, err := find(args[1:])
 			if err != nil {

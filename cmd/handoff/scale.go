@@ -28,6 +28,19 @@ func numbers(args []string) []string {
 	return args
 }
 
+// numberFirst puts a number before a name, in whatever order they were given.
+func numberFirst(args []string) {
+	if len(args) != 2 {
+		return
+	}
+	if _, err := strconv.Atoi(args[0]); err == nil {
+		return
+	}
+	if _, err := strconv.Atoi(args[1]); err == nil {
+		args[0], args[1] = args[1], args[0]
+	}
+}
+
 func scaleCommand() *cobra.Command {
 	asJSON, noWait, timeout := false, false, time.Duration(0)
 	c := &cobra.Command{
@@ -42,7 +55,10 @@ lines of one; 3 handoff is not running.`,
   handoff scale -1`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(_ *cobra.Command, args []string) error {
-			args[0] = strings.TrimPrefix(args[0], notAFlag)
+			for i := range args {
+				args[i] = strings.TrimPrefix(args[i], notAFlag)
+			}
+			numberFirst(args)
 			if _, err := strconv.Atoi(args[0]); err != nil {
 				return fmt.Errorf("cannot scale to %q: want a number of workers, or how many more or fewer: 8, +2, -1", args[0])
 			}
