@@ -294,11 +294,10 @@ func TestSwitchIsAtomic(t *testing.T) {
 }
 
 func TestSpread(t *testing.T) {
-	t.Parallel()
 	o := own(t, Config{})
 	workers := o.generation(4, 1)
 	o.steer(workers)
-	run := o.load(load.Config{Rate: 2500})
+	run := o.load(load.Config{Rate: float64(count(2500, 1000))})
 	run.Await(int64(count(50_000, 2500)), time.Minute)
 	r := run.Stop()
 	zero(t, r)
@@ -308,6 +307,9 @@ func TestSpread(t *testing.T) {
 		w.leave()
 	}
 	t.Logf("served %v, programs %d", counts, o.group.Steered())
+	if r.Quantile(50) > 50 { // ms: queues decide then, not chance
+		t.Skip("the machine is too busy for workers that are idle")
+	}
 	// Of 625 each chance alone leaves 10 % now and then.
 	if s, most := load.Spread(counts), float64(count(5, 20))/100; s > most {
 		t.Errorf("spread %.1f%% over idle-equal workers, want at most %.0f%%", 100*s, 100*most)
@@ -334,7 +336,6 @@ func (o *owner) stall(s *server, run *load.Run) (queue int, open func()) {
 // Once a worker is found to have stopped no connection goes to it any more: what is in
 // its queue then is all that waits for it. When it accepts again it gets its share.
 func TestStallIsSteeredAround(t *testing.T) {
-	t.Parallel()
 	o := own(t, Config{})
 	workers := o.generation(4, 1)
 	o.steer(workers)
