@@ -23,7 +23,7 @@ import (
 	"handoff/internal/tail"
 )
 
-// Process is a program that runs, the leader of a session of its own. Its
+// Process is a program that runs, the leader of a process group of its own. Its
 // methods belong to one goroutine; AwaitDeath, AwaitReaped and Copied to any.
 type Process struct {
 	pidfd   *linux.Pidfd
@@ -53,9 +53,8 @@ type Spec struct {
 }
 
 // Start starts a program. Its stdin is /dev/null, its stderr a pipe, so that the last
-// lines can be remembered. It leads a session of its own: Ctrl-C at a terminal does not
-// reach it, it cannot type into handoff's terminal (TIOCSTI, tty_ioctl(4)), and no process
-// of another worker can join its process group (setpgid(2)), whose members are believed.
+// lines can be remembered. It has a process group of its own, so that Ctrl-C at a
+// terminal does not reach it.
 func Start(s Spec) (p *Process, err error) {
 	var theirs []*os.File // ends, which we close in any case
 	defer func() {
@@ -103,7 +102,7 @@ func Start(s Spec) (p *Process, err error) {
 
 func fork(path string, args []string, attr *syscall.ProcAttr) (*linux.Pidfd, error) {
 	fd := -1
-	attr.Sys = &syscall.SysProcAttr{Setsid: true, PidFD: &fd}
+	attr.Sys = &syscall.SysProcAttr{Setpgid: true, PidFD: &fd}
 	pid, err := syscall.ForkExec(path, args, attr)
 	if err != nil {
 		return nil, err

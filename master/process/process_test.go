@@ -81,19 +81,14 @@ type about struct {
 	Args     []string
 	Env      []string
 	Dir      string
-	Leads    bool // its process group, and its session
+	Group    bool // it leads its process group
 	Stdin    string
 	Blocking bool // its stderr
 	Files    map[string]string
 }
 
-func session() int {
-	sid, _ := unix.Getsid(0)
-	return sid
-}
-
 func describe() {
-	a := about{Args: os.Args, Env: os.Environ(), Leads: unix.Getpgrp() == os.Getpid() && session() == os.Getpid(), Files: map[string]string{}}
+	a := about{Args: os.Args, Env: os.Environ(), Group: unix.Getpgrp() == os.Getpid(), Files: map[string]string{}}
 	a.Dir, _ = os.Getwd()
 	a.Stdin, _ = os.Readlink("/proc/self/fd/0")
 	flags, _ := unix.FcntlInt(2, unix.F_GETFL, 0)
@@ -248,7 +243,7 @@ func TestWhatAProgramGets(t *testing.T) {
 	if s := end(t, p); s != "exited with code 0" {
 		t.Error(s)
 	}
-	if !slices.Equal(got.Args, l.Args) || got.Dir != l.Dir || !got.Leads || got.Stdin != os.DevNull || !got.Blocking {
+	if !slices.Equal(got.Args, l.Args) || got.Dir != l.Dir || !got.Group || got.Stdin != os.DevNull || !got.Blocking {
 		t.Errorf("%+v", got)
 	}
 	if want := []string{role + "=describe", "MORE=1"}; !slices.Equal(got.Env, want) {
