@@ -51,7 +51,6 @@ func prove(t *testing.T, env []string, args ...string) (p proven, code int) {
 
 // Programs that do it right: 0 lost in everything that is done to them.
 func TestProve(t *testing.T) {
-	t.Parallel()
 	plain, err := filepath.Abs("../examples/node/plain/server.js")
 	if err != nil {
 		t.Fatal(err)
@@ -72,7 +71,6 @@ func TestProve(t *testing.T) {
 
 // The other examples, too.
 func TestProveExamples(t *testing.T) {
-	t.Parallel()
 	modules(t, "express")
 	modules(t, "socket.io")
 	path, err := filepath.Abs("node_modules")
@@ -92,7 +90,6 @@ func TestProveExamples(t *testing.T) {
 
 // A program with a fault is found out, by the class of what it does, and why is said.
 func TestProveFindsFaults(t *testing.T) {
-	t.Parallel()
 	bad := goProgram("bad")
 	for _, c := range []struct {
 		fault         string
