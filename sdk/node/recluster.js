@@ -69,6 +69,7 @@ module.exports = function recluster (file, opt) {
       w._rc_isReplaced = false
       w[kInfo] = { began: Date.now(), arg: undefined } // arg: what 'ready' passes on
       workers.push(w)
+      if (silent && !master.stopping) w.kill() // started for one that ended while stop() was on its way
     })
     master.on('online', (w) => emit('online', w))
     master.on('listening', (w, address) => {
