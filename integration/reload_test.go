@@ -217,6 +217,44 @@ func TestBrokenDeploy(t *testing.T) {
 	w.stop()
 }
 
+// The link is in the arguments, not in --cwd: what was switched does not run before a
+// reload, whichever process was killed.
+func TestSwitchedLinkInTheArguments(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	current := filepath.Join(dir, "current")
+	release := func(v string) {
+		os.Mkdir(filepath.Join(dir, v), 0o755)
+		put(t, filepath.Join(dir, v, "app.py"), pyserver+"H.do_GET = lambda h: (h.send_response(200), h.end_headers(), h.wfile.write(b'"+v+"'))\n"+
+			"http.server.HTTPServer(('127.0.0.1', port), H).serve_forever()\n", 0o644)
+		os.Symlink(v, current+".new")
+		if err := os.Rename(current+".new", current); err != nil {
+			t.Fatal(err)
+		}
+	}
+	release("v1")
+	port := freePort(t)
+	w := start(t, options{flags: []string{"-n", "1", "--respawn", "0.1", "--ready-delay", "0"}, app: []string{"python3", current + "/app.py"}, env: []string{"PORT=" + port}})
+	release("v2")
+	crash := func() {
+		t.Helper()
+		syscall.Kill(w.workers()[0], syscall.SIGKILL)
+		w.await("worker.crashed")
+		w.await("worker.ready")
+		if got := w.answer("/"); got != "v1" {
+			t.Errorf("after a crash %q answers, which nobody has reloaded", got)
+		}
+	}
+	crash()
+	w.killMaster()
+	crash()
+	w.reload()
+	if got := w.answer("/"); got != "v2" {
+		t.Errorf("after the reload %q answers", got)
+	}
+	w.stop()
+}
+
 // gunicorn listens before it has loaded what it serves: that it listens is not enough.
 // The delay is longer than the default of 1 s, so that a busy machine, on which gunicorn
 // takes longer to fail, does not decide.

@@ -120,6 +120,10 @@ func (m *Master) prepare(gen fleet.Gen) {
 	m.gens[gen] = g
 	if g.err != nil {
 		m.step(fleet.Broken{Gen: gen, Reason: g.err.Error()})
+		return
+	}
+	for _, link := range g.launch.Unpinned {
+		m.once("unpinned "+link, process.Unpinned(link), "event", events.CommandUnpinned, "link", link)
 	}
 }
 

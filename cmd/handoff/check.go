@@ -9,6 +9,7 @@ import (
 
 	"handoff/internal/config"
 	"handoff/internal/service"
+	"handoff/master/process"
 )
 
 func checkCommand() *cobra.Command {
@@ -34,7 +35,8 @@ Exit code: 0 OK; 1 the program or a file does not exist; 2 the configuration is 
 			if err != nil {
 				return err
 			}
-			if err := starts(cfg, what.Program); err != nil {
+			unpinned, err := starts(cfg, what.Program)
+			if err != nil {
 				return err
 			}
 			if asJSON {
@@ -45,6 +47,9 @@ Exit code: 0 OK; 1 the program or a file does not exist; 2 the configuration is 
 				from = string(what.Config)
 			}
 			fmt.Printf("%s: OK\n  runs      %s\n  in        %s\n  workers   %d, by the %s contract\n", from, strings.Join(what.Command(), " "), what.Dir, slots, cfg.ContractOf(what.Command()))
+			for _, link := range unpinned {
+				fmt.Println("  note      " + process.Unpinned(link))
+			}
 			return nil
 		},
 	}
@@ -56,14 +61,15 @@ Exit code: 0 OK; 1 the program or a file does not exist; 2 the configuration is 
 }
 
 // starts finds out whether a worker's program can be started: its folder, its environment
-// file and the program are there.
-func starts(cfg *config.Run, what service.Program) error {
+// file and the program are there. unpinned are the symlinks in it that cannot be pinned.
+func starts(cfg *config.Run, what service.Program) (unpinned []string, err error) {
 	live, err := service.Live(cfg, what, service.ThisWorld(slog.New(slog.DiscardHandler)))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if _, err := live.Command.Resolve(); err != nil {
-		return failed{err}
+	launch, err := live.Command.Resolve()
+	if err != nil {
+		return nil, failed{err}
 	}
-	return nil
+	return launch.Unpinned, nil
 }

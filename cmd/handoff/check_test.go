@@ -34,3 +34,20 @@ func TestCheckFinds(t *testing.T) {
 		}
 	}
 }
+
+// check says what a crash after a switch would run.
+func TestCheckSaysWhatIsNotPinned(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	os.Mkdir("v1", 0o755)
+	if err := os.Symlink("v1", "current"); err != nil {
+		t.Fatal(err)
+	}
+	current := filepath.Join(dir, "current")
+	if out, errs, code := handoff(t, "check", "--", "sh", "-c", "exec "+current+"/app"); code != 0 || !strings.Contains(out, "note") || !strings.Contains(out, current) {
+		t.Errorf("%d, %q, %q", code, out, errs)
+	}
+	if out, errs, code := handoff(t, "check", "--cwd", current, "--", "sh", "-c", "exec ./app"); code != 0 || strings.Contains(out, "note") {
+		t.Errorf("%d, %q, %q", code, out, errs)
+	}
+}

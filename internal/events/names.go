@@ -21,6 +21,7 @@ const (
 	ReloadRefused    = "reload.refused"
 	ConfigFailed     = "config.failed"
 	ConfigLater      = "config.later"
+	CommandUnpinned  = "command.unpinned"
 	WatchFailed      = "watch.failed"
 )
 

@@ -61,6 +61,7 @@ func cluster() []Info {
 		of(ReloadRefused, fail, "the hook `before_reload` has refused a reload", "reason"),
 		of(ConfigFailed, fail, "the configuration is invalid; nothing has changed", "reason"),
 		of(ConfigLater, warn, "a changed key needs a restart of handoff", "key"),
+		of(CommandUnpinned, warn, "the command goes through a symlink in a text that cannot be pinned (`sh -c`): a crash after a switch of the link runs the new code before a reload", "link"),
 		of(WatchFailed, fail, "files cannot be watched, or the reload after a change cannot begin"),
 	}
 }

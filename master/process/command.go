@@ -34,6 +34,9 @@ type Launch struct {
 	Args []string // as the program sees them, from its own name on
 	Dir  string
 	Env  []string
+	// Unpinned are symlinks that the command goes through in a text, like that of sh -c:
+	// what it means is not decided here, but at each start.
+	Unpinned []string
 }
 
 // With returns the same with a variable set.
@@ -65,25 +68,50 @@ func (c *Command) Resolve() (*Launch, error) {
 	if l.Env, err = c.environ(l.Dir); err != nil {
 		return nil, err
 	}
-	if l.Path, err = lookPath(c.Args[0], l.Dir, l.Env); err != nil {
+	found, err := lookPath(c.Args[0], l.Dir, l.Env)
+	if err != nil {
 		return nil, err
 	}
 	// What is executed is pinned; what it is called stays, since programs
 	// find themselves by it (a Python venv, a multi-call binary).
-	if l.Path, err = filepath.EvalSymlinks(l.Path); err != nil {
+	if l.Path, err = filepath.EvalSymlinks(found); err != nil {
 		return nil, fmt.Errorf("cannot run %s: %w", c.Args[0], plain(err))
 	}
-	if c.Script > 0 {
-		script := c.Args[c.Script]
-		if !filepath.IsAbs(script) {
-			script = filepath.Join(l.Dir, script)
-		}
-		if script, err = filepath.EvalSymlinks(script); err != nil {
-			return nil, fmt.Errorf("cannot run %s: %w", c.Args[c.Script], plain(err))
-		}
-		l.Args[c.Script] = script
+	if err := c.pin(l, found); err != nil {
+		return nil, err
 	}
 	return l, nil
+}
+
+// pin replaces what goes through symlinks by what they lead to. program is where Args[0]
+// was found.
+func (c *Command) pin(l *Launch, program string) (err error) {
+	p := &pinner{dir: l.Dir, links: slices.Concat(linksOf(c.Dir), linksOf(filepath.Dir(program)))}
+	l.Args[0] = p.path(l.Args[0], false)
+	for i, arg := range l.Args {
+		switch {
+		case i == 0:
+		case i == c.Script:
+			if !filepath.IsAbs(arg) {
+				arg = filepath.Join(l.Dir, arg)
+			}
+			p.links = append(p.links, linksOf(arg)...)
+			if l.Args[i], err = filepath.EvalSymlinks(arg); err != nil {
+				return fmt.Errorf("cannot run %s: %w", c.Args[c.Script], plain(err))
+			}
+		default:
+			if l.Args[i] = p.arg(arg); l.Args[i] != arg {
+				continue
+			}
+			if link := p.text(arg); link != "" && !slices.Contains(l.Unpinned, link) {
+				l.Unpinned = append(l.Unpinned, link)
+			}
+		}
+	}
+	for i, kv := range l.Env {
+		l.Env[i] = p.variable(kv)
+	}
+	return nil
 }
 
 // plain leaves the system call out of a path error.

@@ -130,3 +130,64 @@ func TestEnviron(t *testing.T) {
 		t.Error("what it was given has changed")
 	}
 }
+
+// Each form in which a command names a path through the switched link is pinned when the
+// generation begins, and a text is said to be none of them.
+func TestPathsThroughALinkArePinned(t *testing.T) {
+	dir := tree(t)
+	current, v1 := dir+"/current", dir+"/v1"
+	for _, name := range []string{"v1/lib/a.py", "v1/lib/b.jar", "v2/lib/a.py", "v2/lib/b.jar", "plain/x", "..42/app.json"} {
+		os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755)
+		os.WriteFile(filepath.Join(dir, name), nil, 0o755)
+	}
+	for link, to := range map[string]string{"app.jar": "v1/lib/b.jar", "v1/cert.pem": "../plain/x", "..data": "..42", "app.json": "..data/app.json"} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct{ said, want string }{
+		{current + "/lib/a.py", v1 + "/lib/a.py"},
+		{current, v1},
+		{current + "/", v1 + "/"},
+		{"current/lib/a.py", v1 + "/lib/a.py"},
+		{current + "/../plain/x", dir + "/plain/x"},
+		{current + "/not/yet.pid", v1 + "/not/yet.pid"},
+		{"--config=" + current + "/lib/a.py", "--config=" + v1 + "/lib/a.py"},
+		{"-I" + current + "/lib", "-I" + v1 + "/lib"},
+		{"-Dhome=" + current + "/lib:/nowhere", "-Dhome=" + v1 + "/lib:/nowhere"},
+		{current + "/lib/a.py:" + current + "/lib/b.jar:x", v1 + "/lib/a.py:" + v1 + "/lib/b.jar:x"},
+		{dir + "/app.jar", v1 + "/lib/b.jar"},
+		// Left alone:
+		{"current", "current"}, // any word
+		{"plain/x", "plain/x"},
+		{dir + "/plain/../plain/x", dir + "/plain/../plain/x"},
+		{current + "/cert.pem", v1 + "/cert.pem"}, // the link is renewed
+		{dir + "/app.json", dir + "/app.json"},    // Kubernetes removes what was before
+		{dir + "/..data/app.json", dir + "/..data/app.json"},
+		{"/proc/self/cwd/x", "/proc/self/cwd/x"},
+		{"/dev/fd/2", "/dev/fd/2"},
+		{"http:/" + current, "http:/" + current},
+		{"", ""},
+	} {
+		cmd := Command{Args: []string{current + "/app", c.said}, Dir: dir, Env: []string{"PATH=/bin"}}
+		l, err := cmd.Resolve()
+		if err != nil || l.Args[1] != c.want || l.Args[0] != v1+"/app" || len(l.Unpinned) > 0 {
+			t.Errorf("%q: %+v, %v; want %q", c.said, l, err, c.want)
+		}
+	}
+	// The environment, where it goes the same way; a text is not.
+	cmd := Command{Args: []string{"sh", "-c", "exec python3 '" + current + "/lib/a.py'; echo done"}, Dir: dir, Env: []string{"PATH=/bin"},
+		Set: []string{"NODE_PATH=" + current + "/lib:/x", "HOME=" + current}}
+	l, err := cmd.Resolve()
+	if err != nil || !slices.Equal(l.Args, cmd.Args) || !slices.Equal(l.Unpinned, []string{current}) || linux.Lookup(l.Env, "NODE_PATH") != current+"/lib:/x" {
+		t.Errorf("%+v, %v", l, err)
+	}
+	cmd.Args, cmd.Dir = []string{"sh", "-c", "exec python3 lib/a.py"}, current
+	l, err = cmd.Resolve()
+	if err != nil || len(l.Unpinned) > 0 || linux.Lookup(l.Env, "NODE_PATH") != v1+"/lib:/x" || linux.Lookup(l.Env, "HOME") != current {
+		t.Errorf("%+v, %v", l, err)
+	}
+	if said := Unpinned(current); !strings.Contains(said, current) || !strings.Contains(said, "--cwd") {
+		t.Error(said)
+	}
+}
