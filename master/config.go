@@ -41,7 +41,10 @@ type Live struct {
 	Ports        []int  // of the slots, for PORT and port; nil: none
 	// Hold tells whether a TCP address that a worker binds is to be held, under
 	// the bind contract.
-	Hold       func(netip.AddrPort) bool
+	Hold func(netip.AddrPort) bool
+	// Allow tells whether a worker of another user than handoff's may have a privileged
+	// port; nil: none.
+	Allow      func(netip.AddrPort) bool
 	ReadyWhen  ReadyWhen
 	QuietGrace time.Duration // in which a worker may take note of what it has accepted; part of quiet
 	// Conditions are what each worker starts under; of CPUs, slot i has the i-th,

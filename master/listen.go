@@ -1,11 +1,13 @@
 package master
 
 import (
+	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"handoff/internal/events"
+	"handoff/internal/linux"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 )
@@ -22,6 +24,16 @@ func (s socketStore) Remove(name string)              { s.m.keep.Remove(name) }
 const unheldGrace = 5 * time.Second
 
 func (m *Master) grace() time.Duration { return max(unheldGrace, m.cfg.Fleet.ReadyTimeout) }
+
+// workerUser is whose rights count for the addresses that workers ask for; nil: those of
+// handoff's own user, which the workers are.
+func (l *Live) workerUser() *linux.User {
+	u := l.Conditions.User
+	if u == nil || u.UID == os.Geteuid() {
+		return nil
+	}
+	return &linux.User{UID: u.UID, GID: u.GID, Groups: u.Groups}
+}
 
 // openListens opens what the workers are given, and holds it to the end.
 func (m *Master) openListens() error {

@@ -131,7 +131,7 @@ func newMaster(cfg Config) (*Master, error) {
 	m.manager = sdnotify.NewManager(func(text string) { m.keep.TellManager(text) }, cfg.UpWatchdog, time.Now())
 	var err error
 	if m.listeners, err = listeners.New(listeners.Config{Store: socketStore{m}, Balance: cfg.Balance, NoProgram: cfg.NoSteering,
-		Private: cfg.DryRun, Grace: m.grace(), StallTimeout: cfg.StallKill}); err != nil {
+		Private: cfg.DryRun, User: cfg.workerUser(), Allowed: cfg.Allow, Grace: m.grace(), StallTimeout: cfg.StallKill}); err != nil {
 		return nil, err
 	}
 	if m.keep, err = fdstore.Dial(cfg.Keeper, m.keeperMute); err != nil {

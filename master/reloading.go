@@ -104,6 +104,7 @@ func (m *Master) reread() error {
 	slots, balance := m.cfg.Fleet.Slots, m.cfg.Balance
 	m.cfg.Live = live
 	m.listeners.SetStallTimeout(live.StallKill)
+	m.listeners.SetUser(live.workerUser(), live.Allow)
 	m.reloads.Hook = live.BeforeReload != nil
 	m.recycler.Configure(m.cfg.recycle())
 	m.keepProgram()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"handoff/internal/migrate/pm2"
+	"handoff/internal/trust"
 )
 
 func importCommand() *cobra.Command {
@@ -36,7 +38,11 @@ FILE defaults to ecosystem.config.js in this directory. handoff run FILE runs it
 			if path == "" {
 				return failed{fmt.Errorf("no ecosystem.config.js in this directory: name the file")}
 			}
-			app, err := pm2.Read(path, only, environ)
+			var others *trust.Error
+			if _, err := (trust.Reader{UID: os.Geteuid()}).Check(path); errors.As(err, &others) {
+				return failed{err}
+			}
+			app, err := pm2.Read(path, only, environ, pm2.Self())
 			if err != nil {
 				return failed{err}
 			}

@@ -10,7 +10,7 @@ import (
 )
 
 // noKeys are flags of run that a file cannot have.
-var noKeys = []string{"help", "config", "no-steering", "embedded", "only", "pm2-env", "scratch", "private", "rack-version"}
+var noKeys = []string{"help", "config", "trust-config", "no-steering", "embedded", "only", "pm2-env", "scratch", "private", "rack-version"}
 
 // Keys lists the keys of a file.
 func Keys(fs *pflag.FlagSet) []string {

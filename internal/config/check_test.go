@@ -1,8 +1,6 @@
 package config
 
 import (
-	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -129,15 +127,10 @@ func TestMistakesInFiles(t *testing.T) {
 			t.Errorf("%q: %v; want %q", text, err, want)
 		}
 	}
-	if _, err := ReadFile("/no/such.toml"); err == nil || !errors.Is(err, fs.ErrNotExist) {
-		t.Error(err)
-	}
 }
 
 // Flags win over the environment, that over the file, that over the defaults.
 func TestOrder(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "f.toml")
-	os.WriteFile(path, []byte("workers = 1\nsurge = 1\nrespawn = 1\nenv = {FILE = 1}\n"), 0o644)
 	t.Setenv("HANDOFF_WORKERS", "2")
 	t.Setenv("HANDOFF_SURGE", "2")
 	t.Setenv("HANDOFF_MAX_FAILURES", "") // as if it were not there
@@ -145,7 +138,7 @@ func TestOrder(t *testing.T) {
 	if err == nil {
 		err = FromEnviron(fs)
 	}
-	f, ferr := ReadFile(path)
+	f, ferr := ParseFile("f.toml", []byte("workers = 1\nsurge = 1\nrespawn = 1\nenv = {FILE = 1}\n"))
 	if err != nil || ferr != nil || f.Apply(fs) != nil {
 		t.Fatal(err, ferr)
 	}

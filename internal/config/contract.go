@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -64,35 +65,42 @@ func (a addresses) has(b netip.AddrPort) bool {
 	return (!a.addr.IsValid() || a.addr.Unmap() == b.Addr().Unmap()) && a.from <= b.Port() && b.Port() <= a.to
 }
 
+func anyOf(list []addresses, b netip.AddrPort) bool {
+	return slices.ContainsFunc(list, func(a addresses) bool { return a.has(b) })
+}
+
+// parseAddressList reads the values of a flag.
+func parseAddressList(flag string, values []string) (list []addresses, err error) {
+	for _, v := range values {
+		a, err := parseAddresses(v)
+		if err != nil {
+			return nil, fmt.Errorf("invalid %s %q: want 8000, 8000-8010, 127.0.0.1:8000 or [::1]:8000", flag, v)
+		}
+		list = append(list, a)
+	}
+	return list, nil
+}
+
+// Allows returns which privileged addresses workers of another user may listen on.
+func (r *Run) Allows() (func(netip.AddrPort) bool, error) {
+	list, err := parseAddressList("--allow", r.Allow)
+	if err != nil {
+		return nil, err
+	}
+	return func(b netip.AddrPort) bool { return anyOf(list, b) }, nil
+}
+
 // Holds returns which addresses are held.
 func (r *Run) Holds() (func(netip.AddrPort) bool, error) {
-	parse := func(flag string, values []string) (list []addresses, err error) {
-		for _, v := range values {
-			a, err := parseAddresses(v)
-			if err != nil {
-				return nil, fmt.Errorf("invalid %s %q: want 8000, 8000-8010, 127.0.0.1:8000 or [::1]:8000", flag, v)
-			}
-			list = append(list, a)
-		}
-		return list, nil
-	}
-	only, err := parse("--hold", r.HoldOnly)
+	only, err := parseAddressList("--hold", r.HoldOnly)
 	if err != nil {
 		return nil, err
 	}
-	not, err := parse("--no-hold", r.NoHold)
+	not, err := parseAddressList("--no-hold", r.NoHold)
 	if err != nil {
 		return nil, err
-	}
-	any := func(list []addresses, b netip.AddrPort) bool {
-		for _, a := range list {
-			if a.has(b) {
-				return true
-			}
-		}
-		return false
 	}
 	return func(b netip.AddrPort) bool {
-		return !any(not, b) && (len(only) == 0 || any(only, b))
+		return !anyOf(not, b) && (len(only) == 0 || anyOf(only, b))
 	}, nil
 }

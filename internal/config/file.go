@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -21,7 +20,9 @@ type File struct {
 	Text    []byte
 	Command []string // of the key command; nil if there is none
 	Report  string   // what became of keys that are not ours
-	values  []value
+	// OfWorkers: the user that workers run as can write it, and handoff is root.
+	OfWorkers bool
+	values    []value
 }
 
 // value is one key of a file.
@@ -31,15 +32,6 @@ type value struct {
 	words []string
 	list  bool
 	at    unstable.Position
-}
-
-// ReadFile reads a handoff.toml.
-func ReadFile(path string) (*File, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the configuration: %w", err)
-	}
-	return ParseFile(path, b)
 }
 
 // ParseFile reads the text of a configuration file. Errors have its line and

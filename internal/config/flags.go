@@ -30,6 +30,7 @@ type Run struct {
 	DrainSignal    string
 	HoldOnly       []string
 	NoHold         []string
+	Allow          []string
 	Listen         []string
 	Watchdog       time.Duration
 	DrainSpread    time.Duration
@@ -68,6 +69,8 @@ type Run struct {
 	PM2Env         string
 	Embedded       bool   // started by the Node SDK
 	Config         string // the file; "": handoff.toml, if it is there
+	TrustConfig    bool   // whoever can write the file
+	EnvFileAsUser  bool   // EnvFile is read with the rights of the workers' user, who has named it
 }
 
 // Defaults of a stop: below what a container's runtime gives it (Docker: 10 s).
@@ -97,6 +100,7 @@ func NewRun() *Run {
 // Flags adds the flags to fs, in the order of the help.
 func (r *Run) Flags(fs *pflag.FlagSet) {
 	fs.StringVarP(&r.Config, "config", "c", "", "configuration `file` (default: handoff.toml if present); flags and environment variables override it")
+	fs.BoolVar(&r.TrustConfig, "trust-config", false, "as root, use a configuration file that another user can write, as if it were root's")
 	r.workerFlags(fs)
 	r.reloadFlags(fs)
 	r.socketFlags(fs)
@@ -136,6 +140,7 @@ func (r *Run) socketFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&r.DrainSignal, "drain-signal", r.DrainSignal, "`signal` that tells a program to drain under the bind contract; under the node contract, the program's listeners for a signal other than TERM are called")
 	fs.StringArrayVar(&r.HoldOnly, "hold", nil, "under the bind contract, hold only this `address`: 8000, 127.0.0.1:8000, 8000-8010 (may be repeated; default: every TCP address)")
 	fs.StringArrayVar(&r.NoHold, "no-hold", nil, "do not hold this `address`, for example a debug port (may be repeated)")
+	fs.StringArrayVar(&r.Allow, "allow", nil, "with --user, let workers listen on this privileged `address`: 80, 127.0.0.1:80, 80-89 (may be repeated)")
 	fs.StringArrayVar(&r.Listen, "listen", nil, "listen on `[NAME=]ADDR` and pass the socket to each worker as systemd does (LISTEN_FDS): 8000, 127.0.0.1:8000, tcp6:8000, unix:/path,mode=660,owner=USER:GROUP (may be repeated)")
 	duration(fs, &r.Watchdog, "watchdog", "replace a worker that sends no WATCHDOG=1 to its NOTIFY_SOCKET for this long; 0: never")
 }

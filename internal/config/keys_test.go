@@ -38,6 +38,7 @@ func TestEveryKeyDoesSomething(t *testing.T) {
 		"contract":         {`"bind"`, "bind", func(r *Run) any { return r.Contract }},
 		"drain_signal":     {`"QUIT"`, "QUIT", func(r *Run) any { return r.DrainSignal }},
 		"hold":             {`["8000"]`, []string{"8000"}, func(r *Run) any { return r.HoldOnly }},
+		"allow":            {`["80"]`, []string{"80"}, func(r *Run) any { return r.Allow }},
 		"no_hold":          {`"9229"`, []string{"9229"}, func(r *Run) any { return r.NoHold }},
 		"listen":           {`["web=8000"]`, []string{"web=8000"}, func(r *Run) any { return r.Listen }},
 		"watchdog":         {`7`, 7 * s, func(r *Run) any { return r.Watchdog }},
@@ -142,5 +143,18 @@ func TestForgetEnviron(t *testing.T) {
 	})
 	if err := FromEnviron(fs); err != nil || os.Getenv("HANDOFF_OWN") != "kept" {
 		t.Errorf("%v %q", err, os.Getenv("HANDOFF_OWN"))
+	}
+}
+
+// A new key is one that root takes from everybody who can write the file, or one that it
+// does not: somebody has to decide.
+func TestEveryKeyIsHarmlessOrNot(t *testing.T) {
+	fs := pflag.NewFlagSet("run", pflag.ContinueOnError)
+	NewRun().Flags(fs)
+	roots := []string{"hooks", "allow", "listen", "pid_file", "log_file", "admin", "admin_token_file", "capture_dir", "user", "group", "nice", "rlimit", "cgroup"}
+	for _, key := range Keys(fs) {
+		if slices.Contains(harmless, key) == slices.Contains(roots, key) {
+			t.Errorf("%s: is it root's to say?", key)
+		}
 	}
 }

@@ -138,3 +138,13 @@ func (s *search) process(pid int) bool {
 	}
 	return false
 }
+
+// UnprivilegedPort is the first port that every user may bind in this network namespace.
+func UnprivilegedPort() int {
+	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	n, nerr := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || nerr != nil {
+		return 1024
+	}
+	return n
+}

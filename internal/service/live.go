@@ -12,6 +12,7 @@ import (
 	"handoff/handoff"
 	"handoff/internal/config"
 	"handoff/internal/events"
+	"handoff/internal/linux"
 	"handoff/master"
 	"handoff/master/fleet"
 	"handoff/master/process"
@@ -55,6 +56,15 @@ func Live(cfg *config.Run, p Program, w World) (live master.Live, err error) {
 		QuietGrace: min(quietGrace, cfg.QuietTimeout), Environ: environ(cfg, p.Command(), w),
 		MaxSlots: cfg.MaxSlots(), Balance: balances()[cfg.Balance], MaxRequests: cfg.MaxRequests, StallKill: cfg.StallKill,
 	}
+	if cfg.EnvFileAsUser {
+		c, err := cfg.Conditions()
+		if err != nil {
+			return master.Live{}, err
+		}
+		if c.User != nil {
+			live.Command.EnvUser = &linux.User{UID: c.User.UID, GID: c.User.GID, Groups: c.User.Groups}
+		}
+	}
 	for _, parse := range []func() error{
 		func() (err error) { live.Fleet.Slots, err = cfg.Slots(); return err },
 		func() (err error) { live.DrainSignal, err = cfg.Signal(); return err },
@@ -62,6 +72,7 @@ func Live(cfg *config.Run, p Program, w World) (live master.Live, err error) {
 		func() (err error) { live.Conditions, err = cfg.Conditions(); return err },
 		func() (err error) { live.MaxMemory, err = cfg.MaxMemoryBytes(); return err },
 		func() (err error) { live.Hold, err = cfg.Holds(); return err },
+		func() (err error) { live.Allow, err = cfg.Allows(); return err },
 		func() (err error) { live.Program, err = p.Encode(); return err },
 	} {
 		if err := parse(); err != nil {

@@ -31,6 +31,9 @@ type Program struct {
 	Rack   []byte   // RackMan's folder, if it is one
 	Config []byte   // path of the configuration file, if there is one
 	Text   []byte   // what it had
+	// OfWorkers: the workers' user can write the file. A record without it is of a version
+	// that did not look.
+	OfWorkers bool `json:",omitempty"`
 }
 
 // Decode reads what Encode has written; false: there is nothing that can run.

@@ -13,6 +13,7 @@ import (
 	"handoff/internal/config"
 	"handoff/internal/migrate/pm2"
 	"handoff/internal/migrate/rackman"
+	"handoff/internal/trust"
 )
 
 // Source is what a configuration is read from, besides the environment.
@@ -52,6 +53,7 @@ func (s Source) Resolve() (r Resolved, err error) {
 	if r.Said, err = s.apply(file, at.args); err != nil {
 		return r, err
 	}
+	s.Run.EnvFileAsUser = file != nil && file.OfWorkers && file.Has("env_file")
 	s.restrict()
 	if s.Before != nil && !s.Reread {
 		r.Program = *s.Before
@@ -65,7 +67,7 @@ func (s Source) Resolve() (r Resolved, err error) {
 		return r, Failure{err}
 	}
 	if file != nil {
-		r.Config, r.Text = []byte(file.Path), file.Text
+		r.Config, r.Text, r.OfWorkers = []byte(file.Path), file.Text, file.OfWorkers
 		if rackman.Is(file.Path) {
 			r.Rack = []byte(filepath.Dir(file.Path))
 		}
@@ -114,14 +116,17 @@ func (s Source) file(at place) (file *config.File, err error) {
 	case s.Run.Embedded && at.dir == "" && at.file == "": // one where the caller happens to be is not meant
 	case before != nil && !s.Reread && len(before.Config) == 0:
 	case before != nil && !s.Reread:
-		file, err = config.ParseFile(string(before.Config), before.Text)
+		if file, err = config.ParseFile(string(before.Config), before.Text); err == nil {
+			file.OfWorkers = before.OfWorkers
+		}
 	case before != nil && len(before.Config) > 0:
 		file, err = read(string(before.Config), s.Run)
 	default:
 		file, err = find(at, s.Run)
 	}
 	var pe *fs.PathError
-	if errors.As(err, &pe) { // it is not there, or cannot be read
+	var te *trust.Error
+	if errors.As(err, &pe) || errors.As(err, &te) { // it is not there, or cannot be read
 		err = Failure{err}
 	}
 	return file, err
@@ -150,26 +155,20 @@ func find(at place, cfg *config.Run) (*config.File, error) {
 
 // read reads a configuration file: ours, or RackMan's or PM2's, whose meaning is Text
 // then. Of PM2's the app is chosen by cfg.
-func read(path string, cfg *config.Run) (*config.File, error) {
+func read(path string, cfg *config.Run) (f *config.File, err error) {
+	who, err := readerFor(cfg)
+	if err != nil {
+		return nil, err
+	}
 	switch {
 	case pm2.Is(path):
-		app, err := pm2.Read(path, cfg.Only, cfg.PM2Env)
-		if err != nil {
-			return nil, err
-		}
-		f, err := config.ParseFile(path, app.TOML)
-		if err == nil {
-			f.Report = strings.Join(app.Report(), "; ")
-		}
-		return f, err
+		f, err = readPM2(path, cfg, who)
 	case rackman.Is(path):
-		text, err := rackman.Read(path, cfg.RackVersion)
-		if err != nil {
-			return nil, err
-		}
-		return config.ParseFile(path, text)
+		f, err = readRackMan(path, cfg, who)
+	default:
+		f, err = readOurs(path, cfg, who)
 	}
-	return config.ReadFile(path)
+	return f, err
 }
 
 // apply sets the flags that were not given, and looks whether all is right. It returns
@@ -178,6 +177,11 @@ func (s Source) apply(file *config.File, args []string) ([]string, error) {
 	if file != nil {
 		if err := file.Apply(s.Flags); err != nil {
 			return nil, err
+		}
+		if file.OfWorkers {
+			if err := file.CheckHarmless(); err != nil {
+				return nil, Failure{err}
+			}
 		}
 		if len(args) == 0 {
 			args = file.Command

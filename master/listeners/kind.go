@@ -39,14 +39,20 @@ type kind interface {
 	close()
 }
 
-// openKind opens the sockets of an endpoint. own gives a new file its owner.
-func (t *Table) openKind(e Endpoint, key string, own func() error) (kind, error) {
+// openKind opens the sockets of an endpoint. made says how a new file is; nil: a worker
+// asks for the endpoint.
+func (t *Table) openKind(e Endpoint, key string, made *pathMode) (kind, error) {
+	if made == nil {
+		if err := t.permits(e); err != nil {
+			return nil, err
+		}
+	}
 	if t.cfg.Private {
 		e = privateOf(e)
 	}
 	switch {
 	case e.Family == Unix:
-		return t.openUnix(e, key, own)
+		return t.openUnix(e, key, made)
 	case e.Type == Datagram:
 		return t.openUDP(e, key)
 	default:

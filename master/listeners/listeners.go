@@ -18,6 +18,7 @@ package listeners
 import (
 	"encoding/json"
 	"errors"
+	"net/netip"
 	"slices"
 	"strconv"
 	"time"
@@ -25,6 +26,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/handoff"
+	"handoff/internal/linux"
 )
 
 // Worker names a worker. 0 is nobody; a name is not used again.
@@ -47,6 +49,10 @@ type Config struct {
 	// Private: every address is one of loopback's where nobody else is, whatever is
 	// asked for.
 	Private bool
+	// User is whose rights count for what workers ask for; nil: handoff's own. Allowed
+	// tells whether they may listen on a privileged port all the same; nil: on none.
+	User    *linux.User
+	Allowed func(netip.AddrPort) bool
 	// Grace is how long an address is kept for which there is no lease.
 	Grace time.Duration
 	// StallTimeout is after how long a stall is reported as a [StallTimeout]; 0: never.
@@ -105,6 +111,11 @@ func (t *Table) close(a *Address) {
 // SetStallTimeout changes what [Config] says.
 func (t *Table) SetStallTimeout(d time.Duration) { t.cfg.StallTimeout = d }
 
+// SetUser changes whose rights count, and what is allowed besides.
+func (t *Table) SetUser(u *linux.User, allowed func(netip.AddrPort) bool) {
+	t.cfg.User, t.cfg.Allowed = u, allowed
+}
+
 // Balance is how new connections are spread.
 func (t *Table) Balance() handoff.Balance { return t.cfg.Balance }
 
@@ -148,11 +159,11 @@ func (t *Table) where(ok func(*Address) bool) *Address {
 // the kernel's; an [InUse] names who has the address.
 func (t *Table) Open(e Endpoint) (*Address, error) { return t.open(e, nil) }
 
-// open makes an address. own gives the file of a new path its owner, before anybody
-// can connect.
-func (t *Table) open(e Endpoint, own func() error) (*Address, error) {
+// open makes an address. made says how the file of a new path is, before anybody can
+// connect; nil: a worker asks for it.
+func (t *Table) open(e Endpoint, made *pathMode) (*Address, error) {
 	a := t.newAddress(e)
-	k, err := t.openKind(e, a.key, own)
+	k, err := t.openKind(e, a.key, made)
 	if err != nil {
 		return nil, err
 	}

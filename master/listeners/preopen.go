@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -45,22 +44,6 @@ func (l Listen) endpoint() Endpoint {
 	return e
 }
 
-// own gives the path its mode and owner.
-func (l Listen) own() error {
-	if l.Path == "" {
-		return nil
-	}
-	if l.UID >= 0 || l.GID >= 0 {
-		if err := os.Lchown(l.Path, l.UID, l.GID); err != nil {
-			return err
-		}
-	}
-	if l.Mode != 0 {
-		return os.Chmod(l.Path, l.Mode)
-	}
-	return nil
-}
-
 // preopened is one of the addresses that workers are given.
 type preopened struct {
 	Listen
@@ -82,7 +65,7 @@ func (t *Table) preopen(l Listen) (*Address, error) {
 	if t.Find(e) != nil {
 		return nil, fmt.Errorf("cannot listen on %s twice", l)
 	}
-	a, err := t.open(e, l.own)
+	a, err := t.open(e, &pathMode{l.Mode, l.UID, l.GID})
 	if err != nil {
 		if who := (*InUse)(nil); errors.As(err, &who) {
 			return nil, fmt.Errorf("cannot listen on %s: address already in use: %s listens there", l, strings.Join(who.Who, ", "))

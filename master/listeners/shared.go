@@ -3,7 +3,6 @@ package listeners
 import (
 	"fmt"
 	"net/netip"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -20,8 +19,6 @@ type shared struct {
 	path  string // to remove at the end; "": there is none
 	file  fileID // what the path was when it was made
 }
-
-type fileID struct{ dev, ino uint64 }
 
 func (s *shared) name() string { return s.label }
 
@@ -49,10 +46,7 @@ func (s *shared) close() {
 	s.store.Remove(sharedName(s.key))
 	unix.Close(s.fd)
 	if s.path != "" {
-		// Somebody may have put another socket in its place.
-		if f, ok := fileOf(s.path); ok && f == s.file {
-			os.Remove(s.path)
-		}
+		removeSocket(s.path, s.file)
 	}
 }
 
@@ -92,70 +86,21 @@ func (t *Table) openUDP(e Endpoint, key string) (kind, error) {
 	return t.newShared(shared{key: key, fd: fd, typ: Datagram, label: "udp " + at.String()}), nil
 }
 
-func (t *Table) openUnix(e Endpoint, key string, own func() error) (kind, error) {
+func (t *Table) openUnix(e Endpoint, key string, made *pathMode) (kind, error) {
 	if fd := t.passedWhere(func(p *passed) bool { return p.path != "" && p.path == e.Addr }); fd >= 0 {
 		return t.newShared(shared{key: key, fd: fd, label: e.Addr}), nil
 	}
-	fd, err := bindUnix(e.Addr, own)
+	user := t.cfg.User
+	if made != nil { // whoever runs handoff asks, not a worker
+		user = nil
+	}
+	fd, file, err := bindUnix(e.Addr, made, user)
 	if err != nil {
 		return nil, err
 	}
 	s := shared{key: key, fd: fd, label: e.Addr}
-	if path := e.Addr; path != "" && path[0] != 0 && path[0] != '@' {
-		s.path = path
-		s.file, _ = fileOf(path)
+	if file != (fileID{}) {
+		s.path, s.file = e.Addr, file
 	}
 	return t.newShared(s), nil
-}
-
-// bindUnix listens on a path, which it takes over if nobody answers there: the
-// socket of a server that was killed.
-func bindUnix(path string, own func() error) (int, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return -1, err
-	}
-	sa := &unix.SockaddrUnix{Name: path}
-	err = unix.Bind(fd, sa)
-	if err == unix.EADDRINUSE && stale(path) {
-		os.Remove(path)
-		err = unix.Bind(fd, sa)
-	}
-	bound := err == nil
-	if bound && own != nil {
-		err = own()
-	}
-	if err == nil {
-		err = unix.Listen(fd, -1)
-	}
-	if err != nil {
-		unix.Close(fd)
-		if bound {
-			os.Remove(path)
-		}
-		return -1, fmt.Errorf("cannot listen on %s: %w", path, err)
-	}
-	return fd, nil
-}
-
-// stale tells whether a path is a socket at which nobody listens.
-func stale(path string) bool {
-	info, err := os.Lstat(path)
-	if err != nil || info.Mode()&os.ModeSocket == 0 {
-		return false
-	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(fd)
-	return unix.Connect(fd, &unix.SockaddrUnix{Name: path}) == unix.ECONNREFUSED
-}
-
-func fileOf(path string) (fileID, bool) {
-	var st unix.Stat_t
-	if unix.Lstat(path, &st) != nil {
-		return fileID{}, false
-	}
-	return fileID{uint64(st.Dev), st.Ino}, true
 }

@@ -1,7 +1,9 @@
 package process
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -11,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/joho/godotenv"
+	"golang.org/x/sys/unix"
 
 	"handoff/internal/linux"
 )
@@ -24,6 +27,8 @@ type Command struct {
 	Dir     string   // working directory, absolute; may be a link
 	Env     []string // the whole environment, "K=V"; what speaks to handoff is left out
 	EnvFile string   // more of it, a file of KEY=VALUE lines; relative to Dir
+	// EnvUser is whose rights count for EnvFile; nil: handoff's own.
+	EnvUser *linux.User
 	Set     []string // "K=V" that overrides both
 }
 
@@ -160,7 +165,7 @@ func (c *Command) environ(dir string) ([]string, error) {
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(dir, path)
 		}
-		read, err := godotenv.Read(path)
+		read, err := readEnvFile(path, c.EnvUser)
 		if err != nil {
 			// The parser's error may quote the line, which may be a secret.
 			if pe, ok := err.(*fs.PathError); ok {
@@ -177,6 +182,31 @@ func (c *Command) environ(dir string) ([]string, error) {
 		env = setenv(env, k, v)
 	}
 	return setenv(env, "PWD", dir), nil
+}
+
+// maxEnvFile is the largest environment file: the kernel takes no more from all of it.
+const maxEnvFile = 4 << 20
+
+// readEnvFile reads a file of variables. It does not wait for who writes into a pipe.
+func readEnvFile(path string, user *linux.User) (vars map[string]string, err error) {
+	read := func() error {
+		f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if info, err := f.Stat(); err != nil || info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket) != 0 {
+			return &fs.PathError{Op: "read", Path: path, Err: errors.New("not a file")}
+		}
+		vars, err = godotenv.Parse(io.LimitReader(f, maxEnvFile))
+		return err
+	}
+	if user == nil {
+		err = read()
+	} else {
+		err = linux.As(user, read)
+	}
+	return vars, err
 }
 
 func setenv(env []string, k, v string) []string {

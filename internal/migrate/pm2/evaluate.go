@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -26,8 +27,23 @@ const script = `import(require('url').pathToFileURL(process.argv[1])).then((m) =
   require('fs').writeSync(1, '\n\0' + JSON.stringify(v, (k, v) => typeof v === 'function' ? undefined : v) + '\0')
 }).catch((err) => { console.error(err && err.stack || err); process.exit(1) })`
 
+// Identity is who evaluates a file that is a program.
+type Identity struct{ credential *syscall.Credential }
+
+// Self is the user of this process.
+func Self() Identity { return Identity{} }
+
+// As is another user, for root.
+func As(uid, gid int, groups []int) Identity {
+	c := &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	for _, g := range groups {
+		c.Groups = append(c.Groups, uint32(g))
+	}
+	return Identity{c}
+}
+
 // evaluate reads a file's value.
-func evaluate(path string) (value any, err error) {
+func evaluate(path string, as Identity) (value any, err error) {
 	switch filepath.Ext(path) {
 	case ".json":
 		return value, migrate.ReadJSON(path, &value)
@@ -48,6 +64,8 @@ func evaluate(path string) (value any, err error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "node", "-e", script, "--", path)
 	cmd.Dir = filepath.Dir(path)
+	// A session of its own: it must not type into the terminal of who has started handoff.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as.credential, Setsid: true}
 	cmd.WaitDelay = time.Second
 	var errs bytes.Buffer
 	cmd.Stderr = &errs

@@ -44,13 +44,13 @@ func (a *App) Report() []string {
 }
 
 // Read reads an app of PM2's file: the only one, or that of the name. environ is
-// PM2's --env: env_production's values are put over env's.
-func Read(path, only, environ string) (*App, error) {
+// PM2's --env: env_production's values are put over env's. JavaScript is run as as.
+func Read(path, only, environ string, as Identity) (*App, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
 	}
-	value, err := evaluate(path)
+	value, err := evaluate(path, as)
 	if err != nil {
 		return nil, err
 	}

@@ -36,7 +36,7 @@ func TestExamples(t *testing.T) {
 			if !Is(path) {
 				t.Errorf("%s is not taken for PM2's", path)
 			}
-			app, err := Read(path, c.only, c.environ)
+			app, err := Read(path, c.only, c.environ, Self())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -106,7 +106,7 @@ func TestMistakes(t *testing.T) {
 		if strings.HasSuffix(c.name, ".js") && c.text != "" {
 			needNode(t)
 		}
-		if _, err := Read(path, c.only, c.environ); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := Read(path, c.only, c.environ, Self()); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.text, err, c.want)
 		}
 	}

@@ -38,30 +38,31 @@ func Find(dir string) string {
 }
 
 // Read reads a folder's files, path being the one that makes it RackMan's, and returns
-// what they mean as the text of a handoff.toml. fixed is the version to run; "": the
-// live one.
-func Read(path, fixed string) (text []byte, err error) {
+// what they mean as the text of a handoff.toml, and the path of the .rackman.json among
+// them. fixed is the version to run; "": the live one.
+func Read(path, fixed string) (text []byte, app string, err error) {
 	dir := filepath.Dir(path)
 	version, over := "false", map[string]any(nil) // as RackMan has it in a folder without versions
 	if filepath.Base(path) != File {
 		r := &deploy.Record{}
 		if filepath.Base(path) == RackFile {
 			if r, err = deploy.Read(dir); err != nil {
-				return nil, err
+				return nil, "", err
 			}
 		}
 		if version, err = head(path, r, fixed); err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		over, dir = r.Config(), filepath.Join(dir, version)
 	}
-	app := filepath.Join(dir, File)
+	app = filepath.Join(dir, File)
 	keys := map[string]any{}
 	if err := migrate.ReadJSON(app, &keys); err != nil && (over == nil || !errors.Is(err, os.ErrNotExist)) {
-		return nil, err
+		return nil, "", err
 	}
 	merge(keys, over)
-	return convert(app, dir, version, keys)
+	text, err = convert(app, dir, version, keys)
+	return text, app, err
 }
 
 // head is the version that runs.

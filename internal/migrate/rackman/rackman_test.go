@@ -36,7 +36,7 @@ func TestExamples(t *testing.T) {
 			if !Is(path) {
 				t.Fatalf("%q makes it RackMan's", path)
 			}
-			text, err := Read(path, "")
+			text, _, err := Read(path, "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -84,7 +84,7 @@ func TestMistakes(t *testing.T) {
 		dir := t.TempDir()
 		os.WriteFile(filepath.Join(dir, c.file), []byte(c.text), 0o644)
 		os.Mkdir(filepath.Join(dir, "here"), 0o755)
-		if _, err := Read(Find(dir), c.version); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, _, err := Read(Find(dir), c.version); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.text, err, c.want)
 		}
 	}

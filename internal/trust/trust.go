@@ -1,0 +1,151 @@
+// Package trust tells whose word a file is: handoff as root obeys no file that another
+// user can write.
+package trust
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxSize is the largest configuration file.
+const maxSize = 4 << 20
+
+// Reader is who reads, and for whom.
+type Reader struct {
+	UID int // of handoff
+	// User is who workers run as, if that is another user, and Group that one's primary
+	// group: what only that user can write is told apart. 0: there is none.
+	User, Group int
+}
+
+// Error says who else can write a file.
+type Error struct {
+	Path string
+	Why  string
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("cannot use %s: %s, and handoff runs as root: it would do as root what is written there. chown root it and chmod go-w it, run handoff as that user, or use --trust-config", e.Path, e.Why)
+}
+
+// ReadFile reads a file. workers tells that the user of the workers can write it, and
+// nobody else can but root and handoff's own user.
+func (r Reader) ReadFile(path string) (text []byte, workers bool, err error) {
+	// Whoever can write to the folder may put a pipe there: nobody waits for it.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, false, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, false, err
+	}
+	if t := info.Mode().Type(); t&(fs.ModeNamedPipe|fs.ModeSocket|fs.ModeDir) != 0 {
+		return nil, false, &fs.PathError{Op: "read", Path: path, Err: errors.New("not a file")}
+	}
+	if workers, err = r.judge(path, info); err != nil {
+		return nil, false, err
+	}
+	text, err = io.ReadAll(io.LimitReader(f, maxSize+1))
+	if err == nil && len(text) > maxSize {
+		err = &fs.PathError{Op: "read", Path: path, Err: errors.New("larger than 4 MiB")}
+	}
+	return text, workers, err
+}
+
+// Check is [Reader.ReadFile]'s judgement of a file that others read by its name, and of
+// the folders that lead to it: who can write to these can exchange it meanwhile.
+func (r Reader) Check(path string) (workers bool, err error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return false, err
+	}
+	if workers, err = r.judge(path, info); err != nil || r.UID != 0 {
+		return workers, err
+	}
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+		info, err := os.Stat(dir)
+		if err != nil {
+			return false, err
+		}
+		if info.Mode()&fs.ModeSticky != 0 { // there, nobody can take another's file away
+			info = sticky{info}
+		}
+		w, err := r.judge(dir, info)
+		if err != nil {
+			return false, err
+		}
+		workers = workers || w
+		if dir == filepath.Dir(dir) {
+			return workers, nil
+		}
+	}
+}
+
+// sticky is a folder to which others cannot do harm.
+type sticky struct{ fs.FileInfo }
+
+func (s sticky) Mode() fs.FileMode { return s.FileInfo.Mode() &^ 0o022 }
+
+func (r Reader) judge(path string, info fs.FileInfo) (workers bool, err error) {
+	st := info.Sys().(*syscall.Stat_t)
+	owners := []int{int(st.Uid)}
+	if link, err := os.Lstat(path); err == nil && link.Mode()&fs.ModeSymlink != 0 {
+		owners = append(owners, int(link.Sys().(*syscall.Stat_t).Uid)) // who says which file it is
+	}
+	if r.UID != 0 {
+		return false, r.planted(path, owners)
+	}
+	for _, uid := range owners {
+		switch {
+		case uid == 0:
+		case uid == r.User:
+			workers = true
+		default:
+			return false, &Error{path, "it belongs to " + name(uid)}
+		}
+	}
+	mode := info.Mode().Perm()
+	switch {
+	case mode&0o002 != 0:
+		return false, &Error{path, fmt.Sprintf("everybody may write it (mode %#o)", mode)}
+	case mode&0o020 == 0 || st.Gid == 0:
+	case r.User != 0 && int(st.Gid) == r.Group:
+		workers = true
+	default:
+		return false, &Error{path, fmt.Sprintf("its group %d may write it (mode %#o)", st.Gid, mode)}
+	}
+	return workers, nil
+}
+
+// planted finds, for who is not root, a file that somebody else has put where everybody
+// can.
+func (r Reader) planted(path string, owners []int) error {
+	dir, err := os.Stat(filepath.Dir(path))
+	if err != nil || dir.Mode().Perm()&0o002 == 0 {
+		return nil
+	}
+	for _, uid := range owners {
+		if uid != 0 && uid != r.UID {
+			return fmt.Errorf("cannot use %s: it belongs to %s, in a folder that everybody may write to. Start handoff in another folder, or use --trust-config", path, name(uid))
+		}
+	}
+	return nil
+}
+
+func name(uid int) string {
+	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+		return fmt.Sprintf("user %s (%d)", u.Username, uid)
+	}
+	return fmt.Sprintf("user %d", uid)
+}

@@ -1,0 +1,123 @@
+package listeners
+
+import (
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/internal/linux"
+)
+
+// pathMode is how the file of a unix socket is made.
+type pathMode struct {
+	mode     fs.FileMode // 0: as the umask has it
+	uid, gid int         // -1: as it is
+}
+
+// fileID tells a file from another that has its name later. The zero one is none: of an
+// abstract socket.
+type fileID struct{ dev, ino uint64 }
+
+// bindUnix listens on a path, which it takes over if nobody answers there: the
+// socket of a server that was killed. user is whose rights count; nil: handoff's own.
+//
+// Whoever can write to the folder may put something else in the place of the file at
+// any instant. So it has its mode from bind(2) on (that is the socket's own, less the
+// umask), and its owner is changed by a descriptor that is known to be a socket of
+// handoff's.
+func bindUnix(path string, made *pathMode, user *linux.User) (fd int, file fileID, err error) {
+	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, file, err
+	}
+	if path == "" || path[0] == 0 || path[0] == '@' { // abstract: no file
+		err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
+	} else {
+		err = linux.As(user, func() (err error) {
+			file, err = bindPath(fd, path, made)
+			return err
+		})
+	}
+	if err == nil {
+		err = unix.Listen(fd, -1)
+	}
+	if err != nil {
+		unix.Close(fd)
+		if file != (fileID{}) {
+			removeSocket(path, file)
+		}
+		return -1, fileID{}, fmt.Errorf("cannot listen on %s: %w", path, err)
+	}
+	return fd, file, nil
+}
+
+// bindPath binds in a thread that has a umask of its own.
+func bindPath(fd int, path string, made *pathMode) (file fileID, err error) {
+	if made != nil && made.mode != 0 {
+		unix.Umask(0)
+		if err := unix.Fchmod(fd, uint32(made.mode.Perm())); err != nil {
+			return file, err
+		}
+	}
+	// The folder stays the same one, whatever its path becomes.
+	folder, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return file, err
+	}
+	defer unix.Close(folder)
+	name, sa := filepath.Base(path), &unix.SockaddrUnix{Name: path}
+	if err = unix.Bind(fd, sa); err == unix.EADDRINUSE && stale(folder, name, path) {
+		unix.Unlinkat(folder, name, 0)
+		err = unix.Bind(fd, sa)
+	}
+	if err != nil {
+		return file, err
+	}
+	at, err := unix.Openat(folder, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return file, err
+	}
+	defer unix.Close(at)
+	var st unix.Stat_t
+	if err = unix.Fstat(at, &st); err != nil {
+		return file, err
+	}
+	file = fileID{uint64(st.Dev), st.Ino}
+	if made == nil || made.uid < 0 && made.gid < 0 {
+		return file, nil
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK || int(st.Uid) != unix.Geteuid() || st.Nlink != 1 {
+		return fileID{}, fmt.Errorf("somebody has put another file in its place (of user %d): %w", st.Uid, unix.EPERM)
+	}
+	return file, unix.Fchownat(at, "", made.uid, made.gid, unix.AT_EMPTY_PATH)
+}
+
+// stale tells whether a path is a socket at which nobody listens.
+func stale(folder int, name, path string) bool {
+	var st unix.Stat_t
+	if unix.Fstatat(folder, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return false
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return unix.Connect(fd, &unix.SockaddrUnix{Name: path}) == unix.ECONNREFUSED
+}
+
+// removeSocket removes what was made at a path, unless somebody has put another file, or
+// another folder, in its place.
+func removeSocket(path string, file fileID) {
+	folder, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(folder)
+	var st unix.Stat_t
+	if name := filepath.Base(path); unix.Fstatat(folder, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && file == (fileID{uint64(st.Dev), st.Ino}) {
+		unix.Unlinkat(folder, name, 0)
+	}
+}
