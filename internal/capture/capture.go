@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"handoff/internal/linux"
 )
 
 // Mode is what becomes of the lines.
@@ -76,7 +78,7 @@ func New(c Config) (*Capture, error) {
 	if k.mode != Files {
 		return k, nil
 	}
-	if err := os.MkdirAll(k.dir, 0o750); err != nil {
+	if err := linux.MakeFolders(k.dir, 0o750); err != nil {
 		return nil, fmt.Errorf("cannot make the directory of the workers' output: %w", err)
 	}
 	k.mu.Lock()
@@ -182,7 +184,7 @@ func (k *Capture) file(slot int) (*os.File, error) {
 	if f := k.files[slot]; f != nil {
 		return f, nil
 	}
-	f, err := os.OpenFile(k.Path(slot), os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, 0o640) // a link there may be a worker's
+	f, err := linux.OpenOutput(k.Path(slot), os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, 0o640) // a link there may be a worker's
 	if err != nil {
 		return nil, fmt.Errorf("cannot write the workers' output: %w", err)
 	}

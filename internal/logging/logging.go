@@ -18,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"handoff/internal/events"
+	"handoff/internal/linux"
 )
 
 // Log is where events go, and a file that can be reopened for logrotate. It is
@@ -171,7 +172,7 @@ func (l *Log) Reopen() error {
 	if l.path == "" {
 		return nil
 	}
-	f, err := os.OpenFile(l.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	f, err := linux.OpenOutput(l.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
 	if err != nil {
 		return err
 	}

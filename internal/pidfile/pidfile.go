@@ -9,13 +9,15 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"handoff/internal/linux"
 )
 
 // Write writes the own pid to path and keeps the file locked, so that a second
 // instance by mistake is refused and cannot take the file away. remove removes
 // it. What a killed process has left behind is overwritten.
 func Write(path string) (remove func(), err error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := linux.OpenOutput(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("cannot write the pid file: %w", err)
 	}
@@ -28,12 +30,13 @@ func Write(path string) (remove func(), err error) {
 	if err = f.Truncate(0); err == nil {
 		_, err = f.WriteString(strconv.Itoa(os.Getpid()) + "\n")
 	}
-	if err != nil {
+	if err != nil { // an empty one would be read as a pid
+		linux.RemoveFile(path, f)
 		f.Close()
 		return nil, fmt.Errorf("cannot write the pid file: %w", err)
 	}
 	return func() {
-		os.Remove(path)
+		linux.RemoveFile(path, f)
 		f.Close()
 	}, nil
 }

@@ -1,0 +1,203 @@
+package linux
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// OpenOutput opens a file to write to, in a folder that may be another user's. It waits for
+// nobody: a pipe without a reader is an error.
+//
+// For root, who can write everywhere, the path must mean what it says: a link is followed
+// only if it is root's own, what has another name as well is not written to, nor what is
+// no file, unless the folder is root's. Other users are stopped by the kernel from what is
+// not theirs.
+func OpenOutput(path string, flags int, perm fs.FileMode) (*os.File, error) {
+	flags |= unix.O_CLOEXEC | unix.O_NONBLOCK
+	fd, err := openOutput(path, flags, uint32(perm.Perm()))
+	if err == nil {
+		err = unix.SetNonblock(fd, false)
+	}
+	if err != nil {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+func openOutput(path string, flags int, perm uint32) (int, error) {
+	if os.Geteuid() != 0 {
+		return unix.Open(path, flags, perm)
+	}
+	folder, name, err := walk(path, false)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(folder)
+	fd, err := unix.Openat(folder, name, flags|unix.O_NOFOLLOW, perm)
+	if err == unix.ELOOP { // walk has left it: /proc/self/fd/1, which is no path
+		return unix.Openat(folder, name, flags, perm)
+	}
+	if err != nil {
+		return -1, err
+	}
+	var st, dir unix.Stat_t
+	if err = errors.Join(unix.Fstat(fd, &st), unix.Fstat(folder, &dir)); err == nil && !ownFolder(&dir) {
+		switch regular := st.Mode&unix.S_IFMT == unix.S_IFREG; {
+		case !regular:
+			err = errors.New("not a file, in a folder that another user can write to")
+		case st.Nlink != 1:
+			err = errors.New("it has another name as well, and another user can write to its folder")
+		}
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// ownFolder tells whether nobody but root can change what a folder has.
+func ownFolder(st *unix.Stat_t) bool {
+	return st.Uid == 0 && st.Mode&0o002 == 0 && (st.Mode&0o020 == 0 || st.Gid == 0)
+}
+
+// MakeFolders makes a folder, and those above it, where they are not there; links count as
+// in [OpenOutput].
+func MakeFolders(path string, perm fs.FileMode) error {
+	if os.Geteuid() != 0 {
+		return os.MkdirAll(path, perm)
+	}
+	parent := ""
+	for _, part := range strings.Split(strings.Trim(path, "/"), "/") {
+		if parent += part + "/"; part == "" || part == "." || part == ".." {
+			continue
+		}
+		at := strings.TrimSuffix(parent, "/")
+		if filepath.IsAbs(path) {
+			at = "/" + at
+		}
+		folder, name, err := walk(at, false)
+		if err == nil {
+			err = unix.Mkdirat(folder, name, uint32(perm.Perm()))
+			unix.Close(folder)
+		}
+		if err != nil && err != unix.EEXIST {
+			return &fs.PathError{Op: "mkdir", Path: at, Err: err}
+		}
+	}
+	return nil
+}
+
+// RemoveFile removes a file by its name, if it is still that one.
+func RemoveFile(path string, f *os.File) error {
+	folder, name, err := walk(path, true)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(folder)
+	var is, was unix.Stat_t
+	if err := errors.Join(unix.Fstat(int(f.Fd()), &was), unix.Fstatat(folder, name, &is, unix.AT_SYMLINK_NOFOLLOW)); err != nil {
+		return err
+	}
+	if is.Dev != was.Dev || is.Ino != was.Ino {
+		return fmt.Errorf("%s is another file now", path)
+	}
+	return unix.Unlinkat(folder, name, 0)
+}
+
+// maxLinks is how many links a path may lead over, as the kernel has it.
+const maxLinks = 40
+
+// walk opens the folder that a path leads to, which the caller closes, and returns the last
+// name, which is no link, unless it is one of /proc, or links are any one's.
+func walk(path string, anyLinks bool) (folder int, name string, err error) {
+	start, parts := ".", strings.Split(path, "/")
+	if filepath.IsAbs(path) {
+		start = "/"
+	}
+	folder, err = openFolder(unix.AT_FDCWD, start)
+	for links := 0; err == nil; {
+		for len(parts) > 1 && (parts[0] == "" || parts[0] == ".") {
+			parts = parts[1:]
+		}
+		if len(parts) == 0 || len(parts) == 1 && (parts[0] == "" || parts[0] == "." || parts[0] == "..") {
+			err = unix.EISDIR
+			break
+		}
+		target, lerr := linkIn(folder, parts[0], anyLinks)
+		switch {
+		case lerr != nil:
+			err = lerr
+		case target != "":
+			if links++; links > maxLinks {
+				err = unix.ELOOP
+			}
+			parts = append(strings.Split(target, "/"), parts[1:]...)
+			if filepath.IsAbs(target) {
+				folder, err = step(folder, "/", err)
+			}
+		case len(parts) == 1:
+			return folder, parts[0], nil
+		default:
+			folder, err = step(folder, parts[0], err)
+			parts = parts[1:]
+		}
+	}
+	if folder >= 0 {
+		unix.Close(folder)
+	}
+	return -1, "", err
+}
+
+// step goes from a folder, which it closes, to another.
+func step(from int, to string, before error) (int, error) {
+	if before != nil {
+		return from, before
+	}
+	fd, err := openFolder(from, to)
+	unix.Close(from)
+	return fd, err
+}
+
+func openFolder(at int, name string) (int, error) {
+	return unix.Openat(at, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+}
+
+// linkIn reads a link in a folder; "": it is none, or nothing is there, or it is one of
+// /proc that stands for an open file.
+func linkIn(folder int, name string, anyLinks bool) (target string, err error) {
+	fd, err := unix.Openat(folder, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err == unix.ENOENT {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return "", err
+	}
+	if st.Uid != 0 && !anyLinks {
+		return "", fmt.Errorf("%s is a link of user %d, which root does not follow: give the path that it leads to", name, st.Uid)
+	}
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(fd, "", buf)
+	if err != nil {
+		return "", err
+	}
+	var fsys unix.Statfs_t
+	if target = string(buf[:n]); unix.Fstatfs(fd, &fsys) == nil && fsys.Type == unix.PROC_SUPER_MAGIC && strings.Contains(target, ":[") {
+		return "", nil
+	}
+	return target, nil
+}

@@ -1,0 +1,115 @@
+package linux
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Root writes where a path says, and nowhere that another user has made of it.
+func TestOpenOutput(t *testing.T) {
+	const flags = os.O_WRONLY | os.O_CREATE | os.O_APPEND
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	must := func(errs ...error) {
+		t.Helper()
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(MakeFolders(at("own/logs"), 0o755), MakeFolders(at("own/logs"), 0o755), os.Mkdir(at("secret"), 0o755), os.WriteFile(at("secret/file"), nil, 0o600),
+		os.Symlink("own", at("link")), os.Symlink("../own/logs/new", at("own/new")), os.Symlink(at("nowhere/x"), at("own/dangling")))
+	for _, path := range []string{at("own/f"), at("own/f"), at("link/logs/f"), at("own/new"), at("own/../own/./logs//g"), "/dev/null"} {
+		f, err := OpenOutput(path, flags, 0o640)
+		if err != nil {
+			t.Errorf("%s: %v", path, err)
+			continue
+		}
+		if n, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0); n&unix.O_NONBLOCK != 0 || err != nil {
+			t.Error("not blocking")
+		}
+		f.Close()
+	}
+	if _, err := os.Stat(at("own/logs/new")); err != nil {
+		t.Error(err)
+	}
+	read, write, err := os.Pipe()
+	must(err)
+	if f, err := OpenOutput("/proc/self/fd/"+itoa(int(write.Fd())), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644); err != nil {
+		t.Error(err)
+	} else {
+		f.Close()
+	}
+	read.Close()
+	write.Close()
+	if _, err := OpenOutput(at("own/dangling"), flags, 0o640); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	must(unix.Mkfifo(at("own/fifo"), 0o600))
+	if _, err := OpenOutput(at("own/fifo"), flags, 0o640); err == nil { // and does not wait
+		t.Error("a pipe without a reader was opened")
+	}
+	if os.Geteuid() != 0 {
+		return
+	}
+
+	// A folder of another user's.
+	must(os.Mkdir(at("theirs"), 0o755), os.Mkdir(at("theirs/logs"), 0o755), os.Symlink(at("secret"), at("theirs/link")), os.Symlink(at("secret/file"), at("theirs/file.log")),
+		os.Link(at("secret/file"), at("theirs/hard")), unix.Mkfifo(at("theirs/fifo"), 0o600), os.Symlink(at("secret"), at("theirs/roots")))
+	for _, name := range []string{"", "logs", "link", "file.log", "fifo"} {
+		must(os.Lchown(at("theirs/"+name), 65534, 65534))
+	}
+	reader, err := os.OpenFile(at("theirs/fifo"), os.O_RDWR, 0) // it would be opened at once
+	must(err)
+	defer reader.Close()
+	for _, c := range []struct{ name, want string }{
+		{"theirs/f", ""},
+		{"theirs/roots/g", ""},
+		{"theirs/link/f", "link is a link of user 65534"},
+		{"theirs/file.log", "is a link of user 65534"},
+		{"theirs/hard", "it has another name as well"},
+		{"theirs/fifo", "not a file"},
+	} {
+		f, err := OpenOutput(at(c.name), flags, 0o640)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
+		if f != nil {
+			f.Close()
+		}
+	}
+	if err := MakeFolders(at("theirs/link/new"), 0o755); err == nil || !strings.Contains(err.Error(), "is a link of user 65534") {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(at("secret")); err != nil || len(left) != 2 { // file, and g through root's own link
+		t.Error(left, err)
+	}
+}
+
+func itoa(n int) string { return strings.TrimPrefix(proc(n), "/proc/") }
+
+func TestRemoveFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	os.Rename(path, path+".1")
+	os.WriteFile(path, nil, 0o600)
+	if err := RemoveFile(path, f); err == nil {
+		t.Error("another file was removed")
+	}
+	os.Rename(path+".1", path)
+	if err := RemoveFile(path, f); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+}
