@@ -66,6 +66,7 @@ type Meter interface {
 
 // Serve answers on l until stop is called, which closes it.
 func (p Public) Serve(l net.Listener, m Meter, log *slog.Logger) (stop func()) {
+	c := &crowd{}
 	mux := http.NewServeMux()
 	for pattern, f := range map[string]func(http.ResponseWriter, api.Metrics){"/livez": livez, "/readyz": readyz, "/metrics": writeMetrics} {
 		mux.HandleFunc("GET "+pattern, func(rw http.ResponseWriter, r *http.Request) {
@@ -74,6 +75,7 @@ func (p Public) Serve(l net.Listener, m Meter, log *slog.Logger) (stop func()) {
 				http.Error(rw, "a bearer token is required", http.StatusUnauthorized)
 				return
 			}
+			defer c.handling(connOf(r))()
 			ctx, cancel := context.WithTimeout(r.Context(), loopTimeout)
 			defer cancel()
 			metrics, err := m.Metrics(ctx)
@@ -87,9 +89,34 @@ func (p Public) Serve(l net.Listener, m Meter, log *slog.Logger) (stop func()) {
 	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
 		http.Error(rw, "want GET /livez, /readyz or /metrics", http.StatusNotFound)
 	})
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+	srv := &http.Server{Handler: withoutBody(mux), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ConnState: c.state,
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, conn)
+		},
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	return serve(srv, l)
+}
+
+// connKey is where a request has its connection.
+type connKey struct{}
+
+func connOf(r *http.Request) net.Conn {
+	conn, _ := r.Context().Value(connKey{}).(net.Conn)
+	return conn
+}
+
+// withoutBody refuses requests with a body, which none of these has, and reads nothing of
+// it.
+func withoutBody(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			rw.Header().Set("Connection", "close")
+			http.Error(rw, "a body is not wanted", http.StatusRequestEntityTooLarge)
+			return
+		}
+		h.ServeHTTP(rw, r)
+	})
 }
 
 // allows tells whether a request has the token, if one is wanted.
