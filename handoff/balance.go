@@ -2,40 +2,40 @@ package handoff
 
 import "time"
 
-// Times of the correction by accept queues. A worker that stalls is steered
-// away within restAfterCalm + lookEvery, and some scheduling.
+// Intervals of the queue checks. New connections are steered away from a stalled worker
+// within restAfterCalm + lookEvery, plus scheduling.
 const (
-	lookEvery     = 5 * time.Millisecond  // between two looks at queues that are not empty
-	restAfterCalm = 10 * time.Millisecond // between a look at empty queues and the next arming
-	maxLookEvery  = time.Second           // between looks at a worker stalled for long
+	lookEvery     = 5 * time.Millisecond  // between two checks of queues that are not empty
+	restAfterCalm = 10 * time.Millisecond // from a check that finds empty queues to the next arming
+	maxLookEvery  = time.Second           // between checks of a worker that has been stalled for long
 )
 
-// gauge is what is known of the accept queue of one target.
+// gauge is the state of one target's accept queue.
 type gauge struct {
 	length int
-	stuck  time.Time // since when it is not empty and has not become shorter; zero: it moves
-	away   bool      // steered away since it was found stuck
+	stuck  time.Time // since when it has been neither empty nor shorter; zero: it moves
+	away   bool      // steered away, because it does not move
 }
 
-// balancer corrects a random choice by the accept queues. It is pure: lengths
-// and times come in, a verdict goes out.
+// balancer corrects the random choice by the lengths of the accept queues. It is pure:
+// its input is lengths and times.
 //
-//	queue empty, or shorter than at the last look  ──► serves
-//	not empty and no shorter in two looks, 5 ms apart,
+//	queue empty, or shorter than at the last check ──► serves
+//	not empty and no shorter in two checks, 5 ms apart,
 //	while another serving queue is empty           ──► steered away
 //
-// It needs no look while the queues are empty: the owner arms the sockets and
-// is told of the next connection.
+// It needs no check while the queues are empty: the owner arms the sockets, and the next
+// connection is an event.
 type balancer struct {
 	gauges []gauge
 }
 
-// reset forgets all, for a new list of n targets.
+// reset clears the state for a new list of n targets.
 func (b *balancer) reset(n int) { b.gauges = make([]gauge, n) }
 
-// look takes the queue lengths of all targets (negative: one that is nobody).
-// It says whether the set of those that serve has changed, and when it wants
-// to look again; 0 means when a connection comes.
+// look takes the queue lengths of all targets (negative: unserved). It reports whether
+// the set of serving targets has changed, and the time until the next check; 0: at the
+// next connection.
 func (b *balancer) look(now time.Time, lengths []int) (changed bool, again time.Duration) {
 	idle := false
 	for i, n := range lengths {
@@ -71,7 +71,7 @@ func (b *balancer) look(now time.Time, lengths []int) (changed bool, again time.
 	return changed, again
 }
 
-// away tells whether target i is steered away at present.
+// away reports whether connections are steered away from target i.
 func (b *balancer) away(i int) bool { return b.gauges[i].away }
 
 func sooner(a, b time.Duration) time.Duration {

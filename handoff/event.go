@@ -1,40 +1,39 @@
 package handoff
 
-// Event is something that has happened to a socket of a watch: one of the types below.
+// Event is an event of a socket of a watch: one of the types below.
 type Event interface{ event() }
 
 type (
-	// Repaired: a holder has done something to a socket that it shares with its owner,
-	// as What says. It is undone.
+	// Repaired: a holder changed a socket that it shares with its owner, and the change
+	// was undone. What describes it.
 	Repaired struct {
 		Group  *Group
 		Socket *Socket
 		What   string // "shutdown(2) on the listening socket"
 	}
-	// Detached: a socket could not be repaired. It is closed, and no longer of the
-	// group; whoever holds a duplicate has to be replaced.
+	// Detached: a socket could not be repaired. It is closed and no longer in the group.
+	// A worker that has a duplicate must be replaced.
 	Detached struct {
 		Group  *Group
 		Socket *Socket
 		Err    error
 	}
-	// Queued: connections have come to a parked socket, from which nobody accepts.
-	// They wait for who takes it next, or for [Socket.Accept]. It is reported once,
-	// and again when some of that has happened, or after the next [Group.Steer].
+	// Queued: connections were queued at a parked socket. They wait for the next worker
+	// that takes the socket, or for [Socket.Accept]. It is reported once, and again after
+	// an Accept or the next [Group.Steer].
 	Queued struct {
 		Group  *Group
 		Socket *Socket
 	}
-	// Accepted: what [Socket.Accept] has taken out of a queue. The descriptors are the
-	// receiver's, non-blocking and close-on-exec.
+	// Accepted: the connections that [Socket.Accept] has taken out of a queue. The
+	// receiver owns the descriptors, which are non-blocking and close-on-exec.
 	Accepted struct {
 		Group  *Group
 		Socket *Socket
 		FDs    []int
-		Err    error // why it has ended early
+		Err    error // why Accept ended early
 	}
-	// Failed: an error of which nothing follows but that things may not be as they
-	// should.
+	// Failed: an operation on a group's sockets failed. It has no consequence besides.
 	Failed struct {
 		Group *Group
 		Err   error

@@ -9,14 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Balance is how the new connections of an address are spread.
+// Balance is how the new connections of an address are distributed.
 type Balance int
 
 const (
-	// Even is random among the serving sockets, corrected by their accept
-	// queues: a worker that stalls is steered away within about 20 ms.
+	// Even is random among the serving sockets, corrected by their accept queues: new
+	// connections are steered away from a stalled worker within about 20 ms.
 	Even Balance = iota
-	// Sticky sends a client address to the same slot, across reloads.
+	// Sticky sends a client address to the same slot, also across reloads.
 	Sticky
 	// Shared is one socket for all workers.
 	Shared
@@ -29,41 +29,40 @@ func (b Balance) String() string {
 // Config describes a [Group].
 type Config struct {
 	Addr    netip.AddrPort // port 0: any free port
-	V6Only  bool           // an IPv6 wildcard that leaves IPv4 alone
+	V6Only  bool           // an IPv6 wildcard without IPv4
 	Balance Balance
-	// Beside binds beside sockets of the same user that have the port, if they have
-	// SO_REUSEPORT: an address where nobody else is, on a port that others serve.
+	// Beside allows other sockets of the same user on the port, if they have
+	// SO_REUSEPORT: for an unused address on a port that is in use on others.
 	Beside bool
-	// NoProgram does without the steering program, as if the kernel refused
-	// it: for tests, and for kernels that accept and ignore it.
+	// NoProgram disables the steering program, as if the kernel did not support it: for
+	// tests, and for kernels that accept and ignore it.
 	NoProgram bool
 }
 
 // Group is one listening TCP address and its sockets.
 //
-// Its record of the kernel's index order is what makes steering right, so
-// nobody else may listen in the group: an index is a place in the order of
-// listen() calls, and a socket that leaves has the last one moved into its
-// place.
+// Steering is correct only while its record of the kernel's index order is, so no other
+// socket may listen in the group: an index is a place in the order of listen() calls, and
+// the last socket moves into the place of one that leaves.
 type Group struct {
 	watch   *Watch
 	cfg     Config
 	addr    netip.AddrPort
-	backlog int       // in force after listen(2) with the most
+	backlog int       // in effect after listen(2) with the maximum
 	order   []*Socket // by the kernel's index
-	targets []*Socket // by slot, what Steer named last; nil is unserved
+	targets []*Socket // by slot, from the last Steer; nil: unserved
 	program program   // attached to the group
 	hash    bool      // no program: the kernel's hash over all sockets decides
 	steered uint64    // programs attached
 
 	balance  balancer
 	armed    bool      // the targets are armed: at rest
-	calm     bool      // the last look found empty queues; tick will arm
-	next     time.Time // when tick wants to be called; zero: not by time
-	maxQueue int       // of all looks
-	repaired time.Time // last look for violations
+	calm     bool      // the last check found empty queues; tick will arm
+	next     time.Time // when tick must be called; zero: not by time
+	maxQueue int       // of all checks
+	repaired time.Time // last check for violations
 
-	open   map[netip.AddrPort]struct{} // handshakes under way at openAt; not changed
+	open   map[netip.AddrPort]struct{} // half-open handshakes at openAt; not modified
 	openAt time.Time
 }
 
@@ -89,17 +88,17 @@ const maxBacklog = -1
 // Addr is the address, with the port that the kernel chose if it was 0.
 func (g *Group) Addr() netip.AddrPort { return g.addr }
 
-// Balance is how new connections are spread.
+// Balance is how new connections are distributed.
 func (g *Group) Balance() Balance { return g.cfg.Balance }
 
-// SetBalance changes it, between Even and Sticky: at once, for new connections.
-// To or from Shared it cannot be changed.
+// SetBalance changes the balance between Even and Sticky, immediately, for new
+// connections. It cannot be changed to or from Shared.
 func (g *Group) SetBalance(b Balance) error {
 	if b == g.cfg.Balance {
 		return nil
 	}
 	if b == Shared || g.cfg.Balance == Shared {
-		return fmt.Errorf("cannot change the balance of %v between %v and %v: its sockets are others", g.addr, g.cfg.Balance, b)
+		return fmt.Errorf("cannot change the balance of %v from %v to %v: shared has other sockets", g.addr, g.cfg.Balance, b)
 	}
 	g.cfg.Balance = b
 	g.balance.reset(len(g.targets))
@@ -114,9 +113,9 @@ func (g *Group) SetBalance(b Balance) error {
 	return err
 }
 
-// Steerable tells whether connections can be steered. Where they cannot, a
-// slot's socket goes from one worker of the slot to the next, both accept in
-// an overlap, and workers of a generation are not separable.
+// Steerable reports whether connections can be steered. If not, a slot's socket passes
+// from one worker of the slot to the next, both accept from it during a reload, and
+// connections cannot be directed to one generation.
 func (g *Group) Steerable() bool { return !g.hash && g.cfg.Balance != Shared }
 
 // Sockets returns the sockets in the kernel's order.
@@ -125,15 +124,14 @@ func (g *Group) Sockets() []*Socket { return slices.Clone(g.order) }
 // Steered counts the programs attached so far.
 func (g *Group) Steered() uint64 { return g.steered }
 
-// Take returns a socket for a worker in slot: one that new connections already
-// go to and nobody holds, else one with connections queued, else any parked
-// one, else a new one. [Socket.Release] gives it back.
+// Take returns a socket for a worker in slot: a target that no worker has, else one with
+// queued connections, else any parked one, else a new one. [Socket.Release] returns it.
 func (g *Group) Take(slot int) (*Socket, error) {
 	s := g.pick(slot)
 	if s == nil {
 		fd, err := bind(g.addr, g.cfg.V6Only, false)
 		if err != nil {
-			return nil, fmt.Errorf("cannot bind %v once more: %w", g.addr, err)
+			return nil, fmt.Errorf("cannot bind another socket to %v: %w", g.addr, err)
 		}
 		if s, err = g.join(fd, slot); err != nil {
 			return nil, err
@@ -155,7 +153,7 @@ func (g *Group) pick(slot int) *Socket {
 		r := 0
 		switch {
 		case g.hash && s.slot == slot:
-			r = 5 // also while the worker before still has it
+			r = 5 // also while the previous worker still has it
 		case s.Held():
 		case g.hash:
 		case g.isTarget(s) && s.slot == slot:
@@ -172,15 +170,15 @@ func (g *Group) pick(slot int) *Socket {
 		}
 	}
 	if g.hash && len(g.order) == 1 && !g.order[0].Held() && best == nil {
-		return g.order[0] // the first socket belongs to whoever comes first
+		return g.order[0] // the first socket goes to the first worker
 	}
 	return best
 }
 
-// Steer sends new connections to the given sockets, one for each slot, nil for a slot
-// that nobody serves. With no socket at all nothing changes: connections wait where
-// they were going, for a worker that takes that socket. After an error they go where
-// they went before.
+// Steer sends new connections to the given sockets, one for each slot, nil for an
+// unserved slot. With no socket at all nothing changes: connections queue at the previous
+// targets, for a worker that takes those sockets. After an error the previous targets
+// remain.
 func (g *Group) Steer(targets []*Socket) error {
 	defer g.watchParked()
 	some := false
@@ -211,8 +209,8 @@ func (g *Group) Steer(targets []*Socket) error {
 	return err
 }
 
-// watchParked has what came to parked sockets while nobody could take it told of
-// again.
+// watchParked reports again the connections that were queued at parked sockets while no
+// worker could take them.
 func (g *Group) watchParked() {
 	for _, s := range g.order {
 		if !s.Held() {
@@ -221,7 +219,7 @@ func (g *Group) watchParked() {
 	}
 }
 
-// apply attaches the program that the targets and their queues ask for.
+// apply attaches the program for the targets and the state of their queues.
 func (g *Group) apply() error {
 	if !g.Steerable() || len(g.targets) == 0 {
 		return nil
@@ -233,7 +231,7 @@ func (g *Group) apply() error {
 		if s == nil || g.balance.away(i) {
 			continue
 		}
-		if at := slices.Index(g.order, s); at >= 0 { // else it is lost
+		if at := slices.Index(g.order, s); at >= 0 { // else the socket is lost
 			indexes[i] = at
 			served = append(served, at)
 		}
@@ -252,10 +250,10 @@ func (g *Group) attach(p program) error {
 	if g.program.equal(p) {
 		return nil
 	}
-	// Attaching to a socket that a rogue has just shut down would make it a
-	// group of its own, to which it would stay tied: the kernel then refuses
-	// to let it listen again (EADDRINUSE). One on which a rogue has set
-	// SO_LOCK_FILTER refuses the program (EPERM): any other member will do.
+	// Attaching to a socket that a worker has just shut down would make a separate group
+	// of it, permanently: the kernel then refuses to let it listen again (EADDRINUSE). A
+	// socket on which a worker has set SO_LOCK_FILTER refuses the program (EPERM): any
+	// other member works.
 	var refused error
 	for _, s := range g.order {
 		if !s.listening() {
@@ -268,17 +266,17 @@ func (g *Group) attach(p program) error {
 		}
 	}
 	if refused == nil {
-		return nil // repair is about to come, and applies it
+		return nil // repair follows and applies it
 	}
 	return fmt.Errorf("cannot steer %v: %w", g.addr, refused)
 }
 
-// arrange sets what the watch reports of a socket.
+// arrange sets which events the watch reports of a socket.
 func (g *Group) arrange(s *Socket) {
 	switch target := g.isTarget(s); {
 	case s.closed:
 	case !s.Held() && !target && len(g.targets) > 0 && g.cfg.Balance != Shared:
-		// Nothing should come here any more: report what does.
+		// No connection should arrive here: report it.
 		g.watch.arm(s)
 	case target && g.armed:
 		g.watch.arm(s)
@@ -287,7 +285,7 @@ func (g *Group) arrange(s *Socket) {
 	}
 }
 
-// rest arms the targets: the next connection calls for a look at the queues.
+// rest arms the targets: the next connection triggers a check of the queues.
 func (g *Group) rest() {
 	if g.cfg.Balance != Even || !g.Steerable() {
 		return
@@ -303,7 +301,7 @@ func (g *Group) rest() {
 	}
 }
 
-// arrived says that an armed target had a connection. It and tick keep the balance.
+// arrived handles a connection at an armed target. It and tick keep the balance.
 func (g *Group) arrived(now time.Time) {
 	if !g.armed {
 		return
@@ -316,12 +314,12 @@ func (g *Group) arrived(now time.Time) {
 	}
 	g.look(now)
 	if g.next.IsZero() {
-		g.next = now.Add(lookEvery) // a worker gets a moment to accept
+		g.next = now.Add(lookEvery) // gives the worker time to accept
 	}
 }
 
-// tick looks at the accept queues, at most every few milliseconds and only
-// after connections have come: no work for a connection, none when idle.
+// tick checks the accept queues, at most every few milliseconds and only after
+// connections have arrived: there is no work per connection, and none when idle.
 func (g *Group) tick(now time.Time) error {
 	if g.next.IsZero() || now.Before(g.next) {
 		return nil
@@ -359,7 +357,7 @@ func (g *Group) look(now time.Time) error {
 	return nil
 }
 
-// Stalled returns the slots that are steered away, since their accept queue does not
+// Stalled returns the slots without new connections, because their accept queue does not
 // move while others do.
 func (g *Group) Stalled() []int {
 	var slots []int
@@ -371,10 +369,10 @@ func (g *Group) Stalled() []int {
 	return slots
 }
 
-// isTarget tells whether new connections go to a socket.
+// isTarget reports whether new connections go to a socket.
 func (g *Group) isTarget(s *Socket) bool { return slices.Contains(g.targets, s) }
 
-// halfOpen lists handshakes under way, once for all who ask at the same time.
+// halfOpen lists half-open handshakes. Callers with the same time share one result.
 func (g *Group) halfOpen(now time.Time) (map[netip.AddrPort]struct{}, error) {
 	if now.Equal(g.openAt) {
 		return g.open, nil
@@ -386,11 +384,11 @@ func (g *Group) halfOpen(now time.Time) (map[netip.AddrPort]struct{}, error) {
 	return open, err
 }
 
-// MaxQueue is the longest accept queue that was seen in looks at the balance.
+// MaxQueue is the longest accept queue that the queue checks have seen.
 func (g *Group) MaxQueue() int { return g.maxQueue }
 
-// Close gives the address up. What is queued is reset unless a worker still
-// has the socket.
+// Close closes the sockets. Queued connections are reset, unless a worker still has the
+// socket.
 func (g *Group) Close() {
 	for _, s := range g.order {
 		g.close(s)

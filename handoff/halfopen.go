@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A handshake that was half open when its listener is steered away still ends
-// in that listener's queue. Nothing in TCP_INFO counts it; sock_diag(7) lists
-// it, without naming the listener. So the quiet of a socket is judged by the
-// set of peers that were in SYN_RECV on its address right after the steering.
+// A handshake that is half open when connections are steered away from its listener still
+// completes in that listener's queue. TCP_INFO does not count it; sock_diag(7) lists it,
+// but not its listener. So a socket is quiet when the peers that were in SYN_RECV on its
+// address right after the steering have left that state.
 
 const (
 	sockDiagByFamily = 20     // SOCK_DIAG_BY_FAMILY
@@ -20,8 +20,8 @@ const (
 	diagMsgSize      = 72     // struct inet_diag_msg, without attributes
 )
 
-// halfOpen returns the peers whose handshake with the local address is under
-// way. Needs no privilege; costs a walk over the kernel's connection table.
+// halfOpen returns the peers whose handshake with the local address is half open. It
+// requires no privilege, and walks the kernel's connection table.
 func halfOpen(local netip.AddrPort) (map[netip.AddrPort]struct{}, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
@@ -71,7 +71,7 @@ func dumpHalfOpen(fd int, family byte, port uint16, peers map[netip.AddrPort]str
 	}
 }
 
-// parseHalfOpen adds the peers in one netlink datagram; done is its end mark.
+// parseHalfOpen adds the peers in one netlink datagram; done reports the end mark.
 func parseHalfOpen(b []byte, peers map[netip.AddrPort]struct{}) (done bool, err error) {
 	for len(b) >= unix.SizeofNlMsghdr {
 		size := int(binary.NativeEndian.Uint32(b))

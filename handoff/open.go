@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Listen opens an address. The error is the kernel's: errors.Is(err,
-// unix.EADDRINUSE) also for a second instance of the same user.
+// Listen opens an address. It returns the kernel's error: errors.Is(err,
+// unix.EADDRINUSE), also for a second instance of the same user.
 func (w *Watch) Listen(cfg Config) (*Group, error) {
 	if !cfg.Addr.IsValid() {
 		return nil, fmt.Errorf("cannot bind %v: %w", cfg.Addr, unix.EINVAL)
@@ -28,11 +28,10 @@ func (w *Watch) Listen(cfg Config) (*Group, error) {
 	return w.begin(cfg, fd)
 }
 
-// Adopt makes a group of a socket that a program has bound, to port 0, and does
-// not listen on yet; cfg.Addr does not count. The group owns fd. Of an MPTCP socket,
-// to which the kernel attaches no program, it takes the port only: the group's first
-// socket is then a TCP one of its own, with another inode, to be put in the place of
-// fd.
+// Adopt creates a group from a socket that a program has bound to port 0 and does not
+// listen on yet; cfg.Addr is ignored. The group owns fd. From an MPTCP socket, to which
+// the kernel attaches no program, it takes only the port: the group's first socket is
+// then a new TCP socket, with another inode, which must replace fd.
 func (w *Watch) Adopt(cfg Config, fd int) (*Group, error) {
 	at, err := bound(fd)
 	if err == nil {
@@ -43,8 +42,8 @@ func (w *Watch) Adopt(cfg Config, fd int) (*Group, error) {
 		return nil, fmt.Errorf("cannot adopt a socket: %w", err)
 	}
 	if protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); err == nil && protocol == unix.IPPROTO_MPTCP {
-		// Both have SO_REUSEPORT, so that they can be bound side by side. A
-		// program of another user's is adopted as it is.
+		// Both have SO_REUSEPORT, so that both can be bound. A socket of another user is
+		// adopted as it is.
 		if tcp, err := bind(at, cfg.V6Only, false); err == nil {
 			unix.Close(fd)
 			fd = tcp
@@ -54,11 +53,11 @@ func (w *Watch) Adopt(cfg Config, fd int) (*Group, error) {
 	return w.begin(cfg, fd)
 }
 
-// Inherit makes a group of a socket that somebody else has made, who may have a
-// duplicate of it and listen on it already: a service manager; cfg.Addr does not
-// count. The group owns fd. Where the address cannot be bound once more (a privileged
-// port, a socket of another user), the balance is Shared, whatever cfg says, and why
-// tells the reason.
+// Inherit creates a group from a socket of another process, for example a service
+// manager, which may have a duplicate and already listen on it; cfg.Addr is ignored. The
+// group owns fd. If no other socket can be bound to the address (a privileged port, a
+// socket of another user), the balance is Shared regardless of cfg, and why is the
+// reason.
 func (w *Watch) Inherit(cfg Config, fd int) (g *Group, why error, err error) {
 	at, err := bound(fd)
 	if err == nil {
@@ -87,13 +86,13 @@ func (w *Watch) Inherit(cfg Config, fd int) (g *Group, why error, err error) {
 	// the kernel's net/core/sock_reuseport.c).
 	second := -1
 	if protocol, perr := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); perr != nil || protocol != unix.IPPROTO_TCP {
-		why = errors.New("it is not of plain TCP (MPTCP?)") // its TCP socket is out of reach
+		why = errors.New("not a plain TCP socket (MPTCP?)") // its TCP socket is not accessible
 	} else if second, why = bind(at, cfg.V6Only, false); why == nil {
 		_, why = g.join(second, 1)
 	}
 	if why != nil {
 		g.cfg.Balance = Shared
-		return g, fmt.Errorf("cannot bind %v once more: %w", at, why), nil
+		return g, fmt.Errorf("cannot bind another socket to %v: %w", at, why), nil
 	}
 	if !g.hash {
 		g.hash = g.attach(randomProgram([]int{0})) != nil
@@ -101,7 +100,7 @@ func (w *Watch) Inherit(cfg Config, fd int) (g *Group, why error, err error) {
 	return g, nil, nil
 }
 
-// begin makes a group of its first socket, which is bound.
+// begin creates a group from its first socket, which is bound.
 func (w *Watch) begin(cfg Config, fd int) (*Group, error) {
 	g := &Group{watch: w, cfg: cfg, hash: cfg.NoProgram}
 	at, err := bound(fd)
@@ -122,10 +121,10 @@ func (w *Watch) begin(cfg Config, fd int) (*Group, error) {
 	return g, nil
 }
 
-// bindFirst binds exclusively. A port 0 is decided by one bind and asked for by
-// number with another: a socket that was bound to port 0 has no
-// SOCK_BINDPORT_LOCK, so that after a shutdown(2) by a rogue worker, listening
-// again would give it some other port (found by TestShutdownByAWorkerIsRepaired).
+// bindFirst binds exclusively. For port 0, one bind chooses the port, and another binds
+// to its number: a socket that was bound to port 0 has no SOCK_BINDPORT_LOCK, so that
+// listening again after a worker's shutdown(2) would give it another port (found by
+// TestShutdownByAWorkerIsRepaired).
 func bindFirst(addr netip.AddrPort, v6only bool) (fd int, err error) {
 	for range 16 {
 		if fd, err = bind(addr, v6only, true); err != nil || addr.Port() != 0 {
@@ -136,7 +135,7 @@ func bindFirst(addr netip.AddrPort, v6only bool) (fd int, err error) {
 		if err != nil {
 			return -1, err
 		}
-		// Somebody may be quicker; then another port is tried.
+		// Another process may have taken it; then try another port.
 		if fd, err = bind(netip.AddrPortFrom(addr.Addr(), chosen.Port()), v6only, true); err == nil {
 			return fd, nil
 		}
@@ -144,8 +143,7 @@ func bindFirst(addr netip.AddrPort, v6only bool) (fd int, err error) {
 	return -1, unix.EADDRINUSE
 }
 
-// State is what it takes to go on with a group in another process, besides the
-// descriptors.
+// State is what another process needs to continue with a group, besides the descriptors.
 type State struct {
 	Addr      netip.AddrPort
 	V6Only    bool
@@ -156,13 +154,13 @@ type State struct {
 
 // SocketState is of one socket.
 type SocketState struct {
-	Inode    uint64 // names the socket
+	Inode    uint64 // identifies the socket
 	Slot     int
 	OwnFlags bool // see Socket.OwnFlags
-	Holders  int  // that have a duplicate
+	Holders  int  // workers that have a duplicate
 }
 
-// State returns what it takes to go on with the group in another process.
+// State returns what another process needs to continue with the group.
 func (g *Group) State() State {
 	s := State{Addr: g.addr, V6Only: g.cfg.V6Only, Balance: g.cfg.Balance, Steerable: g.Steerable()}
 	for _, o := range g.order {
@@ -171,14 +169,14 @@ func (g *Group) State() State {
 	return s
 }
 
-// Restore makes a group of what an earlier owner has left; fd returns the descriptor of
-// a socket, which is the group's from then on, -1 for one that was not kept: that one
-// must be closed everywhere. It changes nothing in the kernel: what the earlier owner
-// has steered to last is steered to until [Group.Steer]. When it returns an error the
-// descriptors are closed.
+// Restore creates a group from the state of an earlier owner. fd returns the descriptor
+// of a socket, which the group owns from then on, or -1 if it was not kept: such a socket
+// must be closed in every process. Restore changes nothing in the kernel: the targets
+// remain those of the earlier owner until [Group.Steer]. On error it closes the
+// descriptors.
 func (w *Watch) Restore(state State, fd func(inode uint64) int) (*Group, error) {
 	g := &Group{watch: w, cfg: Config{Addr: state.Addr, V6Only: state.V6Only, Balance: state.Balance}, addr: state.Addr, hash: !state.Steerable}
-	var gone []int // places of those that are not there any more
+	var gone []int // places of missing sockets
 	for i, s := range state.Sockets {
 		n := fd(s.Inode)
 		if n < 0 {
@@ -186,7 +184,7 @@ func (w *Watch) Restore(state State, fd func(inode uint64) int) (*Group, error) 
 		}
 		g.order = append(g.order, &Socket{group: g, fd: n, inode: s.Inode, slot: s.Slot, ownFlags: s.OwnFlags, holders: s.Holders})
 	}
-	// The kernel has put the last of the group in the place of one that was closed
+	// The kernel has moved the last socket of the group into the place of a closed one
 	// (reuseport_detach_sock).
 	for _, i := range slices.Backward(gone) {
 		g.leave(g.order[i])
@@ -213,7 +211,7 @@ func (w *Watch) Restore(state State, fd func(inode uint64) int) (*Group, error) 
 	return g, nil
 }
 
-// check tells whether the sockets are of the group's address.
+// check returns an error if a socket is not bound to the group's address.
 func (g *Group) check() error {
 	if len(g.order) == 0 {
 		return unix.ENOENT

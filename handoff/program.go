@@ -9,13 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNoSteering says that the kernel refuses a steering program (gVisor, an old
-// kernel, a seccomp profile): the group then spreads connections by the
-// kernel's own hash.
+// ErrNoSteering means that the kernel does not support the steering program (gVisor, an
+// old kernel, a seccomp profile). The kernel's hash then distributes the connections of
+// the group.
 var ErrNoSteering = errors.New("the kernel refuses SO_ATTACH_REUSEPORT_CBPF")
 
-// The instructions that the programs use. (golang.org/x/net/bpf has them as types, and
-// 65 kB of text with them: the test holds these against it.)
+// The instructions that the programs use. (golang.org/x/net/bpf has types for them, but
+// adds 65 kB to a binary; a test compares.)
 const (
 	ldWAbs = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
 	ldBAbs = unix.BPF_LD | unix.BPF_B | unix.BPF_ABS
@@ -33,16 +33,16 @@ const (
 	tax    = unix.BPF_MISC | unix.BPF_TAX
 
 	adRandom = 0xfffff038 // SKF_AD_OFF + SKF_AD_RANDOM
-	netOff   = 0xfff00000 // SKF_NET_OFF: the packet from its IP header on
+	netOff   = 0xfff00000 // SKF_NET_OFF: the packet, starting at its IP header
 )
 
 type program []unix.SockFilter
 
 func (p program) equal(q program) bool { return slices.Equal(p, q) }
 
-// randomProgram spreads new connections at random over the given indexes of the
-// group. Indexes are written out: never "mod N" over the group, and never an
-// index outside it, which the kernel answers with a hash over all sockets.
+// randomProgram distributes new connections at random over the given indexes of the
+// group. It lists the indexes: "mod N" over the group would include others, and for an
+// index outside the group the kernel falls back to a hash over all sockets.
 func randomProgram(indexes []int) program {
 	n := len(indexes)
 	p := program{{Code: ldWAbs, K: adRandom}, {Code: modK, K: uint32(n)}}
@@ -76,14 +76,14 @@ func consecutive(indexes []int) bool {
 	return true
 }
 
-// unserved marks a target of a sticky program that is nobody: its clients, and
-// only they, go to a second choice among the others.
+// unserved marks a target of a sticky program without a worker: its clients, and only
+// they, go to a second choice among the others.
 const unserved = -1
 
-// stickyProgram sends a client address to the same target always: IPv4 by the
-// whole address, IPv6 by its /64. targets[i] is the group index that serves target
-// i, or unserved. The choice among targets is consistent: one more moves about
-// 1/n of the clients. At least one target must be served.
+// stickyProgram always sends a client address to the same target: IPv4 by the whole
+// address, IPv6 by its /64. targets[i] is the group index that serves target i, or
+// unserved. The hash is consistent: one more target moves about 1/n of the clients. At
+// least one target must be served.
 func stickyProgram(targets []int) program {
 	var served []int
 	for _, index := range targets {
@@ -102,7 +102,7 @@ func stickyProgram(targets []int) program {
 		{Code: tax},
 		{Code: ldWAbs, K: netOff + 12},
 		{Code: xorX},
-		// Both meet here with the key in A; a finaliser spreads it.
+		// Both branches continue here with the key in A; a finaliser mixes it.
 		{Code: tax},
 		{Code: rshK, K: 16},
 		{Code: xorX},
@@ -126,8 +126,8 @@ func stickyProgram(targets []int) program {
 		p = append(p, unix.SockFilter{Code: ja})
 	}
 	for i := len(targets) - 1; i > 0; i-- {
-		// Target i wins one key in i+1: what a set of i targets had already
-		// decided stays as it was.
+		// Target i takes one key in i+1: the others keep the target that i targets gave
+		// them.
 		p = append(p, remix(targetKey(i))...)
 		p = append(p,
 			unix.SockFilter{Code: modK, K: uint32(i + 1)},
@@ -159,8 +159,8 @@ func remix(key uint32) program {
 	}
 }
 
-// targetKey is odd and fixed for all time: two masters, old and new, must agree
-// where a client goes.
+// targetKey is odd and must never change: an old and a new master must choose the same
+// target for a client.
 func targetKey(i int) uint32 {
 	x := uint64(i) * 0x9e3779b97f4a7c15
 	x ^= x >> 30
@@ -169,8 +169,8 @@ func targetKey(i int) uint32 {
 	return uint32(x>>16) | 1
 }
 
-// attach makes p the program of fd's whole group, at once and atomically: each
-// SYN sees the old program or the new one.
+// attach sets the program of fd's whole group, atomically: each SYN sees the old program
+// or the new one.
 func attach(fd int, p program) error {
 	if len(p) > unix.BPF_MAXINSNS {
 		return fmt.Errorf("cannot steer: program of %d instructions, %d are allowed", len(p), unix.BPF_MAXINSNS)

@@ -7,43 +7,41 @@ import (
 )
 
 const (
-	// A packet inside the old program when the new one was attached still
-	// follows the old one: an RCU grace period, with room.
+	// A packet that was inside the old program when the new one was attached still
+	// follows the old one: an RCU grace period, with a margin.
 	settle = 2 * time.Millisecond
-	// Between two looks; each costs a walk over the connection table while
-	// handshakes are under way, and a TCP_INFO for each socket otherwise.
+	// Between two checks. A check walks the connection table while handshakes are half
+	// open, and else reads the TCP_INFO of each socket.
 	quietLook = 10 * time.Millisecond
-	// How long to wait where sock_diag is refused and half-open handshakes
-	// cannot be seen.
+	// How long to wait if sock_diag does not work and half-open handshakes are unknown.
 	blindWait = time.Second
 )
 
-// Quiet waits until nothing more can come to a socket that is steered away: every
-// handshake that was half open at the steering has ended, the accept queue is empty,
-// and a grace has passed in which the program behind may
-// take note of what it has accepted.
+// Quiet waits until no connection can reach a socket any more after the steering: every
+// handshake that was half open has ended, the accept queue is empty, and a grace period
+// has passed in which the program registers what it has accepted.
 type Quiet struct {
 	socket *Socket
 	since  time.Time
 	grace  time.Duration
-	target bool                        // it was not steered away yet at the last look
-	open   map[netip.AddrPort]struct{} // half open since the steering; nil before the first look
+	target bool                        // it was still a target at the last check
+	open   map[netip.AddrPort]struct{} // half open since the steering; nil before the first check
 	blind  bool
 }
 
-// Quiet begins to wait; before the socket is steered away it is never quiet.
+// Quiet begins to wait. A socket that is still a target is never quiet.
 func (s *Socket) Quiet(now time.Time, grace time.Duration) *Quiet {
 	return &Quiet{socket: s, since: now, grace: grace}
 }
 
-// Look says whether it is quiet, else when to look again.
+// Look reports whether the socket is quiet, else the time until the next check.
 func (q *Quiet) Look(now time.Time) (quiet bool, again time.Duration) {
 	g := q.socket.group
 	if g.Steerable() && g.isTarget(q.socket) {
-		q.target = true // nobody else listens on this address yet
+		q.target = true // no other worker listens on this address yet
 		return false, quietLook
 	}
-	if q.target { // it was steered away since the last look
+	if q.target { // connections were steered away since the last check
 		q.target, q.since, q.open = false, now, nil
 	}
 	if age := now.Sub(q.since); age < settle {

@@ -7,18 +7,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fell notes that a socket does not listen any more, if that is so: it has left the
-// group, and the last one moved into its place. (A holder that calls shutdown and then
-// listen itself gives no signal, and spoils the order until the socket is repaired
-// next; nobody does so by accident.)
-func (g *Group) fell(s *Socket) {
-	if !s.fallen && !s.closed && !s.listening() {
-		s.fallen = true
+// noteShutdown notes a socket that no longer listens: it has left the group, and the last socket
+// has moved into its place. (A holder that calls shutdown and then listen causes no
+// event, and the recorded order is wrong until the next repair; no program does so by
+// accident.)
+func (g *Group) noteShutdown(s *Socket) {
+	if !s.shut && !s.closed && !s.listening() {
+		s.shut = true
 		g.leave(s)
 	}
 }
 
-// repair undoes what a holder may have done to a socket that it shares with the owner.
+// repair undoes a holder's changes to a socket that it shares with the owner.
 func (g *Group) repair(s *Socket) (events []Event) {
 	if s.closed {
 		return nil
@@ -29,14 +29,14 @@ func (g *Group) repair(s *Socket) (events []Event) {
 			events = append(events, Failed{g, err})
 		}
 	}
-	if g.fell(s); s.fallen {
+	if g.noteShutdown(s); s.shut {
 		err := g.listenAgain(s)
 		if errors.Is(err, errDetached) {
 			return append(events, Repaired{g, s, shutDown}, Detached{g, s, err})
 		}
 		repaired(shutDown, err)
 	} else if _, backlog, qerr := s.queue(); qerr == nil && backlog < g.backlog {
-		// It has called listen(2) with a backlog of its own, which is no wrong.
+		// It has called listen(2) with a backlog of its own, which is legitimate.
 		if err := unix.Listen(s.fd, maxBacklog); err != nil {
 			events = append(events, Failed{g, err})
 		}
@@ -53,16 +53,15 @@ func (g *Group) repair(s *Socket) (events []Event) {
 
 const shutDown = "shutdown(2) on the listening socket"
 
-// errDetached says that a socket could not be repaired, and is closed.
+// errDetached means that a socket could not be repaired and was closed.
 var errDetached = errors.New("cannot listen again")
 
-// listenAgain takes a socket that has fallen back into the group.
+// listenAgain returns a socket that was shut down to the group.
 func (g *Group) listenAgain(s *Socket) error {
-	s.fallen = false
-	// It is out of the kernel's order, and the last one is in its place: the
-	// program must not point anywhere wrong when it listens again, which
-	// makes it the last of the group, and whoever held it may have closed
-	// it. (A group whose only member fell has no program to correct.)
+	s.shut = false
+	// It has left the kernel's order, and the last socket is in its place. The program
+	// must be correct before it listens again, which makes it the last of the group. (A
+	// group whose only member was shut down has no program to correct.)
 	g.program = nil
 	err := g.apply()
 	if err := unix.Listen(s.fd, maxBacklog); err != nil {
@@ -72,7 +71,7 @@ func (g *Group) listenAgain(s *Socket) error {
 	}
 	g.order = append(g.order, s)
 	if len(g.order) == 1 || g.isTarget(s) {
-		g.program = nil // the group may have lost it with its only member
+		g.program = nil // the group may have lost its program with its only member
 		err = errors.Join(err, g.apply())
 	}
 	if len(g.targets) == 0 && g.Steerable() {
@@ -90,12 +89,12 @@ func (g *Group) close(s *Socket) {
 	}
 	g.watch.remove(s)
 	if s.accepting && !s.Held() {
-		unix.Shutdown(s.fd, unix.SHUT_RDWR) // or Accept, where it waits, keeps it open
+		unix.Shutdown(s.fd, unix.SHUT_RDWR) // else a blocked Accept keeps it open
 	}
 	unix.Close(s.fd)
 }
 
-// leave takes a socket out of the record, as the kernel does it.
+// leave removes a socket from the record, in the way the kernel does.
 func (g *Group) leave(s *Socket) {
 	for i, o := range g.order {
 		if o == s {

@@ -14,32 +14,32 @@ type Socket struct {
 	group     *Group
 	fd        int
 	inode     uint64
-	slot      int  // the slot that it was given to last
+	slot      int  // the last slot that took it
 	holders   int  // workers that have a duplicate
-	ownFlags  bool // its O_NONBLOCK is as its holder wants it
-	fallen    bool // does not listen, and is out of the group's record
+	ownFlags  bool // its holder decides about O_NONBLOCK
+	shut      bool // does not listen, and is out of the group's record
 	closed    bool
-	accepting bool // Accept is under way
+	accepting bool // Accept is running
 }
 
-// FD is the descriptor. It stays the group's: duplicate it by passing it, do
-// not close it.
+// FD is the descriptor. The group owns it: pass a duplicate to a worker, and do not close
+// it.
 func (s *Socket) FD() int { return s.fd }
 
-// Inode tells the socket from others, in any process.
+// Inode identifies the socket in any process.
 func (s *Socket) Inode() uint64 { return s.inode }
 
-// Slot is the slot that the socket was given to last.
+// Slot is the last slot that took the socket.
 func (s *Socket) Slot() int { return s.slot }
 
-// Held tells whether a worker has the socket; else it is parked.
+// Held reports whether a worker has the socket; else it is parked.
 func (s *Socket) Held() bool { return s.holders > 0 }
 
-// Holders is how many workers have the socket: more than one where they share it.
+// Holders is the number of workers that have the socket: more than one if they share it.
 func (s *Socket) Holders() int { return s.holders }
 
-// Release says that one who took the socket is gone. It stays open, parked when that
-// was the last one.
+// Release returns the socket after a worker that took it has exited. It stays open, and
+// is parked if that was the last worker.
 func (s *Socket) Release() {
 	if s.holders == 0 || s.closed {
 		return
@@ -52,16 +52,15 @@ func (s *Socket) Release() {
 	s.group.arrange(s)
 }
 
-// OwnFlags says that the socket's file status flags are the holder's business until
-// it is released: it is in the place of a socket of the holder's own.
+// OwnFlags leaves the socket's file status flags to the holder until it is released: the
+// socket replaces one that the holder created.
 func (s *Socket) OwnFlags() { s.ownFlags = true }
 
-// Repair undoes what the holder may have done to the socket, which [Watch.Collect] does
-// from time to time; to be called when it is known to have called listen(2), with a
-// backlog of its own.
+// Repair undoes a holder's changes to the socket. [Watch.Collect] does this from time to
+// time; call it when the holder has called listen(2), with a backlog of its own.
 func (s *Socket) Repair() []Event {
 	if s.closed || !s.listening() {
-		return nil // Collect hears of it, in its order
+		return nil // Collect handles it, in its order
 	}
 	return s.group.repair(s)
 }
@@ -75,18 +74,18 @@ func (s *Socket) Pending() int {
 	return n
 }
 
-// Accept begins to take up to most connections out of the queue of a parked socket; they
-// come as one [Accepted], which [Watch.Collect] returns. While one such is under way
-// it does nothing.
+// Accept starts to take up to most connections out of the queue of a parked socket.
+// [Watch.Collect] returns them as one [Accepted]. While an Accept is running, another
+// does nothing.
 //
-// It is done in a goroutine: accept(2) has no MSG_DONTWAIT, and O_NONBLOCK is of the
-// open file, which every process shares that has ever had a duplicate. Whoever clears it
-// at the wrong instant has that goroutine wait for the next connection, and nobody else.
+// It runs in a goroutine: accept(2) has no MSG_DONTWAIT, and O_NONBLOCK belongs to the
+// open file, which is shared with every process that has had a duplicate. If one clears
+// it at the wrong moment, only that goroutine blocks until the next connection.
 func (s *Socket) Accept(most int) {
 	s.accept(min(most, s.Pending()), func() {})
 }
 
-// accept is Accept of that many. before is called before each accept(2), for tests.
+// accept takes up to most connections. before is called before each accept(2), for tests.
 func (s *Socket) accept(n int, before func()) {
 	if s.accepting || s.closed || s.Held() || n <= 0 {
 		return
@@ -114,7 +113,7 @@ func (s *Socket) accept(n int, before func()) {
 		if fd >= 0 {
 			unix.Close(fd)
 		}
-		w.tell(a)
+		w.post(a)
 	}()
 }
 
@@ -126,7 +125,7 @@ func inodeOf(fd int) uint64 {
 	return st.Ino
 }
 
-// sockaddr also gives the socket family of an address.
+// sockaddr also returns the socket family of an address.
 func sockaddr(addr netip.AddrPort) (unix.Sockaddr, int) {
 	if addr.Addr().Is4() {
 		return &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}, unix.AF_INET
@@ -157,10 +156,10 @@ func bound(fd int) (netip.AddrPort, error) {
 	return netip.AddrPort{}, fmt.Errorf("cannot use a socket of family %T", sa)
 }
 
-// bind returns a bound socket that does not listen yet. With exclusive it is
-// bound without SO_REUSEPORT and given it afterwards: then a second instance of
-// the same user, started by mistake, gets EADDRINUSE instead of half the
-// traffic, while sockets bound with it later still join.
+// bind returns a bound socket that does not listen yet. With exclusive, SO_REUSEPORT is
+// set after the bind: then a second instance of the same user, started by mistake, gets
+// EADDRINUSE instead of half of the traffic, while later sockets with SO_REUSEPORT can
+// still join.
 func bind(addr netip.AddrPort, v6only, exclusive bool) (fd int, err error) {
 	sa, family := sockaddr(addr)
 	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
@@ -197,9 +196,8 @@ func bind(addr netip.AddrPort, v6only, exclusive bool) (fd int, err error) {
 	return fd, err
 }
 
-// queue returns the length of the accept queue and the backlog in force:
-// tcpi_unacked and tcpi_sacked of a listening socket (what ss shows as Recv-Q
-// and Send-Q).
+// queue returns the length of the accept queue and the effective backlog: tcpi_unacked
+// and tcpi_sacked of a listening socket (what ss shows as Recv-Q and Send-Q).
 func (s *Socket) queue() (length, backlog int, err error) {
 	info, err := unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
@@ -208,8 +206,8 @@ func (s *Socket) queue() (length, backlog int, err error) {
 	return int(info.Unacked), int(info.Sacked), nil
 }
 
-// listening tells whether the socket still listens: shutdown(2) by any holder
-// of a duplicate ends that for all.
+// listening reports whether the socket still listens: shutdown(2) by one holder of a
+// duplicate ends it for all.
 func (s *Socket) listening() bool {
 	on, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	return err == nil && on == 1

@@ -12,13 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Watch is where groups are opened, and tells what happens to their sockets, without a
-// wake-up for each connection: a socket reports its end (EPOLLHUP, by shutdown(2) of
-// any holder), and, when armed, the next connection once.
+// Watch opens groups and reports the events of their sockets, without a wake-up for each
+// connection: a socket reports a shutdown(2) by any holder (EPOLLHUP), and, if it is
+// armed, the next connection once.
 //
-// A Watch and its groups belong to one goroutine, their owner: it calls Collect when
-// Wait has returned in another goroutine, and at Deadline. Or it has no loop of its
-// own, and leaves that to Run.
+// A Watch and its groups belong to one goroutine, their owner. It calls Collect when Wait
+// has returned in another goroutine, and at Deadline. An owner without a loop of its own
+// uses Run.
 type Watch struct {
 	file     *os.File // the epoll instance, itself in Go's poller
 	conn     syscall.RawConn
@@ -39,7 +39,7 @@ func NewWatch() (*Watch, error) {
 		return nil, fmt.Errorf("cannot create an epoll instance: %w", err)
 	}
 	w := &Watch{wake: -1, sockets: map[int32]*Socket{}}
-	if err = unix.SetNonblock(fd, true); err == nil { // so that os.NewFile gives it to the poller
+	if err = unix.SetNonblock(fd, true); err == nil { // so that os.NewFile adds it to the poller
 		w.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	}
 	if err == nil {
@@ -54,13 +54,12 @@ func NewWatch() (*Watch, error) {
 		if w.wake >= 0 {
 			unix.Close(w.wake)
 		}
-		return nil, fmt.Errorf("cannot make a watch: %w", err)
+		return nil, fmt.Errorf("cannot create a watch: %w", err)
 	}
 	return w, nil
 }
 
-// Close gives every group up, and ends a Wait under way, which then returns
-// an error.
+// Close closes every group and ends a pending Wait, which then returns an error.
 func (w *Watch) Close() error {
 	for _, g := range slices.Clone(w.groups) {
 		g.Close()
@@ -96,7 +95,7 @@ func (w *Watch) Wait() error {
 	return nil
 }
 
-// Deadline is when Collect wants to be called at the latest; zero: when Wait returns.
+// Deadline is when Collect must be called at the latest; zero: when Wait returns.
 func (w *Watch) Deadline() (next time.Time) {
 	for _, g := range w.groups {
 		if !g.next.IsZero() && (next.IsZero() || g.next.Before(next)) {
@@ -106,9 +105,9 @@ func (w *Watch) Deadline() (next time.Time) {
 	return next
 }
 
-// Run is the loop of an owner that has none: it hands each event to handle, and calls
-// each function that comes by calls, in the caller's goroutine, so that they may use the
-// watch and its groups. It returns when calls is closed; the watch is closed then.
+// Run is a loop for an owner that has none. It passes each event to handle and calls each
+// function received from calls, in the caller's goroutine, so that they may use the watch
+// and its groups. It returns when calls is closed, and closes the watch.
 func (w *Watch) Run(calls <-chan func(), handle func(Event)) {
 	signals := make(chan struct{})
 	go func() { // ends when the watch is closed, and closes signals
@@ -144,27 +143,26 @@ func (w *Watch) Run(calls <-chan func(), handle func(Event)) {
 	}
 }
 
-// repairEvery is how often, at most, and only while connections come, the sockets of
-// a group are looked at for what no signal tells.
+// repairEvery is the minimum interval at which the sockets of a group are checked for
+// changes that cause no event. It happens only while connections arrive.
 const repairEvery = time.Second
 
-// signal is what epoll has of a socket.
+// signal is an epoll event of a socket.
 type signal struct {
 	socket *Socket
-	hup    bool // somebody has shut it down
+	hup    bool // a holder has shut it down
 }
 
-// Collect takes in what has happened since the last call, repairs what is to be
-// repaired, keeps the balance, and returns what the owner is to know. It does not
-// block.
+// Collect processes what has happened since the last call: it repairs sockets, keeps the
+// balance, and returns the events for the owner. It does not block.
 func (w *Watch) Collect(now time.Time) (events []Event) {
 	signals := w.poll()
-	// Who has shut down has left the kernel's group, and the last of it has moved
-	// into that place: all of it is to be known, in its order, before the first one
-	// listens again.
+	// A socket that was shut down has left the kernel's group, and the last one has moved
+	// into its place. All of these must be noted, in order, before the first one listens
+	// again.
 	for _, s := range signals {
 		if s.hup {
-			s.socket.group.fell(s.socket)
+			s.socket.group.noteShutdown(s.socket)
 		}
 	}
 	for _, s := range signals {
@@ -204,8 +202,8 @@ func (w *Watch) Collect(now time.Time) (events []Event) {
 	return events
 }
 
-// Accepting tells whether a [Socket.Accept] is under way, or has ended and was not
-// collected yet.
+// Accepting reports whether a [Socket.Accept] is running, or its result was not collected
+// yet.
 func (w *Watch) Accepting() bool {
 	for _, s := range w.sockets {
 		if s.accepting {
@@ -238,8 +236,8 @@ func (w *Watch) poll() (signals []signal) {
 	return signals
 }
 
-// tell has Collect return an event; from any goroutine.
-func (w *Watch) tell(a Accepted) {
+// post makes Collect return an event. Any goroutine may call it.
+func (w *Watch) post(a Accepted) {
 	w.accepted.Lock()
 	defer w.accepted.Unlock()
 	if w.accepted.closed {
@@ -277,13 +275,13 @@ func (w *Watch) remove(s *Socket) {
 	w.set(unix.EPOLL_CTL_DEL, s, 0)
 }
 
-// arm asks to be told of the next connection, or at once if one is queued.
+// arm reports the next connection once, or immediately if one is queued.
 func (w *Watch) arm(s *Socket) error {
 	return w.set(unix.EPOLL_CTL_MOD, s, unix.EPOLLIN|unix.EPOLLONESHOT)
 }
 
-// disarm goes back to reporting the socket's end only. It is needed after an
-// arming was used up too: EPOLLONESHOT silences EPOLLHUP as well.
+// disarm reports only a shutdown. It is needed after the armed event, too: EPOLLONESHOT
+// also disables EPOLLHUP.
 func (w *Watch) disarm(s *Socket) error { return w.set(unix.EPOLL_CTL_MOD, s, 0) }
 
 func (w *Watch) set(op int, s *Socket, events uint32) error {

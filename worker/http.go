@@ -16,26 +16,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ServeHTTP serves like [http.Server.Serve] until the worker drains, then drains,
-// and returns nil when the last connection has ended. srv and l are its own from
-// then on; l is closed at the drain.
+// ServeHTTP serves like [http.Server.Serve] until the worker drains, then drains, and
+// returns nil when the last connection has ended. It owns srv and l; it closes l at the
+// drain.
 //
 // In the drain:
 //
-//   - what is under way is finished, also what has been accepted and not read;
-//   - each response from now on says `Connection: close`, which is a GOAWAY in
-//     HTTP/2;
-//   - a connection that is idle may still send a request, for as long as
-//     --keepalive-linger says (6 s alone): its client does not know yet. It is
-//     closed only when nothing has come for that time, and nothing is in its
-//     receive buffer;
-//   - a connection that was hijacked (a websocket) is awaited. Tell its peer to
-//     go when [Worker.Draining] is closed; what srv.RegisterOnShutdown has is
-//     called when only hijacked ones are left.
+//   - requests in progress are finished, also those that have been accepted and not read;
+//   - each response has `Connection: close`, or, in HTTP/2, a GOAWAY is sent;
+//   - an idle connection may still send a request for --keepalive-linger (6 s without
+//     handoff), since its client does not know yet. It is closed only when it has been idle
+//     for that time and its receive buffer is empty;
+//   - ServeHTTP waits for hijacked connections (websockets). Close them when
+//     [Worker.Draining] is closed; functions of srv.RegisterOnShutdown are called when only
+//     hijacked ones are left.
 //
 // Requests are counted for --max-requests, see [Worker.Served].
 //
-// Nobody is cut off: --drain-timeout is handoff's to enforce; alone, a second
+// No connection is cut off: handoff enforces --drain-timeout; without handoff, a second
 // signal ends the process.
 func (w *Worker) ServeHTTP(srv *http.Server, l net.Listener) error {
 	if reflect.TypeOf(l) == reflect.TypeOf(tls.NewListener(nil, nil)) {
@@ -84,14 +82,14 @@ func (w *Worker) serve(srv *http.Server, l net.Listener, run func(net.Listener) 
 	l.Close()
 	<-served
 	t.drain()
-	if err := srv.Shutdown(context.Background()); err != nil { // nothing is left to it but hooks
+	if err := srv.Shutdown(context.Background()); err != nil { // only its hooks remain
 		return err
 	}
 	t.await(func(c *conn) bool { return true })
 	return nil
 }
 
-// tracker knows every connection from the accept on, before http.Server does.
+// tracker knows every connection from its accept, before http.Server does.
 type tracker struct {
 	net.Listener
 	linger  time.Duration
@@ -99,7 +97,7 @@ type tracker struct {
 
 	mu    sync.Mutex // guards all below, and the fields of its connections
 	conns map[*conn]struct{}
-	since time.Time // of the drain; zero: not yet
+	since time.Time // start of the drain; zero: not draining
 }
 
 func (t *tracker) Accept() (net.Conn, error) {
@@ -117,12 +115,12 @@ func (t *tracker) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// maxEmpty bounds the wait for an accept queue that never empties.
+// maxEmpty limits the wait for an accept queue that never empties.
 const maxEmpty = time.Second
 
-// empty waits until what is in the accept queue has been accepted, which the
-// server still does: closing would reset it. Under handoff nothing is there any
-// more; alone, what comes after this is refused or reset, as with every server.
+// empty waits until the server has accepted what is in the accept queue: closing the
+// socket would reset it. Under handoff the queue is already empty; without it, later
+// connections are refused or reset, as with every server.
 func (t *tracker) empty() {
 	s, ok := t.Listener.(syscall.Conn)
 	if !ok {
@@ -147,7 +145,7 @@ func (t *tracker) empty() {
 	}
 }
 
-// drain waits until no connection is left but hijacked ones.
+// drain waits until only hijacked connections are left.
 func (t *tracker) drain() {
 	t.mu.Lock()
 	t.since = time.Now()
@@ -158,7 +156,7 @@ func (t *tracker) drain() {
 	t.await(func(c *conn) bool { return c.state != http.StateHijacked })
 }
 
-// await waits until no connection is left that matters.
+// await waits until no connection that counts is left.
 func (t *tracker) await(matters func(*conn) bool) {
 	for {
 		left := false
@@ -174,7 +172,7 @@ func (t *tracker) await(matters func(*conn) bool) {
 	}
 }
 
-func (t *tracker) tell() {
+func (t *tracker) notify() {
 	select {
 	case t.changed <- struct{}{}:
 	default:
@@ -187,14 +185,14 @@ type conn struct {
 	of      *tracker
 	state   http.ConnState
 	entered time.Time // the state
-	read    time.Time // when something was read last
+	read    time.Time // time of the last read
 	http2   bool
-	looking bool // a look is due
-	quiet   bool // there was nothing at the last look
-	began   bool // something was read
+	looking bool // a check is scheduled
+	quiet   bool // the last check found nothing
+	began   bool // something was read since
 }
 
-// ofServer finds the tracked connection in what http.Server knows it by.
+// ofServer returns the tracked connection behind http.Server's.
 func ofServer(c net.Conn) *conn {
 	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()
@@ -208,8 +206,7 @@ func overHTTP2(c net.Conn) bool {
 	return ok && t.ConnectionState().NegotiatedProtocol == "h2"
 }
 
-// SyscallConn is that of the connection that was accepted, for who asks about its
-// peer.
+// SyscallConn is that of the accepted connection, for code that needs its peer.
 func (c *conn) SyscallConn() (syscall.RawConn, error) {
 	if s, ok := c.Conn.(syscall.Conn); ok {
 		return s.SyscallConn()
@@ -235,7 +232,7 @@ func (c *conn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom keeps sendfile(2) and splice(2) where they are.
+// ReadFrom keeps sendfile(2) and splice(2) in use.
 func (c *conn) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(c.Conn, r)
 }
@@ -252,18 +249,18 @@ func (c *conn) Close() error {
 	c.of.mu.Lock()
 	delete(c.of.conns, c)
 	c.of.mu.Unlock()
-	c.of.tell()
+	c.of.notify()
 	return err
 }
 
-// enter notes a change of state. Called by the goroutine of the connection.
+// enter records a change of state. The connection's goroutine calls it.
 func (c *conn) enter(s http.ConnState, http2 bool) {
 	c.of.mu.Lock()
 	defer c.of.mu.Unlock()
 	c.state, c.entered, c.http2, c.quiet = s, time.Now(), c.http2 || http2, false
 	switch s {
 	case http.StateHijacked:
-		c.of.tell()
+		c.of.notify()
 	case http.StateIdle:
 		if !c.of.since.IsZero() {
 			c.look(c.of.linger)
@@ -271,7 +268,7 @@ func (c *conn) enter(s http.ConnState, http2 bool) {
 	}
 }
 
-// look orders a look at an idle connection. of.mu is held.
+// look schedules a check of an idle connection. of.mu is held.
 func (c *conn) look(after time.Duration) {
 	if !c.looking && c.waits() {
 		c.looking = true
@@ -279,7 +276,7 @@ func (c *conn) look(after time.Duration) {
 	}
 }
 
-// waits tells whether the connection waits for a request.
+// waits reports whether the connection waits for a request.
 func (c *conn) waits() bool { return c.state == http.StateNew || c.state == http.StateIdle }
 
 // closeIdle closes the connection if nothing has come for the linger.
@@ -294,12 +291,12 @@ func (c *conn) closeIdle() {
 	if c.entered.After(last) {
 		last = c.entered
 	}
-	if c.read.After(last) && !c.http2 { // of HTTP/2 it may be a ping
+	if c.read.After(last) && !c.http2 { // in HTTP/2, it may be a ping
 		last = c.read
 	}
 	rest := time.Until(last.Add(c.of.linger))
 	if rest <= 0 {
-		// Two looks: what has just been read may not be noted yet.
+		// Two checks: what has just been read may not be recorded yet.
 		was := c.quiet
 		if c.quiet = !c.unread(); !c.quiet || !was {
 			rest = time.Millisecond
@@ -314,8 +311,8 @@ func (c *conn) closeIdle() {
 	c.Close()
 }
 
-// unread tells whether the peer has sent what nobody has read: closing then
-// would answer it with a reset.
+// unread reports whether the receive buffer has data: closing would then reset the
+// connection.
 func (c *conn) unread() bool {
 	s, ok := c.Conn.(syscall.Conn)
 	if !ok {

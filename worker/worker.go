@@ -1,11 +1,10 @@
-// Package worker is for Go programs that handoff runs. None needs it: handoff
-// takes unmodified programs. With it, a program says when it is ready, is told
-// when to drain, and drains HTTP without losing a request that a keep-alive
-// client sends at the wrong moment, which [http.Server.Shutdown] does lose
-// (golang/go#75591).
+// Package worker is for Go programs that handoff runs. It is optional: handoff runs
+// unmodified programs. With it, a program reports when it is ready, learns when to drain,
+// and drains HTTP without losing a request that a keep-alive client sends at the wrong
+// moment, which [http.Server.Shutdown] loses (golang/go#75591).
 //
-// Without handoff the same program runs alone, unchanged: Ready and the other
-// notices go nowhere (or to systemd), and SIGTERM or SIGINT is the drain.
+// Without handoff the same program runs unchanged: Ready and the other notices have no
+// effect (or go to systemd), and SIGTERM or SIGINT starts the drain.
 //
 //	func main() {
 //		w := worker.New()
@@ -19,13 +18,12 @@
 //		}
 //	}
 //
-// The module's path is handoff, which no module proxy has. A program in a module of
-// its own says where it is:
+// The module's path is handoff, which no module proxy has. A program in another module
+// needs a replace directive:
 //
 //	go mod edit -require handoff@v0.0.0 -replace handoff=/path/to/handoff && go mod tidy
 //
-// The dialogue with handoff, all of it systemd's own (sd_notify(3),
-// sd_listen_fds(3)):
+// The dialogue with handoff uses systemd's protocols (sd_notify(3), sd_listen_fds(3)):
 //
 //	handoff → worker   LISTEN_FDS, LISTEN_FDNAMES   sockets of --listen
 //	worker → handoff   READY=1                      Ready
@@ -58,33 +56,32 @@ import (
 	"handoff/internal/sdnotify"
 )
 
-// Worker is this process's part in handoff. New makes it.
+// Worker is this process as a worker of handoff. New creates it.
 type Worker struct {
 	slot, generation int
 	managed          bool
-	notify           string        // address for notices; "" is nobody
-	watchdog         time.Duration // 0: nobody waits for a sign of life
+	notify           string        // address for notices; "": none
+	watchdog         time.Duration // 0: no watchdog
 	linger           time.Duration
 	draining         chan struct{} // closed once, by the drain
-	maxRequests      int64         // after which the worker is replaced; 0: any number
+	maxRequests      int64         // after which the worker is replaced; 0: unlimited
 	requests         atomic.Int64
 
 	mu     sync.Mutex   // guards passed
-	passed []cmsg.Named // sockets that nobody has asked for
+	passed []cmsg.Named // sockets that were not requested yet
 	err    error        // why there are none
 }
 
-// lingerAlone is how long idle keep-alive connections may still send a request
-// in a drain, where no handoff says it.
+// lingerAlone is how long idle keep-alive connections may still send a request in a drain
+// without handoff.
 const lingerAlone = 6 * time.Second
 
-// New reads what handoff, or systemd, has told the process, and takes the drain
-// signal over: SIGTERM and SIGINT, and what --drain-signal names. Under handoff one
-// that did not come from it (kill PID) is a request to be replaced, see
-// [Worker.Replace]: connections are still steered here. In the drain each has its
-// default effect, which ends the process; under handoff a second after its beginning.
-// Call it once, early: until then the signal ends the process at once. Its goroutine
-// ends with that.
+// New reads the environment that handoff or systemd has set, and handles the drain
+// signals: SIGTERM, SIGINT and the --drain-signal. Under handoff a signal that handoff
+// did not send (kill PID) is a request for a replacement, see [Worker.Replace]: new
+// connections still come to this process. During the drain each signal has its default
+// effect, which ends the process; under handoff only after the first second. Call it
+// once, early: until then a signal ends the process. Its goroutine ends with the drain.
 func New() *Worker {
 	w := &Worker{
 		slot: number("WORKER_ID"), generation: number("HANDOFF_GENERATION"),
@@ -107,17 +104,17 @@ func New() *Worker {
 	signal.Notify(came, signals...)
 	go func() {
 		for range came {
-			if w.told() {
+			if w.ordered() {
 				break
 			}
-			w.Replace() // somebody else's signal: connections still come
+			w.Replace() // another process's signal: new connections still come
 		}
 		if !w.managed {
 			signal.Stop(came)
 		}
 		close(w.draining)
-		w.say("STOPPING=1")
-		if w.managed { // the order itself may be still on its way, after somebody else's signal
+		w.send("STOPPING=1")
+		if w.managed { // the order itself may still follow another process's signal
 			for once := time.After(sameOrder); ; {
 				select {
 				case <-came:
@@ -132,24 +129,25 @@ func New() *Worker {
 	return w
 }
 
-// sameOrder is for how long after an order to drain a signal is taken for the same
-// order: kill(1) at a whole control group, and handoff that stops for it.
+// sameOrder is how long after an order to drain a signal counts as the same order:
+// kill(1) for a whole control group signals the worker and handoff, which then sends its
+// order.
 const sameOrder = time.Second
 
-// told asks handoff whether the signal is its order to drain. Where nobody answers, the
-// signal is what it is.
-func (w *Worker) told() bool {
+// ordered asks handoff whether the signal is its order to drain. Without an answer the
+// signal counts as the order.
+func (w *Worker) ordered() bool {
 	if !w.managed || w.notify == "" {
 		return true
 	}
 	return sdnotify.AskDraining(w.notify, answerTimeout)
 }
 
-// answerTimeout is how long handoff may take to answer: between two masters there
-// is none for a moment.
+// answerTimeout limits how long handoff may take to answer. Between two masters there is
+// briefly no answer.
 const answerTimeout = 3 * time.Second
 
-// number reads a variable that is a whole number, 0 if it is none.
+// number returns a variable's value as an integer; 0 if it is not one.
 func number(name string) int {
 	n, err := strconv.Atoi(os.Getenv(name))
 	if err != nil || n < 0 {
@@ -158,21 +156,21 @@ func number(name string) int {
 	return n
 }
 
-// Managed tells whether handoff runs this process.
+// Managed reports whether handoff runs this process.
 func (w *Worker) Managed() bool { return w.managed }
 
-// Slot is the worker's seat, from 0. Alone it is 0.
+// Slot is the worker's slot, from 0. Without handoff it is 0.
 func (w *Worker) Slot() int { return w.slot }
 
-// Generation counts the reloads of handoff, from 1. Alone it is 0.
+// Generation counts the reloads of handoff, from 1. Without handoff it is 0.
 func (w *Worker) Generation() int { return w.generation }
 
-// Draining is closed when the worker is to finish what it has and exit. Nothing
-// new comes to it then. Long-lived connections should be told to go.
+// Draining is closed when the worker must finish its requests and exit. It gets no new
+// connections from then on. Close long-lived connections.
 func (w *Worker) Draining() <-chan struct{} { return w.draining }
 
-// Context returns a context that is cancelled when the worker drains, or when
-// parent is. Its resources are freed then, or by cancel.
+// Context returns a context that is cancelled when the worker drains or parent is
+// cancelled. Its resources are freed then, or by cancel.
 func (w *Worker) Context(parent context.Context) (ctx context.Context, cancel context.CancelFunc) {
 	ctx, stop := context.WithCancelCause(parent)
 	go func() { // ends with the context
@@ -185,25 +183,24 @@ func (w *Worker) Context(parent context.Context) (ctx context.Context, cancel co
 	return ctx, func() { stop(context.Canceled) }
 }
 
-// ErrDraining is the cause of a context that the drain has cancelled.
+// ErrDraining is the cause of a context that was cancelled by the drain.
 var ErrDraining = errors.New("the worker drains")
 
-// Listen returns a listener on a TCP or unix address: the socket that handoff or
-// systemd has passed for it if there is one, else what net.Listen returns; under
-// handoff's bind contract that is a held socket too. The caller closes it;
-// ServeHTTP does.
+// Listen returns a listener on a TCP or unix address: the socket that handoff or systemd
+// has passed for it, if there is one, else a new one from net.Listen, which handoff also
+// holds under the bind contract. The caller closes it; ServeHTTP does.
 func (w *Worker) Listen(network, address string) (net.Listener, error) {
 	if w.err != nil {
 		return nil, w.err
 	}
-	p, ok := w.take(func(p cmsg.Named) bool { return means(p.FD, network, address) })
+	p, ok := w.take(func(p cmsg.Named) bool { return matches(p.FD, network, address) })
 	if !ok {
 		return net.Listen(network, address)
 	}
 	return listener(p)
 }
 
-// Named returns a listener on the socket that was passed by that name (--listen
+// Named returns a listener on the socket that was passed with that name (--listen
 // NAME=ADDR; FileDescriptorName= of systemd). The caller closes it.
 func (w *Worker) Named(name string) (net.Listener, error) {
 	if w.err != nil {
@@ -238,9 +235,8 @@ func listener(p cmsg.Named) (net.Listener, error) {
 	return l, nil
 }
 
-// means tells whether a passed socket is the one of an address, as net.Listen
-// understands it.
-func means(fd int, network, address string) bool {
+// matches reports whether a passed socket has an address, as net.Listen understands it.
+func matches(fd int, network, address string) bool {
 	sa, err := unix.Getsockname(fd)
 	if err != nil {
 		return false
@@ -269,47 +265,46 @@ func means(fd int, network, address string) bool {
 
 func unspecified(ip net.IP) bool { return len(ip) == 0 || ip.IsUnspecified() }
 
-// Ready says that the worker can serve: with --ready-when ready (or listening),
-// connections come from now on. The error is that nobody has heard it; without
+// Ready reports that the worker can serve: with --ready-when ready (or listening), it
+// gets connections from now on. An error means that the notice could not be sent; without
 // handoff or systemd there is none.
-func (w *Worker) Ready() error { return w.say("READY=1") }
+func (w *Worker) Ready() error { return w.send("READY=1") }
 
-// Status says in a line what the worker does, for people (`handoff status`,
-// `systemctl status`). Of a longer text 200 bytes are kept.
+// Status sets a status line for people (`handoff status`, `systemctl status`), of up to
+// 200 bytes.
 func (w *Worker) Status(format string, args ...any) error {
-	return w.say("STATUS=" + strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", " "))
+	return w.send("STATUS=" + strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", " "))
 }
 
-// Extend asks for more time, from now on, to become ready or to drain.
+// Extend requests more time, from now, to become ready or to drain.
 func (w *Worker) Extend(by time.Duration) error {
-	return w.say("EXTEND_TIMEOUT_USEC=" + strconv.FormatInt(by.Microseconds(), 10))
+	return w.send("EXTEND_TIMEOUT_USEC=" + strconv.FormatInt(by.Microseconds(), 10))
 }
 
-// Replace asks for a replacement; when that serves, the worker is drained. It is
-// for a program that leaks, or has lost what it needs. Under systemd alone it
-// does nothing.
+// Replace requests a replacement; when that serves, this worker is drained. Use it if the
+// program leaks, or has lost something that it needs. Without handoff it does nothing.
 func (w *Worker) Replace() error {
 	if !w.managed {
 		return nil
 	}
-	return w.say("STOPPING=1")
+	return w.send("STOPPING=1")
 }
 
-// Served counts n requests that the program has served, towards --max-requests,
-// after which the worker is replaced. [Worker.ServeHTTP] calls it by itself.
+// Served counts n requests towards --max-requests, after which the worker is replaced.
+// [Worker.ServeHTTP] calls it.
 func (w *Worker) Served(n int) {
 	if w.maxRequests == 0 || n <= 0 {
 		return
 	}
 	if all := w.requests.Add(int64(n)); all >= w.maxRequests && all-int64(n) < w.maxRequests {
-		w.say("X_REQUESTS=" + strconv.FormatInt(all, 10))
+		w.send("X_REQUESTS=" + strconv.FormatInt(all, 10))
 	}
 }
 
-// Watchdog says that the worker is alive as often as it must be (--watchdog;
-// WatchdogSec= of systemd), while alive returns true, until ctx ends. With no
-// watchdog it returns at once. A nil alive is always true: then only a process
-// whose goroutines do not run at all is replaced.
+// Watchdog sends the keep-alive notices of the watchdog (--watchdog; WatchdogSec= of
+// systemd) while alive returns true, until ctx ends. Without a watchdog it returns
+// immediately. A nil alive always returns true: then only a process whose goroutines do
+// not run is replaced.
 func (w *Worker) Watchdog(ctx context.Context, alive func() bool) {
 	if w.watchdog == 0 {
 		return
@@ -318,7 +313,7 @@ func (w *Worker) Watchdog(ctx context.Context, alive func() bool) {
 	defer tick.Stop()
 	for {
 		if alive == nil || alive() {
-			w.say("WATCHDOG=1")
+			w.send("WATCHDOG=1")
 		}
 		select {
 		case <-tick.C:
@@ -328,8 +323,8 @@ func (w *Worker) Watchdog(ctx context.Context, alive func() bool) {
 	}
 }
 
-// say sends a notice.
-func (w *Worker) say(what string) error {
+// send sends a notice.
+func (w *Worker) send(what string) error {
 	if w.notify == "" {
 		return nil
 	}

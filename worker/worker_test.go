@@ -228,7 +228,7 @@ func TestMeans(t *testing.T) {
 		{six, "tcp6", "[::]:%", true}, {six, "tcp4", ":%", false},
 		{lo, "tcp", "127.0.0.1:%", true}, {lo, "tcp", "localhost:%", true}, {lo, "tcp", "127.0.0.1:1", false}, {lo, "unix", "127.0.0.1:%", false},
 	} {
-		if got := means(c.fd, c.network, strings.Replace(c.addr, "%", port(c.fd), 1)); got != c.want {
+		if got := matches(c.fd, c.network, strings.Replace(c.addr, "%", port(c.fd), 1)); got != c.want {
 			t.Errorf("%s %s: %v, want %v", c.network, c.addr, got, c.want)
 		}
 	}

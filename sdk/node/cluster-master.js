@@ -98,9 +98,9 @@ function clusterMaster (c) {
 
 function check () { if (!master) throw new codes.HANDOFF_ERR_NOT_RUNNING('call clusterMaster(config) first') }
 
-// restart calls back when every new worker serves and the old ones are gone, or with
-// an error when the new code does not: the previous workers continue. One during another is
-// called back with it.
+// restart calls back when every new worker serves and the old ones have exited, or with
+// an error if the new code does not serve: the previous workers continue. A restart
+// during another calls back with it.
 function restart (cb) {
   check()
   if (typeof cb !== 'function') cb = null
@@ -133,7 +133,7 @@ function restart (cb) {
   })
 }
 
-// resize calls back when there are as many workers that serve.
+// resize calls back when that many workers serve.
 function resize (n, cb) {
   check()
   if (typeof n === 'function') { cb = n; n = size }
@@ -147,7 +147,7 @@ function resize (n, cb) {
   if (n > before) debug('resizing up %d', n - before)
   for (const w of master.workers.values()) if (w.slot >= n && !w.leaving) debug('resizing down %d', w.id)
   master.scale(n).then(() => master.until(() => {
-    if (size !== n) return true // overtaken
+    if (size !== n) return true // superseded
     const all = [...master.workers.values()]
     return all.length === n && all.every((w) => w.ready) && new Set(all.map((w) => w.slot)).size === n
   }, 'ready', 'exit')).then(() => {
@@ -189,7 +189,7 @@ function closeRepl () {
   if (repl) repl.close()
 }
 
-// context is what a session of the REPL sees.
+// context is the context of a REPL session.
 const context = {
   resize,
   restart,
@@ -214,7 +214,7 @@ function select (field) {
   return all
 }
 
-// Worker is what the REPL shows of one.
+// Worker is a worker as the REPL shows it.
 class Worker {
   constructor (w) {
     this.id = String(w.id)

@@ -59,7 +59,7 @@ function start (options) {
   master.on('message', (w, message) => {
     if (message && message.event === 'request-restart') log(w).info('Worker dying')
   })
-  // One that asks to go has its replacement first; so has one that disconnects.
+  // A worker that asks to exit, or disconnects, is replaced first.
   master.on('leaving', (w) => { if (!w.exitedAfterDisconnect && state !== 'stopping') forks(1) })
   master.on('draining', (w) => {
     log(w).debug({ state }, 'Stopping worker')

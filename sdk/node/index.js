@@ -1,6 +1,6 @@
 'use strict'
-// What a worker may tell handoff, and hear from it. Without handoff each of these does
-// nothing, and its return value says so.
+// What a worker and handoff tell each other. Without handoff these functions have no
+// effect, and return false.
 const { spawn } = require('child_process')
 const { codes } = require('./lib/errors')
 
@@ -30,11 +30,11 @@ function say (message, notice) {
 
 const COUNT = 'X_REQUESTS'
 const COUNT_MS = 1000 // from one count of requests to the next, at least
-const notices = new Map() // what is to be said next, by its word: the last counts
+const notices = new Map() // notices to send, by key: the latest counts
 let notifying = false
-let counted = null // the time until the next count
+let counted = null // the timer of the next count
 
-// notify has it said, by one process at a time.
+// notify sends the notices, by one process at a time.
 function notify () {
   const word = [...notices.keys()].find((w) => w !== COUNT || !counted)
   if (notifying || !word) return
@@ -46,22 +46,22 @@ function notify () {
   child.once('error', again).once('exit', again).unref()
 }
 
-// ready says that the worker is warm, where handoff waits for it (--ready-when ready).
+// ready reports that the worker can serve, if handoff waits for it (--ready-when ready).
 function ready () { return say({ cmd: 'ready' }, 'READY=1') }
 
-// requestRestart asks for a replacement; when that serves, this worker drains.
+// requestRestart requests a replacement; when that serves, this worker drains.
 function requestRestart () { return say({ cmd: 'disconnect' }, 'STOPPING=1') }
 
-// reportRequests says how many requests this worker has served since its start, for
+// reportRequests reports how many requests this worker has served since its start, for
 // --max-requests. (Node's own http servers are counted without it.)
 function reportRequests (n) {
   if (!Number.isSafeInteger(n) || n < 0) throw new codes.HANDOFF_ERR_INVALID_ARGUMENT('reportRequests: want a number of requests')
   return say({ cmd: 'handoff:requests', requests: n }, 'X_REQUESTS=' + n)
 }
 
-// onDrain has fn called when the worker is to finish; what it returns is awaited
-// before the worker exits, for timeout ms at most (20 s). It returns what takes fn
-// out again.
+// onDrain calls fn when the worker must finish, and waits for the promise that fn returns
+// before the worker exits, for at most timeout ms (20 s). It returns a function that
+// removes fn.
 function onDrain (fn, { timeout = 20000 } = {}) {
   if (typeof fn !== 'function') throw new codes.HANDOFF_ERR_INVALID_ARGUMENT('onDrain: want a function')
   const hook = { fn, timeout }
@@ -71,7 +71,7 @@ function onDrain (fn, { timeout = 20000 } = {}) {
   return () => state.hooks.delete(hook)
 }
 
-// listen hears the order to drain: the channel's, or the signal.
+// listen waits for the order to drain: a message on the channel, or the signal.
 function listen () {
   if (!isHandoff || state.listening) return
   state.listening = true
@@ -79,8 +79,8 @@ function listen () {
     process.prependListener('internalMessage', (message) => {
       if (message && message.cmd === 'NODE_HANDOFF' && message.act === 'drain') begin()
     })
-    // The cluster module closes the channel when the servers are, and handoff takes
-    // that for the end.
+    // The cluster module closes the channel when the servers are closed, which tells
+    // handoff that the worker has finished.
     const disconnect = process.disconnect
     process.disconnect = function () {
       if (!state.pending) return disconnect.apply(this, arguments)
@@ -93,9 +93,9 @@ function listen () {
 
 const SIGNAL = 'SIG' + (env.HANDOFF_DRAIN_SIGNAL || 'TERM').replace(/^SIG/, '')
 
-// signalled: who listens to a signal takes its own effect away. Where nobody else does,
-// the program or the preload, it is raised again after the hooks; a second one, which
-// comes when the drain timeout is over, at once.
+// signalled handles the signal. A listener disables the signal's default effect. If
+// neither the program nor the preload has one, the signal is raised again after the
+// hooks; a second signal, after the drain timeout, immediately.
 function signalled () {
   const alone = () => process.listenerCount(SIGNAL) === 1
   const raise = () => {
@@ -107,7 +107,7 @@ function signalled () {
     else process.removeListener(SIGNAL, signalled)
     return
   }
-  const mine = alone() // now: a listener for once is gone later
+  const mine = alone() // now: a once listener is removed later
   begin()
   const after = () => {
     if (state.pending) state.pending.then(after)
@@ -123,7 +123,7 @@ function begin () {
 }
 
 function run (hooks) {
-  const stay = setInterval(() => {}, 1 << 30) // the process has something to do
+  const stay = setInterval(() => {}, 1 << 30) // keeps the process alive
   const all = Promise.all(hooks.map(({ fn, timeout }) => new Promise((resolve) => {
     const late = setTimeout(resolve, timeout)
     Promise.resolve().then(fn).catch((err) => {

@@ -1,5 +1,5 @@
-// Package node carries the part of the Node SDK that the master injects into
-// unmodified programs.
+// Package node contains the part of the Node SDK that the master injects into unmodified
+// programs.
 package node
 
 import (
@@ -21,9 +21,9 @@ import (
 //go:embed preload.cjs
 var preload []byte
 
-// Install writes the drain preload where no cleaner of temporary folders
-// deletes it under a running worker, which may load it again for a worker
-// thread, and returns its path. It is cheap where the file is there already.
+// Install writes the drain preload and returns its path. The folder is not one of
+// temporary files, which may be deleted while a worker runs: it loads the preload again
+// for a worker thread. If the file exists this is cheap.
 func Install() (path string, err error) {
 	sum := sha256.Sum256(preload)
 	name := "preload-" + hex.EncodeToString(sum[:6]) + ".cjs"
@@ -39,8 +39,8 @@ func Install() (path string, err error) {
 	return "", fmt.Errorf("cannot store the drain preload: %w", errors.Join(errs...))
 }
 
-// places lists the folders to try: what a package or a service manager gave,
-// then the state folder of the user, then memory.
+// places lists the folders to try: that of a package or a service manager, then the state
+// folder of the user, then memory.
 func places() []string {
 	var dirs []string
 	for _, name := range []string{"HANDOFF_STATE_DIR", "STATE_DIRECTORY", "CACHE_DIRECTORY"} {
@@ -56,12 +56,12 @@ func places() []string {
 	} else if home, err := os.UserHomeDir(); err == nil && filepath.IsAbs(home) {
 		dirs = append(dirs, filepath.Join(home, ".local/state/handoff"))
 	}
-	// A container with a read-only root still has this one.
+	// Exists also in a container with a read-only root.
 	return append(dirs, "/dev/shm/handoff-"+strconv.Itoa(os.Geteuid()))
 }
 
-// put writes the file unless it is there, in a folder that nobody else may
-// write to: its content runs in every worker.
+// put writes the file unless it exists, in a folder that no other user can write to: its
+// content runs in every worker.
 func put(dir, path string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -72,7 +72,7 @@ func put(dir, path string) error {
 	}
 	owner := info.Sys().(*syscall.Stat_t).Uid
 	if !info.IsDir() || info.Mode().Perm()&0o022 != 0 || owner != 0 && int(owner) != os.Geteuid() {
-		return fmt.Errorf("%s is not a folder that only its owner can write to", dir)
+		return fmt.Errorf("%s is not a directory that only its owner can write to", dir)
 	}
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, preload) {
 		return nil
@@ -94,9 +94,9 @@ func put(dir, path string) error {
 	return err
 }
 
-// Environ adds to env what loads the preload at path, and keeps the user's
-// NODE_OPTIONS: the preload puts it back before the program starts. Under Node's
-// permission model, asked for by command or NODE_OPTIONS, reading it is allowed.
+// Environ adds to env the variables that load the preload at path, and keeps the user's
+// NODE_OPTIONS: the preload restores it before the program starts. Under Node's
+// permission model, enabled in command or NODE_OPTIONS, it allows reading the preload.
 func Environ(env, command []string, path string, d Drain) []string {
 	options := "--require " + quote(path)
 	restricted := func(s string) bool { return s == "--permission" || s == "--experimental-permission" }
@@ -118,13 +118,13 @@ func Environ(env, command []string, path string, d Drain) []string {
 	return append(d.environ(out), "NODE_OPTIONS="+options)
 }
 
-// Drain says how the preload drains.
+// Drain configures the drain of the preload.
 type Drain struct {
 	Linger    time.Duration // of idle keep-alive connections
 	Websocket int           // code of the close frame that websockets get: 1001, 1012; 0: they are the program's
 	Spread    time.Duration // of the closes of one worker's websockets
-	Emit      string        // a signal whose listeners in the program are called, where a channel orders the drain; "": none
-	SayReady  bool          // behind a launcher: process.send of {cmd: 'ready'} is passed on
+	Emit      string        // a signal whose listeners the program calls if a channel message starts the drain; "": none
+	SayReady  bool          // behind a launcher: process.send of {cmd: 'ready'} is forwarded
 }
 
 func (d Drain) environ(env []string) []string {
@@ -138,13 +138,13 @@ func (d Drain) environ(env []string) []string {
 	return env
 }
 
-// NotifyVariable names the program that preload and SDK run, behind a launcher, when
-// the program has something to say: handoff itself.
+// NotifyVariable has the path of the program that preload and SDK run to send a notice,
+// behind a launcher: handoff itself.
 const NotifyVariable = "HANDOFF_PRELOAD_NOTIFY"
 
-// EnvironBehind adds to env what loads the preload into whatever node processes
-// come of a command that is not node itself (npm start, a shell). Those find a
-// server of theirs drained by the signal, unless the program handles it.
+// EnvironBehind adds to env the variables that load the preload into the node processes
+// below a command that is not node itself (npm start, a shell). The signal drains their
+// servers, unless the program handles it.
 func EnvironBehind(env []string, path, signal string, d Drain) []string {
 	options := "--require " + quote(path)
 	out := make([]string, 0, len(env)+3)

@@ -3,40 +3,41 @@
 //
 // Node's own drain of an HTTP server loses requests of keep-alive clients:
 // server.close() closes idle connections at once, and a client may be sending
-// its next request on one of them in that instant. Two things mend it, and only
-// both together (DESIGN.md has the counts):
+// its next request on one of them at that moment. Two measures together prevent it
+// (docs/internals/drain.md has the measurements):
 //
-//   C  while draining, each response says `Connection: close`, so that clients
-//      that are busy leave by themselves;
-//   I  idle connections are closed only after a linger, in which a client's
-//      next request still finds an answer.
+//   C  while draining, each response has `Connection: close`, so that busy clients
+//      disconnect;
+//   I  idle connections are closed only after a linger, in which a client's next request
+//      is still answered.
 //
-// HTTP/2 sessions get a GOAWAY in two steps: first one that names no stream (2^31-1),
-// so that requests on their way are still answered, then the session's own close.
-// Servers that the cluster module does not know (listen with exclusive or reusePort)
-// are closed here. Websockets are left to the program, or told to go with
-// --websocket-close, spread over --drain-spread.
+// HTTP/2 sessions get a GOAWAY in two steps: first one with stream 2^31-1, so that
+// requests in flight are still answered, then the session's own close. Servers that the
+// cluster module does not know (listen with exclusive or reusePort) are closed here.
+// Websockets are left to the program, or closed with --websocket-close, spread over
+// --drain-spread.
 //
-// Until the drain begins nothing is changed but process.env, which is put back
-// to what the user had, cluster.worker.disconnect, and net.Server.prototype.emit,
-// which notes servers, HTTP/2 sessions and upgraded sockets (all servers inherit it);
-// with --max-requests also emit of http.Server and https.Server.
+// Before the drain only these are changed: process.env, which is restored to what the
+// user had, cluster.worker.disconnect, and net.Server.prototype.emit, which records
+// servers, HTTP/2 sessions and upgraded sockets (all servers inherit it); with
+// --max-requests also emit of http.Server and https.Server.
 //
-// A program may require it itself, as its first line, under --no-preload; of several
-// copies the first does it all.
+// Under --no-preload a program may require it itself, as its first line; of several
+// copies only the first is active.
 //
 // Touched: net.Server.prototype.emit, the handle below an HTTP/2 session's socket
-// (process.binding('stream_wrap'), undocumented; Node 18-26), http.ServerResponse.prototype.writeHead, http.Server.prototype and
-// https.Server.prototype.closeIdleConnections (Node >= 18.2; before, Node leaves
-// idle connections alone), process 'internalMessage' (undocumented; Node 12-26).
+// (process.binding('stream_wrap'), undocumented; Node 18-26),
+// http.ServerResponse.prototype.writeHead, closeIdleConnections of
+// http.Server.prototype and https.Server.prototype (Node >= 18.2; before, Node leaves
+// idle connections open), process 'internalMessage' (undocumented; Node 12-26).
 
 const LINGER = 'HANDOFF_PRELOAD_LINGER_MS'
 const OPTIONS = 'HANDOFF_PRELOAD_NODE_OPTIONS'
-const SIGNAL = 'HANDOFF_PRELOAD_SIGNAL' // behind a launcher: what tells us to drain
-const NOTIFY = 'HANDOFF_PRELOAD_NOTIFY' // behind a launcher: the program that says something for us
-const READY = 'HANDOFF_PRELOAD_READY' // ready is waited for
-const REQUESTS = 'HANDOFF_MAX_REQUESTS' // that are served, before the worker is replaced
-const WEBSOCKET = 'HANDOFF_PRELOAD_WEBSOCKET' // the code of a close, and ms over which the closes are spread
+const SIGNAL = 'HANDOFF_PRELOAD_SIGNAL' // behind a launcher: the signal that starts the drain
+const NOTIFY = 'HANDOFF_PRELOAD_NOTIFY' // behind a launcher: the program that sends notices
+const READY = 'HANDOFF_PRELOAD_READY' // handoff waits for ready
+const REQUESTS = 'HANDOFF_MAX_REQUESTS' // served requests after which the worker is replaced
+const WEBSOCKET = 'HANDOFF_PRELOAD_WEBSOCKET' // the code of the close frame, and the ms over which the closes are spread
 const EMIT = 'HANDOFF_PRELOAD_EMIT' // a signal whose listeners are called in the drain
 const GOAWAY_MS = 300 // between the two steps
 const RECHECK_MS = 250
@@ -48,13 +49,13 @@ const linger = process.env[LINGER]
 const emitted = process.env[EMIT]
 const websocket = (process.env[WEBSOCKET] || '').split(',').map(Number)
 if (linger !== undefined && process.env[SIGNAL]) {
-  // The launcher's children are the ones meant, so the environment stays.
+  // The environment stays, since it is meant for the launcher's children.
   once(() => {
     attachBehind(Number(linger), process.env[SIGNAL])
     if (process.env[READY] && process.env[NOTIFY] && process.env.NOTIFY_SOCKET && !process.send) sayReady(process.env[NOTIFY])
   })
 } else if (linger !== undefined) {
-  // Children and worker threads get the environment without us.
+  // Children and worker threads get the environment without the preload.
   if (process.env[OPTIONS] === undefined) delete process.env.NODE_OPTIONS
   else process.env.NODE_OPTIONS = process.env[OPTIONS]
   delete process.env[LINGER]
@@ -98,16 +99,16 @@ function attach (lingerMs) {
     if (message && message.cmd === 'NODE_HANDOFF' && message.act === 'drain' && !draining) {
       draining = true
       drain(lingerMs)
-      // A program that drains by a signal (PM2's SIGINT) hears it, too.
+      // For a program that drains on a signal (PM2's SIGINT).
       if (emitted && process.listenerCount(emitted) > 0) process.emit(emitted, emitted, require('os').constants.signals[emitted])
-      // After the cluster module has closed those that it knows.
+      // After the cluster module has closed its servers.
       setTimeout(() => { for (const server of noted.servers) if (server.listening) server.close() }, 0)
     }
   })
   replaceFirst(() => draining)
 }
 
-// countRequests tells the master when as many requests have come.
+// countRequests notifies the master when that many requests have come.
 function countRequests (most) {
   let requests = 0
   const { Server } = require('http')
@@ -124,7 +125,7 @@ function countRequests (most) {
   count(require('https').Server.prototype)
 }
 
-// noted is what a drain has to do with, besides HTTP/1.
+// noted has what a drain must close, besides HTTP/1.
 const noted = { servers: new Set(), sessions: new Set(), upgraded: new Set(), draining: false }
 
 function note () {
@@ -155,8 +156,8 @@ function note () {
   }
 }
 
-// leave ends an HTTP/2 session: what is under way and on its way is answered. A close
-// meanwhile (of the server's own, from Node 24 on) waits.
+// leave ends an HTTP/2 session: requests in progress and in flight are answered. A close
+// in the meantime (by the server itself, from Node 24 on) is delayed.
 function leave (session) {
   if (session.destroyed || session.closed || !sayShutdown(session)) return
   session.close = (done) => { if (typeof done === 'function') session.once('close', done) }
@@ -166,10 +167,10 @@ function leave (session) {
   }, GOAWAY_MS)
 }
 
-// sayShutdown writes a GOAWAY that names no stream (RFC 9113, 6.8). It goes to the
-// socket's handle, between two writes of the session's, which are whole frames:
-// session.goaway() would have nghttp2 ignore every stream from then on, also one that
-// is on its way. Where that cannot be, the session is closed at once.
+// sayShutdown writes a GOAWAY with stream 2^31-1 (RFC 9113, 6.8). It writes to the
+// socket's handle, between two writes of the session, which are whole frames: after
+// session.goaway(), nghttp2 would ignore every new stream, also one in flight. If that is
+// not possible, the session is closed at once.
 function sayShutdown (session) {
   try {
     const handle = session.socket._handle
@@ -180,11 +181,12 @@ function sayShutdown (session) {
     req.async = false
     if (handle.writeBuffer(req, Buffer.from([0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0])) === 0) return true
   } catch (err) {}
-  try { session.close() } catch (err) {} // it is gone
+  try { session.close() } catch (err) {} // already closed
   return false
 }
 
-// closeWebsockets says goodbye to each (RFC 6455, 5.5.1), in their turns.
+// closeWebsockets sends each websocket a close frame (RFC 6455, 5.5.1), one after the
+// other.
 function closeWebsockets (code, spreadMs) {
   const all = [...noted.upgraded]
   all.forEach((socket, i) => {
@@ -195,8 +197,8 @@ function closeWebsockets (code, spreadMs) {
 }
 
 // attachBehind waits for a server of this process to listen. From then on the
-// signal drains it, unless the program has a handler of its own, which then
-// closes its servers as it likes; C and I apply to both.
+// signal drains it, unless the program has a handler of its own, which then closes its
+// servers itself; C and I apply to both.
 function attachBehind (lingerMs, signal) {
   const { Server } = require('net')
   const listen = Server.prototype.listen
@@ -211,11 +213,11 @@ function attachBehind (lingerMs, signal) {
     }
     draining = true
     drain(lingerMs)
-    const sdk = process[Symbol.for('handoff.drain')] // index.js has a listener of its own, which closes nothing
+    const sdk = process[Symbol.for('handoff.drain')] // the listener of index.js closes nothing
     if (process.listenerCount(signal) > (sdk && sdk.listening ? 2 : 1)) return
     let open = servers.size
     const exit = () => {
-      const { pending } = sdk || {} // hooks of the program's that are still at work
+      const { pending } = sdk || {} // hooks of the program that are still running
       if (pending) pending.then(exit)
       else process.exit(0)
     }
@@ -233,8 +235,8 @@ function attachBehind (lingerMs, signal) {
   }
 }
 
-// sayReady gives a process that has no channel (the launcher has not passed it
-// on) a process.send that knows one thing: ready. Anything else goes nowhere.
+// sayReady gives a process without a channel (the launcher has not passed it on) a
+// process.send that forwards only ready. Other messages are dropped.
 function sayReady (program) {
   process.send = function (message, ...rest) {
     if (message === 'ready' || (message && message.cmd === 'ready')) {
@@ -246,8 +248,8 @@ function sayReady (program) {
   }
 }
 
-// cluster.worker.disconnect() closes the servers at once and would leave the
-// slot dark. It means "replace me": the master drains us when another serves.
+// cluster.worker.disconnect() would close the servers at once and leave the slot
+// unserved. It means "replace me": the master drains this worker when another serves.
 function replaceFirst (draining) {
   const worker = require('cluster').worker
   if (!worker) return
@@ -279,7 +281,7 @@ function drain (lingerMs) {
 function closeAfterResponse (prototype) {
   const writeHead = prototype.writeHead
   prototype.writeHead = function (status, reason, headers) {
-    // 1xx goes on: 101 is not HTTP any more, the others precede the response.
+    // 1xx responses are not changed: 101 ends HTTP, the others precede the response.
     if (status < 200 || this.headersSent) return writeHead.apply(this, arguments)
     this.shouldKeepAlive = false
     const at = typeof reason === 'string' ? 2 : 1
@@ -295,8 +297,8 @@ function closeAfterResponse (prototype) {
   }
 }
 
-// closing returns headers as given, in any of the forms that writeHead takes,
-// with `Connection: close` and no other Connection.
+// closing returns the headers, in the form in which writeHead got them, with `Connection:
+// close` and no other Connection.
 function closing (headers) {
   if (!Array.isArray(headers)) {
     const copy = {}

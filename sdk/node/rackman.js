@@ -21,9 +21,9 @@ const kFail = Symbol('fail')
 const kRun = Symbol('run')
 
 class RackMan extends EventEmitter {
-  // version: true is the live one of a deployment, a string that one for good, false the
-  // folder itself, even if it is a deployment. By default it is the folder itself, or the
-  // live version if the folder has only versions.
+  // version: true is the live version of a deployment, a string always that version,
+  // false the folder itself, even if it is a deployment. The default is the folder
+  // itself, or the live version if the folder has only versions.
   constructor (folder, version) {
     super()
     this.folder = path.resolve(folder)
@@ -81,7 +81,8 @@ class RackMan extends EventEmitter {
       this[kStopping] = false
       if (stopping || !err) return
       if (began || err.code !== 'HANDOFF_ERR_EXITED') return this[kFail](err)
-      // The reason has gone to our stderr, among the workers' output; `check` repeats it.
+      // The reason was printed to stderr, among the workers' output; `check` prints it
+      // again.
       execFile(findBinary(), ['check', '--embedded', ...flags(settings), this.folder], (failed, out, errs) => {
         const why = failed ? words(errs) : ''
         this[kFail](why ? new codes.HANDOFF_ERR_CONFIG(why) : err)
@@ -100,7 +101,7 @@ class RackMan extends EventEmitter {
     return found
   }
 
-  // [kScan] lists the files, to tell a change from a new file.
+  // [kScan] lists the files, to distinguish a change from a new file.
   [kScan] () {
     const m = this.master
     files(this.folder).then((names) => { if (this.master === m) this[kKnown] = names }, () => {})
@@ -115,15 +116,15 @@ class RackMan extends EventEmitter {
 
   [kFail] (err) { if (this.listenerCount('error') > 0) this.emit('error', err) }
 
-  // stop calls back when every worker has gone.
+  // stop calls back when every worker has exited.
   stop (cb) {
     if (!this.master) return cb && process.nextTick(cb)
     this[kStopping] = true
     this.master.stop().then(() => cb && cb())
   }
 
-  // reload calls back when the new workers serve and the old ones have gone, or with
-  // why they do not.
+  // reload calls back when the new workers serve and the old ones have exited, or with an
+  // error.
   reload (cb) {
     if (!this.master) return cb && process.nextTick(cb, new codes.HANDOFF_ERR_NOT_RUNNING('call start() first'))
     this.master.reload().then(() => cb && cb(), (err) => { cb ? cb(err) : this[kFail](err) })
@@ -138,7 +139,7 @@ class RackMan extends EventEmitter {
 
   removeWatch () {} // does nothing, like the original
 
-  // What runs is what the file says; it is read again at each reload.
+  // The file is read again at each reload.
   addWorker (port) { throw notSupported('addWorker', `put ${port} into "ports" of ${OWN}`) }
   addAndStartWorker (port) { throw notSupported('addAndStartWorker', `put ${port} into "ports" of ${OWN}`) }
   removeWorker (port) { throw notSupported('removeWorker', `take ${port} out of "ports" of ${OWN}`) }
@@ -150,13 +151,13 @@ function notSupported (method, instead) {
   return new codes.HANDOFF_ERR_NOT_SUPPORTED(`RackMan's ${method} is not supported under handoff: ${instead}, and call reload()`)
 }
 
-// key identifies a worker and its successors: its port, or its slot where it has none.
+// key identifies a worker and its successors: its port, or its slot if it has none.
 function key (w) { return w.port || 'slot ' + w.slot }
 
 // words is what handoff has written to stderr, without its name.
 function words (stderr) { return String(stderr).trim().replace(/^handoff: /, '') }
 
-// files lists a folder without what is not watched: at most MAX_FILES of them.
+// files lists the watched files of a folder, at most MAX_FILES.
 async function files (dir, found = new Set()) {
   for (const e of await fs.promises.readdir(dir, { withFileTypes: true })) {
     if (found.size >= MAX_FILES) break
@@ -168,7 +169,7 @@ async function files (dir, found = new Set()) {
   return found
 }
 
-// Admin has rackadmin's operations: each resolves to what it prints, line by line.
+// Admin has rackadmin's operations. Each resolves to its output, line by line.
 class Admin {
   constructor (folder) { this.folder = path.resolve(folder) }
 

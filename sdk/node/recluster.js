@@ -12,7 +12,7 @@ const isProduction = process.env.NODE_ENV === 'production'
 module.exports = function recluster (file, opt) {
   opt = opt || {}
   opt.workers = opt.workers || os.cpus().length
-  // recluster's own second, where none is given, cuts requests that take longer.
+  // recluster's default of one second would cut off longer requests.
   if (opt.timeout === undefined || opt.timeout === null) opt.timeout = isProduction ? 3600 : 30
   opt.readyWhen = opt.readyWhen || 'listening'
   opt.args = opt.args || []
@@ -26,7 +26,7 @@ module.exports = function recluster (file, opt) {
   const workers = []
   const activeWorkers = { length: opt.workers }
   const failures = {} // of slots, in a row
-  const followers = new Set() // are called with each master
+  const followers = new Set() // called with each master
   let master = null
   let silent = false // after stop: no more events
 
@@ -69,7 +69,7 @@ module.exports = function recluster (file, opt) {
       w._rc_isReplaced = false
       w[kInfo] = { began: Date.now(), arg: undefined } // arg: what 'ready' passes on
       workers.push(w)
-      if (silent && !master.stopping) w.kill() // started for one that ended while stop() was on its way
+      if (silent && !master.stopping) w.kill() // a replacement that was started while stop() was in progress
     })
     master.on('online', (w) => emit('online', w))
     master.on('listening', (w, address) => {
@@ -87,12 +87,12 @@ module.exports = function recluster (file, opt) {
     })
     master.on('leaving', (w) => {
       deactivate(w)
-      if (w.exitedAfterDisconnect) { // handoff retires it
+      if (w.exitedAfterDisconnect) { // handoff drains it
         w._rc_isReplaced = true
         return
       }
       logReplaced(w)
-      // Its time counts from now; it is not cut short before somebody else serves.
+      // Its timeout counts from now: it is not killed before another worker serves.
       const late = setTimeout(() => {
         if (workers.some((o) => o !== w && o._rc_wid === w._rc_wid && o.ready)) w.kill()
       }, opt.timeout * 1000)
@@ -117,15 +117,15 @@ module.exports = function recluster (file, opt) {
     for (const f of followers) f(master)
   }
 
-  // reload calls back when every new worker is ready and the old ones are gone, or
-  // with an error when the new code does not serve: the old serves on then.
+  // reload calls back when every new worker is ready and the old ones have exited, or
+  // with an error if the new code does not serve: the previous workers continue.
   self.reload = function (cb) {
     if (!(cluster.isPrimary || cluster.isMaster)) return
     if (!master) return cb && process.nextTick(cb, new codes.HANDOFF_ERR_NOT_RUNNING('call run() first'))
     master.reload().then(() => cb && cb(), (err) => cb && cb(err))
   }
 
-  // terminate kills all workers, and calls back when they are gone.
+  // terminate kills all workers, and calls back when they have exited.
   self.terminate = function (cb) {
     self.stop(true)
     if (!master) return cb && process.nextTick(cb)
@@ -133,7 +133,8 @@ module.exports = function recluster (file, opt) {
     master.stop({ now: true }).then(() => cb && cb())
   }
 
-  // stop forgets the workers: none is replaced any more, and there are no more events.
+  // stop ends the supervision: no worker is replaced any more, and there are no more
+  // events.
   self.stop = function (dead) {
     if (!(cluster.isPrimary || cluster.isMaster)) return
     silent = true

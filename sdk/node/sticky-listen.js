@@ -12,8 +12,8 @@ const { kFollow } = require('./lib/symbols')
 const HOLD_MS = 1000
 const LISTEN = 'sticky:listen'
 
-// createBalancer is for the calling (primary) process: its listen tells the workers
-// where to listen, those that come later, too.
+// createBalancer is for the primary process: its listen sends the address to the workers,
+// also to later ones.
 function createBalancer (options) {
   if (!options || typeof options.activeWorkers !== 'function') throw new codes.HANDOFF_ERR_INVALID_ARGUMENT('Must provide activeWorkers option (returns a list of worker processes)')
   if (options.behindProxy || options.cipHeader) {
@@ -21,19 +21,19 @@ function createBalancer (options) {
   }
   const balancer = new EventEmitter()
   let master = null
-  let forget = null // what ends the following of recluster's masters
+  let forget = null // stops following recluster's masters
   let where = null
   let open = false
   const there = new Set() // workers that listen
   const tell = (w) => { if (where) w.send({ msg: LISTEN, where }, () => {}) }
   const gone = (w) => there.delete(w.id)
   // It listens when every worker does and the kernel steers to all of them: until then
-  // clients would move with each. A status asked for now comes after the steering.
+  // each new worker would move clients. A status requested now follows the steering.
   const look = () => {
     if (open || !where || !master.live || there.size < master.options.workers) return
     open = true
     const m = master
-    m.status().then(() => { if (master === m && where) balancer.emit('listening') }, () => {}) // else it has ended
+    m.status().then(() => { if (master === m && where) balancer.emit('listening') }, () => {}) // or the master has ended
   }
   const listening = (w, address) => {
     there.add(w.id)
@@ -61,7 +61,7 @@ function createBalancer (options) {
       for (const w of m.workers.values()) tell(w)
     }, (err) => { if (master === m) balancer.emit('error', err) })
   }
-  // Whose workers they are is looked up here: run() may come before or after.
+  // Finds the master of the workers: run() may be called before or after.
   balancer.listen = function (port, host, ...rest) {
     const workers = options.activeWorkers()
     if (!workers || typeof workers[kFollow] !== 'function') throw new codes.HANDOFF_ERR_NOT_RECLUSTER()
@@ -87,7 +87,7 @@ function createBalancer (options) {
   return balancer
 }
 
-// listen is for a worker: its server listens where the balancer says.
+// listen is for a worker: its server listens at the balancer's address.
 function listen (server) {
   let listening = false
   holdReady(server)
@@ -104,10 +104,10 @@ function listen (server) {
   return server
 }
 
-// holdReady keeps back what the worker says of being ready until its server listens:
-// it says so right after listen(server), as sticky-listen's README has it, and its
-// predecessor would go while nobody listens in its place. Not for long: a program may
-// wait for its workers before it has the balancer listen.
+// holdReady delays the worker's ready message until its server listens. Programs send it
+// right after listen(server), as in sticky-listen's README, and the previous worker would
+// exit while no other listens. The delay is limited: a program may wait for its workers
+// before its balancer listens.
 function holdReady (server) {
   const send = process.send
   if (typeof send !== 'function') return

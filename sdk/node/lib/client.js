@@ -1,7 +1,7 @@
 'use strict'
 // The client of a handoff's control socket: calls, and the stream of worker events.
-// Between two masters (one has crashed, or is upgraded) nobody answers for a moment:
-// calls are repeated then, and the stream is opened again.
+// Between two masters (after a crash or an upgrade) there is briefly no response: calls
+// are then retried, and the stream is reopened.
 const http = require('http')
 const { setTimeout: delay } = require('timers/promises')
 const { codes } = require('./errors')
@@ -11,7 +11,7 @@ const RETRY_MS = 10
 const TIMEOUT_MS = 10000 // in which a master must answer
 const NOT_SENT = ['ENOENT', 'ECONNREFUSED', 'HANDOFF_ERR_NO_RESPONSE']
 const MAYBE_DONE = ['ECONNRESET', 'EPIPE']
-const EVENTS = ['/v1/worker-events', '/v1/told'] // the second of older binaries
+const EVENTS = ['/v1/worker-events', '/v1/told'] // the second is that of older binaries
 
 const kAgent = Symbol('agent')
 const kCall = Symbol('call')
@@ -28,9 +28,9 @@ class Client {
     this[kStream] = null
   }
 
-  // request resolves to the answer. A call that may have been carried out is repeated
-  // only if it is idempotent. A refusal is HANDOFF_ERR_REFUSED, with the API's own code
-  // as `refusal`.
+  // request resolves to the response. A call that may have been carried out is retried
+  // only if it is idempotent. An error response is HANDOFF_ERR_REFUSED, with the API's
+  // code as `refusal`.
   async request (method, path, { body, idempotent = method === 'GET' } = {}) {
     const until = Date.now() + TIMEOUT_MS
     for (;;) {
@@ -67,9 +67,8 @@ class Client {
     })
   }
 
-  // follow passes on each worker event, until close: event(e), lost(n) where n of them
-  // are missing, and replaced() when another master has taken over, whose events start
-  // anew.
+  // follow reports each worker event until close: event(e), lost(n) if n events are
+  // missing, and replaced() when another master has taken over, whose events begin again.
   follow (to) {
     this[kConnect](to, { master: null, last: 0 })
   }
@@ -90,8 +89,8 @@ class Client {
         return again()
       }
       const master = res.headers['handoff-master']
-      // Each master numbers its events from 1, and keeps them until they are asked for
-      // by a higher number: what a broken connection lost is sent again.
+      // Each master numbers its events from 1, and keeps them until a higher number is
+      // requested: it sends again what a broken connection has lost.
       if (master !== at.master) {
         const first = at.master === null
         Object.assign(at, { master, last: 0 })
@@ -113,7 +112,7 @@ class Client {
     req.on('error', again)
   }
 
-  // sync has the status put among the events, as one of them: cluster.status.
+  // sync adds the status to the events, as the event cluster.status.
   sync () { return this.request('POST', this[kEvents] + '/status', { idempotent: true }) }
 
   close () {

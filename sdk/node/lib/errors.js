@@ -1,6 +1,6 @@
 'use strict'
-// The errors of this package, by their codes. A code never changes; a message may. The
-// table in README.md and HandoffErrorCode in index.d.ts are compared with this in a test.
+// The errors of this package, by code. Codes never change; messages may. A test compares
+// the table in README.md and HandoffErrorCode in index.d.ts with this.
 const { format } = require('util')
 
 const codes = {}
@@ -35,7 +35,7 @@ define('HANDOFF_ERR_NOT_SUPPORTED', '%s')
 define('HANDOFF_ERR_NOT_RECLUSTER', 'sticky-listen under handoff: activeWorkers must return the workers of @handoff/node/recluster; handoff can steer to no others')
 define('HANDOFF_ERR_ALREADY_STARTED', 'This cluster has a master already')
 define('HANDOFF_ERR_IN_WORKER', "ClusterMaster answers to no one!\n(don't run in a cluster worker script)")
-// Node's own, where a program knows them from cluster.Worker.
+// Node's own, which programs know from cluster.Worker.
 define('ERR_IPC_CHANNEL_CLOSED', 'Channel closed')
 define('ERR_UNKNOWN_SIGNAL', 'Unknown signal: %s', TypeError)
 define('ERR_MISSING_ARGS', 'The "message" argument must be specified', TypeError)

@@ -1,7 +1,7 @@
 'use strict'
-// A handoff below the calling program: a child process that ends with the caller, and
-// is spoken to over its control socket (client.js). Its workers are mirrored
-// (mirror.js), in require('cluster').workers as well.
+// Runs handoff as a child process of the calling program. It ends with the caller, and is
+// controlled over its control socket (client.js). Its workers are mirrored (mirror.js),
+// also in require('cluster').workers.
 const { spawn } = require('child_process')
 const { EventEmitter } = require('events')
 const fs = require('fs')
@@ -29,14 +29,14 @@ const kSettle = Symbol('settle')
 // handoff's, its worker); output (stream, line), with options.silent; end (code, err).
 class Master extends EventEmitter {
   // options: exec, args, execArgv and workers, or folder; env, cwd; settings, the flags
-  // of `handoff run` by their names in camelCase (undefined: not given); silent: what
-  // handoff and the workers write comes as 'output', of workers as JSON.
+  // of `handoff run` by their names in camelCase (undefined: not set); silent: the output
+  // of handoff and the workers is emitted as 'output', that of workers as JSON.
   constructor (options) {
     super()
     this.setMaxListeners(0)
     this.options = options
     this.ended = false
-    this[kReloads] = new Set() // those that are awaited: {generation, failed}
+    this[kReloads] = new Set() // pending calls of serves: {generation, failed}
     this[kFailures] = new Map() // by generation: {reason, stderr}
     this[kMirror] = new Mirror(this, () => this[kClient].sync())
     this.on('failed', (generation, reason, stderr) => this[kFailures].set(generation, { reason, stderr }))
@@ -56,7 +56,7 @@ class Master extends EventEmitter {
     }
     process.on('exit', this[kClean])
     const output = o.silent ? 'pipe' : 'inherit'
-    // A session of its own: the signals of a terminal are the caller's to handle.
+    // In a session of its own: the caller handles the signals of a terminal.
     this.child = spawn(binary, runArguments(o), { cwd: o.cwd, env: environment(o, dir), detached: true, stdio: ['ignore', output, output] })
     this.pid = this.child.pid
     if (o.silent) for (const stream of ['stdout', 'stderr']) lines(this.child[stream], (line) => this.emit('output', stream, line))
@@ -86,8 +86,8 @@ class Master extends EventEmitter {
   signal (w, name) { return this[kClient].request('POST', `/v1/workers/${w.id}/signal?name=${name}`) }
   send (w, body) { return this[kClient].request('POST', `/v1/workers/${w.id}/message`, { body }) }
 
-  // reload resolves when a new generation serves and the workers before it are gone;
-  // it rejects when the new code was given up: the previous workers continue.
+  // reload resolves when a new generation serves and the previous workers have exited; it
+  // rejects when the new code has failed: the previous workers continue.
   async reload () {
     const { generation } = await this[kClient].request('POST', '/v1/reload', { idempotent: true })
     await this.serves(generation)
@@ -95,13 +95,13 @@ class Master extends EventEmitter {
     return generation
   }
 
-  // serves resolves when this generation serves, or one that has overtaken it. It rejects
-  // when that one is given up, or nothing comes of the reload.
+  // serves resolves when this generation, or a later one, serves. It rejects when that
+  // generation has failed or the reload was refused.
   async serves (generation) {
     const reload = { generation, failed: null }
     this[kReloads].add(reload)
     const failed = () => reload.failed || [...this[kFailures]].filter(([g]) => g >= generation).map(([, f]) => f)[0]
-    this[kSettle]() // it may have come to its end before this
+    this[kSettle]() // it may already have ended
     try {
       await this.until(() => this.live >= generation || failed(), 'live', 'failed', 'settled')
     } finally {
@@ -112,8 +112,8 @@ class Master extends EventEmitter {
     throw new codes.HANDOFF_ERR_RELOAD_FAILED(stderr ? reason + '\n' + stderr : reason)
   }
 
-  // [kSettle] asks what has become of the reloads that are awaited now: one that was
-  // refused makes no generation, and its number is given again.
+  // [kSettle] queries the outcome of the pending reloads: one that was refused starts no
+  // generation, and the next reload uses its number.
   async [kSettle] () {
     const reloads = [...this[kReloads]]
     if (reloads.length === 0) return
@@ -130,7 +130,7 @@ class Master extends EventEmitter {
     this.emit('settled')
   }
 
-  // until resolves when ok() is true, which may change with each of these events.
+  // until resolves when ok() is true. It is checked at each of these events.
   until (ok, ...events) {
     return new Promise((resolve, reject) => {
       const look = () => {

@@ -1,6 +1,6 @@
 'use strict'
-// The workers of a master, by its events: what a caller sees of them. Where events are
-// missing the status makes up for them.
+// The workers of a master as the caller sees them, from its events. If events are lost,
+// the status replaces them.
 const { warn } = require('./errors')
 const {
   kForked, kOnline, kListening, kReady, kMessage, kLeaving, kDraining, kDisconnected, kExited
@@ -12,14 +12,14 @@ const kApply = Symbol('apply')
 const kReconcile = Symbol('reconcile')
 
 class Mirror {
-  // master emits what happens; sync() asks for the status among the events, and returns
-  // a promise.
+  // master emits the events; sync() requests the status among them, and returns a
+  // promise.
   constructor (master, sync) {
     this.master = master
     this.sync = sync
     this.workers = new Map() // by id
     this.live = 0 // the generation that serves
-    this[kEarly] = null // while a status is awaited: events of workers not known yet
+    this[kEarly] = null // until a requested status arrives: events of workers not known yet
   }
 
   // follow of client.js calls these.
@@ -40,10 +40,10 @@ class Mirror {
 
   replaced () {
     this[kEarly] = this[kEarly] || []
-    this.sync().catch(() => { this[kEarly] = null }) // it ends, or yet another master comes
+    this.sync().catch(() => { this[kEarly] = null }) // handoff ends, or another master takes over
   }
 
-  // end is that handoff has ended, and so has every worker.
+  // end: handoff has ended, and so has every worker.
   end () {
     for (const w of [...this.workers.values()]) this[kExited](w, null, null, false)
   }
@@ -93,13 +93,13 @@ class Mirror {
   }
 }
 
-// What each event does: f(mirror, event, worker), the worker undefined where it is not
-// known.
+// The handlers of the events: f(mirror, event, worker); worker is undefined if it is
+// unknown.
 const ended = (m, e, w) => {
   if (w) m[kExited](w, e.code === undefined ? null : e.code, e.killed_by || null, e.event === 'worker.crashed')
 }
 const serves = (m, e) => {
-  if (!(e.generation > m.live)) return // the status has said so
+  if (!(e.generation > m.live)) return // already known from the status
   m.live = e.generation
   m.master.emit('live', e.generation)
 }

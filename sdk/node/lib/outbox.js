@@ -1,6 +1,6 @@
 'use strict'
-// Messages to one worker, delivered in order. While the worker does not read, they
-// wait, up to a limit.
+// Messages to one worker, delivered in order. While the worker does not read, they are
+// queued, up to a limit.
 const { setTimeout: delay } = require('timers/promises')
 const { codes } = require('./errors')
 
@@ -15,18 +15,18 @@ const kBusy = Symbol('busy')
 const kPump = Symbol('pump')
 
 class Outbox {
-  // deliver(body) sends a message, as JSON, and returns a promise; it rejects with the
-  // refusal worker_busy when the worker does not read now, no_channel when it has no
-  // channel. isOpen() is false when there is no point in trying. failed(err) hears of
-  // a message that is not sent and has no callback.
+  // deliver(body) sends a message, as JSON, and returns a promise, which rejects with the
+  // refusal worker_busy if the worker does not read now, or no_channel if it has no
+  // channel. isOpen() returns false if no message can be sent any more. failed(err) is
+  // called if a message without a callback cannot be sent.
   constructor (id, { deliver, isOpen, failed }) {
     Object.assign(this, { id, deliver, isOpen, failed })
-    this.size = 0 // bytes that wait
+    this.size = 0 // queued bytes
     this[kQueue] = []
     this[kBusy] = false
   }
 
-  // send returns false when so much waits that the caller should wait, too.
+  // send returns false if so much is queued that the caller should wait.
   send (message, done) {
     const body = JSON.stringify(message)
     if (body === undefined) throw new codes.ERR_MISSING_ARGS()
@@ -68,7 +68,7 @@ class Outbox {
       queue[head++] = null
       this.size -= size
       if (head > 1000) queue.splice(0, head), head = 0
-      // Outside of this promise: what a callback throws is its program's.
+      // Outside of this promise, so that an exception of a callback is not caught here.
       if (err) process.nextTick(done || this.failed, err)
       else if (done) process.nextTick(done, null)
     }

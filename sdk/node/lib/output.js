@@ -5,8 +5,8 @@ const { PassThrough } = require('stream')
 const MAX_UNREAD = 64 * 1024 // bytes kept for a reader
 const LAST_WORDS_MS = 200 // in which the output of a worker that has ended may still arrive
 
-// Output is one stream of a worker. What nobody reads is dropped beyond a limit: the
-// worker goes on, and so does this process.
+// Output is one stream of a worker. Unread output beyond a limit is dropped, so that
+// neither the worker nor this process blocks.
 class Output extends PassThrough {
   constructor () {
     super({ highWaterMark: MAX_UNREAD })
@@ -23,7 +23,7 @@ class Output extends PassThrough {
   }
 }
 
-// capture gives the workers of a silent master their streams, which end after them.
+// capture creates the streams of a silent master's workers, which end after them.
 // Handoff's own lines go to log.
 function capture (master, log) {
   const writers = new Map() // by pid

@@ -1,13 +1,13 @@
 'use strict'
 // cluster-master's REPL: on a unix socket that only this user can open, or on loopback.
-// Whoever can connect can do everything that this process can.
+// A client that connects can do everything that this process can.
 const fs = require('fs')
 const net = require('net')
 const path = require('path')
 const repl = require('repl')
 
 class Repl {
-  // context is what a session sees, with getters for what changes; log(...) reports.
+  // context is the context of a session, with getters for what changes; log(...) reports.
   constructor (context, log) {
     this.context = context
     this.log = log

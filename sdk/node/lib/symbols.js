@@ -1,7 +1,7 @@
 'use strict'
-// Private members of objects that a program sees.
+// Private members of objects that programs use.
 module.exports = {
-  // Worker: what the mirror tells it, and whom it asks.
+  // Worker: the events from the mirror, and the master that it calls.
   kMaster: Symbol('handoff.master'),
   kOutbox: Symbol('handoff.outbox'),
   kForked: Symbol('handoff.forked'),
@@ -13,7 +13,7 @@ module.exports = {
   kDraining: Symbol('handoff.draining'),
   kDisconnected: Symbol('handoff.disconnected'),
   kExited: Symbol('handoff.exited'),
-  // What the drop-ins note on a worker.
+  // What the drop-ins store on a worker.
   kInfo: Symbol('handoff.info'),
   // recluster's active workers: a function that follows the master they run under.
   // Registered, so that several copies of this package agree on it.

@@ -1,6 +1,6 @@
 'use strict'
-// A worker as cluster.Worker is to its primary. The mirror (mirror.js) tells it what
-// has happened; what it is asked for goes to its master.
+// A worker, with the interface that cluster.Worker has in a primary. The mirror
+// (mirror.js) reports its events; its methods call the master.
 const cluster = require('cluster')
 const { EventEmitter } = require('events')
 const os = require('os')
@@ -21,7 +21,7 @@ class Worker extends EventEmitter {
     this.state = 'none' // then online, listening, disconnecting, disconnected, dead
     this.exitedAfterDisconnect = undefined
     this.ready = false
-    this.leaving = false // has been told, or has asked, to go
+    this.leaving = false // it must exit, or has asked to
     this.process = Object.assign(new EventEmitter(), {
       pid,
       connected: true,
@@ -43,8 +43,8 @@ class Worker extends EventEmitter {
   isConnected () { return this.process.connected }
   isDead () { return this.process.exitCode !== null || this.process.signalCode !== null }
 
-  // send returns false when so much waits that the caller should wait, too. An error is
-  // for the callback; without one for the listeners of 'error', if there are any.
+  // send returns false if so much is queued that the caller should wait. An error goes to
+  // the callback, else to the listeners of 'error', if any.
   send (message, handle, ...rest) {
     const done = [handle, ...rest].find((arg) => typeof arg === 'function')
     if (handle !== undefined && handle !== null && typeof handle !== 'function') {
@@ -56,7 +56,7 @@ class Worker extends EventEmitter {
     return this[kOutbox].send(message, done)
   }
 
-  // kill returns whether there was a process to signal; signal 0 only asks for that.
+  // kill returns whether the process exists; signal 0 only checks that.
   kill (signal = 'SIGTERM') {
     const name = signalName(signal)
     if (this.isDead()) return false
@@ -69,14 +69,14 @@ class Worker extends EventEmitter {
 
   destroy (signal) { this.kill(signal) }
 
-  // disconnect replaces the worker: its slot is served throughout.
+  // disconnect replaces the worker: its slot is always served.
   disconnect () {
     this.exitedAfterDisconnect = true
     this[kMaster].restart(this.slot).catch(() => {})
     return this
   }
 
-  // What has happened to it; false: nothing new.
+  // Events, from the mirror; false: already known.
 
   [kForked] () {
     cluster.workers = cluster.workers || {}
@@ -144,8 +144,8 @@ function signalName (signal) {
   return name
 }
 
-// notSent reports a message without a callback. One to a worker that goes is no news:
-// a broadcast meets some.
+// notSent reports a message without a callback. It ignores workers that are exiting: a
+// broadcast can always meet some.
 function notSent (worker, err) {
   if (!worker.process.connected || worker.leaving || worker[kMaster].ended || err.code === 'ERR_IPC_CHANNEL_CLOSED') return
   if (worker.listenerCount('error') > 0) worker.emit('error', err)
