@@ -64,7 +64,7 @@ func TestProve(t *testing.T) {
 			t.Errorf("%+v", part)
 		}
 	}
-	if p.Parts[4].Note != "refused, as it should be" {
+	if p.Parts[4].Note != "rejected, as expected" {
 		t.Errorf("%+v", p.Parts[4])
 	}
 }
@@ -97,10 +97,10 @@ func TestProveFindsFaults(t *testing.T) {
 		part, classes string
 		help          string
 	}{
-		{"reset", nil, "reload", "reset eof", "keep-alive connection just when a request came"},
+		{"reset", nil, "reload", "reset eof", "keep-alive connection as a request arrived"},
 		{"deaf", nil, "reload", "timeout", "--stall-kill"},
 		{"stale", []string{"--hold", "1", "--ready-when", "started"}, "reload", "order", "--no-hold"},
-		{"silent", nil, "reload", "eof", "cut in the middle"},
+		{"silent", nil, "reload", "eof", "was cut off"},
 	} {
 		t.Run(c.fault, func(t *testing.T) {
 			t.Parallel()
@@ -155,7 +155,7 @@ func TestProveOthers(t *testing.T) {
 		if code != 0 || p.Lost == 0 {
 			t.Errorf("%d: %+v", code, p)
 		}
-		if p, code := prove(t, nil, args...); code != 1 || !strings.Contains(p.Verdict, "all of them inside workers that were killed") {
+		if p, code := prove(t, nil, args...); code != 1 || !strings.Contains(p.Verdict, "all of them inside workers killed") {
 			t.Errorf("%d: %+v", code, p)
 		}
 	})
@@ -205,7 +205,7 @@ require('http').createServer((q, r) => { r.statusCode = ok ? 200 : 404; r.end() 
 	t.Run("ports", func(t *testing.T) {
 		t.Parallel()
 		p, code := prove(t, nil, "-n", "max", "--reloads", "1", "--ports", freePort(t)+","+freePort(t), data("server.js"))
-		if code != 0 || p.Parts[2].Times != 0 || !strings.HasPrefix(p.Parts[2].Note, "left out") {
+		if code != 0 || p.Parts[2].Times != 0 || !strings.HasPrefix(p.Parts[2].Note, "skipped") {
 			t.Errorf("%d: %+v", code, p)
 		}
 	})

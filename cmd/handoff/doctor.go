@@ -13,8 +13,8 @@ func doctorCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check kernel features and limits",
-		Long: `Try what handoff needs of this machine, as this user, and say what each result means and what to do about it.
-Nothing that runs is touched. Exit code: 0 everything that is needed is there; 1 something is missing.`,
+		Long: `Check whether this machine has what handoff needs, as this user; print what each result means and what to do.
+Running services are not touched. Exit code: 0 nothing required is missing; 1 something is.`,
 		Example: `  handoff doctor
   handoff doctor --json | jq '.findings[] | select(.state != "ok")'`,
 		Args: cobra.NoArgs,

@@ -20,7 +20,7 @@ import (
 	"handoff/internal/prove"
 )
 
-// proof is what `handoff prove` was asked for.
+// proof has the options of `handoff prove`.
 type proof struct {
 	duration, timeout, wait, pause           time.Duration
 	rate                                     float64
@@ -30,7 +30,7 @@ type proof struct {
 	broken, tcp, asJSON, allowInside         bool
 	request, address, output                 string
 	against, againstReload                   string
-	given                                    map[string]bool // flags of the command line
+	set                                      map[string]bool // flags on the command line
 }
 
 func proveCommand() *cobra.Command {
@@ -63,7 +63,7 @@ Exit code: 0 nothing was lost; 1 something was lost, or nothing could be proven;
   handoff prove --tcp -- ./echo
   handoff prove --against 'pm2-runtime -i 2 server.js' --against-reload 'pm2 reload all' --address 127.0.0.1:3000`,
 		RunE: func(c *cobra.Command, args []string) error {
-			runtime.LockOSThread() // what it starts ends with this thread
+			runtime.LockOSThread() // the processes that it starts end with this thread
 			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			p.note(c.Flags())
@@ -85,7 +85,7 @@ Exit code: 0 nothing was lost; 1 something was lost, or nothing could be proven;
 	return c
 }
 
-// newProof has the defaults that the flags below do not give.
+// newProof has the defaults of the flags that have none below.
 func newProof() *proof {
 	return &proof{duration: 5 * time.Second, timeout: 5 * time.Second, wait: time.Minute, pause: 2 * time.Second}
 }
@@ -115,13 +115,13 @@ func (p *proof) flags(c *cobra.Command) {
 	jsonFlag(c, &p.asJSON)
 }
 
-// note keeps which flags were given.
+// note remembers which flags are set on the command line.
 func (p *proof) note(flags *pflag.FlagSet) {
-	p.given = map[string]bool{}
-	flags.Visit(func(f *pflag.Flag) { p.given[f.Name] = true })
+	p.set = map[string]bool{}
+	flags.Visit(func(f *pflag.Flag) { p.set[f.Name] = true })
 }
 
-// run proves it.
+// run runs the proof and prints the report.
 func (p *proof) run(ctx context.Context, c *cobra.Command, cfg *config.Run, args []string) error {
 	plan, err := p.plan(len(args))
 	if err != nil {
@@ -152,7 +152,7 @@ func (p *proof) run(ctx context.Context, c *cobra.Command, cfg *config.Run, args
 	}
 	report, err := prove.Run(ctx, subject, plan)
 	if ctx.Err() != nil {
-		return failed{errors.New("interrupted; nothing is proven")}
+		return failed{errors.New("interrupted; nothing proven")}
 	}
 	if err != nil {
 		return failed{err}
@@ -160,7 +160,7 @@ func (p *proof) run(ctx context.Context, c *cobra.Command, cfg *config.Run, args
 	if plan.Progress != nil {
 		fmt.Fprint(os.Stderr, "\r\x1b[K")
 	}
-	report.Forgiven = p.allowInside
+	report.AllowInside = p.allowInside
 	if err := p.show(report, subject, what); err != nil || !report.Proven() {
 		return failed{err}
 	}
@@ -185,25 +185,25 @@ func (p *proof) show(report *prove.Report, subject startable, what string) error
 		fmt.Printf(", %d workers", workers)
 	}
 	if addresses > 1 {
-		fmt.Printf(" (of %d addresses only this one was tried; --address chooses another)", addresses)
+		fmt.Printf(" (1 of %d addresses; --address selects another)", addresses)
 	}
 	fmt.Printf("; %s", pace(p))
 	if len(report.Wants) > 0 {
-		fmt.Printf("; wanted: %s", strings.Join(report.Wants[:min(3, len(report.Wants))], ", "))
+		fmt.Printf("; expected: %s", strings.Join(report.Wants[:min(3, len(report.Wants))], ", "))
 	}
 	fmt.Print("\n\n")
 	return report.Write(os.Stdout)
 }
 
-// pace says how much load there is.
+// pace describes the load.
 func pace(p *proof) string {
 	if p.rate == 0 {
-		return fmt.Sprintf("%d clients keep their connections, %d do not, each as fast as it is answered", p.clients, p.clients)
+		return fmt.Sprintf("%d keep-alive clients and %d others, each as fast as possible", p.clients, p.clients)
 	}
-	return fmt.Sprintf("%g requests/s, half of them by %d clients that keep their connections", p.rate, p.clients)
+	return fmt.Sprintf("%g requests/s, half of them from %d keep-alive clients", p.rate, p.clients)
 }
 
-// progress shows how far it is on one line of a terminal.
+// progress prints one line on a terminal.
 func progress(now prove.Progress) {
 	actions := ""
 	if now.Of > 0 {

@@ -9,7 +9,7 @@ import (
 	"os"
 )
 
-// check finds what the flags' own types do not.
+// check finds wrong values and combinations that the flags' types allow.
 func (p *proof) check(args int) error {
 	for _, n := range []struct {
 		flag  string
@@ -43,8 +43,7 @@ func (p *proof) check(args int) error {
 	return nil
 }
 
-// plan is what is done to the subject, and how much load is on it. args is how many
-// arguments there are.
+// plan returns the disturbances and the load. args is the number of arguments.
 func (p *proof) plan(args int) (plan prove.Plan, err error) {
 	plan = prove.Plan{Duration: p.duration, Rate: p.rate, Clients: p.clients, Timeout: p.timeout, Echo: p.tcp, Times: map[prove.Action]int{
 		prove.Reload: p.reloads, prove.Scale: p.scale, prove.Upgrade: p.upgrade, prove.KillWorker: p.killWorker, prove.KillMaster: p.killMaster}}
@@ -72,23 +71,23 @@ func (p *proof) plan(args int) (plan prove.Plan, err error) {
 	return plan, nil
 }
 
-// otherTool leaves out what can be done to handoff alone. An error is that it was asked
-// for.
+// otherTool removes the disturbances that only handoff has. It is an error if one was
+// set on the command line.
 func (p *proof) otherTool(times map[prove.Action]int) error {
 	for _, only := range []struct {
 		flag   string
 		action prove.Action
 	}{{"scale", prove.Scale}, {"upgrade", prove.Upgrade}, {"broken-deploy", prove.Broken}, {"kill-worker", prove.KillWorker}} {
-		if p.given[only.flag] && times[only.action] > 0 {
+		if p.set[only.flag] && times[only.action] > 0 {
 			return fmt.Errorf("--%s is for handoff only, not for --against", only.flag)
 		}
 		times[only.action] = 0
 	}
-	if !p.given["kill-master"] {
+	if !p.set["kill-master"] {
 		times[prove.KillMaster] = 0
 	}
 	if times[prove.KillMaster] > 1 {
-		return errors.New("--kill-master: another tool is killed once; it stays dead")
+		return errors.New("--kill-master must be at most 1 with --against: the other tool does not restart")
 	}
 	if p.againstReload == "" {
 		times[prove.Reload] = 0

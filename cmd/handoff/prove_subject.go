@@ -16,14 +16,14 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// startable is a subject that begins and ends.
+// startable is a subject that can be started and stopped.
 type startable interface {
 	prove.Subject
 	Start(context.Context) error
 	Stop()
 }
 
-// subject is what is to be proven. dir is its own.
+// subject returns what is tested. dir is a temporary folder for it.
 func (p *proof) subject(flags *pflag.FlagSet, cfg *config.Run, args []string, dir string) (s startable, what string, err error) {
 	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
 		return strings.HasPrefix(kv, "NOTIFY_SOCKET=") || strings.HasPrefix(kv, "LISTEN_") || strings.HasPrefix(kv, "WATCHDOG_")
@@ -62,7 +62,7 @@ func (p *proof) subject(flags *pflag.FlagSet, cfg *config.Run, args []string, di
 	if err != nil {
 		return nil, "", failed{err}
 	}
-	// Where it has its socket. Also of this process, which asks.
+	// The folder of its control socket, also for the client in this process.
 	os.Setenv("HANDOFF_RUNTIME_DIR", filepath.Join(dir, "run"))
 	env = append(env, "HANDOFF_RUNTIME_DIR="+filepath.Join(dir, "run"))
 	without := map[prove.Action]string{}
@@ -79,14 +79,14 @@ func (p *proof) subject(flags *pflag.FlagSet, cfg *config.Run, args []string, di
 	return h, strings.Join(command, " "), nil
 }
 
-// writer writes what runs to a file of its own, so that a reload can find something else
-// there. text is the configuration file that was given.
+// writer returns a function that writes a configuration file with another command, so that
+// a reload runs that. text is the user's configuration file.
 func writer(path string, text []byte, environ []string) (func(command []string) func() error, error) {
 	keys := map[string]any{}
 	if err := toml.Unmarshal(text, &keys); err != nil {
 		return nil, err
 	}
-	if len(environ) > 0 { // what is given wins, and may be a secret: no command line shows it
+	if len(environ) > 0 { // overrides the file; not passed as flags, since it may be secret
 		set := map[string]string{}
 		for _, kv := range environ {
 			k, v, _ := strings.Cut(kv, "=")
@@ -106,7 +106,7 @@ func writer(path string, text []byte, environ []string) (func(command []string) 
 	}, nil
 }
 
-// brokenProgram is one of the same kind that does not start.
+// brokenProgram returns a command of the same contract that does not start.
 func brokenProgram(cfg *config.Run, command []string) []string {
 	const script = "throw new Error('this is the broken deploy of handoff prove')"
 	line, _, err := config.CommandLine(command, "/")
@@ -116,11 +116,10 @@ func brokenProgram(cfg *config.Run, command []string) []string {
 	return []string{"sh", "-c", "echo 'this is the broken deploy of handoff prove' >&2; exit 1"}
 }
 
-// settle is how much longer than its timeouts old workers are waited for.
+// settle is the time that old workers have beyond their timeouts.
 const settle = 5 * time.Second
 
-// passedOn are the flags of `handoff run` that were given; what file and environment
-// say, it reads there itself.
+// passedOn returns the flags for `handoff run`. It reads file and environment itself.
 func (p *proof) passedOn(flags *pflag.FlagSet) (args []string) {
 	run := pflag.NewFlagSet("run", pflag.ContinueOnError)
 	config.NewRun().Flags(run)
@@ -129,7 +128,7 @@ func (p *proof) passedOn(flags *pflag.FlagSet) (args []string) {
 		case "config", "cwd", "env", "name", "log", "private", "only", "pm2-env", "rack-version", "timeout":
 			return
 		}
-		if run.Lookup(f.Name) == nil || !p.given[f.Name] {
+		if run.Lookup(f.Name) == nil || !p.set[f.Name] {
 			return
 		}
 		if list, ok := f.Value.(pflag.SliceValue); ok {
@@ -143,7 +142,7 @@ func (p *proof) passedOn(flags *pflag.FlagSet) (args []string) {
 	return args
 }
 
-// freePort is a port that nobody has just now.
+// freePort returns an unused port.
 func freePort() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

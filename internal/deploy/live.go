@@ -93,4 +93,4 @@ func (r *Record) List() (list []Listed) {
 }
 
 // errWhich asks for a version.
-var errWhich = errors.New("which version? Give its name, #N, or ^N")
+var errWhich = errors.New("no version given: want a name, #N or ^N")

@@ -89,7 +89,7 @@ func TestGoLive(t *testing.T) {
 			{"a", serves, "a(a) a", ""}, {"b", serves, "b(b) a b", ""}, {"c", serves, "c(c) a b c", ""},
 			{"<1", serves, "b(b) a b c <b", ""},
 			{"<1", serves, "a(a) a b c <b <a", ""},
-			{"<1", serves, "a(a) a b c <b <a", "no version was live 1 steps back"},
+			{"<1", serves, "a(a) a b c <b <a", "the history has no version 1 steps back"},
 		},
 		"a rollback to a broken version is undone": {
 			{"a", serves, "a(a) a", ""}, {"b", serves, "b(b) a b", ""},

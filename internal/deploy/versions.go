@@ -77,7 +77,7 @@ func (r *Record) Before(steps int) (string, error) {
 		if len(r.History) < 2 { // of a folder of RackMan's own there is no history: what it did
 			return r.Resolve("^" + strconv.Itoa(max(steps, 1)))
 		}
-		return "", fmt.Errorf("no version was live %d steps back", steps)
+		return "", fmt.Errorf("the history has no version %d steps back", steps)
 	}
 	return stack[at], nil
 }

@@ -1,5 +1,6 @@
-// Package doctor tries what handoff needs of a machine, as the user who runs it. What
-// runs is not touched. It says what it has found; how that is printed is the command's.
+// Package doctor checks whether a machine has what handoff needs, for the user who runs
+// it, by trying it. Running services are not touched. It returns findings; the command
+// prints them.
 package doctor
 
 import (
@@ -9,39 +10,39 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// State is what a check has come to.
+// State is the result of a check.
 type State string
 
 // The states.
 const (
 	OK      State = "ok"
-	Worse   State = "worse"   // it works, with less
-	Missing State = "missing" // something does not work
+	Worse   State = "worse"   // handoff works, with a limitation
+	Missing State = "missing" // handoff does not work
 	Info    State = "info"
 )
 
-// Verdict is the answer of a check.
+// Verdict is what a check has found.
 type Verdict struct {
 	State  State
 	What   string
-	Advice string // what to do, or what it means; "": nothing
+	Advice string // what it means and what to do; "": nothing
 }
 
-// Check is one look at the machine.
+// Check examines one property of the machine.
 type Check struct {
 	Name string
 	Look func(Machine) Verdict
 }
 
-// Machine is what checks go by that cannot be tried, and that a test may say otherwise.
+// Machine has the facts that checks cannot find by trying. Tests replace them.
 type Machine struct {
-	Release string                     // of the kernel, as uname(2) has it
-	Sysctl  func(path string) string   // by its path below /proc/sys; "": there is none
+	Release string                     // of the kernel, from uname(2)
+	Sysctl  func(path string) string   // value of a file below /proc/sys; "": it does not exist
 	Files   func() (soft, hard uint64) // limit of open files
 	Root    bool                       // this user is root
 }
 
-// This is the machine that this runs on.
+// This is the machine on which the program runs.
 func This() Machine {
 	var u unix.Utsname
 	unix.Uname(&u)
@@ -60,7 +61,7 @@ func This() Machine {
 	}
 }
 
-// Checks are all of them, in the order in which they are read.
+// Checks returns all checks, in the order in which they are printed.
 func Checks() []Check {
 	return []Check{
 		{"kernel", kernel},
@@ -80,7 +81,7 @@ func Checks() []Check {
 	}
 }
 
-// Finding is a verdict with the name of its check, as `handoff doctor --json` has it.
+// Finding is a verdict with the name of its check, as `handoff doctor --json` prints it.
 type Finding struct {
 	Name   string `json:"name"`
 	State  State  `json:"state"`
@@ -88,7 +89,7 @@ type Finding struct {
 	Advice string `json:"advice,omitempty"`
 }
 
-// Examine looks at everything, and tells whether something that is needed is missing.
+// Examine runs all checks and reports whether a requirement is missing.
 func Examine(m Machine) (all []Finding, missing bool) {
 	for _, c := range Checks() {
 		v := c.Look(m)

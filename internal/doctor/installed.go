@@ -11,24 +11,24 @@ import (
 	"handoff/sdk/node"
 )
 
-// controlSocket makes its folder.
+// controlSocket creates the folder of control sockets.
 func controlSocket(Machine) Verdict {
 	if err := admin.CheckDir(); err != nil {
-		return Verdict{Worse, err.Error(), "handoff status and the like will not find running services: set HANDOFF_RUNTIME_DIR to a folder of this user"}
+		return Verdict{Worse, err.Error(), "commands such as handoff status will not find running services: set HANDOFF_RUNTIME_DIR to a directory that this user owns"}
 	}
 	return Verdict{State: OK, What: admin.Dir()}
 }
 
-// drainPreload installs it.
+// drainPreload installs the preload.
 func drainPreload(Machine) Verdict {
 	path, err := node.Install()
 	if err != nil {
-		return Verdict{Worse, err.Error(), "keep-alive clients of Node programs may lose a request at a reload: set HANDOFF_STATE_DIR to a folder that can be written to"}
+		return Verdict{Worse, err.Error(), "keep-alive clients of Node programs can lose a request during a reload: set HANDOFF_STATE_DIR to a writable directory"}
 	}
 	return Verdict{State: OK, What: path}
 }
 
-// nodeTimeout is how long node may take to say its version.
+// nodeTimeout limits how long node may take to print its version.
 const nodeTimeout = 10 * time.Second
 
 func nodeVersion(Machine) Verdict {
@@ -36,13 +36,13 @@ func nodeVersion(Machine) Verdict {
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "node", "-p", "process.version").Output()
 	if err != nil {
-		return Verdict{State: Info, What: "not in PATH; other programs do not need it"}
+		return Verdict{State: Info, What: "not found in PATH; only Node programs need it"}
 	}
 	v := Verdict{State: OK, What: strings.TrimSpace(string(out))}
 	var major int
 	fmt.Sscanf(v.What, "v%d.", &major)
 	if major < 18 {
-		v.State, v.Advice = Worse, "handoff is tested with Node 18 and later; before 18.2 Node leaves idle keep-alive connections open in a drain"
+		v.State, v.Advice = Worse, "handoff is tested with Node 18 and later; Node before 18.2 does not close idle keep-alive connections in a drain"
 	}
 	return v
 }

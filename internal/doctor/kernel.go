@@ -28,9 +28,9 @@ func kernel(m Machine) Verdict {
 	v := Verdict{State: OK, What: "Linux " + m.Release}
 	switch {
 	case m.before(5, 9):
-		v.State, v.Advice = Missing, "handoff needs Linux 5.9 or later (pidfds, seccomp user notification that passes descriptors)"
+		v.State, v.Advice = Missing, "handoff requires Linux 5.9 or later (pidfds, seccomp user notification with descriptors)"
 	case m.before(6, 9):
-		v.State, v.Advice = Worse, "from Linux 6.9 on, whole process groups are signalled by pidfd; from 6.15 on, the exit code of adopted workers is known"
+		v.State, v.Advice = Worse, "Linux 6.9 can signal process groups by pidfd; Linux 6.15 reports the exit code of adopted workers"
 	}
 	return v
 }
@@ -39,17 +39,17 @@ func kernel(m Machine) Verdict {
 func steering(Machine) Verdict {
 	err := trySteering()
 	if err == nil {
-		return Verdict{State: OK, What: "the kernel accepts programs that select the socket (SO_ATTACH_REUSEPORT_CBPF)"}
+		return Verdict{State: OK, What: "the kernel supports socket selection (SO_ATTACH_REUSEPORT_CBPF)"}
 	}
-	v := Verdict{State: Worse, What: "sockets cannot be shared: " + err.Error(),
-		Advice: "connections are spread by the kernel's hash, and generations overlap on their sockets; gVisor and old kernels are like that"}
+	v := Verdict{State: Worse, What: "cannot share a port between sockets: " + err.Error(),
+		Advice: "the kernel's hash distributes connections, and during a reload both generations accept them; known of gVisor and old kernels"}
 	if errors.Is(err, errNotSteerable) {
 		v.What = err.Error()
 	}
 	return v
 }
 
-var errNotSteerable = errors.New("the kernel refuses programs that select the socket")
+var errNotSteerable = errors.New("the kernel does not support socket selection (SO_ATTACH_REUSEPORT_CBPF)")
 
 func trySteering() error {
 	watch, err := handoff.NewWatch()
@@ -67,54 +67,54 @@ func trySteering() error {
 	return nil
 }
 
-// bindContract runs a program behind the trampoline's filter.
+// bindContract runs a program under the trampoline's seccomp filter.
 func bindContract(Machine) Verdict {
 	if err := bindintercept.Try("/proc/self/exe"); err != nil {
-		return Verdict{Worse, "seccomp user notification is refused: " + err.Error(),
-			"programs other than node need --listen ADDR and LISTEN_FDS (the activation contract); in a container, its seccomp profile refuses it"}
+		return Verdict{Worse, "seccomp user notification does not work: " + err.Error(),
+			"programs other than Node require --listen ADDR and LISTEN_FDS (the activation contract); in a container, allow it in the seccomp profile"}
 	}
-	return Verdict{State: OK, What: "bind and listen of any program can be answered (seccomp user notification)"}
+	return Verdict{State: OK, What: "bind and listen of any program can be intercepted (seccomp user notification)"}
 }
 
-// pidfd opens one of this process, and asks whether it could signal it.
+// pidfd opens a pidfd of this process and sends signal 0 through it.
 func pidfd(m Machine) Verdict {
 	fd, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
-		return Verdict{Missing, "pidfd_open is refused: " + err.Error(), "handoff cannot watch its workers; a container's seccomp profile may refuse it"}
+		return Verdict{Missing, "pidfd_open failed: " + err.Error(), "handoff cannot monitor its workers; in a container, allow pidfd_open in the seccomp profile"}
 	}
 	defer unix.Close(fd)
 	if err := unix.PidfdSendSignal(fd, 0, nil, 0); err != nil {
-		return Verdict{Missing, "pidfd_send_signal is refused: " + err.Error(), "handoff cannot signal its workers; a container's seccomp profile may refuse it"}
+		return Verdict{Missing, "pidfd_send_signal failed: " + err.Error(), "handoff cannot signal its workers; in a container, allow pidfd_send_signal in the seccomp profile"}
 	}
 	if m.before(6, 15) {
-		return Verdict{Worse, "processes are watched and signalled by descriptor; the exit code of adopted workers is not known",
-			"from Linux 6.15 on, a new master reports the exit code of a worker that the previous one had started"}
+		return Verdict{Worse, "pidfds work, but do not report the exit code of adopted workers",
+			"Linux 6.15 or later reports the exit code of a worker that a previous master started"}
 	}
-	return Verdict{State: OK, What: "processes are watched and signalled by descriptor, and how they ended is known"}
+	return Verdict{State: OK, What: "pidfds work, and report exit codes"}
 }
 
-// descriptors takes one from a process that is not below this one, as a handoff does
-// that comes after keeper and master were both killed.
+// descriptors copies a descriptor of a process that is no descendant of this one, as
+// handoff does at a start after keeper and master were both killed.
 func descriptors(m Machine) Verdict {
 	err := tryDescriptors()
 	switch {
 	case err == nil:
-		return Verdict{State: OK, What: "sockets of workers can be taken back after keeper and master were killed (pidfd_getfd)"}
+		return Verdict{State: OK, What: "sockets can be recovered from workers after keeper and master were killed (pidfd_getfd)"}
 	case !errors.Is(err, unix.EPERM):
-		return Verdict{State: Info, What: "cannot be tried here: " + err.Error()}
+		return Verdict{State: Info, What: "not tested: " + err.Error()}
 	}
-	v := Verdict{Worse, "pidfd_getfd is refused: if keeper and master are killed at once, the next start cannot take the sockets back from the workers",
-		"under systemd it does not matter (its fd store has them); else run handoff as root with --user"}
+	v := Verdict{Worse, "pidfd_getfd is not permitted: if keeper and master are killed at once, the next start cannot recover the sockets from the workers",
+		"not needed under systemd with FileDescriptorStoreMax; otherwise run handoff as root with --user"}
 	if scope := m.Sysctl("kernel/yama/ptrace_scope"); scope != "" && scope != "0" {
-		v.What = "kernel.yama.ptrace_scope=" + scope + ": if keeper and master are killed at once, the next start cannot take the sockets back from the workers"
+		v.What = "kernel.yama.ptrace_scope=" + scope + ": if keeper and master are killed at once, the next start cannot recover the sockets from the workers"
 		v.Advice += ", or sysctl -w kernel.yama.ptrace_scope=0"
 	}
 	return v
 }
 
-// tryDescriptors starts an orphan, takes its standard input, and ends it.
+// tryDescriptors starts an orphan, copies one of its descriptors, and ends it.
 func tryDescriptors() error {
-	// It ends with its input, at the latest.
+	// The orphan ends when the write end is closed.
 	read, write, err := os.Pipe()
 	if err != nil {
 		return err

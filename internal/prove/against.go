@@ -16,15 +16,15 @@ import (
 	"handoff/internal/linux"
 )
 
-// Against is another tool that runs a program, by commands of the shell. Start begins
+// Against is another tool that runs a program, controlled by shell commands. Start starts
 // it, and Stop ends it.
 type Against struct {
 	Command string
-	Reload  string // with $PID, the process of Command; it is done when this ends
+	Reload  string // with $PID, the process of Command; the reload is complete when it exits
 	Env     []string
 	Output  string
 	Address string
-	Pause   time.Duration // after each reload, since the tool does not say when it is done
+	Pause   time.Duration // after each reload, since the tool does not report completion
 
 	cmd   *exec.Cmd
 	pidfd int
@@ -62,13 +62,13 @@ func (a *Against) Start(ctx context.Context) error {
 		}
 	}()
 	if err := Answers(ctx, a.Address); err != nil {
-		words, _ := os.ReadFile(a.Output)
-		return fmt.Errorf("%w\n%s", err, strings.TrimSpace(string(words)))
+		output, _ := os.ReadFile(a.Output)
+		return fmt.Errorf("%w\n%s", err, strings.TrimSpace(string(output)))
 	}
 	return nil
 }
 
-// Stop ends the tool, and its whole process group when that takes long.
+// Stop ends the tool, and kills its process group if that takes too long.
 func (a *Against) Stop() {
 	if a.cmd == nil || a.cmd.Process == nil {
 		return
@@ -88,28 +88,28 @@ func (a *Against) Stop() {
 	unix.Close(a.pidfd)
 }
 
-// Addr is where it answers.
+// Addr is the address at which it answers.
 func (a *Against) Addr() string { return a.Address }
 
-// Do does one action, of those that any tool has.
+// Do does one of the actions that every tool has.
 func (a *Against) Do(ctx context.Context, d Action) (out Outcome, err error) {
 	switch d {
 	case Reload:
 		if a.Reload == "" {
-			return out, fmt.Errorf("%w: --against-reload says how", ErrCannot)
+			return out, fmt.Errorf("%w without --against-reload", ErrCannot)
 		}
 		ctx, cancel := context.WithTimeout(ctx, actionTimeout)
 		defer cancel()
 		c := exec.CommandContext(ctx, "sh", "-c", a.Reload)
-		c.WaitDelay = time.Second // it may leave something behind that has its output
+		c.WaitDelay = time.Second // a child that it leaves behind may have its output open
 		c.Env = slices.Concat(a.Env, []string{"PID=" + strconv.Itoa(a.cmd.Process.Pid)})
-		if words, err := c.CombinedOutput(); err != nil {
-			return out, fmt.Errorf("%s: %w: %s", a.Reload, err, short(strings.TrimSpace(string(words))))
+		if output, err := c.CombinedOutput(); err != nil {
+			return out, fmt.Errorf("%s: %w: %s", a.Reload, err, short(strings.TrimSpace(string(output))))
 		}
 		wait(ctx, a.Pause)
 	case KillMaster:
 		if err := unix.PidfdSendSignal(a.pidfd, unix.SIGKILL, nil, 0); err != nil {
-			return out, fmt.Errorf("it has ended: %w", err)
+			return out, fmt.Errorf("the tool has exited: %w", err)
 		}
 		wait(ctx, a.Pause)
 	default:
@@ -118,11 +118,11 @@ func (a *Against) Do(ctx context.Context, d Action) (out Outcome, err error) {
 	return out, nil
 }
 
-// Settle gives old processes a moment: the tool does not say when they have gone.
+// Settle gives old processes time to exit, since the tool does not report it.
 func (a *Against) Settle(ctx context.Context) error {
 	wait(ctx, a.Pause)
 	return nil
 }
 
-// Inside is never known.
+// Inside returns false: it is not known of other tools.
 func (a *Against) Inside(string) bool { return false }

@@ -22,20 +22,19 @@ import (
 	"handoff/internal/linux"
 )
 
-// Handoff is a program under a handoff of its own. Start begins it, and Stop ends it.
+// Handoff is a program under a handoff of its own. Start starts it, and Stop ends it.
 type Handoff struct {
 	Binary  string
 	Args    []string // of the binary
 	Env     []string
-	Name    string // of the service: Args give it this
-	Output  string // file for what handoff and the program write
+	Name    string // of the service, as in Args
+	Output  string // file for the output of handoff and the program
 	Address string // where it answers; "": the first address that it listens on
-	// Break has the next reload find a program that does not start, Mend the right one
-	// again.
+	// Break makes the next reload start a broken program; Repair restores the right one.
 	Break, Repair func() error
-	// Without says why a action cannot be done with this configuration.
+	// Without has the actions that are not possible with this configuration, and why.
 	Without map[Action]string
-	// DrainTimeout is how long old workers may take to go.
+	// DrainTimeout limits how long old workers may take to exit.
 	DrainTimeout time.Duration
 
 	cmd    *exec.Cmd
@@ -43,12 +42,12 @@ type Handoff struct {
 	addr   string
 	ended  chan struct{}
 
-	mu     sync.Mutex // guards inside, which the load asks for
+	mu     sync.Mutex // guards inside: the clients of the load read it
 	inside map[string]bool
 }
 
-// Start starts it and waits until every slot serves. The thread that calls it must
-// stay, since the kernel ends handoff with it.
+// Start starts it and waits until every slot serves. The calling thread must live as long
+// as handoff, which the kernel ends with it.
 func (h *Handoff) Start(ctx context.Context) error {
 	out, err := os.Create(h.Output)
 	if err != nil {
@@ -72,19 +71,20 @@ func (h *Handoff) Start(ctx context.Context) error {
 	s, err := h.await(ctx, func(s api.Status) bool { return s.State == api.StateServing })
 	if err != nil {
 		if why := h.whyNotServing(); strings.TrimSpace(why) != "" {
-			return fmt.Errorf("the program does not come to serve: %s", why)
+			return fmt.Errorf("the program did not become ready: %s", why)
 		}
-		return fmt.Errorf("the program does not come to serve: %w", err)
+		return fmt.Errorf("the program did not become ready: %w", err)
 	}
 	if h.addr = h.Address; h.addr == "" {
 		if h.addr = reach(s.Addresses); h.addr == "" {
-			return errors.New("the program serves, but on no TCP address that handoff holds; --address HOST:PORT says where")
+			return errors.New("the program serves, but handoff holds no TCP address of it; set --address HOST:PORT")
 		}
 	}
 	return Answers(ctx, h.addr)
 }
 
-// reach is where a client on this machine reaches the first TCP address.
+// reach returns the first TCP address in the form in which a local client can connect to
+// it.
 func reach(addrs []api.AddressStatus) string {
 	for _, a := range addrs {
 		host, port, err := net.SplitHostPort(a.Address)
@@ -104,7 +104,7 @@ func reach(addrs []api.AddressStatus) string {
 	return ""
 }
 
-// Stop ends handoff and what it runs, with a drain, and at once when that takes long.
+// Stop ends handoff and its workers with a drain, and kills them if that takes too long.
 func (h *Handoff) Stop() {
 	if h.cmd == nil || h.cmd.Process == nil {
 		return
@@ -117,7 +117,7 @@ func (h *Handoff) Stop() {
 		case <-time.After(timeout):
 		}
 	}
-	// The master starts another keeper for one that is killed, and workers outlive both.
+	// A master replaces a killed keeper, and workers outlive both.
 	groups := map[int]bool{}
 	if s, err := h.Status(); err == nil {
 		for _, w := range s.Workers {
@@ -145,14 +145,14 @@ func kill(pid int) error {
 	return p.Signal(unix.SIGKILL)
 }
 
-// Status is what handoff says of itself.
+// Status returns handoff's status.
 func (h *Handoff) Status() (api.Status, error) { return h.client.Status() }
 
-// Addr is where the program answers.
+// Addr is the address at which the program answers.
 func (h *Handoff) Addr() string { return h.addr }
 
-// whyNotServing is why the first generation did not come to serve, and what was written
-// last.
+// whyNotServing returns why the first generation did not become ready, and its last
+// lines of output.
 func (h *Handoff) whyNotServing() (why string) {
 	var last []string
 	f, err := os.Open(h.Output)
@@ -180,14 +180,14 @@ func (h *Handoff) whyNotServing() (why string) {
 	return strings.Join(append([]string{why}, last...), "\n")
 }
 
-// maxLast is how many lines are shown of a program that does not come to serve.
+// maxLast is how many lines of output are shown of a program that does not become ready.
 const maxLast = 8
 
-// gone is an error when handoff has ended.
+// gone returns an error if handoff has exited.
 func (h *Handoff) gone() error {
 	select {
 	case <-h.ended:
-		return errors.New("handoff has ended")
+		return errors.New("handoff has exited")
 	default:
 		return nil
 	}
@@ -195,7 +195,7 @@ func (h *Handoff) gone() error {
 
 const look = 10 * time.Millisecond
 
-// await asks for the status until ok likes it. Between two masters nobody answers.
+// await polls the status until ok accepts it. Between two masters there is no response.
 func (h *Handoff) await(ctx context.Context, ok func(api.Status) bool) (s api.Status, err error) {
 	for {
 		if s, err = h.Status(); err == nil && ok(s) {
@@ -208,14 +208,14 @@ func (h *Handoff) await(ctx context.Context, ok func(api.Status) bool) (s api.St
 		case <-time.After(look):
 		case <-ctx.Done():
 			if err == nil {
-				err = fmt.Errorf("not in time: %s, %d of %d slots ready, generation %d of %d", s.State, s.Ready, s.Slots, s.Generation, s.Wanted)
+				err = fmt.Errorf("timed out: state %s, %d of %d slots ready, generation %d of %d", s.State, s.Ready, s.Slots, s.Generation, s.Wanted)
 			}
 			return s, err
 		}
 	}
 }
 
-// actionTimeout is the longest that a action may take.
+// actionTimeout limits the time of one action.
 const actionTimeout = 2 * time.Minute
 
 // Do does one action.
@@ -278,7 +278,7 @@ func (h *Handoff) scale(ctx context.Context) (note string, err error) {
 	return fmt.Sprintf("%d → %d → %d workers", before.Slots, before.Slots+1, before.Slots), nil
 }
 
-// broken reloads onto a program that does not start.
+// broken reloads to a program that does not start.
 func (h *Handoff) broken(ctx context.Context) (note string, err error) {
 	if h.Break == nil {
 		return "", ErrCannot
@@ -294,15 +294,15 @@ func (h *Handoff) broken(ctx context.Context) (note string, err error) {
 	case s.Reload.Outcome == api.OutcomeServed:
 		return "", errors.New("a program that exits at once was put into service")
 	case s.Ready < s.Slots:
-		return "", fmt.Errorf("after it %d of %d slots serve", s.Ready, s.Slots)
+		return "", fmt.Errorf("after the failed deploy %d of %d slots serve", s.Ready, s.Slots)
 	}
-	return "refused, as it should be", nil
+	return "rejected, as expected", nil
 }
 
 func (h *Handoff) killMaster(ctx context.Context) error {
 	old := h.master()
 	if old == 0 {
-		return errors.New("there is no master")
+		return errors.New("no master is running")
 	}
 	if err := kill(old); err != nil {
 		return err
@@ -314,7 +314,7 @@ func (h *Handoff) killMaster(ctx context.Context) error {
 	return err
 }
 
-// master is the keeper's child that is one; 0: there is none just now.
+// master returns the pid of the keeper's child that is a master; 0: none is running.
 func (h *Handoff) master() int {
 	for _, pid := range linux.Children(h.cmd.Process.Pid) {
 		if args := linux.Arguments(pid); len(args) > 1 && args[1] == "__master" {
@@ -324,8 +324,8 @@ func (h *Handoff) master() int {
 	return 0
 }
 
-// killWorker kills the process group of a worker. It is stopped first, so that what is
-// inside of it can be counted.
+// killWorker kills the process group of a worker. It stops it (SIGSTOP) first, to list
+// the connections inside.
 func (h *Handoff) killWorker(ctx context.Context) (note string, err error) {
 	s, err := h.Status()
 	if err != nil {
@@ -389,7 +389,7 @@ func (h *Handoff) killWorker(ctx context.Context) (note string, err error) {
 	return "", err
 }
 
-// Inside tells whether a connection was inside a worker that was killed.
+// Inside reports whether a connection was inside a killed worker.
 func (h *Handoff) Inside(local string) bool {
 	_, port, _ := net.SplitHostPort(local)
 	h.mu.Lock()
@@ -419,17 +419,17 @@ func (h *Handoff) Settle(ctx context.Context) error {
 				old++
 			}
 		}
-		return fmt.Errorf("%v later it is %s, and %d workers are on their way", h.DrainTimeout, s.State, old)
+		return fmt.Errorf("after %v the state is %s, and %d workers are still starting or draining", h.DrainTimeout, s.State, old)
 	}
 	return err
 }
 
-// staleTries is how many connections are looked at after each reload.
+// staleTries is how many connections are checked after each reload.
 const staleTries = 4
 
-// stale connects a few times, and looks in whose hands the connections are: those of
-// a generation before the one that serves are wrong. Processes say their generation by
-// their environment, however deep below the worker they are.
+// stale makes a few connections and finds which process has each: one of an older
+// generation is an error. A process has its generation in its environment, also if it is
+// a descendant of the worker.
 func (h *Handoff) stale(s api.Status) (wrong []error) {
 	for range staleTries {
 		c, err := net.DialTimeout("tcp", h.addr, time.Second)
@@ -448,14 +448,14 @@ func (h *Handoff) stale(s api.Status) (wrong []error) {
 		}
 		c.Close()
 		if generation > 0 && generation < s.Generation {
-			wrong = append(wrong, fmt.Errorf("generation %d answered after %d was in service", generation, s.Generation))
+			wrong = append(wrong, fmt.Errorf("generation %d answered after generation %d was in service", generation, s.Generation))
 		}
 	}
 	return wrong
 }
 
-// generationOf is the newest generation of the processes that have a socket; 0:
-// nobody has it.
+// generationOf returns the newest generation of the processes that have a socket; 0: no
+// process has it.
 func generationOf(inode uint64) (generation int) {
 	for _, pid := range linux.PIDs() {
 		n, err := strconv.Atoi(linux.Lookup(linux.Environ(pid), "HANDOFF_GENERATION"))

@@ -1,6 +1,6 @@
-// Package prove counts what a program loses while it is disturbed: strict load, on new
-// connections and on kept ones at once, before, during and after each kind of
-// disturbance.
+// Package prove counts the requests that a program loses while it is disturbed. Strict
+// load, on new and on kept connections at once, runs before, during and after each kind
+// of disturbance.
 package prove
 
 import (
@@ -19,7 +19,8 @@ import (
 // Action is a kind of disturbance.
 type Action string
 
-// The actions, in the order in which they are done: what may end a subject is last.
+// The actions, in the order in which they are done. Those that may end a subject are
+// last.
 const (
 	Reload     Action = "reload"
 	Scale      Action = "scale"
@@ -29,26 +30,26 @@ const (
 	KillMaster Action = "kill -9 of the master"
 )
 
-// Actions are all of them.
+// Actions has all actions in that order.
 var Actions = [...]Action{Reload, Scale, Upgrade, Broken, KillWorker, KillMaster}
 
 // Undisturbed is the name of the first part.
 const Undisturbed = "undisturbed"
 
-// Plan is what is to be done. The zero value of Timeout, Rate and Clients works.
+// Plan says what to do. Timeout, Rate and Clients have defaults.
 type Plan struct {
-	Duration time.Duration // of the undisturbed part; least of each other one
-	Rate     float64       // requests a second, half of them on new connections; 0: 1000; less: as fast as they are answered
-	Clients  int           // that keep their connections, and as many others where Rate is below 0; 0: 16
+	Duration time.Duration // of the undisturbed part, and the minimum of each other part
+	Rate     float64       // requests a second, half of them on new connections; 0: 1000; below 0: as fast as possible
+	Clients  int           // that keep their connections, and as many that do not if Rate is below 0; 0: 16
 	Timeout  time.Duration // for one request; 0: 5 s
 	Times    map[Action]int
 	Requests []load.Request // none: GET /
 	Echo     bool           // lines over TCP, not HTTP
-	// Progress, if not nil, is called some times a second.
+	// Progress, if not nil, is called about ten times a second.
 	Progress func(Progress)
 }
 
-// Progress is how far a proof has come.
+// Progress describes a running proof.
 type Progress struct {
 	Part     string
 	Done, Of int // actions
@@ -56,68 +57,69 @@ type Progress struct {
 	Failed   int64
 }
 
-// Outcome is what came of one action.
+// Outcome is the result of one action.
 type Outcome struct {
 	Note string // for a person: "2 → 3 → 2 workers"
-	// Stale are connections that were made after a reload was said to be done, and were
-	// answered by an older generation.
+	// Stale has an error for each connection that was made after a reload was reported as
+	// complete, and was answered by an older generation.
 	Stale []error
-	// Generation is what serves from now on; 0: it is not known.
+	// Generation serves from now on; 0: unknown.
 	Generation int
 }
 
-// Subject is what is put to the proof.
+// Subject is what is tested.
 type Subject interface {
-	// Addr is where it answers.
+	// Addr is the address at which it answers.
 	Addr() string
-	// Do does one action, and returns when it is done. ErrCannot is that it has no such thing:
-	// the action is left out.
+	// Do does one action and returns when it is complete. With ErrCannot the action is
+	// skipped.
 	Do(context.Context, Action) (Outcome, error)
-	// Settle waits until nothing of the actions goes on: no old worker is left. The error is
-	// that something does.
+	// Settle waits until the effects of the actions have ended: no old worker is left. It
+	// returns an error if they do not end.
 	Settle(context.Context) error
-	// Inside tells whether a connection, by the client's address, was inside a worker that
-	// was killed.
+	// Inside reports whether a connection, identified by the client's address, was inside a
+	// killed worker.
 	Inside(local string) bool
 }
 
-// ErrCannot is that a subject has no such disturbance.
+// ErrCannot means that an action does not apply to a subject.
 var ErrCannot = errors.New("not possible")
 
-// Part is what was seen in one part of a proof.
+// Part has the measurements of one part of a proof.
 type Part struct {
 	Name  string
-	Times int             // actions that were done
-	Took  []time.Duration // of each
+	Times int             // completed actions
+	Took  []time.Duration // of each action
 	Note  string
-	Error string // why the actions were not done, or not as they should
-	// What was lost is in both: requests on new connections, and on kept ones.
+	Error string // why an action failed
+	// The requests on new connections, and those on kept ones.
 	New, Kept load.Result
 	Elapsed   time.Duration
 }
 
-// Lost is what was lost of both kinds.
+// Lost is the number of lost requests of both kinds.
 func (p *Part) Lost() int64 { return p.New.Lost() + p.Kept.Lost() }
 
 // Report is a whole proof.
 type Report struct {
 	Parts []Part
-	Wants []string // what is taken for a good answer, for each request
+	Wants []string // the expected response to each request
 	Echo  bool
-	// Forgiven is that what was inside killed workers does not count.
-	Forgiven bool
+	// AllowInside does not count the requests that were inside killed workers.
+	AllowInside bool
 }
 
-// Proven tells whether nothing was lost, and everything done that was to be done.
+// Proven reports whether nothing was lost and every action succeeded.
 func (r *Report) Proven() bool {
 	lost, inside := r.Lost()
-	if r.Forgiven {
+	if r.AllowInside {
 		lost -= inside
 	}
 	return lost == 0 && len(r.Errors()) == 0
 }
 
-// Lost is what was lost in all parts; inside is what of it was inside killed workers.
+// Lost returns the number of requests lost in all parts, and how many of them were inside
+// killed workers.
 func (r *Report) Lost() (lost, inside int64) {
 	for i := range r.Parts {
 		lost += r.Parts[i].Lost()
@@ -126,7 +128,7 @@ func (r *Report) Lost() (lost, inside int64) {
 	return lost, inside
 }
 
-// Errors are the actions that went wrong.
+// Errors returns the errors of failed actions.
 func (r *Report) Errors() (all []string) {
 	for _, p := range r.Parts {
 		if p.Error != "" {
@@ -136,7 +138,7 @@ func (r *Report) Errors() (all []string) {
 	return all
 }
 
-// Run goes through a plan. The error is that it could not begin, or was cancelled.
+// Run carries out a plan. It returns an error if it could not begin or was cancelled.
 func Run(ctx context.Context, s Subject, plan Plan) (*Report, error) {
 	if plan.Timeout == 0 {
 		plan.Timeout = 5 * time.Second
@@ -161,15 +163,15 @@ func Run(ctx context.Context, s Subject, plan Plan) (*Report, error) {
 	cfg.Mode = load.KeepAlive
 	kept := load.Start(cfg)
 	p := &run{plan: plan, subject: s, news: news, kept: kept, numbered: numbered, done: []Part{{Name: Undisturbed}}}
-	p.tell(Progress{Part: Undisturbed})
-	stopShowing := p.show()
+	p.report(Progress{Part: Undisturbed})
+	stopProgress := p.show()
 	wait(ctx, plan.Duration)
 	for _, d := range Actions {
 		if n := plan.Times[d]; n > 0 && ctx.Err() == nil {
 			p.part(ctx, d, n)
 		}
 	}
-	stopShowing()
+	stopProgress()
 	var both sync.WaitGroup
 	for _, l := range []*load.Run{news, kept} {
 		both.Go(func() { l.Stop() })
@@ -187,7 +189,7 @@ type run struct {
 	plan       Plan
 	subject    Subject
 	news, kept *load.Run
-	numbered   bool // answers say the subject's own generation
+	numbered   bool // responses have a header X-Generation
 	done       []Part
 
 	mu       sync.Mutex // guards progress, for show
@@ -198,10 +200,10 @@ func (p *run) begin(name string, of int) {
 	p.news.Begin(name)
 	p.kept.Begin(name)
 	p.done = append(p.done, Part{Name: name})
-	p.tell(Progress{Part: name, Of: of})
+	p.report(Progress{Part: name, Of: of})
 }
 
-func (p *run) tell(now Progress) {
+func (p *run) report(now Progress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.progress = now
@@ -222,7 +224,7 @@ func (p *run) part(ctx context.Context, d Action, n int) {
 			part.Note = out.Note
 		}
 		if errors.Is(err, ErrCannot) {
-			part.Note = "left out: " + err.Error()
+			part.Note = "skipped: " + err.Error()
 			return
 		}
 		if err != nil {
@@ -238,7 +240,7 @@ func (p *run) part(ctx context.Context, d Action, n int) {
 		for _, err := range out.Stale {
 			p.news.Count(load.Failure{Class: load.Order, Stage: load.Whole, Err: err})
 		}
-		p.tell(Progress{Part: string(d), Done: i + 1, Of: n})
+		p.report(Progress{Part: string(d), Done: i + 1, Of: n})
 		wait(ctx, time.Until(began.Add(p.plan.Duration*time.Duration(i+1)/time.Duration(n))))
 	}
 	if err := p.subject.Settle(ctx); err != nil && part.Error == "" && ctx.Err() == nil {
@@ -246,7 +248,7 @@ func (p *run) part(ctx context.Context, d Action, n int) {
 	}
 }
 
-// show tells how it goes, until it is called off.
+// show calls Plan.Progress at intervals, until stop is called.
 func (p *run) show() (stop func()) {
 	if p.plan.Progress == nil {
 		return func() {}
@@ -282,8 +284,8 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// ask sends each request once: its answer is what is wanted from then on. numbered is
-// that all of them say to be of the first generation (X-Generation).
+// ask sends each request once. The status of the response is expected from then on.
+// numbered reports whether all responses are of the first generation (X-Generation).
 func ask(ctx context.Context, addr string, plan Plan) (requests []load.Request, wants []string, numbered bool, err error) {
 	numbered = true
 	requests = plan.Requests
@@ -294,10 +296,10 @@ func ask(ctx context.Context, addr string, plan Plan) (requests []load.Request, 
 		r := &requests[i]
 		status, header, err := r.Once(ctx, addr, plan.Timeout)
 		if err != nil {
-			return nil, nil, false, fmt.Errorf("%s %s of %s is not answered: %w", r.Method, r.Target, addr, err)
+			return nil, nil, false, fmt.Errorf("no response from %s to %s %s: %w", addr, r.Method, r.Target, err)
 		}
 		if status >= http.StatusInternalServerError {
-			return nil, nil, false, fmt.Errorf("%s %s of %s is answered by %d, before anything is disturbed; --request FILE has others sent", r.Method, r.Target, addr, status)
+			return nil, nil, false, fmt.Errorf("%s responds to %s %s with status %d before any disturbance; use other requests (--request FILE)", addr, r.Method, r.Target, status)
 		}
 		r.Want = status
 		numbered = numbered && header.Get("X-Generation") == "1"
@@ -306,7 +308,7 @@ func ask(ctx context.Context, addr string, plan Plan) (requests []load.Request, 
 	return requests, wants, numbered, nil
 }
 
-// Answers waits until somebody listens on an address.
+// Answers waits until an address accepts connections.
 func Answers(ctx context.Context, addr string) error {
 	var d net.Dialer
 	for {
@@ -317,12 +319,12 @@ func Answers(ctx context.Context, addr string) error {
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("nobody listens on %s: %w", addr, err)
+			return fmt.Errorf("nothing listens on %s: %w", addr, err)
 		}
 	}
 }
 
-// short is an error in one line.
+// short returns the first line of an error.
 func short(s string) string {
 	s, _, _ = strings.Cut(s, "\n")
 	return s

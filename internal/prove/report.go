@@ -3,6 +3,7 @@ package prove
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,15 +13,15 @@ import (
 	"handoff/internal/load"
 )
 
-// words say what a class means to whom it happens.
+// words describes a class from the client's point of view.
 var words = map[load.Class]string{
 	load.Refused: "refused",
 	load.Reset:   "reset",
-	load.EOF:     "closed without a whole answer",
-	load.Timeout: "not answered in time",
-	load.Status:  "answered wrongly",
+	load.EOF:     "closed before a complete response",
+	load.Timeout: "timed out",
+	load.Status:  "unexpected response",
 	load.Order:   "answered by an old generation",
-	load.Other:   "failed otherwise",
+	load.Other:   "other errors",
 	load.Inside:  "inside a killed worker",
 }
 
@@ -28,22 +29,22 @@ var words = map[load.Class]string{
 func (r *Report) Write(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(t, "\t\tnew connections\t\tkeep-alive\t\t\t\t\n")
-	fmt.Fprintf(t, "what was done\ttimes\trequests\tlost\trequests\tlost\tp99 ms\tworst ms\t\n")
-	var calm float64
+	fmt.Fprintf(t, "disturbance\ttimes\trequests\tlost\trequests\tlost\tp99 ms\tmax ms\t\n")
+	var baseline float64
 	for i := range r.Parts {
 		p := &r.Parts[i]
 		p99, worst := p.Latency()
-		beside := ""
+		ratio := ""
 		if i == 0 {
-			calm = p99
-		} else if calm > 0 {
-			beside = fmt.Sprintf(" (×%.1f)", p99/calm)
+			baseline = p99
+		} else if baseline > 0 {
+			ratio = fmt.Sprintf(" (×%.1f)", p99/baseline)
 		}
 		times := "-"
 		if p.Name != Undisturbed {
 			times = strconv.Itoa(p.Times)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\t%.1f%s\t%.1f\t\n", p.Name, times, p.New.Requests, p.New.Lost(), p.Kept.Requests, p.Kept.Lost(), p99, beside, worst)
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\t%.1f%s\t%.1f\t\n", p.Name, times, p.New.Requests, p.New.Lost(), p.Kept.Requests, p.Kept.Lost(), p99, ratio, worst)
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -62,8 +63,8 @@ func (r *Report) Write(w io.Writer) error {
 	}
 	fmt.Fprintf(w, "Of %s requests: %s.\n", thousands(r.Requests()), strings.Join(classes, ", "))
 	if n := r.idleClosed(); n > 0 {
-		fmt.Fprintf(w, "\n%s kept connections were closed while they were idle, without a word before. No request was on its way on this machine;\nover a network, some would have been lost%s.\n",
-			thousands(n), map[bool]string{true: ", and every client has to connect again"}[r.Echo])
+		fmt.Fprintf(w, "\n%s keep-alive connections were closed while idle, without notice. No request was in flight here;\nover a network, some would have been lost%s.\n",
+			thousands(n), map[bool]string{true: ", and each client must reconnect"}[r.Echo])
 	}
 	for _, e := range r.Explain() {
 		fmt.Fprintf(w, "\n%s\n", e)
@@ -72,32 +73,32 @@ func (r *Report) Write(w io.Writer) error {
 	return nil
 }
 
-// idleClosed is how many kept connections were closed while idle in the parts that were
-// disturbed, beyond what the undisturbed one lets expect.
+// idleClosed returns how many kept connections were closed while idle in the disturbed
+// parts, in excess of twice the rate of the undisturbed part.
 func (r *Report) idleClosed() (n int64) {
 	if len(r.Parts) == 0 {
 		return 0
 	}
-	calm := float64(r.Parts[0].Kept.IdleClosed) / max(r.Parts[0].Elapsed.Seconds(), 1)
+	rate := float64(r.Parts[0].Kept.IdleClosed) / max(r.Parts[0].Elapsed.Seconds(), 1)
 	for _, p := range r.Parts[1:] {
-		n += max(p.Kept.IdleClosed-int64(2*calm*p.Elapsed.Seconds()), 0)
+		n += max(p.Kept.IdleClosed-int64(2*rate*p.Elapsed.Seconds()), 0)
 	}
 	return n
 }
 
-// Verdict is the whole in a sentence.
+// Verdict is the result in one sentence.
 func (r *Report) Verdict() string {
 	lost, inside := r.Lost()
 	var bad []string
 	if lost > 0 && r.Proven() {
-		return fmt.Sprintf("Nothing was lost but %s requests of %s that were inside workers that were killed with -9.", thousands(inside), thousands(r.Requests()))
+		return fmt.Sprintf("Nothing was lost, except %s of %s requests inside workers killed with -9.", thousands(inside), thousands(r.Requests()))
 	}
 	if lost > 0 {
 		what := fmt.Sprintf("LOST: %s of %s requests", thousands(lost), thousands(r.Requests()))
 		if inside == lost {
-			what += ", all of them inside workers that were killed with -9"
+			what += ", all of them inside workers killed with -9"
 		} else if inside > 0 {
-			what += fmt.Sprintf(", %d of them inside workers that were killed with -9", inside)
+			what += fmt.Sprintf(", %s of them inside workers killed with -9", thousands(inside))
 		}
 		bad = append(bad, what+".")
 	}
@@ -110,7 +111,7 @@ func (r *Report) Verdict() string {
 	return fmt.Sprintf("Nothing was lost: 0 of %s requests.", thousands(r.Requests()))
 }
 
-// Requests is their number, of all parts.
+// Requests is the number of requests in all parts.
 func (r *Report) Requests() (n int64) {
 	for i := range r.Parts {
 		n += r.Parts[i].New.Requests + r.Parts[i].Kept.Requests
@@ -125,8 +126,8 @@ func (r *Report) class(c load.Class) (n int64) {
 	return n
 }
 
-// Latency is the 99th percentile and the worst, in milliseconds, of good answers of
-// both kinds, from when the request was due.
+// Latency returns the 99th percentile and the maximum, in milliseconds, of the good
+// responses of both kinds, counted from when each request was due.
 func (p *Part) Latency() (p99, worst float64) {
 	h := load.NewLatency()
 	h.Merge(p.New.Latency)
@@ -151,13 +152,18 @@ type lost struct {
 	example string
 }
 
+// lost returns each kind of failure in each part, the most frequent first.
 func (r *Report) lost() (all []lost) {
 	for _, p := range r.Parts {
 		for _, side := range []struct {
 			kept bool
 			r    load.Result
 		}{{false, p.New}, {true, p.Kept}} {
-			for k, n := range side.r.Kinds {
+			kinds := slices.SortedFunc(maps.Keys(side.r.Kinds), func(a, b load.Kind) int {
+				return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) // any order that is always the same
+			})
+			for _, k := range kinds {
+				n := side.r.Kinds[k]
 				l := lost{part: p.Name, kind: k, kept: side.kept, count: n}
 				for _, s := range side.r.Samples {
 					if s.Class == k.Class && s.Reused == k.Reused && s.Stage == k.Stage {
@@ -173,20 +179,20 @@ func (r *Report) lost() (all []lost) {
 	return all
 }
 
-// Explain says of each kind of failure what it means, and what may help. What is said
-// once is not said again.
+// Explain describes each kind of failure: its cause and what to do. An advice is given
+// once.
 func (r *Report) Explain() (all []string) {
 	said := map[string]bool{}
 	if len(r.Parts) > 0 && r.Parts[0].Lost() > 0 {
-		all = append(all, "Requests were lost while nothing was done: look at the program, or at what it can do at once (--rate, --clients), first. As many would have been lost anyway in what follows.")
+		all = append(all, "Requests were lost before any disturbance. Fix the program, or reduce the load (--rate, --clients), first: some of the losses below have the same cause.")
 	}
 	for _, l := range r.lost() {
 		connection := "on new connections"
 		switch {
 		case l.kind.Reused:
-			connection = "on connections that had been used before"
+			connection = "on reused connections"
 		case l.kept:
-			connection = "as the first of a connection"
+			connection = "as the first request of a connection"
 		}
 		line := fmt.Sprintf("%s: %d %s, %s", l.part, l.count, words[l.kind.Class], connection)
 		if l.example != "" {
@@ -196,45 +202,44 @@ func (r *Report) Explain() (all []string) {
 			said[help] = true
 			line += ".\n  " + strings.ReplaceAll(help, "\n", "\n  ")
 		} else if help != "" {
-			line += ": the same"
+			line += ": see above"
 		}
 		all = append(all, line)
 	}
 	return all
 }
 
-// helps says what the cause of a kind of failure is, as far as it can be told, and
-// which option is for it.
+// helps returns the likely cause of a kind of failure, and the option that prevents it.
 func helps(l lost) string {
 	byHandoff := l.part == string(Upgrade) || l.part == string(KillMaster)
 	switch k := l.kind; {
 	case byHandoff && k.Class != load.Inside && k.Class != load.Status || !k.Reused && k.Stage == load.Connect && k.Class == load.Reset:
-		return "No worker was told anything at that moment: this may be a fault of handoff's. Keep what it writes (--output FILE), and report it."
+		return "No worker was being drained at that moment: this may be a defect of handoff. Save its output (--output FILE) and report it."
 	case k.Class == load.Inside:
-		return "A request that a process had when it was killed with -9 is gone with it; nothing outside of it can answer. --allow-inside lets that pass."
+		return "A request inside a process that is killed with -9 cannot be answered by any other. --allow-inside does not count these."
 	case k.Class == load.Order:
-		return "A process of an old generation went on accepting. Either the program listens on a socket of its own, which handoff does not hold\n(see --hold, --no-hold, SO_REUSEPORT in the program), or something of it lives on outside of its process group."
+		return "A process of an old generation kept accepting. Either the program listens on a socket of its own, which handoff does not hold\n(see --hold, --no-hold, SO_REUSEPORT in the program), or a child process outside its process group is still running."
 	case k.Class == load.Status && l.part == Undisturbed:
-		return "The program's own answer differs from one time to the next: give a request whose status does not (--request FILE)."
+		return "The program's status varies without any disturbance. Use requests whose status is always the same (--request FILE)."
 	case k.Class == load.Status:
-		return "The program answered, and wrongly: a new worker before it could (--ready-when ready, and say so when it can),\nor an old one that was shutting down already."
+		return "The program answered with another status or body: a new worker that was not ready yet (--ready-when ready, and report readiness),\nor an old one that was already shutting down."
 	case k.Class == load.Timeout && k.Stage == load.Connect:
-		return "The kernel did not complete the connection: the accept queue was full. The program accepts too slowly, or not at all."
+		return "The kernel did not complete the connection, since the accept queue was full: the program accepts too slowly, or not at all."
 	case k.Class == load.Timeout:
-		return "It was accepted, or in a worker's queue, and nobody answered: a worker that stopped accepting or hangs (--stall-kill replaces one\nthat accepts nothing), or says that it is ready too soon (--ready-when ready)."
+		return "The connection was accepted or queued, but not answered in time: the worker hangs or stopped accepting (--stall-kill replaces\na worker that accepts nothing), or it reports readiness too early (--ready-when ready)."
 	case k.Class == load.Refused:
-		return "Nobody listened at that moment: the program listens on a socket that handoff does not hold (--no-hold, another address than in handoff status),\nor it closed the only one."
+		return "No socket was listening at that moment: the program listens on one that handoff does not hold (--no-hold, or an address that\nhandoff status does not show), or it closed the only one."
 	case k.Reused && (k.Stage == load.Answer || k.Stage == load.Write):
-		return "The program closed an idle keep-alive connection just when a request came: it does so in its own shutdown, without telling clients before.\nNode: leave the preload on (no --no-preload), and --keepalive-linger longer than clients are idle. Go: package handoff/worker.\nOthers: docs/programs.md says what helps; clients may repeat such a request (RFC 9112, 9.3.1)."
+		return "The program closed an idle keep-alive connection as a request arrived: its shutdown closes them without first announcing it to clients.\nNode: keep the preload enabled (no --no-preload), and --keepalive-linger longer than clients are idle. Go: package handoff/worker.\nOthers: see docs/programs.md. Clients may retry such a request (RFC 9112, 9.3.1)."
 	case k.Stage == load.Body:
-		return "An answer was cut in the middle: the program did not wait for what it had begun. Let it finish on its drain signal (--drain-signal),\nand give it the time (--drain-timeout)."
+		return "A response was cut off: the program exited before it had sent all of it. Let it finish on its drain signal (--drain-signal),\nand allow enough time (--drain-timeout)."
 	case k.Class == load.Reset || k.Class == load.EOF:
-		return "A request that the program had been given was dropped: it ends on its drain signal without finishing what it has, or resets connections.\nLet it catch the signal (--drain-signal names another than TERM), and give it the time (--drain-timeout)."
+		return "The program dropped a request that it had received: on its drain signal it exits without finishing, or resets connections.\nHandle the signal in the program (--drain-signal selects another than TERM), and allow enough time (--drain-timeout)."
 	}
 	return ""
 }
 
-// JSON is the report for machines; its fields are added to, never changed.
+// JSON is the machine-readable report. Fields are added, never changed.
 func (r *Report) JSON() map[string]any {
 	side := func(s load.Result) map[string]any {
 		failed := map[string]int64{}
