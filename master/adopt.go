@@ -60,7 +60,7 @@ func (m *Master) recoverIf(start bool) (r snapshot.Record, s snapshot.Descriptor
 	if !start || !m.contract.Plan().Survives || m.cfg.Name == "" {
 		return r, nil, false
 	}
-	return snapshot.Search{Service: m.service(), Slots: m.cfg.Fleet.Slots, Balance: m.cfg.Balance.String(), Hold: m.cfg.Hold, Environ: process.Environ,
+	return snapshot.Search{Service: m.service(), Slots: m.cfg.Fleet.Slots, Balance: m.cfg.Balance.String(), Holds: m.cfg.Holds, Environ: process.Environ,
 		Listen: m.cfg.Listen, Warn: func(pid int, err error) {
 			m.log.Warn("Cannot adopt a worker of a previous handoff: "+err.Error(), "event", events.WorkerLost, "pid", pid)
 		}}.Find()

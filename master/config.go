@@ -39,10 +39,10 @@ type Live struct {
 	DrainMessage string // that Node programs get in a drain; "": none
 	SlotVariable string // another name for WORKER_ID in their environment; "": none
 	Ports        []int  // of the slots, for PORT and port; nil: none
-	// Hold tells whether a TCP address that a worker binds is to be held, under
+	// Holds reports whether a TCP address that a worker binds is to be held, under
 	// the bind contract.
-	Hold func(netip.AddrPort) bool
-	// Allow tells whether a worker of another user than handoff's may have a privileged
+	Holds func(netip.AddrPort) bool
+	// Allow reports whether a worker of another user than handoff's may have a privileged
 	// port; nil: none.
 	Allow      func(netip.AddrPort) bool
 	ReadyWhen  ReadyWhen
@@ -78,7 +78,7 @@ type Config struct {
 	// protocol (sd_listen_fds(3)).
 	Listen []listeners.Listen
 	// Passed are sockets that a service manager has passed; Run owns them.
-	Passed []cmsg.Named
+	Inherited []cmsg.Named
 	// Keeper is the address of the keeper's notify socket, "" for none; Instance
 	// tells its processes from others. Store is what it has kept of a master
 	// before, which has died for Reason, as Restarts others have; Run owns it.
@@ -94,10 +94,10 @@ type Config struct {
 	Restarts   int
 	Reason     string
 	// ReplaceKeeper starts a new keeper with what the one before had, which ends this
-	// process when it takes over, and returns if it does not. KeptAbove: a service
+	// process when it takes over, and returns if it does not. ManagerStores: a service
 	// manager keeps it all, and starts a new keeper itself.
 	ReplaceKeeper func(named []cmsg.Named, program []byte) error
-	KeptAbove     bool
+	ManagerStores bool
 	// Upgrade starts the binary that is on disk now with the state, and returns
 	// nil when that can take over: this master ends then. Changed tells whether it
 	// is another one. Upgraded tells that this master has taken over so.

@@ -36,11 +36,11 @@ type (
 		err error
 	}
 	// drainAsked: a worker wants to know whether it is to drain. answer has room for
-	// it; told is closed when the worker has it.
+	// it; delivered is closed when the worker has it.
 	drainAsked struct {
-		id     fleet.ID
-		answer chan<- bool
-		told   <-chan struct{}
+		id        fleet.ID
+		answer    chan<- bool
+		delivered <-chan struct{}
 	}
 	// died: a worker's process is dead. Its last words are still read.
 	died struct{ id fleet.ID }

@@ -62,7 +62,7 @@ func (m *Master) replaceKeeper() {
 	switch {
 	case m.fleet.Stopping():
 		return // and ends as it was told to
-	case m.cfg.KeptAbove:
+	case m.cfg.ManagerStores:
 		m.log.Warn("The service manager has the state and restarts handoff", "event", events.KeeperAwaited)
 		m.drainEvents()
 		m.history.end.replaced = true

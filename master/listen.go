@@ -63,8 +63,8 @@ func (m *Master) activate(id fleet.ID, slot int) (fds []int, env []string, err e
 	return fds, []string{"LISTEN_FDS=" + strconv.Itoa(len(fds)), "LISTEN_FDNAMES=" + strings.Join(names, ":")}, nil
 }
 
-// heed does what follows from what the listeners have found out.
-func (m *Master) heed() {
+// handleListenerNotices does what follows from what the listeners have found out.
+func (m *Master) handleListenerNotices() {
 	for {
 		notices := m.listeners.Notices()
 		if len(notices) == 0 {

@@ -104,7 +104,7 @@ func Run(cfg Config) int {
 		control = cfg.Control(Control{m.mail.post, m.mail.quit, &m.history.end.replaced})
 	}
 	admin := m.serveAdmin(adminFD)
-	m.steps.release(first)
+	m.steps.resume(first)
 	if adopted {
 		m.step(nil)
 	} else {
@@ -127,8 +127,8 @@ func newMaster(cfg Config) (*Master, error) {
 		history: history{began: time.Now(), restarts: map[int]int{}, warned: map[string]bool{}},
 		reloads: &reload.Machine{Hook: cfg.BeforeReload != nil}, recycler: recycle.New(cfg.recycle()),
 	}
-	m.steps.hold()
-	m.manager = sdnotify.NewManager(func(text string) { m.keep.TellManager(text) }, cfg.UpWatchdog, time.Now())
+	m.steps.pause()
+	m.manager = sdnotify.NewManager(func(text string) { m.keep.NotifyManager(text) }, cfg.UpWatchdog, time.Now())
 	var err error
 	if m.listeners, err = listeners.New(listeners.Config{Store: socketStore{m}, Balance: cfg.Balance, NoProgram: cfg.NoSteering,
 		Private: cfg.DryRun, User: cfg.workerUser(), Allowed: cfg.Allow, Grace: m.grace(), StallTimeout: cfg.StallKill}); err != nil {
@@ -137,7 +137,7 @@ func newMaster(cfg Config) (*Master, error) {
 	if m.keep, err = fdstore.Dial(cfg.Keeper, m.keeperMute); err != nil {
 		m.log.Error(err.Error()+"; if this master dies, nobody supervises the workers", "event", events.KeeperMute)
 	}
-	if err := m.listeners.Pass(cfg.Passed); err != nil {
+	if err := m.listeners.Pass(cfg.Inherited); err != nil {
 		m.log.Warn(err.Error(), "event", events.AddressPassed)
 	}
 	m.contract = m.newContract(0)
@@ -179,7 +179,7 @@ func (m *Master) loop() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for m.history.end.done == nil && !m.history.end.replaced {
-		m.heed()
+		m.handleListenerNotices()
 		e := m.another()
 		if e == nil {
 			if m.history.saver.Due() {
@@ -201,7 +201,7 @@ func (m *Master) loop() {
 		if m.history.end.replaced {
 			return // the record is written: what is decided now the next master does not know
 		}
-		m.heed()
+		m.handleListenerNotices()
 		m.tick(time.Now())
 	}
 }
@@ -229,7 +229,7 @@ func (m *Master) deadline() time.Time {
 // tick does what time has brought.
 func (m *Master) tick(now time.Time) {
 	m.listeners.Tick(now)
-	m.heed()
+	m.handleListenerNotices()
 	m.manager.Tick(now)
 	if m.recycler.Tick(now) {
 		m.sampleMemory()

@@ -17,7 +17,7 @@ func (m *Master) hearNotices(id fleet.ID, pid int, c *cmsg.Conn) *sdnotify.Serve
 		Believe: func(sender int) bool { return linux.Descends(sender, pid) },
 		Limiter: sdnotify.Limiter{AliveEvery: m.cfg.Fleet.Watchdog / 8},
 		News:    func(n sdnotify.Notice) { m.mail.post(notified{id, n}) },
-		Draining: func() (yes bool, told func()) {
+		Draining: func() (yes bool, delivered func()) {
 			answer, done := make(chan bool, 1), make(chan struct{})
 			m.mail.post(drainAsked{id, answer, done})
 			select {

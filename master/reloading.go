@@ -148,7 +148,7 @@ func (m *Master) startUpgrade() {
 // drainEvents handles what workers have said already: nobody would hear it again.
 func (m *Master) drainEvents() {
 	for deadline := time.Now().Add(lastEvents); time.Now().Before(deadline); {
-		m.heed()
+		m.handleListenerNotices()
 		select {
 		case e := <-m.mail.events:
 			if _, ok := e.(signalled); ok {
@@ -160,7 +160,7 @@ func (m *Master) drainEvents() {
 				m.listeners.Tick(time.Now())
 			case drainAsked: // or the answer would be lost with this process
 				select {
-				case <-e.told:
+				case <-e.delivered:
 				case <-time.After(lastEvents / 5):
 				}
 			}

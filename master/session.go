@@ -66,12 +66,12 @@ func (m *Master) counterpart(w *worker) contract.Worker {
 // sessionHost is the master, as sessions see it.
 type sessionHost struct{ m *Master }
 
-func (h sessionHost) Listeners() *listeners.Table   { return h.m.listeners }
-func (h sessionHost) Steer()                        { h.m.resteer() }
-func (h sessionHost) Complete() bool                { return h.m.complete() }
-func (h sessionHost) Stopping() bool                { return h.m.fleet.Stopping() }
-func (h sessionHost) Grace() time.Duration          { return h.m.grace() }
-func (h sessionHost) Hold(addr netip.AddrPort) bool { return h.m.cfg.Hold(addr) }
+func (h sessionHost) Listeners() *listeners.Table    { return h.m.listeners }
+func (h sessionHost) Steer()                         { h.m.resteer() }
+func (h sessionHost) Complete() bool                 { return h.m.complete() }
+func (h sessionHost) Stopping() bool                 { return h.m.fleet.Stopping() }
+func (h sessionHost) Grace() time.Duration           { return h.m.grace() }
+func (h sessionHost) Holds(addr netip.AddrPort) bool { return h.m.cfg.Holds(addr) }
 
 // Tell takes what a session has found out.
 func (h sessionHost) Report(id listeners.Worker, f contract.Fact) {

@@ -44,7 +44,7 @@ func watchSignals(base int, post func(event)) (stop func()) {
 }
 
 func (m *Master) signalled(s os.Signal) {
-	m.history.saver.Heed(s.(unix.Signal))
+	m.history.saver.Handled(s.(unix.Signal))
 	switch s {
 	case unix.SIGUSR2:
 		m.order(reload.Order{Upgrade: true})

@@ -28,11 +28,11 @@ func (s *steps) do(step func()) {
 	}
 }
 
-// hold has steps only queued, until release.
-func (s *steps) hold() { s.running = true }
+// pause has steps only queued, until resume.
+func (s *steps) pause() { s.running = true }
 
-// release does first, then what was queued since hold.
-func (s *steps) release(first func()) {
+// resume does first, then what was queued since pause.
+func (s *steps) resume(first func()) {
 	s.queue = append([]func(){first}, s.queue...)
 	s.running = false
 	s.do(func() {})

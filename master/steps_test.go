@@ -9,9 +9,9 @@ func TestSteps(t *testing.T) {
 	var order []string
 	var s steps
 	says := func(what string) func() { return func() { order = append(order, what) } }
-	s.hold()
+	s.pause()
 	s.do(says("held"))
-	s.release(says("first"))
+	s.resume(says("first"))
 	s.do(func() {
 		order = append(order, "a begins")
 		s.do(func() { order = append(order, "b begins"); s.do(says("c")); order = append(order, "b ends") })

@@ -133,7 +133,7 @@ func TestDrainTakesSocketsIn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.steps.release(func() {})
+	m.steps.resume(func() {})
 	lease, err := a.Take(1, 0)
 	if err != nil {
 		t.Fatal(err)

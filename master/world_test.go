@@ -221,7 +221,7 @@ func base(role string, contract Contract) Config {
 			Fleet: fleet.Config{Slots: 2, ReadyTimeout: 10 * time.Second, QuietTimeout: time.Second, DrainTimeout: 10 * time.Second, KillGrace: time.Second,
 				DrainedGrace: time.Second, Respawn: 10 * time.Millisecond, Backoff: 50 * time.Millisecond, Stable: time.Minute, MaxFailures: 2},
 			MaxSlots: 4, ReadyWhen: Listening, DrainSignal: unix.SIGTERM, QuietGrace: 5 * time.Millisecond,
-			Hold:    func(netip.AddrPort) bool { return true },
+			Holds:   func(netip.AddrPort) bool { return true },
 			Command: process.Command{Args: []string{self}, Dir: "/", Env: []string{"MASTER_TEST_ROLE=" + role}}}}
 }
 

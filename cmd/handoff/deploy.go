@@ -24,7 +24,7 @@ func deployCommand() *cobra.Command {
 		Long: `Copy the current directory (or --from) into a deployment as a version, and make it live: a handoff that runs the
 deployment reloads. If the version does not become ready, the previous one is live again, and the exit code is 1.
 
-.git and what .rackignore lists (by the rules of .gitignore) are left out. An unfinished copy is never a version.
+.git and the files that match .rackignore (with the rules of .gitignore) are not copied. An unfinished copy is never a version.
 Without VERSION a name is generated that sorts by time.`,
 		Example: `  cd ~/web && handoff deploy /srv/web
   handoff deploy /srv/web v12 --from build --run 'npm ci --omit=dev' --check

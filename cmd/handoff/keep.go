@@ -65,7 +65,7 @@ func keep(cfg *config.Run, what service.Program, kept, passed []cmsg.Named) (cod
 		return 0, failed{err}
 	}
 	return keeper.Run(keeper.Config{Path: path, Args: append([]string{masterWord}, os.Args[1:]...),
-		Kept: kept, Passed: passed, Upstream: os.Getenv("NOTIFY_SOCKET"), Stores: keptAbove(), Calm: dropText, Waits: waits, Dir: dir, Stderr: os.Stderr}), nil
+		Kept: kept, Passed: passed, Upstream: os.Getenv("NOTIFY_SOCKET"), Stores: managerStores(), Calm: dropText, Waits: waits, Dir: dir, Stderr: os.Stderr}), nil
 }
 
 // envParent is the pid of the process that an embedded handoff ends with.
@@ -79,7 +79,7 @@ func endWithParent() error {
 		return fmt.Errorf("cannot end with the parent: %w", err)
 	}
 	if parent := os.Getenv(envParent); parent != "" && parent != strconv.Itoa(os.Getppid()) {
-		return errors.New("the process that started handoff has ended")
+		return errors.New("the process that started handoff has exited")
 	}
 	return nil
 }
@@ -135,9 +135,9 @@ func split(prefix string, all []cmsg.Named) (with, without []cmsg.Named) {
 	return with, without
 }
 
-// keptAbove tells whether a service manager keeps descriptors for this service
+// managerStores tells whether a service manager keeps descriptors for this service
 // (FDSTORE of systemd 254; for older ones the unit says so).
-func keptAbove() bool {
+func managerStores() bool {
 	n, err := strconv.Atoi(os.Getenv("FDSTORE"))
 	return err == nil && n > 0
 }

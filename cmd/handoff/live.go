@@ -72,11 +72,11 @@ func (a *after) served(client *admin.Client, was api.Status) (r api.ReloadStatus
 	if was.Reload != nil {
 		before = was.Reload.Began
 	}
-	began, told := time.Now(), false
+	began, warned := time.Now(), false
 	_, err = await(client, a.timeout, func(s api.Status) bool {
 		if s.Reload == nil || !s.Reload.Began.After(before) {
-			if !told && time.Since(began) > seenWithin {
-				told = true
+			if !warned && time.Since(began) > seenWithin {
+				warned = true
 				client.Reload()
 			}
 			return false

@@ -16,7 +16,7 @@ func restartCommand() *cobra.Command {
 		Use:   "restart SLOT [NAME]",
 		Short: "Replace the worker of one slot",
 		Long: `Replace the worker of a slot by one of the same generation; the old one drains when the new one serves.
-Where no new worker can be started, the old one serves on. (To put new code into service, use reload.)
+If no new worker can be started, the old one keeps serving. (To put new code into service, use reload.)
 Exit code: 0 replaced; 1 refused, or no new worker can be started: the reason is printed with its last lines; 3 handoff is not running.`,
 		Example: `  handoff restart 2
   handoff restart 0 web`,
@@ -36,7 +36,7 @@ Exit code: 0 replaced; 1 refused, or no new worker can be started: the reason is
 			if err != nil {
 				return failed{err}
 			}
-			pid, given := 0, (*api.ChangeStatus)(nil)
+			pid, failure := 0, (*api.ChangeStatus)(nil)
 			if !noWait {
 				s, err := await(client, timeout, func(s api.Status) bool {
 					for _, w := range s.Workers {
@@ -46,15 +46,15 @@ Exit code: 0 replaced; 1 refused, or no new worker can be started: the reason is
 						}
 					}
 					if f := s.Failed; f != nil && f.Change == api.ChangeRestart && f.Slot == slot && f.At.After(began) {
-						given = f
+						failure = f
 					}
-					return given != nil || slot >= s.Slots || s.State == api.StateStopping
+					return failure != nil || slot >= s.Slots || s.State == api.StateStopping
 				})
 				if err != nil {
 					return err
 				}
-				if pid == 0 && given != nil {
-					return failed{notDone(given, fmt.Sprintf("%s: slot %d not restarted: %s; the old worker serves on", client.Name, slot, given.Reason))}
+				if pid == 0 && failure != nil {
+					return failed{notDone(failure, fmt.Sprintf("%s: slot %d not restarted: %s; the old worker keeps serving", client.Name, slot, failure.Reason))}
 				}
 				if pid == 0 {
 					return failed{fmt.Errorf("%s: superseded: it is %s, with %d workers", client.Name, s.State, s.Slots)}

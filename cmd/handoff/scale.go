@@ -47,7 +47,7 @@ func scaleCommand() *cobra.Command {
 		Use:   "scale N|+N|-N [NAME]",
 		Short: "Change the number of workers",
 		Long: `Change the number of workers, and wait until they serve. Workers that are removed drain first.
-Where the workers of the new slots cannot be started, the number goes back to what it was before.
+If the workers of the new slots cannot be started, the previous number is restored.
 Exit code: 0 done; 1 refused, or the new workers cannot be started: the reason is printed with the last
 lines of one; 3 handoff is not running.`,
 		Example: `  handoff scale 8
@@ -79,7 +79,7 @@ lines of one; 3 handoff is not running.`,
 					return err
 				}
 				if f := s.Failed; f != nil && f.Change == api.ChangeScale && f.Workers == workers && f.At.After(began) {
-					return failed{notDone(f, fmt.Sprintf("%s: not scaled to %d workers: slot %d: %s; %d serve, as before", client.Name, workers, f.Slot, f.Reason, s.Slots))}
+					return failed{notDone(f, fmt.Sprintf("%s: not scaled to %d workers: slot %d: %s; %d keep serving", client.Name, workers, f.Slot, f.Reason, s.Slots))}
 				}
 				if s.State == api.StateStopping || s.Slots != workers {
 					return failed{fmt.Errorf("%s: superseded: it is %s, with %d workers", client.Name, s.State, s.Slots)}

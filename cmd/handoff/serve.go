@@ -114,10 +114,10 @@ func (s *serving) takeOver(conf *master.Config) (err error) {
 	if err != nil {
 		return err
 	}
-	conf.Store, conf.Passed = partition(all)
+	conf.Store, conf.Inherited = partition(all)
 	conf.PID, conf.Restarts, conf.Reason = s.from.pid, s.from.restarts, s.from.reason
 	conf.Instance, conf.SignalBase = os.Getenv(keeper.EnvInstance), keeper.SignalBase
-	conf.ReplaceKeeper, conf.KeptAbove, conf.UpWatchdog = replaceKeeper, keptAbove(), upWatchdog(s.from.pid)
+	conf.ReplaceKeeper, conf.ManagerStores, conf.UpWatchdog = replaceKeeper, managerStores(), upWatchdog(s.from.pid)
 	conf.Upgrade, conf.Changed, conf.Upgraded = s.up.Start, upgrade.Changed, s.up.Candidate()
 	if s.cfg.Death != "" { // workers would not outlive it
 		conf.Changed = nil
@@ -230,7 +230,7 @@ func (s *serving) control(c master.Control) (stop func(follows bool)) {
 	s.files.set(s.files.cfg)
 	l, err := admin.Listen(string(s.what.Name))
 	if err != nil {
-		s.log.Warn(err.Error()+"; `handoff status` will not find this one. Set HANDOFF_RUNTIME_DIR to a folder of this user", "event", events.ControlMissing)
+		s.log.Warn(err.Error()+"; `handoff status` will not find this one. Set HANDOFF_RUNTIME_DIR to a directory of this user", "event", events.ControlMissing)
 		return func(bool) { s.files.end() }
 	}
 	end := admin.Serve(l, c, admin.About{Events: s.log.Events, Output: s.log.Output, WorkerEvents: s.log.WorkerEvents, Config: s.effective.get, Log: s.log.Logger})

@@ -26,7 +26,7 @@ func statusCommand() *cobra.Command {
 		Short: "Show workers, queues and memory",
 		Long: `Show the workers of a running handoff, their phases, queues and memory.
 
-NAME is the service's --name, or the program's; it can be left out if only one runs.
+NAME is the service's --name, or the program's; it is optional if only one service runs.
 Exit code: 0 every slot is served; 1 not every slot is served; 3 not running.`,
 		Example: `  handoff status
   handoff status web --json | jq .state`,

@@ -15,7 +15,7 @@ func switchCommand() *cobra.Command {
 		Long: `Make another version live: a handoff that runs the deployment reloads at once. If the version does not become ready,
 the previous one is live again, and the exit code is 1.
 
-VERSION is a name, #N (the N-th of handoff versions, from 0), or ^N (N before the live one in that list; ^-1 is the one after).`,
+VERSION is a name, #N (the N-th in handoff versions, from 0), or ^N (N before the live one in that list; ^-1 is the one after).`,
 		Example: "  handoff switch v12\n  handoff switch /srv/web '#0'\n  rackadmin checkout '^1'",
 		Args:    cobra.RangeArgs(0, 2),
 		RunE: func(_ *cobra.Command, args []string) error {

@@ -54,8 +54,8 @@ Exit code: 0 it serves; 1 not within --timeout.`,
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print the status as JSON when it serves")
-	c.Flags().Bool("ready", true, "does nothing: it is what wait waits for")
+	c.Flags().Bool("ready", true, "has no effect: wait always waits for this")
 	c.Flags().MarkHidden("ready") // scripts have it
-	durationFlag(c, &timeout, "timeout", "give up after this time (default: never)")
+	durationFlag(c, &timeout, "timeout", "stop waiting after this time (default: no limit)")
 	return c
 }

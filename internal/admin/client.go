@@ -162,9 +162,9 @@ func (c *Client) unanswered(err error) error {
 	case errors.As(err, &op) && op.Op == "dial":
 		return fmt.Errorf("%w with the name %q (%w)", ErrNotRunning, c.Name, op.Err)
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return fmt.Errorf("cannot ask %s: %w", c.Name, ErrEnded)
+		return fmt.Errorf("cannot query %s: %w", c.Name, ErrEnded)
 	}
-	return fmt.Errorf("cannot ask %s: %w", c.Name, err)
+	return fmt.Errorf("cannot query %s: %w", c.Name, err)
 }
 
 // refused is the error of an answer that is not 200: an [api.Error].
@@ -173,7 +173,7 @@ func (c *Client) refused(status string, body []byte) error {
 	if json.Unmarshal(body, &e) != nil || e.Message == "" {
 		e.Message = status
 	}
-	return fmt.Errorf("%s says: %w", c.Name, e)
+	return fmt.Errorf("%s: %w", c.Name, e)
 }
 
 func (c *Client) ask(method, path string, v any) error {
@@ -191,10 +191,10 @@ func (c *Client) ask(method, path string, v any) error {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
 	if err != nil {
-		return fmt.Errorf("cannot ask %s: %w", c.Name, err)
+		return fmt.Errorf("cannot query %s: %w", c.Name, err)
 	}
 	if resp.StatusCode == http.StatusServiceUnavailable {
-		return fmt.Errorf("cannot ask %s: %w", c.Name, ErrEnded) // this master; the next one may answer
+		return fmt.Errorf("cannot query %s: %w", c.Name, ErrEnded) // this master; the next one may answer
 	}
 	if resp.StatusCode != http.StatusOK {
 		return c.refused(resp.Status, body)

@@ -94,7 +94,7 @@ func TestClientErrors(t *testing.T) {
 	s.answers(api.Errorf(api.CodeOutOfRange, "0 workers: want 1 to 8"), api.Status{})
 	_, err := c.Scale("0")
 	var e api.Error
-	if !errors.As(err, &e) || e.Code != api.CodeOutOfRange || err.Error() != "web says: 0 workers: want 1 to 8" {
+	if !errors.As(err, &e) || e.Code != api.CodeOutOfRange || err.Error() != "web: 0 workers: want 1 to 8" {
 		t.Errorf("%v", err)
 	}
 	s.answers(api.Error{Code: api.CodeEnded, Message: "the master has ended"}, api.Status{})
@@ -140,9 +140,9 @@ func TestClientBadAnswers(t *testing.T) {
 		want   error
 		text   string
 	}{
-		{"", ErrEnded, "cannot ask web: handoff has ended"},
-		{"HTTP/1.1 500 Oops\r\nContent-Length: 5\r\nConnection: close\r\n\r\noops!", nil, "web says: 500 Oops"},
-		{"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{", nil, "cannot ask web: unexpected EOF"},
+		{"", ErrEnded, "cannot query web: handoff has ended"},
+		{"HTTP/1.1 500 Oops\r\nContent-Length: 5\r\nConnection: close\r\n\r\noops!", nil, "web: 500 Oops"},
+		{"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{", nil, "cannot query web: unexpected EOF"},
 		{"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\n{", nil, "unexpected end of JSON input"},
 	} {
 		answers <- c.answer

@@ -66,25 +66,25 @@ func Listen(name string) (net.Listener, error) {
 		}
 		l, err := listen(path)
 		if err != nil {
-			return nil, fmt.Errorf("cannot make the control socket: %w", err)
+			return nil, fmt.Errorf("cannot create the control socket: %w", err)
 		}
 		return guard{l, os.Geteuid()}, nil
 	}
-	return nil, fmt.Errorf("cannot make the control socket: %s is in use", name)
+	return nil, fmt.Errorf("cannot create the control socket: %s is in use", name)
 }
 
 // makeDir makes the folder of the control sockets, and looks whose it is.
 func makeDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("cannot make the control socket: %w", err)
+		return fmt.Errorf("cannot create the control socket: %w", err)
 	}
 	// Whoever can write to the folder could put a socket of their own there.
 	info, err := os.Lstat(dir)
 	if err != nil {
-		return fmt.Errorf("cannot make the control socket: %w", err)
+		return fmt.Errorf("cannot create the control socket: %w", err)
 	}
 	if st := info.Sys().(*syscall.Stat_t); !info.IsDir() || int(st.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("cannot make the control socket: %s is not a folder that only this user can write to", dir)
+		return fmt.Errorf("cannot create the control socket: %s is not a directory that only this user can write to", dir)
 	}
 	return nil
 }

@@ -81,7 +81,7 @@ func (c Conditions) before() error {
 			set.Set(n)
 		}
 		if err := unix.SchedSetaffinity(0, &set); err != nil {
-			return fmt.Errorf("cannot run on the CPUs %v alone: %w", c.CPUs, err)
+			return fmt.Errorf("cannot set the CPU affinity to %v: %w", c.CPUs, err)
 		}
 	}
 	return nil
@@ -109,7 +109,7 @@ func (c Conditions) drop() error {
 			return fmt.Errorf("cannot set the signal for the end of the master (--pdeathsig): %w", err)
 		}
 		if os.Getppid() != c.Parent {
-			return errors.New("the master has already ended")
+			return errors.New("the master has already exited")
 		}
 	}
 	return nil

@@ -35,7 +35,7 @@ type pendingCalls struct {
 // closes it.
 func NewPendingCalls() (fd int, err error) {
 	if fd, err = linux.Memfd("handoff-calls", make([]byte, unsafe.Sizeof([maxPending]notification{}))); err != nil {
-		return -1, fmt.Errorf("cannot make a file for a worker's pending calls: %w", err)
+		return -1, fmt.Errorf("cannot create a file for a worker's pending calls: %w", err)
 	}
 	return fd, nil
 }

@@ -69,8 +69,8 @@ func TestConditionsThatCannotBe(t *testing.T) {
 	}{
 		{Conditions{Cgroup: "/nowhere"}, "/bin/true", 126, "cannot enter the cgroup"},
 		{Conditions{Limits: []Limit{{"nofile", unix.RLIMIT_NOFILE, 9, 3}}}, "/bin/true", 126, "cannot set the limit nofile to 9:3"},
-		{Conditions{CPUs: []int{1023}}, "/bin/true", 126, "cannot run on the CPUs [1023] alone"},
-		{Conditions{Death: unix.SIGTERM, Parent: 1 << 30}, "/bin/true", 126, "the master has already ended"},
+		{Conditions{CPUs: []int{1023}}, "/bin/true", 126, "cannot set the CPU affinity to [1023]"},
+		{Conditions{Death: unix.SIGTERM, Parent: 1 << 30}, "/bin/true", 126, "the master has already exited"},
 		{Conditions{}, "/nowhere", 127, "cannot run /nowhere: no such file"},
 		{Conditions{}, notExecutable, 126, "permission denied"},
 	} {

@@ -79,7 +79,7 @@ func New(c Config) (*Capture, error) {
 		return k, nil
 	}
 	if err := linux.MakeFolders(k.dir, 0o750); err != nil {
-		return nil, fmt.Errorf("cannot make the directory of the workers' output: %w", err)
+		return nil, fmt.Errorf("cannot create the directory of the workers' output: %w", err)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -25,8 +25,8 @@ func Keys(fs *pflag.FlagSet) []string {
 
 // Apply sets the flags that were not given, nor set by the environment.
 func (f *File) Apply(fs *pflag.FlagSet) error {
-	given := map[string]bool{}
-	fs.Visit(func(flag *pflag.Flag) { given[flag.Name] = true })
+	set := map[string]bool{}
+	fs.Visit(func(flag *pflag.Flag) { set[flag.Name] = true })
 	for _, v := range f.values {
 		wrong := func(format string, args ...any) error {
 			return fmt.Errorf("%s:%d:%d: %s", f.Path, v.at.Line, v.at.Column, fmt.Sprintf(format, args...))
@@ -41,7 +41,7 @@ func (f *File) Apply(fs *pflag.FlagSet) error {
 		if flag.Value.Type() == "bool" && !slices.Contains([]string{"true", "false"}, v.words[0]) {
 			return wrong("%s: want true or false", v.key)
 		}
-		if given[v.flag] {
+		if set[v.flag] {
 			continue
 		}
 		for _, word := range v.words {

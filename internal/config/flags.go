@@ -196,7 +196,7 @@ func (r *Run) startFlags(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&r.Limits, "rlimit", nil, "resource limit of workers, `NAME=SOFT[:HARD]`: nofile=65536, core=0, as=2147483648 (may be repeated)")
 	fs.StringVar(&r.CPUs, "cpu-affinity", r.CPUs, "pin each worker to a CPU of this `list`, 0-3,6 or auto: slot 0 to the first, slot 1 to the second, and so on, over and over")
 	fs.StringVar(&r.Cgroup, "cgroup", r.Cgroup, "put workers into this cgroup, a `name` below handoff's own where that is delegated, or /path from the root (version 2)")
-	fs.StringVar(&r.Death, "pdeathsig", r.Death, "`signal` that workers get when their master ends for any reason; without it they outlive it, and nothing is lost")
+	fs.StringVar(&r.Death, "pdeathsig", r.Death, "`signal` that workers get when their master ends for any reason; by default they outlive it, and nothing is lost")
 }
 
 func (r *Run) otherFlags(fs *pflag.FlagSet) {
@@ -208,11 +208,11 @@ func (r *Run) otherFlags(fs *pflag.FlagSet) {
 
 // hiddenFlags are for other parts of handoff, and for its tests.
 func (r *Run) hiddenFlags(fs *pflag.FlagSet) {
-	fs.BoolVar(&r.NoSteering, "no-steering", false, "do without the kernel's steering program")
-	fs.BoolVar(&r.Embedded, "embedded", false, "end with the parent process, retry the first generation for ever, report worker events, and read a configuration file only if one is named")
+	fs.BoolVar(&r.NoSteering, "no-steering", false, "do not use the kernel's steering program")
+	fs.BoolVar(&r.Embedded, "embedded", false, "end with the parent process, retry the first generation without limit, report worker events, and read a configuration file only if one is named")
 	fs.StringVar(&r.RackVersion, "rack-version", "", "in a RackMan folder, run this `version`, whichever is live")
-	fs.BoolVar(&r.DryRun, "scratch", false, "dry run: every address is a free one on loopback")
-	fs.BoolVar(&r.Private, "private", false, "leave alone what others of the same configuration have: pid file, log files, --admin, hooks, watched files")
+	fs.BoolVar(&r.DryRun, "scratch", false, "dry run: replace every address by a free one on loopback")
+	fs.BoolVar(&r.Private, "private", false, "do not use what other services with the same configuration use: pid file, log files, --admin, hooks, watched files")
 	for _, name := range []string{"no-steering", "embedded", "rack-version", "scratch", "private"} {
 		fs.MarkHidden(name)
 	}

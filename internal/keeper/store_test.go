@@ -33,7 +33,7 @@ func (r *role) keeps() {
 		r.keep.StoreFile(fdstore.WorkerName(1, fdstore.Stderr), in)
 		r.keep.StoreFile(fdstore.Program, out)
 	}
-	r.keep.TellManager("STATUS=keeps")
+	r.keep.NotifyManager("STATUS=keeps")
 }
 
 // What a master has kept, and what a service manager has passed, the next one has; the

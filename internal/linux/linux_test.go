@@ -113,6 +113,9 @@ func TestPidfd(t *testing.T) {
 	if err := p.Signal(unix.SIGTERM); err != unix.ESRCH {
 		t.Errorf("a signal to one that was reaped: %v", err)
 	}
+	if err := p.TrySignal(unix.SIGTERM); err != nil {
+		t.Errorf("one that may have been reaped: %v", err)
+	}
 }
 
 func TestClosedPidfd(t *testing.T) {

@@ -91,6 +91,15 @@ func (p *Pidfd) Signal(s unix.Signal) error {
 	return p.control(func(fd int) error { return unix.PidfdSendSignal(fd, s, nil, 0) })
 }
 
+// TrySignal is Signal, except that a process that has been reaped is no error: that it
+// has ended is noticed by other means.
+func (p *Pidfd) TrySignal(s unix.Signal) error {
+	if err := p.Signal(s); err != unix.ESRCH {
+		return err
+	}
+	return nil
+}
+
 // SignalGroup sends a signal to the process group that the process leads. Before
 // Linux 6.9 the error is EINVAL.
 func (p *Pidfd) SignalGroup(s unix.Signal) error {

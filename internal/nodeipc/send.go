@@ -76,12 +76,12 @@ func HandleReceipt() []byte { return outgoing{Cmd: "NODE_HANDLE_ACK"}.line() }
 // worker is closed, and the channel when their connections have ended. The program
 // gets message too, if it is not empty.
 func Drain(seq int, message string) []byte {
-	told := []byte(`{"cmd":"NODE_HANDOFF","act":"drain"}` + "\n" + `{"cmd":"disconnect"}` + "\n")
+	messages := []byte(`{"cmd":"NODE_HANDOFF","act":"drain"}` + "\n" + `{"cmd":"disconnect"}` + "\n")
 	if message != "" {
 		word, _ := json.Marshal(message)
-		told = append(append(told, word...), '\n')
+		messages = append(append(messages, word...), '\n')
 	}
-	return append(told, outgoing{Cmd: "NODE_CLUSTER", Act: "disconnect", Seq: seq}.line()...)
+	return append(messages, outgoing{Cmd: "NODE_CLUSTER", Act: "disconnect", Seq: seq}.line()...)
 }
 
 // Program makes a line of a message, as JSON, for the program: its 'message' event.

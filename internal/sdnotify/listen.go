@@ -93,7 +93,7 @@ func (p Place) folders() (dirs []string) {
 func (p Place) listen(dir, name string) (*cmsg.Conn, string, error) {
 	path := filepath.Join(dir, "notify", name)
 	if len(path) > maxPath {
-		return nil, "", fmt.Errorf("%s: the path of a socket may have %d bytes", path, maxPath)
+		return nil, "", fmt.Errorf("%s: the path of a socket is limited to %d bytes", path, maxPath)
 	}
 	if err := p.prepare(dir); err != nil {
 		return nil, "", err
@@ -131,7 +131,7 @@ func (p Place) prepare(dir string) error {
 			return err
 		}
 		if st := info.Sys().(*syscall.Stat_t); !info.IsDir() || int(st.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
-			return fmt.Errorf("%s is not a folder that only this user can write to", d)
+			return fmt.Errorf("%s is not a directory that only this user can write to", d)
 		}
 	}
 	if p.UID == os.Geteuid() {
@@ -143,7 +143,7 @@ func (p Place) prepare(dir string) error {
 			return err
 		}
 		if info.Mode().Perm()&0o001 == 0 {
-			return fmt.Errorf("%s is closed to the workers' user", d)
+			return fmt.Errorf("%s is not accessible to the workers' user", d)
 		}
 		if d == "/" {
 			return nil

@@ -45,7 +45,7 @@ func SendAndWait(address, text string, timeout time.Duration) error {
 	case errors.Is(err, io.EOF):
 		return nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("it was not read within %v", timeout)
+		return fmt.Errorf("not read within %v", timeout)
 	}
 	return err
 }

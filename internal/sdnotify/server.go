@@ -18,9 +18,9 @@ type Server struct {
 	Limiter Limiter
 	// News is called with what is news, each once.
 	News func(Notice)
-	// Draining answers a worker that asks whether it is to drain; told is called when
+	// Draining answers a worker that asks whether it is to drain; delivered is called when
 	// the worker has the answer. It may block: the worker waits.
-	Draining func() (yes bool, told func())
+	Draining func() (yes bool, delivered func())
 }
 
 // Serve reads until the socket is closed. Descriptors that somebody sends are closed apart
@@ -47,11 +47,11 @@ func (s *Server) Serve() {
 
 func (s *Server) heard(text string, fds []int) {
 	if text == "X_DRAINING=1" && len(fds) == 1 && s.Limiter.MayAsk(time.Now()) {
-		yes, told := s.Draining()
+		yes, delivered := s.Draining()
 		if yes && unix.SetNonblock(fds[0], true) == nil {
 			unix.Write(fds[0], []byte{1}) // to a pipe; who gives something else has no answer
 		}
-		told()
+		delivered()
 		return
 	}
 	s.hear(Parse(text, s.Limiter.State()))

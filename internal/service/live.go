@@ -71,7 +71,7 @@ func Live(cfg *config.Run, p Program, w World) (live master.Live, err error) {
 		func() (err error) { live.Ports, err = cfg.PortNumbers(); return err },
 		func() (err error) { live.Conditions, err = cfg.Conditions(); return err },
 		func() (err error) { live.MaxMemory, err = cfg.MaxMemoryBytes(); return err },
-		func() (err error) { live.Hold, err = cfg.Holds(); return err },
+		func() (err error) { live.Holds, err = cfg.Holds(); return err },
 		func() (err error) { live.Allow, err = cfg.Allows(); return err },
 		func() (err error) { live.Program, err = p.Encode(); return err },
 	} {
@@ -130,7 +130,7 @@ func preload(cfg *config.Run, command []string, w World) func([]string) []string
 		path, err := w.Preload()
 		if err != nil {
 			if !warned {
-				w.Log.Warn(err.Error()+"; keep-alive clients may lose a request at a reload. Set HANDOFF_STATE_DIR to a folder that can be written to", "event", events.PreloadMissing)
+				w.Log.Warn(err.Error()+"; keep-alive clients can lose a request during a reload. Set HANDOFF_STATE_DIR to a writable directory", "event", events.PreloadMissing)
 				warned = true
 			}
 			return env

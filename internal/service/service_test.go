@@ -244,7 +244,7 @@ func TestLive(t *testing.T) {
 		{"--slot-variable S", func(l master.Live) any { return l.SlotVariable }, "S"},
 		{"--ready-when started", func(l master.Live) any { return l.ReadyWhen }, master.ReadyWhen("started")},
 		{"--ports 80,81", func(l master.Live) any { return l.Ports }, []int{80, 81}},
-		{"--no-hold 9229", func(l master.Live) any { return l.Hold(netip.MustParseAddrPort("127.0.0.1:9229")) }, false},
+		{"--no-hold 9229", func(l master.Live) any { return l.Holds(netip.MustParseAddrPort("127.0.0.1:9229")) }, false},
 		{"", func(l master.Live) any { return l.MaxSlots }, 1024},
 		{"--balance sticky", func(l master.Live) any { return l.Balance }, handoff.Sticky},
 		{"--balance shared", func(l master.Live) any { return l.Balance }, handoff.Shared},

@@ -236,7 +236,7 @@ func (m *model) pressed(key string) tea.Cmd {
 		m.asking, m.said = true, warn("Stop the service? y")
 	case "y":
 		if asking {
-			return m.do(func() error { return m.client.Stop(false) }, "it stops")
+			return m.do(func() error { return m.client.Stop(false) }, "stopping")
 		}
 	case "l":
 		m.output = !m.output

@@ -63,7 +63,7 @@ func (u *Upgrader) Candidate() bool { return u.tf.HasParent() }
 func (u *Upgrader) State() ([]byte, error) {
 	f, err := u.tf.Fds.File(stateName)
 	if err == nil && f == nil {
-		err = errors.New("there is none")
+		err = errors.New("the keeper has none")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the state of the previous master: %w", err)

@@ -272,5 +272,5 @@ func limits(err error) error {
 		return fmt.Errorf("cannot watch: %w", err)
 	}
 	now, _ := os.ReadFile("/proc/sys/fs/inotify/" + name)
-	return fmt.Errorf("cannot watch: the inotify limit is reached; raise it with sysctl fs.inotify.%s (it is %s), or ignore folders with --watch-ignore", name, strings.TrimSpace(string(now)))
+	return fmt.Errorf("cannot watch: the inotify limit is reached; raise it with sysctl fs.inotify.%s (it is %s), or ignore directories with --watch-ignore", name, strings.TrimSpace(string(now)))
 }

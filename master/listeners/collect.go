@@ -8,8 +8,8 @@ import (
 	"handoff/handoff"
 )
 
-// heed notes what follows from what has happened to the sockets.
-func (t *Table) heed(events []handoff.Event) {
+// handle notes what follows from what has happened to the sockets.
+func (t *Table) handle(events []handoff.Event) {
 	for _, e := range events {
 		switch e := e.(type) {
 		case handoff.Repaired:

@@ -122,7 +122,7 @@ func (t *Table) listenTCP(e Endpoint) (*handoff.Group, error) {
 	// Go's net.Listen have it.
 	cfg.Addr = netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(e.Port))
 	v4 := netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(e.Port))
-	if slices.ContainsFunc(t.passed, func(p *passed) bool { return p.addr == v4 }) {
+	if slices.ContainsFunc(t.inherited, func(p *inherited) bool { return p.addr == v4 }) {
 		cfg.Addr = v4
 		return t.listen(cfg)
 	}
@@ -136,7 +136,7 @@ func (t *Table) listenTCP(e Endpoint) (*handoff.Group, error) {
 
 // listen opens a TCP address: of a socket that was passed for it, or anew.
 func (t *Table) listen(cfg handoff.Config) (*handoff.Group, error) {
-	fd := t.passedTCP(cfg.Addr, cfg.V6Only)
+	fd := t.inheritedTCP(cfg.Addr, cfg.V6Only)
 	if fd < 0 {
 		return t.watch.Listen(cfg)
 	}

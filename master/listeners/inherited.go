@@ -12,7 +12,7 @@ import (
 
 // passed is a listening socket that a service manager has passed: it is used where
 // its address is asked for.
-type passed struct {
+type inherited struct {
 	cmsg.Named
 	addr   netip.AddrPort // zero for a path
 	v6only bool
@@ -24,7 +24,7 @@ type passed struct {
 func (t *Table) Pass(named []cmsg.Named) error {
 	var errs []error
 	for _, n := range named {
-		p := &passed{Named: n}
+		p := &inherited{Named: n}
 		sa, err := unix.Getsockname(n.FD)
 		typ, terr := unix.GetsockoptInt(n.FD, unix.SOL_SOCKET, unix.SO_TYPE)
 		if err != nil || terr != nil || typ != unix.SOCK_STREAM {
@@ -42,23 +42,23 @@ func (t *Table) Pass(named []cmsg.Named) error {
 		case *unix.SockaddrUnix:
 			p.path = sa.Name
 		}
-		t.passed = append(t.passed, p)
+		t.inherited = append(t.inherited, p)
 	}
 	return errors.Join(errs...)
 }
 
-// passedTCP takes out of the list the socket of an address, -1 if there is none.
-func (t *Table) passedTCP(addr netip.AddrPort, v6only bool) int {
-	return t.passedWhere(func(p *passed) bool {
+// inheritedTCP takes out of the list the socket of an address, -1 if there is none.
+func (t *Table) inheritedTCP(addr netip.AddrPort, v6only bool) int {
+	return t.inheritedWhere(func(p *inherited) bool {
 		// Of another address than the wildcard the kernel says that it is IPv6 alone.
 		return p.addr.IsValid() && p.addr == addr && (addr.Addr() != netip.IPv6Unspecified() || p.v6only == v6only)
 	})
 }
 
-func (t *Table) passedWhere(ok func(*passed) bool) int {
-	for i, p := range t.passed {
+func (t *Table) inheritedWhere(ok func(*inherited) bool) int {
+	for i, p := range t.inherited {
 		if ok(p) {
-			t.passed = append(t.passed[:i:i], t.passed[i+1:]...)
+			t.inherited = append(t.inherited[:i:i], t.inherited[i+1:]...)
 			return p.FD
 		}
 	}

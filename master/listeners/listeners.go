@@ -65,9 +65,9 @@ type Table struct {
 	watch     *handoff.Watch
 	list      []*Address
 	lastKey   int
-	targets   []Worker    // by slot, who is steered to; 0 is nobody
-	preopened []preopened // in the order in which workers get them
-	passed    []*passed   // by a service manager, and not asked for yet
+	targets   []Worker     // by slot, who is steered to; 0 is nobody
+	preopened []preopened  // in the order in which workers get them
+	inherited []*inherited // by a service manager, and not asked for yet
 	quieting  []*quieting
 	stalls    map[Worker]*stall
 	notices   []Notice
@@ -97,10 +97,10 @@ func (t *Table) CloseAll() {
 	for _, a := range t.list {
 		t.close(a)
 	}
-	for _, p := range t.passed {
+	for _, p := range t.inherited {
 		unix.Close(p.FD)
 	}
-	t.list, t.passed, t.quieting = nil, nil, nil
+	t.list, t.inherited, t.quieting = nil, nil, nil
 }
 
 func (t *Table) close(a *Address) {
@@ -247,7 +247,7 @@ func (t *Table) Listening(id Worker, e Endpoint) {
 		l.listening = true
 		if l.socket != nil {
 			// It may have set a backlog of its own: the largest is set again.
-			t.heed(l.socket.Repair())
+			t.handle(l.socket.Repair())
 		}
 	}
 }
@@ -301,7 +301,7 @@ func (t *Table) Deadline() time.Time {
 // keeps the balance, looks who is quiet and who stalls, and reports addresses that
 // nobody uses. It is to be called when [Table.Wait] has returned, and at the Deadline.
 func (t *Table) Tick(now time.Time) {
-	t.heed(t.watch.Collect(now))
+	t.handle(t.watch.Collect(now))
 	for _, a := range t.list {
 		if !a.preopened && !a.unheld.IsZero() && !now.Before(a.unheld.Add(t.cfg.Grace)) {
 			a.unheld = now // where it is kept, look again later

@@ -43,7 +43,7 @@ func (t *Table) permits(e Endpoint) error {
 		if t.cfg.Allowed != nil && t.cfg.Allowed(a) {
 			return nil
 		}
-		for _, p := range t.passed {
+		for _, p := range t.inherited {
 			if e.Type == Stream && p.addr == a {
 				return nil
 			}

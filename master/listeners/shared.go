@@ -87,7 +87,7 @@ func (t *Table) openUDP(e Endpoint, key string) (kind, error) {
 }
 
 func (t *Table) openUnix(e Endpoint, key string, made *pathMode) (kind, error) {
-	if fd := t.passedWhere(func(p *passed) bool { return p.path != "" && p.path == e.Addr }); fd >= 0 {
+	if fd := t.inheritedWhere(func(p *inherited) bool { return p.path != "" && p.path == e.Addr }); fd >= 0 {
 		return t.newShared(shared{key: key, fd: fd, label: e.Addr}), nil
 	}
 	user := t.cfg.User

@@ -104,7 +104,7 @@ func TestQueueWithoutAWorker(t *testing.T) {
 	w.accept(other, 1)
 	_ = one
 	// What comes for an address that is closed meanwhile is closed.
-	w.heed([]handoff.Event{handoff.Accepted{FDs: []int{dup(t)}}})
+	w.handle([]handoff.Event{handoff.Accepted{FDs: []int{dup(t)}}})
 	none[Accepted](w)
 }
 

@@ -109,7 +109,7 @@ func fork(path string, args []string, attr *syscall.ProcAttr) (*linux.Pidfd, err
 	}
 	var pidfd *linux.Pidfd
 	if fd < 0 {
-		err = errors.New("the kernel gives no pidfd (Linux 5.4 or later is needed)")
+		err = errors.New("the kernel returned no pidfd (requires Linux 5.4 or later)")
 	} else if pidfd, err = linux.NewPidfd(pid, fd); err == nil {
 		return pidfd, nil
 	}
@@ -173,16 +173,7 @@ func (p *Process) Reap() (unix.WaitStatus, error) {
 }
 
 // Signal sends a signal to the process alone.
-func (p *Process) Signal(s unix.Signal) error { return Signal(p.pidfd, s) }
-
-// Signal sends a signal to a process. One that is dead takes any: that is noticed by
-// other means.
-func Signal(p *linux.Pidfd, s unix.Signal) error {
-	if err := p.Signal(s); err != unix.ESRCH {
-		return err
-	}
-	return nil
-}
+func (p *Process) Signal(s unix.Signal) error { return p.pidfd.TrySignal(s) }
 
 // SignalGroup sends a signal to the process's group, if there is still anybody in it.
 // After the death it reaches what the process has left behind there.

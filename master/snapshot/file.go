@@ -49,21 +49,21 @@ func Read(fd int) (Record, error) {
 }
 
 // Store keeps the file of the last record (the keeper). It takes the signals that the
-// record takes account of in the same message, so that none is heeded twice or not at
+// record takes account of in the same message, so that none is handled twice or not at
 // all.
 type Store interface {
-	StoreState(fd int, heeded []unix.Signal) error
+	StoreState(fd int, handled []unix.Signal) error
 }
 
 // Saver decides when a record is written, and writes it if it differs from the one
 // that the store has. The record is of everything, so that one for each event of n
 // workers would take n² time: while events wait, it may wait, see Wait.
 type Saver struct {
-	dirty  bool
-	saved  []byte // that the store has
-	at     time.Time
-	took   time.Duration
-	heeded []unix.Signal // since then
+	dirty   bool
+	saved   []byte // that the store has
+	at      time.Time
+	took    time.Duration
+	handled []unix.Signal // since then
 }
 
 const (
@@ -76,8 +76,8 @@ const (
 // Changed notes that a record would differ.
 func (s *Saver) Changed() { s.dirty = true }
 
-// Heed notes a signal that the state takes account of now.
-func (s *Saver) Heed(signal unix.Signal) { s.heeded = append(s.heeded, signal) }
+// Handled notes a signal that the state takes account of now.
+func (s *Saver) Handled(signal unix.Signal) { s.handled = append(s.handled, signal) }
 
 // Forget notes that the store has nothing any more.
 func (s *Saver) Forget() { s.saved, s.dirty = nil, true }
@@ -104,7 +104,7 @@ func (s *Saver) Save(r Record, store Store) error {
 	if err != nil {
 		return fmt.Errorf("cannot write the state: %w", err)
 	}
-	if bytes.Equal(b, s.saved) && len(s.heeded) == 0 {
+	if bytes.Equal(b, s.saved) && len(s.handled) == 0 {
 		return nil
 	}
 	f, err := File(b)
@@ -112,8 +112,8 @@ func (s *Saver) Save(r Record, store Store) error {
 		return err
 	}
 	defer f.Close()
-	if store.StoreState(int(f.Fd()), s.heeded) == nil { // a store that fails says so itself
-		s.saved, s.heeded = b, nil
+	if store.StoreState(int(f.Fd()), s.handled) == nil { // a store that fails says so itself
+		s.saved, s.handled = b, nil
 	}
 	return nil
 }

@@ -48,11 +48,11 @@ func TestFile(t *testing.T) {
 // keeper is a store that remembers what it was given.
 type keeper struct {
 	records []Record
-	heeded  [][]unix.Signal
+	handled [][]unix.Signal
 	fails   error
 }
 
-func (k *keeper) StoreState(fd int, heeded []unix.Signal) error {
+func (k *keeper) StoreState(fd int, handled []unix.Signal) error {
 	if k.fails != nil {
 		return k.fails
 	}
@@ -61,7 +61,7 @@ func (k *keeper) StoreState(fd int, heeded []unix.Signal) error {
 		return err
 	}
 	r, err := Read(fd)
-	k.records, k.heeded = append(k.records, r), append(k.heeded, heeded)
+	k.records, k.handled = append(k.records, r), append(k.handled, handled)
 	return err
 }
 
@@ -80,18 +80,18 @@ func TestSaver(t *testing.T) {
 	if len(k.records) != 1 {
 		t.Fatalf("%d records written, want 1", len(k.records))
 	}
-	s.Heed(unix.SIGUSR2)
+	s.Handled(unix.SIGUSR2)
 	save(Record{Seq: 1}) // the signal is
-	if len(k.records) != 2 || !reflect.DeepEqual(k.heeded[1], []unix.Signal{unix.SIGUSR2}) {
-		t.Fatalf("%d records, signals %v", len(k.records), k.heeded)
+	if len(k.records) != 2 || !reflect.DeepEqual(k.handled[1], []unix.Signal{unix.SIGUSR2}) {
+		t.Fatalf("%d records, signals %v", len(k.records), k.handled)
 	}
 	k.fails = errors.New("mute")
-	s.Heed(unix.SIGHUP)
+	s.Handled(unix.SIGHUP)
 	save(Record{Seq: 2})
 	k.fails = nil
 	save(Record{Seq: 2}) // what it has not taken is not taken for kept
-	if len(k.records) != 3 || k.records[2].Seq != 2 || !reflect.DeepEqual(k.heeded[2], []unix.Signal{unix.SIGHUP}) {
-		t.Fatalf("%d records, signals %v", len(k.records), k.heeded)
+	if len(k.records) != 3 || k.records[2].Seq != 2 || !reflect.DeepEqual(k.handled[2], []unix.Signal{unix.SIGHUP}) {
+		t.Fatalf("%d records, signals %v", len(k.records), k.handled)
 	}
 	save(Record{Seq: 2})
 	s.Forget()

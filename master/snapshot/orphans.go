@@ -32,7 +32,7 @@ type Search struct {
 	Service string // that they have in their environment, see ServiceVariable
 	Slots   int
 	Balance string
-	Hold    func(netip.AddrPort) bool        // whether a socket of theirs is held
+	Holds   func(netip.AddrPort) bool        // whether a socket of theirs is held
 	Environ func(env []string) (of []string) // what of an environment is the program's own
 	Listen  []listeners.Listen               // what is opened before workers start
 	Warn    func(pid int, err error)         // a worker that cannot be taken over
@@ -242,7 +242,7 @@ func (s Search) socket(addresses map[netip.AddrPort]*listeners.AddressState, d D
 		n, _ := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
 		at, only = netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port)), n == 1
 	}
-	if !s.Hold(at) {
+	if !s.Holds(at) {
 		unix.Close(fd)
 		return
 	}

@@ -82,7 +82,7 @@ func startOrphan(t *testing.T, service string, id, slot, gen int, notify string,
 }
 
 func search(t *testing.T, service string) Search {
-	return Search{Service: service, Slots: 2, Balance: "even", Hold: func(a netip.AddrPort) bool { return a.Port() != 0 },
+	return Search{Service: service, Slots: 2, Balance: "even", Holds: func(a netip.AddrPort) bool { return a.Port() != 0 },
 		Environ: func(env []string) (of []string) {
 			for _, kv := range env {
 				if !strings.HasPrefix(kv, "HANDOFF_") {

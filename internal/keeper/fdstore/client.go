@@ -80,7 +80,7 @@ func (c *Client) Tick(now time.Time) (responds bool) {
 		return false
 	}
 	c.probeAt = now.Add(probeEvery)
-	if c.tell(probeTimeout, "X_PROBE=1") != nil {
+	if c.send(probeTimeout, "X_PROBE=1") != nil {
 		return false
 	}
 	c.mute.Store(false)
@@ -95,14 +95,14 @@ func (c *Client) Say(text string, fds ...int) error {
 	if c.mute.Load() {
 		return ErrMute
 	}
-	err := c.tell(c.timeout, text, fds...)
+	err := c.send(c.timeout, text, fds...)
 	if err != nil && c.mute.CompareAndSwap(false, true) && c.onMute != nil {
 		c.onMute(err)
 	}
 	return err
 }
 
-func (c *Client) tell(timeout time.Duration, text string, fds ...int) error {
+func (c *Client) send(timeout time.Duration, text string, fds ...int) error {
 	c.conn.SetWriteDeadline(time.Now().Add(timeout))
 	return c.conn.Write([]byte(text), fds...)
 }
@@ -125,9 +125,9 @@ func (c *Client) Stopping() { c.Say("STOPPING=1") }
 // Leaving says that this master makes room for its candidate.
 func (c *Client) Leaving() { c.Say("X_LEAVING=1") }
 
-// TellManager tells the service manager above, by way of the keeper, which is the
+// NotifyManager tells the service manager above, by way of the keeper, which is the
 // process that it knows.
-func (c *Client) TellManager(text string) { c.Say("X_UP=1\n" + text) }
+func (c *Client) NotifyManager(text string) { c.Say("X_UP=1\n" + text) }
 
 // Store has a duplicate of fd held by that name, in the place of what has it.
 func (c *Client) Store(name string, fd int) error { return c.Say(storeText(name), fd) }

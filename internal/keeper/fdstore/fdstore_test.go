@@ -205,7 +205,7 @@ func TestWords(t *testing.T) {
 	c.Upgrading(false)
 	c.StoreState(int(file(t, "record", "").Fd()), []unix.Signal{unix.SIGUSR2, unix.SIGHUP})
 	c.StoreState(int(file(t, "record", "").Fd()), nil)
-	c.TellManager("READY=1\nSTATUS=serves\nSTOPPING=1")
+	c.NotifyManager("READY=1\nSTATUS=serves\nSTOPPING=1")
 	c.Leaving()
 	c.Stopping()
 	c.Flush()

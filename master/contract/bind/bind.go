@@ -1,7 +1,7 @@
-// Package bind is the contract of programs that know nothing of handoff: their
-// bind(2) and listen(2) are stopped by the kernel (internal/bindintercept) and
-// answered here, with sockets of master/listeners, and a signal tells them to finish.
-// Under activation they have their sockets from the start, and nothing is stopped.
+// Package bind is the contract of programs that know nothing of handoff: the kernel
+// intercepts their bind(2) and listen(2) (internal/bindintercept), which are answered
+// here, with sockets of master/listeners, and a signal tells them to finish. Under
+// activation they have their sockets from the start, and nothing is intercepted.
 package bind
 
 import (
@@ -18,21 +18,21 @@ import (
 	"handoff/master/listeners"
 )
 
-// Contract is that of all workers of a master.
+// Contract is the contract of all workers of a master.
 type Contract struct {
 	host      contract.Host
 	intercept bool
 	sessions  map[listeners.Worker]*Session
 }
 
-// New returns the contract. intercept is false under activation: no call is stopped.
+// New returns the contract. intercept is false under activation.
 func New(h contract.Host, intercept bool) *Contract {
 	return &Contract{host: h, intercept: intercept, sessions: map[listeners.Worker]*Session{}}
 }
 
 // Accepted, Retry, Deadline, Tick and GiveUp are for connections that a contract has
-// taken out of a queue: this one cannot hand them to a worker, and so takes none. Seq
-// numbers messages, of which it has none.
+// taken out of a queue. This contract cannot hand them to a worker, so it takes none. Seq
+// numbers messages; it has none.
 func (c *Contract) Accepted(listeners.Accepted) {}
 func (c *Contract) Retry()                      {}
 func (c *Contract) Deadline() time.Time         { return time.Time{} }
@@ -45,8 +45,8 @@ func (c *Contract) Plan() contract.Plan {
 	return contract.Plan{Channel: c.intercept, Filter: c.intercept, Survives: true}
 }
 
-// Start begins a session with a worker, whose trampoline sends its filter over pair.
-// The session owns pair.
+// Start starts a session with a worker, whose trampoline sends its filter over pair. The
+// session owns pair.
 func (c *Contract) Start(w contract.Worker, pair *cmsg.Conn) contract.Session {
 	s := c.add(w)
 	switch {
@@ -59,8 +59,8 @@ func (c *Contract) Start(w contract.Worker, pair *cmsg.Conn) contract.Session {
 	return s
 }
 
-// Restore goes on with the session of a master before, with what that has had kept;
-// take returns -1 for what it has not.
+// Restore continues a session of the previous master, with the descriptors that it
+// stored; take returns -1 for a missing one.
 func (c *Contract) Restore(w contract.Worker, state contract.State, take func(what string) int) (contract.Session, error) {
 	s := c.add(w)
 	s.several, s.ports, s.restored = state.Several, state.Ports, true
@@ -68,7 +68,7 @@ func (c *Contract) Restore(w contract.Worker, state contract.State, take func(wh
 		s.bound, _ = linux.NewPidfd(state.Bound, fd)
 	}
 	if fd := take(fdstore.Pair); fd >= 0 {
-		unix.Close(fd) // the filter has come, or the worker is started again
+		unix.Close(fd) // the filter has arrived, or the worker is started again
 	}
 	filter, pending := take(fdstore.Filter), take(fdstore.Calls)
 	if filter >= 0 && pending >= 0 {
@@ -91,17 +91,17 @@ func (c *Contract) add(w contract.Worker) *Session {
 	return s
 }
 
-// Queued has a worker replaced, so that the next one takes a socket that no worker
-// accepts from, with the connections in its queue: nobody but who holds it can accept
-// them. It happens where a program has closed its listener of its own accord, and was
-// replaced, while connections still came to it.
+// Queued replaces a worker, so that the next one takes a socket that no worker accepts
+// from, with the connections in its queue: only a process that has the socket can accept
+// them. It happens if a program has closed its listener by itself, and was replaced,
+// while connections still came to it.
 func (c *Contract) Queued(q listeners.Queue) {
 	if q.Len() == 0 {
-		c.host.Steer() // which has the next one reported
+		c.host.Steer() // so that the next one is reported
 		return
 	}
 	if !c.host.Complete() || c.host.Stopping() || !q.Address().Steerable() {
-		return // who starts next takes it
+		return // the next worker takes it
 	}
 	for _, id := range c.host.Listeners().Targets() {
 		if s := c.sessions[id]; s != nil && s.Slot == q.Slot() && !s.dead {
@@ -111,42 +111,43 @@ func (c *Contract) Queued(q listeners.Queue) {
 	}
 }
 
-// Session is with one worker. See package contract for who may call what.
+// Session is the session with one worker. Package contract says which goroutine calls
+// what.
 type Session struct {
 	contract.Worker
 	contract *Contract
-	pair     *cmsg.Conn // over which its filter comes; Serve reads it
-	open     bool       // the pair is
+	pair     *cmsg.Conn // its filter arrives here; Serve reads it
+	open     bool       // the pair is closed
 	listener *bindintercept.Listener
 	restored bool
-	unusable error // why there is no listener, of a session that was restored
+	unusable error // why a restored session has no listener
 	dead     bool
 	ended    bool
 
-	bound   *linux.Pidfd // has bound an address, where that is not the leader
-	several bool         // more than one process has, or the leader
-	ports   int          // of its own choice that it has got: the next one is the next index
+	bound   *linux.Pidfd // has bound an address, and is not the leader
+	several bool         // more than one process has bound, or the leader
+	ports   int          // of port 0, chosen so far: the index of the next one
 	refused int
 }
 
-// What Serve posts.
+// Values that Serve posts.
 type (
 	// filtered: the trampoline has installed the filter.
 	filtered struct {
 		listener *bindintercept.Listener
 		stored   bool // the keeper has its descriptors
 	}
-	// unfiltered: it could not.
+	// unfiltered: it could not install it.
 	unfiltered struct{ err error }
-	// begun: nothing is stopped, and the worker runs.
+	// begun: nothing is intercepted, and the worker runs.
 	begun struct{}
-	// called: a call is stopped.
+	// called: a call was intercepted.
 	called struct{ call call }
-	// hidden: one of a process that may not be inspected.
+	// hidden: a call of a process that may not be inspected.
 	hidden struct{ err error }
 )
 
-// call is a stopped bind or listen: what [bindintercept.Call] is.
+// call is an intercepted bind or listen: a [bindintercept.Call].
 type call interface {
 	About() bindintercept.Request
 	Continue()
@@ -156,8 +157,8 @@ type call interface {
 	Caller() (*linux.Pidfd, error)
 }
 
-// Serve takes the filter from a worker's trampoline, and posts the calls that stop at
-// it, until no process of the worker is left.
+// Serve receives the filter from a worker's trampoline, and posts the intercepted calls
+// until no process of the worker is left.
 func (s *Session) Serve() {
 	if s.unusable != nil {
 		s.Post(unfiltered{s.unusable})
@@ -192,11 +193,11 @@ func (s *Session) Serve() {
 	}
 }
 
-// receive reads what the trampoline sends. It returns nil where there is no filter.
+// receive reads the trampoline's message. It returns nil if there is no filter.
 func (s *Session) receive() (l *bindintercept.Listener, stored bool) {
 	filter, refused, err := bindintercept.ReadFilter(s.pair)
 	if err != nil {
-		return nil, false // it died before
+		return nil, false // the worker died before
 	}
 	if refused != 0 {
 		s.Post(unfiltered{refused})
@@ -208,7 +209,7 @@ func (s *Session) receive() (l *bindintercept.Listener, stored bool) {
 		s.Post(unfiltered{err})
 		return nil, false
 	}
-	// Before anything is answered: a call that no master knows of hangs for ever.
+	// Before anything is answered: a call would hang if no master knew of it.
 	stored = errors.Join(s.Store(fdstore.Filter, filter), s.Store(fdstore.Calls, pending)) == nil
 	if l, err = bindintercept.NewListener(filter, pending); err != nil {
 		s.Post(unfiltered{err})
@@ -231,7 +232,7 @@ func (s *Session) Handle(what any) {
 				s.Store(fdstore.Calls, pending)
 			})
 		}
-		s.pair.Close() // its one message has come
+		s.pair.Close() // its only message has arrived
 		s.pair = nil
 		s.report(contract.Started{})
 	case begun:
@@ -252,24 +253,25 @@ func (s *Session) report(f contract.Fact) {
 // Drain sends a signal to the worker, or to the process that serves for it.
 func (s *Session) Drain(d contract.Drain) error {
 	if s.bound != nil {
-		return contract.Signal(s.bound, d.Signal)
+		return s.bound.TrySignal(d.Signal)
 	}
-	return contract.Signal(s.Process, d.Signal)
+	return s.Process.TrySignal(d.Signal)
 }
 
-// Terminate sends SIGTERM to the process that serves for the worker, if it is another
-// than the leader, which the loop signals.
+// Terminate sends SIGTERM to the process that serves for the worker, if it is not the
+// leader. The loop signals the leader.
 func (s *Session) Terminate() error {
 	if s.bound == nil {
 		return nil
 	}
-	return contract.Signal(s.bound, unix.SIGTERM)
+	return s.bound.TrySignal(unix.SIGTERM)
 }
 
-// Died says that the worker's process has.
+// Died: the worker's process has died.
 func (s *Session) Died() { s.dead = true }
 
-// End ends the session: the worker is gone. What it has left behind binds for itself.
+// End ends the session: the worker has exited. Processes that it leaves behind bind
+// sockets of their own.
 func (s *Session) End() {
 	s.dead, s.ended = true, true
 	delete(s.contract.sessions, s.ID)
@@ -277,7 +279,7 @@ func (s *Session) End() {
 	s.closePair()
 }
 
-// closePair closes the socketpair, over which nothing more comes.
+// closePair closes the socketpair: no more messages follow.
 func (s *Session) closePair() {
 	if s.open {
 		s.open = false
@@ -292,7 +294,7 @@ func (s *Session) dropBound() {
 	}
 }
 
-// Busy tells whether Serve waits for somebody else than the worker.
+// Busy reports whether Serve waits for another process than the worker.
 func (s *Session) Busy() bool { return false }
 
 // State returns what the next master must know.
@@ -304,7 +306,7 @@ func (s *Session) State() contract.State {
 	return state
 }
 
-// Kept passes on each descriptor that the next master needs.
+// Kept calls each for each descriptor that the next master needs.
 func (s *Session) Kept(each func(what string, fd int)) {
 	if s.open {
 		each(fdstore.Pair, s.pair.FD())

@@ -12,11 +12,11 @@ import (
 	"handoff/master/listeners"
 )
 
-// maxLooks is how many descriptors and processes of a worker are looked at: it must
-// not be able to keep its master busy with them.
+// maxLooks limits how many descriptors and processes of a worker are inspected, so that a
+// worker cannot keep its master busy.
 const maxLooks = 4096
 
-// called answers a worker that stands in bind or listen.
+// called answers a worker whose bind or listen was intercepted.
 func (s *Session) called(c call) {
 	switch {
 	case s.dead || s.contract.host.Stopping():
@@ -30,13 +30,12 @@ func (s *Session) called(c call) {
 
 func (s *Session) table() *listeners.Table { return s.contract.host.Listeners() }
 
-// binds puts a held socket in the place of the program's own. A port 0 is
-// another matter: who binds it may be about to connect. The kernel chooses a
-// port, and listen makes it a held address; from the next worker on the
-// address is known, and given at once.
+// binds replaces the program's socket with a held one. Port 0 is different, since the
+// program may intend to connect from it: the kernel chooses a port, and listen makes it a
+// held address. Later workers get this address at their bind.
 func (s *Session) binds(c call) {
 	r := c.About()
-	if l := s.table().LeaseOf(s.ID, r.Inode); l != nil { // by the master before, which did not come to the answer
+	if l := s.table().LeaseOf(s.ID, r.Inode); l != nil { // by the previous master, which did not answer
 		s.noteBound(c)
 		l.OwnFlags()
 		s.report(contract.Resumed{Address: l.Address()})
@@ -48,7 +47,7 @@ func (s *Session) binds(c call) {
 		want.Index = s.ports
 	}
 	a := s.table().Find(want)
-	if !s.contract.host.Hold(r.Addr) || want.Port == 0 && (a == nil || a.LeaseOf(s.ID) != nil) || s.table().Count(s.ID) >= contract.MaxLeases {
+	if !s.contract.host.Holds(r.Addr) || want.Port == 0 && (a == nil || a.LeaseOf(s.ID) != nil) || s.table().Count(s.ID) >= contract.MaxLeases {
 		c.Continue()
 		return
 	}
@@ -78,16 +77,16 @@ func (s *Session) binds(c call) {
 	c.Answer(0)
 }
 
-// noteBound notes which process of the worker has bound a held address. When it is
-// one alone, and not the leader, the leader is a launcher (npm, a shell), which
-// may not pass a signal on: then the drain is that process's.
+// noteBound records which process of the worker has bound a held address. If it is only
+// one, and not the leader, the leader is a launcher (npm, a shell), which may not forward
+// a signal: then that process gets the drain signal.
 func (s *Session) noteBound(c call) {
 	pid := c.About().TGID
 	switch {
 	case s.bound != nil && s.bound.PID() == pid, s.several:
 		return
 	case s.bound != nil || pid == s.PID:
-		s.several = true // the leader, or several: who leads will know
+		s.several = true // the leader, or several: the leader is signalled
 		s.dropBound()
 		return
 	}
@@ -104,8 +103,8 @@ func (s *Session) refuse(c call, e listeners.Endpoint, err error) {
 	c.Answer(contract.Errno(err))
 }
 
-// listens is the notice that a program accepts. A held socket listens already,
-// with the largest backlog, so there is nothing to execute.
+// listens handles listen, the sign that a program accepts. A held socket already listens,
+// with the largest backlog, so the call is not executed.
 func (s *Session) listens(c call) {
 	r := c.About()
 	if l := s.table().LeaseOf(s.ID, r.Inode); l != nil {
@@ -114,15 +113,14 @@ func (s *Session) listens(c call) {
 		s.accepts()
 		return
 	}
-	if r.Addr.Port() == 0 || !s.contract.host.Hold(r.Addr) {
+	if r.Addr.Port() == 0 || !s.contract.host.Holds(r.Addr) {
 		c.Continue()
 		return
 	}
 	s.adopt(c, r)
 }
 
-// adopt makes a held address of a port that the kernel has chosen for a
-// program.
+// adopt creates a held address from a port that the kernel has chosen for a program.
 func (s *Session) adopt(c call, r bindintercept.Request) {
 	want := listeners.TCP(netip.AddrPortFrom(r.Addr.Addr(), 0), r.V6Only)
 	want.Index = s.ports
@@ -139,10 +137,10 @@ func (s *Session) adopt(c call, r bindintercept.Request) {
 	s.accepts()
 }
 
-// chosen returns a lease of a socket whose port the kernel has chosen: of a new
-// address, which is made of that very socket, or, where another worker of the
-// same time was first, of the one that exists; then the program's port changes
-// between its bind and its listen, and a held socket takes the place of its own.
+// chosen returns a lease for a socket whose port the kernel has chosen: of a new address,
+// created from that socket, or, if another worker was first, of the existing address;
+// then the program's port changes between its bind and its listen, and a held socket
+// replaces its own.
 func (s *Session) chosen(c call, r bindintercept.Request, want listeners.Endpoint) (*listeners.Lease, error) {
 	if a := s.table().Find(want); a != nil {
 		if a.LeaseOf(s.ID) != nil {
@@ -169,7 +167,7 @@ func (s *Session) chosen(c call, r bindintercept.Request, want listeners.Endpoin
 	return l, err
 }
 
-// accepts: the worker listens on one address more.
+// accepts: the worker listens on another address.
 func (s *Session) accepts() {
 	s.contract.host.Steer()
 	s.report(contract.Listening{})

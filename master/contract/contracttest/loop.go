@@ -1,5 +1,5 @@
-// Package contracttest is the loop, as the tests of contracts need it: a real table of
-// listeners, and facts as lines.
+// Package contracttest is a loop for tests of contracts: a real table of listeners, and
+// facts as lines.
 package contracttest
 
 import (
@@ -25,15 +25,15 @@ const timeout = 20 * time.Second
 type Loop struct {
 	T     *testing.T
 	Table *listeners.Table
-	// Sessions are those that Handle is called of, Queued and Accepted what is called
-	// for connections at a socket that nobody accepts from, Retry after each steering.
+	// Sessions are those whose Handle is called. Queued and Accepted are called for
+	// connections at a parked socket, Retry after each steering.
 	Sessions map[listeners.Worker]contract.Session
 	Queued   func(listeners.Queue)
 	Accepted func(listeners.Accepted)
 	Retry    func()
 	Facts    []string // that no Await has taken
 	Stops    bool
-	Starts   bool           // somebody does: it is not complete
+	Starts   bool           // a worker is starting: not complete
 	Foreign  []string       // addresses that are not held
 	Stored   map[string]int // what was stored, by "WORKER-NAME": duplicates
 	events   chan func()
@@ -44,7 +44,7 @@ type discard struct{}
 func (discard) Store(string, int) error { return nil }
 func (discard) Remove(string)           {}
 
-// New returns a loop without workers, which ends with the test.
+// New returns a loop without workers. It ends with the test.
 func New(t *testing.T) *Loop {
 	t.Helper()
 	table, err := listeners.New(listeners.Config{Store: discard{}, Grace: time.Minute})
@@ -73,8 +73,8 @@ func New(t *testing.T) *Loop {
 	return l
 }
 
-// Worker returns one that is this process, unless pid says another. Its session has to
-// be put into Sessions before it is served.
+// Worker returns a worker that is this process, or the process pid. Add its session to
+// Sessions before serving it.
 func (l *Loop) Worker(id listeners.Worker, slot, pid int) contract.Worker {
 	l.T.Helper()
 	if pid == 0 {
@@ -101,7 +101,7 @@ func (l *Loop) Worker(id listeners.Worker, slot, pid int) contract.Worker {
 	}
 }
 
-// Post has the loop call f; from any goroutine.
+// Post makes the loop call f. Any goroutine may call it.
 func (l *Loop) Post(f func()) {
 	select {
 	case l.events <- f:
@@ -109,10 +109,10 @@ func (l *Loop) Post(f func()) {
 	}
 }
 
-// Until handles events until ok says so.
+// Until handles events until ok returns true.
 func (l *Loop) Until(what string, ok func() bool) {
 	l.T.Helper()
-	again := time.NewTicker(time.Millisecond) // what is asked may not be an event's doing
+	again := time.NewTicker(time.Millisecond) // it may be true without an event
 	defer again.Stop()
 	for end := time.Now().Add(timeout); !ok(); {
 		select {
@@ -121,7 +121,7 @@ func (l *Loop) Until(what string, ok func() bool) {
 		case <-again.C:
 		}
 		l.tick()
-		if time.Now().After(end) { // also where the loop was held up
+		if time.Now().After(end) { // also if the loop was delayed
 			l.T.Fatalf("%s: not after %v; facts %q", what, timeout, l.Facts)
 		}
 	}
@@ -139,7 +139,7 @@ func (l *Loop) tick() {
 	}
 }
 
-// Await handles events until there is a fact that begins so, which it takes out.
+// Await handles events until there is a fact with this prefix, and removes it.
 func (l *Loop) Await(fact string) string {
 	l.T.Helper()
 	got, at := "", -1
@@ -163,19 +163,19 @@ func (l *Loop) Steer() {
 	l.Retry()
 }
 
-// Complete is true unless the test says otherwise.
+// Complete is true unless the test sets it.
 func (l *Loop) Complete() bool { return !l.Starts }
 
-// Stopping is what the test says.
+// Stopping is what the test sets.
 func (l *Loop) Stopping() bool { return l.Stops }
 
 // Grace is short.
 func (l *Loop) Grace() time.Duration { return time.Second }
 
-// Hold is true for all that is not foreign.
-func (l *Loop) Hold(a netip.AddrPort) bool { return !slices.Contains(l.Foreign, a.Addr().String()) }
+// Holds is true for every address that is not foreign.
+func (l *Loop) Holds(a netip.AddrPort) bool { return !slices.Contains(l.Foreign, a.Addr().String()) }
 
-// Tell notes a fact: "1 Refused 80: …".
+// Report records a fact: "1 Refused 80: …".
 func (l *Loop) Report(id listeners.Worker, f contract.Fact) {
 	name := strings.TrimPrefix(fmt.Sprintf("%T", f), "contract.")
 	line := fmt.Sprint(id, " ", name)

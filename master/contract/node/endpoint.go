@@ -10,7 +10,7 @@ import (
 	"handoff/master/listeners"
 )
 
-// endpointOf is what a worker asks for, which runs in dir.
+// endpointOf is the endpoint that a worker, which runs in dir, asks for.
 func endpointOf(q nodeipc.Query, dir string) listeners.Endpoint {
 	e := listeners.Endpoint{Addr: q.Address, Any: q.Any, Port: q.Port, V6Only: q.V6Only}
 	switch q.Type {
@@ -33,14 +33,14 @@ func endpointOf(q nodeipc.Query, dir string) listeners.Endpoint {
 	return e
 }
 
-// endpointSaid is where a worker says that it listens.
+// endpointSaid is the address at which a worker reports that it listens.
 func endpointSaid(l nodeipc.Listening, dir string) listeners.Endpoint {
 	e := endpointOf(nodeipc.Query{Type: l.Type, Address: l.Address, Any: l.Address == "", Port: l.Port}, dir)
 	e.Index = l.Index
 	return e
 }
 
-// handleType is how Node has the type of a socket.
+// handleType is Node's name for the type of a socket.
 func handleType(t listeners.Type) nodeipc.HandleType {
 	if t == listeners.Datagram {
 		return nodeipc.Datagram
@@ -48,8 +48,8 @@ func handleType(t listeners.Type) nodeipc.HandleType {
 	return nodeipc.Stream
 }
 
-// ownSocket takes a duplicate of a descriptor that a worker wants to serve on
-// and that it has itself: listen({fd}). The caller owns it.
+// ownSocket duplicates a descriptor of a worker on which it wants to serve: listen({fd}).
+// The caller owns the duplicate.
 func ownSocket(p *linux.Pidfd, fd int) (int, error) {
 	got, err := p.Getfd(fd)
 	if err != nil {
@@ -58,12 +58,12 @@ func ownSocket(p *linux.Pidfd, fd int) (int, error) {
 	if _, err = unix.GetsockoptInt(got, unix.SOL_SOCKET, unix.SO_TYPE); err != nil {
 		err = unix.EINVAL
 	} else {
-		// Node up to 18 takes a handle from its primary as non-blocking already,
-		// and would stand in accept(2) for ever.
+		// Node up to 18 expects a non-blocking handle from its primary, and would block
+		// in accept(2).
 		err = unix.SetNonblock(got, true)
 	}
 	if err != nil {
-		go unix.Close(got) // whatever it is: see queue
+		go unix.Close(got) // of any kind: see queue
 		return -1, err
 	}
 	return got, nil

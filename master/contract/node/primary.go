@@ -1,5 +1,5 @@
 // Package node is the contract of Node programs: the master is the primary of Node's
-// cluster module. internal/nodeipc has the dialogue; here is what follows from it.
+// cluster module. internal/nodeipc implements the messages.
 package node
 
 import (
@@ -16,13 +16,13 @@ import (
 	"handoff/master/listeners"
 )
 
-// Primary is the contract of all workers of a master, and the connections that are
-// passed from one to another.
+// Primary is the contract of all workers of a master, and owns the connections that are
+// passed from one worker to another.
 //
-// A connection that is queued at a socket nobody accepts from, because its worker died
-// or a handshake took its time, is accepted here and handed to a live worker. The
-// master keeps a duplicate until the worker says that it has the connection: a
-// descriptor under way to a process that dies is lost.
+// A connection that is queued at a parked socket, because its worker died or its
+// handshake was slow, is accepted here and handed to a live worker. The master keeps a
+// duplicate until the worker acknowledges the connection: a descriptor in flight to a
+// process that dies is lost.
 //
 //	Queued ──accept──► pass ──► handed to a worker ──accepted──► closed here
 //	                    ▲ │            │
@@ -36,10 +36,10 @@ type Primary struct {
 	waiting  []pending
 }
 
-// pending is a connection on its way to a worker.
+// pending is a connection that is being handed to a worker.
 type pending struct {
 	address *listeners.Address
-	fd      int // ours to close
+	fd      int // owned here
 	tries   int // workers that refused it
 	until   time.Time
 }
@@ -49,22 +49,22 @@ const (
 	maxRefusals = 4
 )
 
-// New returns the contract. seq is the number of the last message that a master
-// before has sent. record records a worker event, a line of JSON, from any goroutine,
-// and may block where wait says so: the worker waits then; nil: nobody wants them.
+// New returns the contract. seq is the number of the last message that the previous
+// master has sent. record records a worker event, a line of JSON, from any goroutine.
+// With wait it may block, and then the worker waits; nil: events are not recorded.
 func New(h contract.Host, seq int, record func(line []byte, wait bool)) *Primary {
 	return &Primary{host: h, record: record, sessions: map[listeners.Worker]*Session{}, seq: seq}
 }
 
-// Plan is a channel, which Node finds by its environment. Without it, it ends.
+// Plan has a channel, which Node finds in its environment. A Node program exits when the
+// channel closes.
 func (p *Primary) Plan() contract.Plan {
 	return contract.Plan{Channel: true, Env: func(id listeners.Worker, channel int) []string {
 		return []string{nodeipc.EnvChannel + "=" + strconv.Itoa(channel), nodeipc.EnvSerialization + "=json", nodeipc.EnvUniqueID + "=" + strconv.Itoa(int(id))}
 	}}
 }
 
-// Start begins a session with a worker at the other end of conn, which the session
-// owns.
+// Start starts a session with a worker at the other end of conn, which the session owns.
 func (p *Primary) Start(w contract.Worker, conn *cmsg.Conn) contract.Session {
 	return p.start(w, conn)
 }
@@ -78,8 +78,8 @@ func (p *Primary) start(w contract.Worker, conn *cmsg.Conn) *Session {
 	return s
 }
 
-// Restore goes on with the session of a master before, with what that has had kept;
-// take returns -1 for what it has not.
+// Restore continues a session of the previous master, with the descriptors that it
+// stored; take returns -1 for a missing one.
 func (p *Primary) Restore(w contract.Worker, state contract.State, take func(what string) int) (contract.Session, error) {
 	var conn *cmsg.Conn
 	if fd := take(fdstore.Pair); fd >= 0 {
@@ -103,12 +103,12 @@ func (p *Primary) next() int {
 	return p.seq
 }
 
-// Queued takes from the queue of a socket that nobody accepts from what live workers
-// have room for: it comes as an [listeners.Accepted]. The rest waits there: for their
-// answers, or for the worker that takes the socket.
+// Queued takes as many connections from the queue of a parked socket as live workers have
+// room for: they arrive as a [listeners.Accepted]. The others stay in the queue, until
+// workers have answered, or for the worker that takes the socket.
 func (p *Primary) Queued(q listeners.Queue) { q.Accept(p.room(q.Address())) }
 
-// Accepted hands what was taken out of a queue to live workers.
+// Accepted hands connections from a queue to live workers.
 func (p *Primary) Accepted(n listeners.Accepted) {
 	a := n.Queue.Address()
 	if n.Err != nil {
@@ -133,13 +133,13 @@ func (p *Primary) room(a *listeners.Address) int {
 	return n
 }
 
-// takes tells whether a worker takes another connection of an address.
+// takes reports whether a worker can take another connection of an address.
 func (s *Session) takes(a *listeners.Address) bool {
 	return !s.dead && s.queue != nil && !s.queue.closed && a.Accepts(s.ID) && len(s.handed) < maxHanded
 }
 
-// taker returns the session of a worker that is steered to at the address and has
-// room, another one each time.
+// taker returns the session of a worker that is in service on the address and has room, a
+// different one each time.
 func (p *Primary) taker(a *listeners.Address, except listeners.Worker) *Session {
 	targets := p.host.Listeners().Targets()
 	n := len(targets)
@@ -152,8 +152,8 @@ func (p *Primary) taker(a *listeners.Address, except listeners.Worker) *Session 
 	return nil
 }
 
-// pass hands a connection to a worker, rather not to except. Where there is none, it
-// waits for one.
+// pass hands a connection to a worker, preferably not to except. If there is none, the
+// connection waits for one.
 func (p *Primary) pass(c pending, except listeners.Worker) {
 	if c.tries > maxRefusals {
 		p.lose(c, "no worker accepted it")
@@ -177,15 +177,15 @@ func (p *Primary) pass(c pending, except listeners.Worker) {
 	s.send(nodeipc.NewConn(c.address.Key(), seq), theirs)
 }
 
-// lose closes a connection. Nobody else has it, but its SO_LINGER is what a worker has
-// set on the listening socket.
+// lose closes a connection. No other process has it, but its SO_LINGER is what a worker
+// has set on the listening socket.
 func (p *Primary) lose(c pending, why string) {
 	unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
-	go unix.Close(c.fd) // at once, but for a worker that has refused it and kept it
+	go unix.Close(c.fd) // closes immediately, unless a worker has refused and kept it
 	p.host.Report(0, contract.Lost{Address: c.address, Reason: why})
 }
 
-// answered: the worker says whether it has taken a connection.
+// answered: the worker has accepted or refused a connection.
 func (s *Session) answered(a nodeipc.Answered) {
 	c, ok := s.handed[a.Ack]
 	if !ok {
@@ -206,8 +206,8 @@ func (s *Session) answered(a nodeipc.Answered) {
 	}
 }
 
-// Retry finds workers for the connections that wait for one: after each change of who
-// listens, or is steered to.
+// Retry finds workers for waiting connections. It is called when a worker listens, or the
+// steering changes.
 func (p *Primary) Retry() {
 	waiting := p.waiting
 	p.waiting = nil
@@ -216,7 +216,7 @@ func (p *Primary) Retry() {
 	}
 }
 
-// Deadline is when Tick wants to be called, zero if not by time.
+// Deadline is when Tick must be called; zero: not by time.
 func (p *Primary) Deadline() (next time.Time) {
 	for _, c := range p.waiting {
 		if next.IsZero() || c.until.Before(next) {
@@ -226,7 +226,7 @@ func (p *Primary) Deadline() (next time.Time) {
 	return next
 }
 
-// Tick ends the wait of connections for which no worker has come.
+// Tick closes the connections that have waited too long.
 func (p *Primary) Tick(now time.Time) {
 	p.waiting = slices.DeleteFunc(p.waiting, func(c pending) bool {
 		if now.Before(c.until) {
@@ -237,7 +237,7 @@ func (p *Primary) Tick(now time.Time) {
 	})
 }
 
-// GiveUp closes the connections that wait: everything ends.
+// GiveUp closes the waiting connections: the service stops.
 func (p *Primary) GiveUp() {
 	for _, c := range p.waiting {
 		p.lose(c, "the service is stopping")

@@ -9,8 +9,8 @@ import (
 	"handoff/internal/cmsg"
 )
 
-// outgoing is one message to a worker. The descriptor is a duplicate that belongs to
-// whoever has the message. Without a line, the descriptor is only to be closed.
+// outgoing is one message to a worker. The descriptor is a duplicate; the owner of the
+// message owns it. Without a line, the descriptor is only closed.
 type outgoing struct {
 	line []byte
 	fd   int // -1: none
@@ -18,32 +18,31 @@ type outgoing struct {
 
 const (
 	maxQueued = 128  // messages between the loop and a queue's writer
-	maxHeld   = 1024 // messages held back behind a descriptor in flight
-	maxTries  = 3    // of a descriptor that the worker says did not arrive
+	maxHeld   = 1024 // messages queued behind a descriptor in flight
+	maxTries  = 3    // for a descriptor that did not arrive, according to the worker
 )
 
-// queue is what is to be sent to a worker. One descriptor is in flight at a time: Node
-// keeps the last one that it has received and not claimed, so a second would take its
-// place. What follows a descriptor waits until it is acknowledged.
+// queue has the messages to a worker. One descriptor is in flight at a time: Node keeps
+// only the last one that it has received and not claimed, so a second would replace it.
+// Messages after a descriptor wait until it is acknowledged.
 //
 //	send ──► (held, while a descriptor is in flight) ──► out ──► write ──► the worker
 //	           ▲                                                              │
 //	           └──────────────────── acknowledged ◄───────────────────────────┘
 //
-// What there is room for is written at once, so that it is on its way before the record
-// says so: a master that is killed must not leave an order that nobody gives again. The
-// rest goes by way of write, which may wait for the worker.
+// As much as possible is written immediately, so that a message is sent before the record
+// says so: if the master is killed, no order may be lost. The rest goes through write,
+// which may block.
 //
-// Descriptors are closed by write, in a goroutine of this worker's: close(2) of a
-// socket that nobody else has any more waits for its SO_LINGER, which the worker may
-// have set.
+// write closes descriptors, in a goroutine of this worker: close(2) of the last
+// descriptor of a socket waits for its SO_LINGER, which the worker may have set.
 type queue struct {
 	conn     *cmsg.Conn
 	out      chan outgoing // closed by close; write ends then
-	unsent   atomic.Int32  // messages that write has and has not written
+	unsent   atomic.Int32  // messages that write has taken and not written
 	held     []outgoing    // behind the descriptor in flight
 	inFlight *outgoing     // sent, not acknowledged
-	left     []outgoing    // set by close: what write is to close at its end
+	left     []outgoing    // set by close: what write closes at its end
 	tries    int
 	closed   bool
 }
@@ -64,7 +63,7 @@ func (q *queue) write() {
 			} else {
 				err = q.conn.Write(m.line)
 			}
-			failed = err != nil // the reader sees the end as well
+			failed = err != nil // the reader sees the error, too
 		}
 		m.close()
 		q.unsent.Add(-1)
@@ -82,8 +81,8 @@ func (m outgoing) close() {
 
 var errOverflow = errors.New("it does not read its messages")
 
-// send queues a message; it takes the descriptor over. It never blocks: a worker that
-// asks and asks but does not read its answers gets an errOverflow.
+// send queues a message and takes ownership of the descriptor. It never blocks: for a
+// worker that does not read its answers it returns errOverflow.
 func (q *queue) send(m outgoing) error {
 	if q.closed {
 		m.discard()
@@ -102,7 +101,7 @@ func (q *queue) send(m outgoing) error {
 
 func (q *queue) put(m outgoing) error {
 	if m.fd >= 0 && m.line != nil {
-		// A second duplicate, in case it has to be sent again.
+		// A second duplicate, in case it must be sent again.
 		again, err := unix.FcntlInt(uintptr(m.fd), unix.F_DUPFD_CLOEXEC, 3)
 		if err != nil {
 			m.discard()
@@ -125,26 +124,26 @@ func (q *queue) put(m outgoing) error {
 	}
 }
 
-// writeNow writes what there is room for, and tells whether that was all; m is then
-// what is left.
+// writeNow writes as much as possible, and reports whether that was all; else m is the
+// rest.
 func (q *queue) writeNow(m *outgoing) (all bool) {
 	var fds []int
 	if m.fd >= 0 {
 		fds = append(fds, m.fd)
 	}
 	n, err := q.conn.WriteNow(m.line, fds...)
-	if err != nil || n == 0 { // no room, or the end: write finds out
+	if err != nil || n == 0 { // no room, or an error: write handles both
 		return false
 	}
 	m.line = m.line[n:]
-	if len(m.line) > 0 && m.fd >= 0 { // it went with the first byte
+	if len(m.line) > 0 && m.fd >= 0 { // it was sent with the first byte
 		outgoing{fd: m.fd}.discard()
 		m.fd = -1
 	}
 	return len(m.line) == 0
 }
 
-// discardLater closes a descriptor that the worker has, or had, as well.
+// discardLater closes a descriptor that the worker also has, or had.
 func (q *queue) discardLater(fd int) error {
 	switch {
 	case fd < 0:
@@ -156,7 +155,7 @@ func (q *queue) discardLater(fd int) error {
 	return q.put(outgoing{fd: fd})
 }
 
-// acknowledged: the descriptor in flight has arrived, or has not.
+// acknowledged: the worker has acknowledged the descriptor in flight, or rejected it.
 func (q *queue) acknowledged(ok bool) error {
 	if q.inFlight == nil || q.closed {
 		return nil
@@ -176,11 +175,11 @@ func (q *queue) acknowledged(ok bool) error {
 	return err
 }
 
-// restore: the master before has sent a descriptor that is not acknowledged. It is not
+// restore: the previous master has sent a descriptor that is not acknowledged. It is not
 // sent again.
 func (q *queue) restore() { q.inFlight, q.tries = &outgoing{fd: -1}, maxTries }
 
-// busy tells whether the worker is far behind in reading.
+// busy reports whether the worker is far behind in reading.
 func (q *queue) busy() bool { return len(q.out) > maxQueued/2 || len(q.held) > maxHeld/2 }
 
 func (q *queue) close() {
@@ -197,7 +196,7 @@ func (q *queue) close() {
 	close(q.out) // and write has what is left
 }
 
-// discard closes the descriptor, without the loop's waiting for it.
+// discard closes the descriptor without blocking the loop.
 func (m outgoing) discard() {
 	if m.fd >= 0 {
 		go unix.Close(m.fd) // ends with the SO_LINGER of a worker's own socket, at the latest

@@ -8,8 +8,8 @@ import (
 	"handoff/internal/nodeipc"
 )
 
-// event is a worker event: a message of a worker's, for who has started handoff (the
-// Node SDK), as a line of JSON.
+// event is a worker event: a message of a worker for the program that started handoff
+// (the Node SDK), as a line of JSON.
 type event struct {
 	Time       time.Time       `json:"time"`
 	Event      string          `json:"event"` // node.online, node.listening, node.message, node.disconnect
@@ -21,16 +21,16 @@ type event struct {
 	Address    *address        `json:"address,omitempty"` // node.listening
 }
 
-// address is as Node's cluster has it in its event listening.
+// address is the address of the event listening of Node's cluster module.
 type address struct {
 	Address     *string `json:"address"` // null: any
 	Port        int     `json:"port"`
 	AddressType any     `json:"addressType"` // 4, 6, -1, udp4, udp6
 }
 
-// record records a message (nil: the channel has closed), if anybody wants it. It may
-// be called from any goroutine, but with messages of the program's own from Serve
-// alone: they may wait for who reads them.
+// record records a message (nil: the channel has closed), if events are recorded. Any
+// goroutine may call it, but only Serve may with messages of the program: it may block
+// until the reader has caught up.
 func (s *Session) record(msg nodeipc.Message, raw []byte) {
 	if s.primary.record == nil {
 		return

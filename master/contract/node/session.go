@@ -18,40 +18,39 @@ import (
 	"handoff/master/listeners"
 )
 
-// Session is with one worker. See package contract for who may call what.
+// Session is the session with one worker. Package contract says which goroutine calls
+// what.
 type Session struct {
 	contract.Worker
 	primary    *Primary
-	conn       *cmsg.Conn // nil: it was not kept by the master before
-	queue      *queue     // nil likewise
+	conn       *cmsg.Conn // nil: the previous master did not store it
+	queue      *queue     // nil: likewise
 	recording  atomic.Bool
 	dead       bool
 	ended      bool
-	overflowed bool // and was told of
+	overflowed bool // reported
 	refused    int
 	handed     map[int]pending      // connections handed over, by seq, until it answers
-	unused     []*listeners.Address // that it has closed itself, while nobody else has them
+	unused     []*listeners.Address // that it has closed, and no other worker has
 }
 
-// maxUnused is how many addresses are kept, for who might ask for them again, that one
-// worker has closed itself: one that listens on ever new ports would fill the table of
-// descriptors.
+// maxUnused limits how many addresses that a worker has closed are kept for a later
+// worker: one that listens on ever new ports would fill the table of descriptors.
 const maxUnused = 16
 
-// What Serve posts.
+// Values that Serve posts.
 type (
-	// said: the worker has sent a message.
+	// said: a message of the worker.
 	said struct{ message nodeipc.Message }
-	// protocolError: it has sent lines that were dropped.
+	// protocolError: invalid lines were dropped.
 	protocolError struct{ reason string }
 	// hungUp: it has closed its channel.
 	hungUp struct{}
 )
 
-// Serve reads the worker's channel to its end and posts what it says. Messages that
-// are the program's own business stop here: a program that talks a lot costs its
-// master no turn of the loop. So do the descriptors that a worker sends: nobody wants
-// them, and close(2) may take its time.
+// Serve reads the worker's channel to its end and posts its messages, except those of the
+// program itself, so that a program that sends many does not load the loop. It closes the
+// descriptors that a worker sends, since close(2) may block.
 func (s *Session) Serve() {
 	if s.conn == nil {
 		return
@@ -76,7 +75,7 @@ func (s *Session) Serve() {
 				report("invalid line: " + err.Error())
 				return
 			}
-			if _, later := m.(nodeipc.Listening); !later { // that is recorded when it is steered to
+			if _, later := m.(nodeipc.Listening); !later { // recorded when it is put into service
 				s.record(m, line)
 			}
 			if _, own := m.(nodeipc.Other); !own {
@@ -91,7 +90,7 @@ func (s *Session) Serve() {
 	s.Post(hungUp{})
 }
 
-// Busy tells whether Serve waits for who reads the worker events.
+// Busy reports whether Serve waits for the reader of the worker events.
 func (s *Session) Busy() bool { return s.recording.Load() }
 
 // Handle takes what Serve has posted.
@@ -112,7 +111,7 @@ func (s *Session) Handle(what any) {
 
 func (s *Session) report(f contract.Fact) { s.primary.host.Report(s.ID, f) }
 
-// said is a message of the worker.
+// said handles a message of the worker.
 func (s *Session) said(m nodeipc.Message) {
 	switch m := m.(type) {
 	case nodeipc.Online:
@@ -145,12 +144,12 @@ func (s *Session) said(m nodeipc.Message) {
 	}
 }
 
-// send queues a message; it takes the descriptor over (-1: none).
+// send queues a message and takes ownership of the descriptor (-1: none).
 func (s *Session) send(line []byte, fd int) {
 	s.overflow(s.queue.send(outgoing{line: line, fd: fd}))
 }
 
-// overflow ends a worker that asks and never reads.
+// overflow ends a worker that sends requests and never reads.
 func (s *Session) overflow(err error) {
 	if err != nil && !s.overflowed {
 		s.overflowed = true
@@ -158,11 +157,11 @@ func (s *Session) overflow(err error) {
 	}
 }
 
-// provide answers a worker that wants to listen.
+// provide answers a worker's request to listen.
 func (s *Session) provide(q nodeipc.Query) {
 	host := s.primary.host
 	if host.Stopping() || s.dead {
-		return // what it would listen on is gone, and so will it be
+		return // its socket is gone, and so is the worker soon
 	}
 	fd, kind, key, data, err := -1, nodeipc.Stream, "", q.Data, error(nil)
 	switch {
@@ -193,7 +192,7 @@ func (s *Session) provide(q nodeipc.Query) {
 	s.send(nodeipc.Reply(q, kind, key, data), fd)
 }
 
-// listening: the worker accepts on an address that it was given.
+// listening: the worker accepts on an address that it has leased.
 func (s *Session) listening(l nodeipc.Listening) {
 	if !s.dead {
 		s.primary.host.Listeners().Listening(s.ID, endpointSaid(l, s.Dir))
@@ -203,8 +202,8 @@ func (s *Session) listening(l nodeipc.Listening) {
 	s.report(contract.Listening{})
 }
 
-// closed: the worker has closed a server. The address is kept for a while, for who
-// asks for it again, but not any number of them.
+// closed: the worker has closed a server. The address is kept for a while, for a later
+// worker, up to a limit.
 func (s *Session) closed(key string) {
 	table := s.primary.host.Listeners()
 	a := table.ByKey(key)
@@ -226,13 +225,13 @@ func (s *Session) Drain(d contract.Drain) error {
 		s.send(nodeipc.Drain(s.primary.next(), d.Message), -1)
 		return nil
 	}
-	return contract.Signal(s.Process, d.Signal)
+	return s.Process.TrySignal(d.Signal)
 }
 
-// Terminate is for the loop alone: there is no other process than the leader.
+// Terminate does nothing: the loop signals the leader, and there is no other process.
 func (s *Session) Terminate() error { return nil }
 
-// Why a message is not sent.
+// Reasons why a message is not sent.
 var (
 	ErrNoChannel = errors.New("the worker has no IPC channel")
 	ErrBusy      = errors.New("the worker does not read its messages")
@@ -260,11 +259,11 @@ type reserved struct{ error }
 
 func (*reserved) Is(target error) bool { return target == ErrReserved }
 
-// Died says that the worker's process has. Its last words are still handled.
+// Died: the worker's process has died. Its last messages are still handled.
 func (s *Session) Died() { s.dead = true }
 
-// End ends the session: the worker is gone. Connections that it was handed and has not
-// answered for go to others.
+// End ends the session: the worker has exited. Connections that it has not acknowledged
+// go to others.
 func (s *Session) End() {
 	s.dead, s.ended = true, true
 	delete(s.primary.sessions, s.ID)
@@ -282,7 +281,7 @@ func (s *Session) State() contract.State {
 	return contract.State{InFlight: s.queue != nil && s.queue.inFlight != nil}
 }
 
-// Kept passes on each descriptor that the next master needs.
+// Kept calls each for each descriptor that the next master needs.
 func (s *Session) Kept(each func(what string, fd int)) {
 	if s.queue != nil && !s.queue.closed {
 		each(fdstore.Pair, s.conn.FD())
