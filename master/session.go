@@ -116,6 +116,8 @@ func (m *Master) learned(w *worker, f contract.Fact) {
 		m.log.Error("Cannot give a worker its socket: "+f.Err.Error(), w.attrs(events.AddressRefused, "port", f.Endpoint.Port)...)
 	case contract.Unplaced:
 		m.log.Error(f.Err.Error(), w.attrs(events.AddressRefused, "address", f.Address.Name())...)
+	case contract.Blind:
+		m.once("getfd", "pidfd_getfd is refused (a container's seccomp profile?): sockets are held, but options that the program sets before bind are lost, and a port 0 is not held", w.attrs(events.WorkerUnseated)...)
 	case contract.Unfiltered:
 		m.once("seccomp", "The kernel refuses a seccomp notification filter ("+f.Err.Error()+
 			"): the program's own sockets are not held. Give it sockets with --listen ADDR, if it takes them as systemd passes them (LISTEN_FDS)", w.attrs(events.WorkerUnseated)...)

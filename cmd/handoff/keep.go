@@ -27,6 +27,9 @@ import (
 
 // keep becomes the keeper, until the master ends as it means to.
 func keep(cfg *config.Run, what service.Program, kept, passed []cmsg.Named) (code int, err error) {
+	if err := linux.CheckPidfd(); err != nil { // else one master after another would die of it
+		return 0, failed{err}
+	}
 	if path := what.Path(cfg.PIDFile); path != "" {
 		remove, err := pidfile.Write(path)
 		if err != nil {

@@ -22,6 +22,9 @@ type Request struct {
 	V6Only    bool
 	ReusePort bool
 	Inode     uint64 // of the program's socket
+	// Blind: the socket could not be looked at. V6Only and ReusePort are not known, Addr
+	// not that of a listen, and what the program has set on the socket is lost.
+	Blind bool
 }
 
 // Call is one stopped bind or listen. Exactly one of Continue and Answer ends it; a
@@ -59,6 +62,11 @@ func (c *Call) look(addr, size uint64) (ok bool, err error) {
 	if err != nil {
 		if err == unix.EBADF {
 			return false, nil // the kernel will tell the program
+		}
+		if refused(err) {
+			if ok, berr := c.lookBlind(addr, size); berr == nil {
+				return ok, nil
+			}
 		}
 		return false, fmt.Errorf("cannot inspect its socket: %w", err)
 	}
@@ -138,7 +146,11 @@ func (c *Call) Socket() (fd int, err error) {
 // place of the socket that the program made, with what the program had set on
 // it. The call itself still waits for its answer.
 func (c *Call) Give(held int) error {
-	c.options.apply(held)
+	if c.Blind {
+		unix.SetNonblock(held, c.options.nonblock)
+	} else {
+		c.options.apply(held)
+	}
 	a := addFD{id: c.id, flags: addFDSet, srcfd: uint32(held), newfd: uint32(c.FD)}
 	if c.closeOnExec() {
 		a.newfdFlags = unix.O_CLOEXEC

@@ -64,8 +64,8 @@ func (l *Listener) Descriptors(each func(filter, pending int)) {
 // Receive returns the next call on a TCP socket. Calls on others are let
 // through here. It returns io.EOF when no process has the filter any more, or
 // the listener is closed. hidden is called for a call of a process that may not be
-// inspected.
-func (l *Listener) Receive(hidden func(pid int, err error)) (*Call, error) {
+// inspected, before it goes its way.
+func (l *Listener) Receive(hidden func(r Request, err error)) (*Call, error) {
 	for {
 		n, entry, err := l.next()
 		if err != nil {
@@ -74,7 +74,7 @@ func (l *Listener) Receive(hidden func(pid int, err error)) (*Call, error) {
 		c := &Call{Request: Request{PID: int(n.pid), Listen: n.nr == unix.SYS_LISTEN, FD: int(int32(n.args[0]))}, l: l, id: n.id, entry: entry}
 		ok, err := c.look(n.args[1], n.args[2])
 		if err != nil && l.valid(n.id) {
-			hidden(c.PID, err)
+			hidden(c.Request, err)
 		}
 		if ok && l.valid(n.id) {
 			return c, nil

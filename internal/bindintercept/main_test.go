@@ -246,7 +246,7 @@ func (p *program) attend(under func(receive func())) {
 		defer close(done)
 		defer close(calls)
 		for {
-			c, err := l.Receive(func(pid int, err error) { hidden <- err.Error() })
+			c, err := l.Receive(func(_ Request, err error) { hidden <- err.Error() })
 			if err != nil {
 				return
 			}

@@ -27,9 +27,7 @@ func readAddress(pid int, at, size uint64, domain int) (netip.AddrPort, error) {
 		return netip.AddrPort{}, errAddress
 	}
 	b := make([]byte, min(size, unix.SizeofSockaddrInet6))
-	local := []unix.Iovec{{Base: &b[0]}}
-	local[0].SetLen(len(b))
-	n, err := unix.ProcessVMReadv(pid, local, []unix.RemoteIovec{{Base: uintptr(at), Len: len(b)}}, 0)
+	n, err := readMemory(pid, at, b)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}

@@ -99,3 +99,27 @@ func FuzzStream(f *testing.F) {
 		}
 	})
 }
+
+// A folder that the workers' user has exchanged for a link to another is not written to.
+func TestFolderIsExchanged(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	base := t.TempDir()
+	logs, secret := filepath.Join(base, "logs"), filepath.Join(base, "secret")
+	k, err := New(Config{Mode: Files, Name: "web", Dir: logs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.Mkdir(secret, 0o755)
+	os.Rename(logs, logs+".old")
+	os.Symlink("secret", logs)
+	os.Lchown(logs, 65534, 65534)
+	if err := k.Reopen(); err == nil {
+		t.Error("it was followed")
+	}
+	k.Stream(Worker{}, Stdout).Write([]byte("line\n"))
+	if left, err := os.ReadDir(secret); err != nil || len(left) != 0 {
+		t.Error(left, err)
+	}
+}

@@ -73,6 +73,14 @@ func bindContract(Machine) Verdict {
 		return Verdict{Worse, "seccomp user notification does not work: " + err.Error(),
 			"programs other than Node require --listen ADDR and LISTEN_FDS (the activation contract); in a container, allow it in the seccomp profile"}
 	}
+	switch err := bindintercept.TryInspect(); {
+	case errors.Is(err, bindintercept.ErrBlind):
+		return Verdict{Worse, "programs cannot be inspected: " + err.Error(),
+			"programs other than node run on sockets of their own; use --listen ADDR and LISTEN_FDS (the activation contract), or allow pidfd_getfd in the container's seccomp profile (cap_add: SYS_PTRACE)"}
+	case err != nil:
+		return Verdict{Worse, "programs can be inspected in part: " + err.Error(),
+			"their sockets are held, but options that they set before bind are lost, and a port 0 is not held; allow pidfd_getfd in the container's seccomp profile (cap_add: SYS_PTRACE)"}
+	}
 	return Verdict{State: OK, What: "bind and listen of any program can be intercepted (seccomp user notification)"}
 }
 

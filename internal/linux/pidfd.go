@@ -33,6 +33,20 @@ func OpenPidfd(pid int) (*Pidfd, error) {
 	return NewPidfd(pid, fd)
 }
 
+// CheckPidfd tells why processes cannot be known by descriptor, which handoff cannot do
+// without; nil: they can.
+func CheckPidfd() error {
+	p, err := OpenPidfd(os.Getpid())
+	if err == nil {
+		err = p.Signal(0)
+		p.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("pidfd_open or pidfd_send_signal is refused (%w): handoff cannot watch its workers without them; it needs Linux 5.9 or later, and a container's seccomp profile must allow them", err)
+	}
+	return nil
+}
+
 // OpenThread opens the process that a thread belongs to.
 func OpenThread(tid int) (*Pidfd, error) {
 	p, err := OpenPidfd(tid)

@@ -6,6 +6,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // TCPSocket is a line of /proc/net/tcp or tcp6.
@@ -72,6 +74,24 @@ func socketInode(path string) uint64 {
 	}
 	n, _ := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 64)
 	return n
+}
+
+// SocketOf tells which socket a descriptor of a process is, and of which protocol: "TCP",
+// "UDPv6", "UNIX-STREAM". The error of one that is no socket is EINVAL.
+func SocketOf(pid, fd int) (inode uint64, protocol string, err error) {
+	path := proc(pid) + "/fd/" + strconv.Itoa(fd)
+	if inode = socketInode(path); inode == 0 {
+		if _, err := os.Readlink(path); err != nil {
+			return 0, "", err
+		}
+		return 0, "", unix.EINVAL
+	}
+	var name [64]byte
+	n, err := unix.Getxattr(path, "system.sockprotoname", name[:])
+	if err != nil {
+		return 0, "", err
+	}
+	return inode, strings.TrimRight(string(name[:n]), "\x00"), nil
 }
 
 // ListenersOn names the processes that listen on a TCP port of this network

@@ -39,3 +39,22 @@ func TestWrite(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What another user has put there is not written to, and what cannot be written is not
+// left empty.
+func TestWriteElsewhere(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir := t.TempDir()
+	secret, path := filepath.Join(dir, "secret"), filepath.Join(dir, "web.pid")
+	os.WriteFile(secret, []byte("secret"), 0o600)
+	os.Symlink("secret", path)
+	os.Lchown(path, 65534, 65534)
+	if _, err := Write(path); err == nil || !strings.Contains(err.Error(), "is a link of user 65534") {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(secret); string(b) != "secret" {
+		t.Errorf("%q %v", b, err)
+	}
+}

@@ -120,6 +120,9 @@ type (
 		Endpoint listeners.Endpoint
 		Err      error
 	}
+	// Blind: it has bound, or listens, and its socket could not be looked at
+	// (pidfd_getfd): its options are not kept, nor is a port that the kernel chose.
+	Blind struct{}
 	// Unfiltered: the kernel refuses to intercept its bind(2).
 	Unfiltered struct{ Err error }
 	// Unplaced: a held socket could not replace the worker's own, which it keeps.
@@ -159,6 +162,7 @@ func (Disconnected) fact()  {}
 func (Overflow) fact()      {}
 func (ProtocolError) fact() {}
 func (Refused) fact()       {}
+func (Blind) fact()         {}
 func (Unfiltered) fact()    {}
 func (Unplaced) fact()      {}
 func (Resumed) fact()       {}

@@ -144,7 +144,10 @@ type (
 	// called: a call was intercepted.
 	called struct{ call call }
 	// hidden: a call of a process that may not be inspected.
-	hidden struct{ err error }
+	hidden struct {
+		err    error
+		listen bool
+	}
 )
 
 // call is an intercepted bind or listen: a [bindintercept.Call].
@@ -181,9 +184,9 @@ func (s *Session) Serve() {
 	defer l.Close()
 	n := 0
 	for {
-		c, err := l.Receive(func(pid int, err error) {
+		c, err := l.Receive(func(r bindintercept.Request, err error) {
 			if n++; n <= contract.MaxReports {
-				s.Post(hidden{err})
+				s.Post(hidden{err, r.Listen})
 			}
 		})
 		if err != nil {
@@ -224,6 +227,9 @@ func (s *Session) Handle(what any) {
 		s.called(e.call)
 	case hidden:
 		s.report(contract.ProtocolError{Reason: "bind or listen by a process that handoff may not inspect (its socket is not held): " + e.err.Error()})
+		if e.listen { // on which socket, nobody can say: else it would never be ready
+			s.report(contract.Listening{})
+		}
 	case filtered:
 		s.closePair()
 		if s.listener = e.listener; !e.stored {

@@ -586,10 +586,11 @@ func TestRestoreOfRubbish(t *testing.T) {
 	half.Serve()
 	half.End()
 	s3 := w.session(3, 0)
-	s3.Handle(hidden{unix.EPERM})
+	s3.Handle(hidden{unix.EPERM, true})
 	if got := w.Await("3 ProtocolError"); !strings.Contains(got, "not permitted") {
 		t.Error(got)
 	}
+	w.Await("3 Listening") // else it would never be ready
 }
 
 func TestPlan(t *testing.T) {

@@ -35,6 +35,12 @@ func (s *Session) table() *listeners.Table { return s.contract.host.Listeners() 
 // held address. Later workers get this address at their bind.
 func (s *Session) binds(c call) {
 	r := c.About()
+	if r.Blind {
+		s.report(contract.Blind{})
+		// Two wildcards of one port: then the other one is of IPv4 alone.
+		v4 := s.table().Find(listeners.TCP(netip.AddrPortFrom(netip.IPv4Unspecified(), r.Addr.Port()), false))
+		r.V6Only = r.Addr.Addr() == netip.IPv6Unspecified() && v4 != nil && v4.LeaseOf(s.ID) != nil
+	}
 	if l := s.table().LeaseOf(s.ID, r.Inode); l != nil { // by the previous master, which did not answer
 		s.noteBound(c)
 		l.OwnFlags()
@@ -115,6 +121,10 @@ func (s *Session) listens(c call) {
 	}
 	if r.Addr.Port() == 0 || !s.contract.host.Holds(r.Addr) {
 		c.Continue()
+		if r.Blind { // on a port that the kernel chose, or one that is not to be held
+			s.report(contract.Blind{})
+			s.report(contract.Listening{})
+		}
 		return
 	}
 	s.adopt(c, r)

@@ -1,5 +1,5 @@
 // Command denyseccomp runs a command under a filter that refuses seccomp(2), as
-// some container profiles do.
+// some container profiles do, or the calls that DENY lists.
 package main
 
 import (
@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -15,12 +16,17 @@ import (
 
 func main() {
 	runtime.LockOSThread()
-	insns := []unix.SockFilter{
-		{Code: 0x20, K: 0}, // the number of the call
-		{Code: 0x15, Jf: 1, K: unix.SYS_SECCOMP},
-		{Code: 0x06, K: 0x00050000 | uint32(unix.EPERM)},
-		{Code: 0x06, K: 0x7fff0000},
+	names := map[string]uint32{"seccomp": unix.SYS_SECCOMP, "pidfd_getfd": unix.SYS_PIDFD_GETFD, "pidfd_open": unix.SYS_PIDFD_OPEN,
+		"process_vm_readv": unix.SYS_PROCESS_VM_READV, "memfd_create": unix.SYS_MEMFD_CREATE}
+	deny := os.Getenv("DENY")
+	if deny == "" {
+		deny = "seccomp"
 	}
+	insns := []unix.SockFilter{{Code: 0x20, K: 0}} // the number of the call
+	for _, name := range strings.Split(deny, ",") {
+		insns = append(insns, unix.SockFilter{Code: 0x15, Jf: 1, K: names[name]}, unix.SockFilter{Code: 0x06, K: 0x00050000 | uint32(unix.EPERM)})
+	}
+	insns = append(insns, unix.SockFilter{Code: 0x06, K: 0x7fff0000})
 	prog := unix.SockFprog{Len: uint16(len(insns)), Filter: &insns[0]}
 	path, err := exec.LookPath(os.Args[1])
 	if err == nil {
