@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -192,6 +193,44 @@ func TestWatch(t *testing.T) {
 	w.await("cluster.failed")
 	if got := w.answer("/"); got != "edited three" {
 		t.Errorf("%q", got)
+	}
+	w.stop()
+}
+
+// With everything watched, handoff's own files and a log that it is redirected to are no
+// changes, and what the workers write when they start is left out; edits go on counting.
+func TestWatchWithoutEdits(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	app := filepath.Join(dir, "app.js")
+	source := "console.log('starts'); require('fs').writeFileSync('started.json', String(process.pid))\n" +
+		"require('http').createServer((q, r) => { console.log('asked'); r.end('%s') }).listen(process.env.PORT)\n"
+	put(t, app, fmt.Sprintf(source, "one"), 0o644)
+	w := start(t, options{dir: dir, app: []string{"app.js"}, behind: []string{"sh", "-c", `exec "$0" "$@" >web.txt`},
+		flags: []string{"-n", "1", "--keepalive-linger", "0.1", "--watch", "**", "--watch-delay", "100ms", "--pid-file", "web.pid"}})
+	put(t, app, fmt.Sprintf(source, "two"), 0o644)
+	if e := w.await("watch.omitted"); filepath.Base(e.File) != "started.json" {
+		t.Errorf("%s is left out", e.File)
+	}
+	put(t, app, fmt.Sprintf(source, "three"), 0o644)
+	w.awaitWhere("cluster.changed", func(e event) bool { return strings.HasPrefix(filepath.Base(e.File), "app.js") })
+	w.await("cluster.reloaded")
+	if got := w.answer("/"); got != "three" {
+		t.Errorf("%q", got)
+	}
+	put(t, app, fmt.Sprintf(source, "four"), 0o644)
+	w.awaitWhere("cluster.changed", func(e event) bool { return strings.HasPrefix(filepath.Base(e.File), "app.js") }) // nothing else in between
+	omitted := false
+	w.mu.Lock()
+	for _, e := range w.events {
+		omitted = omitted || e.Name == "watch.omitted"
+		if base := filepath.Base(e.File); e.Name == "cluster.changed" && !strings.HasPrefix(base, "app.js") && (base != "started.json" || omitted) {
+			t.Errorf("%s has changed (left out before: %v)", e.File, omitted)
+		}
+	}
+	w.mu.Unlock()
+	if n := len(w.all("cluster.changed")); n > 12 {
+		t.Errorf("%d reloads", n)
 	}
 	w.stop()
 }

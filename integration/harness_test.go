@@ -105,6 +105,7 @@ type event struct {
 	Address    string    `json:"address"`
 	Reason     string    `json:"reason"`
 	Stderr     string    `json:"stderr"`
+	File       string    `json:"file"`
 	Conns      int       `json:"connections"`
 	After      float64   `json:"after_seconds"`
 	Time       time.Time `json:"time"`

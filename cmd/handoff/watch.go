@@ -2,9 +2,14 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
-	"slices"
+	"os"
+	"time"
 
+	"golang.org/x/sys/unix"
+
+	"handoff/internal/api"
 	"handoff/internal/events"
 	"handoff/internal/watch"
 	"handoff/master"
@@ -21,8 +26,8 @@ type watcher struct {
 
 // set watches by another configuration from now on.
 func (w *watcher) set(cfg watch.Config) {
-	same := cfg.Dir == w.cfg.Dir && slices.Equal(cfg.Patterns, w.cfg.Patterns) && slices.Equal(cfg.Ignore, w.cfg.Ignore) &&
-		cfg.Delay == w.cfg.Delay && slices.Equal(cfg.Files, w.cfg.Files)
+	ownOutput(&cfg)
+	same := cfg.Equal(w.cfg)
 	if w.cfg = cfg; w.c == nil || same && w.stop != nil {
 		return
 	}
@@ -32,18 +37,61 @@ func (w *watcher) set(cfg watch.Config) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	w.stop = cancel
-	control, log := *w.c, w.log
+	guard, control, log := &watch.Guard{}, *w.c, w.log
 	go func() { // ends with ctx
-		err := watch.Run(ctx, cfg, func(first string, n int) {
-			log.Info("Files have changed", "event", events.ClusterChanged, "file", first, "files", n)
-			if _, err := control.Reload(ctx); err != nil && ctx.Err() == nil {
-				log.Error("Cannot reload: "+err.Error(), "event", events.WatchFailed)
+		err := watch.Run(ctx, cfg, func(c watch.Changes) watch.Verdict {
+			d := guard.Changed(time.Now(), c, lastReload(ctx, control))
+			say(log, d)
+			if d.Reload {
+				log.Info("Files have changed", "event", events.ClusterChanged, "file", d.First, "files", d.Files)
+				if _, err := control.Reload(ctx); err != nil && ctx.Err() == nil {
+					log.Error("Cannot reload: "+err.Error(), "event", events.WatchFailed)
+				}
 			}
+			return d.Verdict
 		})
 		if err != nil {
 			log.Error(err.Error(), "event", events.WatchFailed)
 		}
 	}()
+}
+
+// say says what was decided against a reload.
+func say(log *slog.Logger, d watch.Decision) {
+	for _, name := range d.Omit {
+		log.Warn("The workers write "+name+" after each start: it does not cause reloads any more. Write it elsewhere, or exclude it with --watch-ignore", "event", events.WatchOmitted, "file", name)
+	}
+	if d.Slowed {
+		log.Warn(fmt.Sprintf("Reloads by --watch follow each other too quickly: the next is in %v. Does something that the service does change %s? Exclude it with --watch-ignore", d.Wait.Round(time.Second), d.First),
+			"event", events.WatchSlowed, "file", d.First, "files", d.Files, "after_seconds", d.Wait.Round(time.Millisecond).Seconds())
+	}
+}
+
+// lastReload is the last one, by whoever ordered it.
+func lastReload(ctx context.Context, control master.Control) (last watch.Reload) {
+	s, err := control.Status(ctx)
+	if err != nil || s.Reload == nil {
+		return last
+	}
+	if last.Began = s.Reload.Began; s.Reload.Outcome != api.OutcomeRunning {
+		last.Ended = last.Began.Add(time.Duration(s.Reload.Seconds * float64(time.Second)))
+	}
+	return last
+}
+
+// ownOutput takes out the files that handoff's own output, and with it the workers', was
+// redirected to.
+func ownOutput(cfg *watch.Config) {
+	for fd := 1; fd <= 2; fd++ {
+		var st unix.Stat_t
+		if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+			continue
+		}
+		cfg.Inodes = append(cfg.Inodes, watch.Inode{Dev: st.Dev, Ino: st.Ino})
+		if name, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)); err == nil {
+			cfg.Own = append(cfg.Own, watch.Written(name)...)
+		}
+	}
 }
 
 func (w *watcher) end() {

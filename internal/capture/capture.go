@@ -69,6 +69,9 @@ type Config struct {
 	Recent io.Writer // gets each line as JSON; may be nil
 }
 
+// Names is a glob of the files' names, also of those that a rotation has renamed.
+func (c Config) Names() string { return c.Name + ".[0-9]*.log*" }
+
 // New returns a Capture. With Files, it finds out at once whether it can write.
 func New(c Config) (*Capture, error) {
 	k := &Capture{mode: c.Mode, name: c.Name, dir: c.Dir, out: c.Out, err: c.Err, colour: c.Colour, recent: c.Recent, files: map[int]*os.File{}}

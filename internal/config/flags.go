@@ -165,7 +165,7 @@ func (r *Run) serviceFlags(fs *pflag.FlagSet) {
 }
 
 func (r *Run) watchFlags(fs *pflag.FlagSet) {
-	fs.StringArrayVar(&r.Watch, "watch", nil, "reload when a file matching this `glob` changes, relative to --cwd: '**/*.js', 'lib/**', '!**/*.test.js' (may be repeated); the configuration file is then watched, too")
+	fs.StringArrayVar(&r.Watch, "watch", nil, "reload when a file matching this `glob` changes, relative to --cwd or absolute: '**/*.js', '!**/*.test.js', a directory (everything below it), ../shared, /etc/web (may be repeated); the configuration file is then watched, too")
 	fs.StringArrayVar(&r.WatchIgnore, "watch-ignore", nil, "ignore what matches this `glob`, besides node_modules and names that begin with a dot (may be repeated)")
 	duration(fs, &r.WatchDelay, "watch-delay", "how long files must stay unchanged before a reload")
 	fs.StringVar(&r.Admin, "admin", r.Admin, "serve /livez, /readyz and /metrics on `HOST:PORT`, read-only; outside loopback this requires --admin-token-file")

@@ -23,6 +23,8 @@ const (
 	ConfigLater      = "config.later"
 	CommandUnpinned  = "command.unpinned"
 	WatchFailed      = "watch.failed"
+	WatchOmitted     = "watch.omitted"
+	WatchSlowed      = "watch.slowed"
 )
 
 // Workers.

@@ -20,17 +20,33 @@ func Watch(cfg *config.Run, p Program) watch.Config {
 	if len(cfg.Watch) == 0 && len(p.Rack) == 0 {
 		return watch.Config{}
 	}
-	w := watch.Config{Dir: filepath.Clean(string(p.Dir)), Patterns: cfg.Watch, Ignore: cfg.WatchIgnore, Delay: cfg.WatchDelay}
+	w := watch.Config{Dir: filepath.Clean(string(p.Dir)), Patterns: cfg.Watch, Ignore: cfg.WatchIgnore, Delay: cfg.WatchDelay, Own: written(cfg, p)}
 	if len(p.Config) > 0 {
 		w.Files = []string{filepath.Clean(string(p.Config))}
 	}
 	if len(p.Rack) > 0 && filepath.Base(string(p.Config)) != rackman.File {
 		w.Files = append(w.Files, filepath.Join(w.Dir, rackman.File), filepath.Join(string(p.Rack), rackman.VersionFile))
+		if here := string(p.Here); here != string(p.Rack) { // the version's own
+			w.Files = append(w.Files, filepath.Join(here, config.FileName))
+		}
 		if cfg.RackVersion != "" {
 			w.Files = nil // it stays what it is, whatever is live
 		}
 	}
 	return w
+}
+
+// written are globs of the files that handoff writes.
+func written(cfg *config.Run, p Program) (globs []string) {
+	for _, path := range []string{cfg.LogFile, cfg.PIDFile} {
+		if path != "" {
+			globs = append(globs, watch.Written(p.Path(path))...)
+		}
+	}
+	if c := Capture(cfg, p); c.Mode == capture.Files {
+		globs = append(globs, watch.WrittenIn(c.Dir, c.Names())...)
+	}
+	return globs
 }
 
 // Hooks is what runs at events. environ is handoff's own.

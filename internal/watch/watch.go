@@ -1,22 +1,20 @@
 // Package watch tells when files of a program have changed. It watches folders, not
 // files (inotify(7)), so that many files cost little, and what an editor or git puts
 // in a file's place is seen.
+//
+// All paths inside are resolved ones, since the kernel has one watch a folder, whichever
+// name it was added by. A path that goes through symlinks, or is not there yet, is a
+// target: it is resolved again when a name on its way changes.
 package watch
 
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
+	"maps"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/bmatcuk/doublestar/v4"
 	"github.com/fsnotify/fsnotify"
-	"golang.org/x/sys/unix"
 )
 
 // Config is what is watched.
@@ -24,8 +22,9 @@ type Config struct {
 	// Dir is the folder, by the name that the user knows: where it is a symlink
 	// (current → releases/42), a switch of it is a change.
 	Dir string
-	// Patterns are globs relative to Dir, with ** and {a,b}; one that begins with !
-	// takes out again. None: nothing is watched but Files.
+	// Patterns are globs, absolute or relative to Dir, with ** and {a,b}; one that begins
+	// with ! takes out again. A folder means everything below it. None: nothing is
+	// watched but Files.
 	Patterns []string
 	// Ignore are globs of folders and files that are not looked at, besides
 	// node_modules and what begins with a dot (unless a pattern names it).
@@ -36,22 +35,40 @@ type Config struct {
 	Delay time.Duration
 	// Files are watched by their paths, and count at once.
 	Files []string
+	// Own are absolute globs of what the caller writes itself, and Inodes are files that
+	// it has open: they never count.
+	Own    []string
+	Inodes []Inode
 }
 
-// Check finds patterns that are none.
-func Check(patterns []string) error {
-	for _, p := range patterns {
-		if !doublestar.ValidatePattern(strings.TrimPrefix(p, "!")) {
-			return fmt.Errorf("invalid pattern %q", p)
-		}
-	}
-	return nil
+// Inode is a file, whatever it is called.
+type Inode struct{ Dev, Ino uint64 }
+
+// Equal tells whether the same is watched.
+func (c Config) Equal(o Config) bool {
+	return c.Dir == o.Dir && c.Delay == o.Delay && slices.Equal(c.Patterns, o.Patterns) && slices.Equal(c.Ignore, o.Ignore) &&
+		slices.Equal(c.Files, o.Files) && slices.Equal(c.Own, o.Own) && slices.Equal(c.Inodes, o.Inodes)
 }
 
-// Run watches until ctx ends, and calls changed with the name of what changed first
-// and how many changed. An error is why it cannot watch.
-func Run(ctx context.Context, cfg Config, changed func(first string, n int)) error {
-	w := &watcher{Config: cfg, seen: map[string]bool{}}
+// Changes are files that have changed since the last ones were reported.
+type Changes struct {
+	First  string
+	Files  map[string]time.Time // each, and when it was seen to change first
+	AtOnce bool                 // one of Config.Files is among them
+}
+
+// Verdict is what follows.
+type Verdict struct {
+	// Wait keeps the changes, and reports them again with those that come meanwhile.
+	Wait time.Duration
+	// Omit are files that do not count any more.
+	Omit []string
+}
+
+// Run watches until ctx ends, and calls changed with what has changed. An error is why it
+// cannot watch.
+func Run(ctx context.Context, cfg Config, changed func(Changes) Verdict) error {
+	w := &watcher{Config: cfg, seen: map[string]time.Time{}, omitted: map[string]bool{}}
 	if err := w.open(); err != nil {
 		return err
 	}
@@ -67,7 +84,7 @@ func Run(ctx context.Context, cfg Config, changed func(first string, n int)) err
 			if !ok {
 				return errors.New("the watch has ended")
 			}
-			switch w.look(e) {
+			switch w.look(e, time.Now()) {
 			case atOnce:
 				timer.Reset(0)
 			case counts:
@@ -78,29 +95,19 @@ func Run(ctx context.Context, cfg Config, changed func(first string, n int)) err
 			}
 		case err := <-w.fs.Errors:
 			if errors.Is(err, fsnotify.ErrEventOverflow) { // much has changed, and what is not known
-				w.note(w.Dir)
+				w.note(w.Dir, time.Now())
+				w.stale = true
 				timer.Reset(w.Delay)
 			}
 		case <-timer.C:
-			if now, err := filepath.EvalSymlinks(w.Dir); len(w.Patterns) > 0 && now != w.real {
-				// A symlink was switched. The new folder is watched before anybody
-				// is told, so that nothing falls between; a folder that is not
-				// there is about to come.
-				before, real := w.fs, w.real
-				if err == nil {
-					err = w.open()
-				}
-				if err != nil {
-					w.fs, w.real = before, real
-					timer.Reset(max(w.Delay, 100*time.Millisecond))
-					continue
-				}
-				before.Close()
+			if w.stale && !w.reopen() { // what is not there is about to come
+				timer.Reset(max(w.Delay, 100*time.Millisecond))
+				continue
 			}
-			first, n := w.first, len(w.seen)
-			w.first, w.seen, began = "", map[string]bool{}, time.Time{}
-			if n > 0 {
-				changed(first, n)
+			wait := w.report(changed)
+			began = time.Time{}
+			if wait > 0 {
+				timer.Reset(wait)
 			}
 		}
 	}
@@ -108,169 +115,52 @@ func Run(ctx context.Context, cfg Config, changed func(first string, n int)) err
 
 type watcher struct {
 	Config
-	fs    *fsnotify.Watcher
-	real  string // Dir, resolved
-	first string
-	seen  map[string]bool
+	place
+	first   string
+	seen    map[string]time.Time
+	atOnce  bool
+	omitted map[string]bool
+	stale   bool // a target leads elsewhere than when it was opened
 }
 
-func (w *watcher) note(name string) {
+// report tells of what has been seen, if there is anything; it returns for how long it is
+// kept.
+func (w *watcher) report(changed func(Changes) Verdict) (wait time.Duration) {
+	if len(w.seen) > 0 {
+		v := changed(Changes{First: w.first, Files: maps.Clone(w.seen), AtOnce: w.atOnce})
+		for _, name := range v.Omit {
+			w.omitted[name] = true
+			delete(w.seen, name)
+		}
+		if v.Wait > 0 && len(w.seen) > 0 {
+			if w.omitted[w.first] {
+				w.first = slices.Min(slices.Collect(maps.Keys(w.seen)))
+			}
+			return v.Wait
+		}
+	}
+	w.first, w.seen, w.atOnce = "", map[string]time.Time{}, false
+	return 0
+}
+
+func (w *watcher) note(name string, now time.Time) {
 	if w.first == "" {
 		w.first = name
 	}
-	w.seen[name] = true
+	if _, ok := w.seen[name]; !ok {
+		w.seen[name] = now
+	}
 }
 
-// open watches everything anew.
-func (w *watcher) open() (err error) {
-	if w.fs, err = fsnotify.NewWatcher(); err != nil {
-		return limits(err)
+// reopen watches everything anew, before anybody is told of the change, so that nothing
+// falls between.
+func (w *watcher) reopen() bool {
+	before := w.place
+	if err := w.open(); err != nil {
+		w.place = before
+		return false
 	}
-	fail := func(err error) error {
-		w.fs.Close()
-		return err
-	}
-	for _, f := range w.Files {
-		if err := w.fs.Add(filepath.Dir(f)); err != nil {
-			return fail(limits(err))
-		}
-	}
-	if len(w.Patterns) == 0 {
-		return nil
-	}
-	if w.real, err = filepath.EvalSymlinks(w.Dir); err != nil {
-		return fail(fmt.Errorf("cannot watch: %w", err))
-	}
-	// Symlinks on the way are switched by their folders.
-	for p := w.Dir; p != filepath.Dir(p); p = filepath.Dir(p) {
-		if info, err := os.Lstat(p); err == nil && info.Mode()&fs.ModeSymlink != 0 {
-			if err := w.fs.Add(filepath.Dir(p)); err != nil {
-				return fail(limits(err))
-			}
-		}
-	}
-	if err := w.addTree(w.real); err != nil {
-		return fail(err)
-	}
-	return nil
-}
-
-// addTree watches a folder and those in it.
-func (w *watcher) addTree(root string) error {
-	return filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return nil // it has just gone
-		}
-		if !d.IsDir() {
-			return nil
-		}
-		if rel, _ := filepath.Rel(w.real, p); rel != "." && w.ignores(rel) {
-			return filepath.SkipDir
-		}
-		if err := w.fs.Add(p); err != nil && !errors.Is(err, unix.ENOENT) {
-			return limits(err)
-		}
-		return nil
-	})
-}
-
-type verdict int
-
-const (
-	nothing verdict = iota
-	counts
-	atOnce
-)
-
-// look tells what an event means.
-func (w *watcher) look(e fsnotify.Event) verdict {
-	if e.Op == fsnotify.Chmod {
-		return nothing
-	}
-	if slices.Contains(w.Files, e.Name) {
-		w.note(e.Name)
-		return atOnce
-	}
-	if len(w.Patterns) == 0 {
-		return nothing
-	}
-	// A symlink of Dir's own path.
-	if strings.HasPrefix(w.Dir+"/", e.Name+"/") {
-		if now, err := filepath.EvalSymlinks(w.Dir); err == nil && now != w.real {
-			w.note(e.Name)
-			return counts
-		}
-		return nothing
-	}
-	rel, err := filepath.Rel(w.real, e.Name)
-	if err != nil || rel == ".." || strings.HasPrefix(rel, "../") || w.ignores(rel) {
-		return nothing
-	}
-	if e.Has(fsnotify.Create) {
-		if info, err := os.Lstat(e.Name); err == nil && info.IsDir() {
-			// What is in it already made no event.
-			found := nothing
-			w.addTree(e.Name)
-			filepath.WalkDir(e.Name, func(p string, d fs.DirEntry, err error) error {
-				if rel, rerr := filepath.Rel(w.real, p); err == nil && rerr == nil && !d.IsDir() && w.matches(rel) && !w.ignores(rel) {
-					w.note(p)
-					found = counts
-				}
-				return nil
-			})
-			return found
-		}
-	}
-	if !w.matches(rel) {
-		return nothing
-	}
-	w.note(e.Name)
-	return counts
-}
-
-// matches tells whether a path is watched: the last pattern that fits decides.
-func (w *watcher) matches(rel string) bool {
-	yes := false
-	for _, p := range w.Patterns {
-		not := strings.HasPrefix(p, "!")
-		if ok, _ := doublestar.Match(strings.TrimPrefix(strings.TrimPrefix(p, "!"), "./"), rel); ok {
-			yes = !not
-		}
-	}
-	return yes
-}
-
-// ignores tells whether a path, or a folder that it is in, is not looked at.
-func (w *watcher) ignores(rel string) bool {
-	parts := strings.Split(rel, "/")
-	for i, part := range parts {
-		named := slices.ContainsFunc(w.Patterns, func(p string) bool {
-			return !strings.HasPrefix(p, "!") && slices.Contains(strings.Split(strings.TrimPrefix(p, "./"), "/"), part)
-		})
-		if (part == "node_modules" || strings.HasPrefix(part, ".")) && !named {
-			return true
-		}
-		upTo := strings.Join(parts[:i+1], "/")
-		for _, p := range w.Ignore {
-			if ok, _ := doublestar.Match(strings.TrimSuffix(p, "/"), upTo); ok {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// limits says what to do about inotify's.
-func limits(err error) error {
-	name := ""
-	switch {
-	case errors.Is(err, unix.ENOSPC):
-		name = "max_user_watches"
-	case errors.Is(err, unix.EMFILE):
-		name = "max_user_instances"
-	default:
-		return fmt.Errorf("cannot watch: %w", err)
-	}
-	now, _ := os.ReadFile("/proc/sys/fs/inotify/" + name)
-	return fmt.Errorf("cannot watch: the inotify limit is reached; raise it with sysctl fs.inotify.%s (it is %s), or ignore directories with --watch-ignore", name, strings.TrimSpace(string(now)))
+	before.fs.Close()
+	w.stale = false
+	return true
 }

@@ -22,7 +22,12 @@ func watching(t *testing.T, cfg Config) <-chan change {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	changes, ended := make(chan change, 100), make(chan error, 1)
-	go func() { ended <- Run(ctx, cfg, func(first string, n int) { changes <- change{first, n} }) }()
+	go func() {
+		ended <- Run(ctx, cfg, func(c Changes) Verdict {
+			changes <- change{c.First, len(c.Files)}
+			return Verdict{}
+		})
+	}()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
