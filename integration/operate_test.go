@@ -16,8 +16,7 @@ import (
 	"handoff/internal/load"
 )
 
-// Start conditions, hooks, recycling, captured output: what issue 5 asks for beyond
-// configuration and control.
+// Start conditions, hooks, recycling and captured output.
 
 type conditions struct {
 	UID, GID, Groups, Umask, CPUs, Caps, Limits, Cgroup, Stdin, Slot, Home, User, Logname, NNP string

@@ -116,7 +116,7 @@ func (m *Master) noticed(n listeners.Notice) {
 		m.once("hash", "The kernel refuses the steering program: it distributes connections by hash, and generations share sockets during a reload", "event", events.AddressHash, "address", n.Address.Name())
 	case listeners.OneSocket:
 		m.log.Warn(n.Why.Error()+": its one socket, the service manager's, is shared by all workers", "event", events.AddressShared)
-	case listeners.Trouble:
+	case listeners.Failed:
 		m.report(events.AddressFailed, n.Err)
 	}
 }

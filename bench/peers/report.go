@@ -195,7 +195,7 @@ func actionTable(b *strings.Builder, list []*sum, title, name, what string) {
 	fmt.Fprintf(b, "## %s\n\n%s\n\n| | lost, new connections | lost, keep-alive | by class | |\n|---|---:|---:|---|---|\n", title, what)
 	for _, s := range list {
 		p := s.parts[name]
-		if p == nil || p.Times == 0 && strings.Contains(p.Error, prove.ErrCannot.Error()) {
+		if p == nil || p.Times == 0 && p.Error == "" {
 			continue
 		}
 		fmt.Fprintf(b, "| %s | %s | %s | %s | %s |\n", s.Peer, of(p.Lost[0], p.Requests[0]), of(p.Lost[1], p.Requests[1]), classes(p.Failed), short(cmp.Or(p.Error, p.Note)))

@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -324,79 +323,6 @@ func (h *Handoff) master() int {
 	return 0
 }
 
-// killWorker kills the process group of a worker. It stops it (SIGSTOP) first, to list
-// the connections inside.
-func (h *Handoff) killWorker(ctx context.Context) (note string, err error) {
-	s, err := h.Status()
-	if err != nil {
-		return "", err
-	}
-	var victim api.WorkerStatus // the oldest that serves
-	for _, w := range s.Workers {
-		if w.Steered && (victim.PID == 0 || w.Worker < victim.Worker) {
-			victim = w
-		}
-	}
-	if victim.PID == 0 {
-		return "", errors.New("no worker serves")
-	}
-	var group []*linux.Pidfd
-	defer func() {
-		for _, p := range group {
-			p.Close()
-		}
-	}()
-	for p := range linux.Processes() {
-		if p.Group == victim.PID {
-			if pidfd, err := linux.OpenPidfd(p.PID); err == nil {
-				group = append(group, pidfd)
-			}
-		}
-	}
-	for _, p := range group {
-		if p.Signal(unix.SIGSTOP) == nil {
-			stopped(ctx, p.PID())
-		}
-	}
-	inodes := map[uint64]bool{}
-	for _, p := range group {
-		for _, inode := range linux.Sockets(p.PID()) {
-			inodes[inode] = true
-		}
-	}
-	inside := map[string]bool{}
-	for c := range linux.TCPSockets() {
-		if inodes[c.Inode] && c.Remote != 0 {
-			inside[strconv.Itoa(int(c.Remote))] = true
-		}
-	}
-	h.mu.Lock()
-	h.inside = inside
-	h.mu.Unlock()
-	for _, p := range group {
-		if err := p.Signal(unix.SIGKILL); err != nil && err != unix.ESRCH {
-			return "", err
-		}
-	}
-	_, err = h.await(ctx, func(s api.Status) bool {
-		for _, w := range s.Workers {
-			if w.PID == victim.PID {
-				return false
-			}
-		}
-		return s.State == api.StateServing
-	})
-	return "", err
-}
-
-// Inside reports whether a connection was inside a killed worker.
-func (h *Handoff) Inside(local string) bool {
-	_, port, _ := net.SplitHostPort(local)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.inside[port]
-}
-
 // Settle waits until no old worker is left.
 func (h *Handoff) Settle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, h.DrainTimeout)
@@ -422,52 +348,4 @@ func (h *Handoff) Settle(ctx context.Context) error {
 		return fmt.Errorf("after %v the state is %s, and %d workers are still starting or draining", h.DrainTimeout, s.State, old)
 	}
 	return err
-}
-
-// staleTries is how many connections are checked after each reload.
-const staleTries = 4
-
-// stale makes a few connections and finds which process has each: one of an older
-// generation is an error. A process has its generation in its environment, also if it is
-// a descendant of the worker.
-func (h *Handoff) stale(s api.Status) (wrong []error) {
-	for range staleTries {
-		c, err := net.DialTimeout("tcp", h.addr, time.Second)
-		if err != nil {
-			return wrong // the load counts it
-		}
-		port := c.LocalAddr().(*net.TCPAddr).Port
-		generation := 0
-		for late := time.Now().Add(200 * time.Millisecond); generation == 0 && time.Now().Before(late); {
-			time.Sleep(5 * time.Millisecond)
-			for s := range linux.TCPSockets() {
-				if int(s.Remote) == port && s.Inode != 0 {
-					generation = max(generation, generationOf(s.Inode))
-				}
-			}
-		}
-		c.Close()
-		if generation > 0 && generation < s.Generation {
-			wrong = append(wrong, fmt.Errorf("generation %d answered after generation %d was in service", generation, s.Generation))
-		}
-	}
-	return wrong
-}
-
-// generationOf returns the newest generation of the processes that have a socket; 0: no
-// process has it.
-func generationOf(inode uint64) (generation int) {
-	for _, pid := range linux.PIDs() {
-		n, err := strconv.Atoi(linux.Lookup(linux.Environ(pid), "HANDOFF_GENERATION"))
-		if err != nil || n <= generation {
-			continue
-		}
-		for _, has := range linux.Sockets(pid) {
-			if has == inode {
-				generation = n
-				break
-			}
-		}
-	}
-	return generation
 }

@@ -54,8 +54,8 @@ type (
 	// OneSocket: a service manager's socket cannot be joined by others, and is shared
 	// by all workers.
 	OneSocket struct{ Why error }
-	// Trouble is an error that can only be reported.
-	Trouble struct{ Err error }
+	// Failed is an error that can only be reported.
+	Failed struct{ Err error }
 )
 
 func (Violation) notice()    {}
@@ -69,7 +69,7 @@ func (Recovered) notice()    {}
 func (StallTimeout) notice() {}
 func (Unsteerable) notice()  {}
 func (OneSocket) notice()    {}
-func (Trouble) notice()      {}
+func (Failed) notice()      {}
 
 // Notices returns what was found out since the last call, in its order.
 func (t *Table) Notices() []Notice {
@@ -82,6 +82,6 @@ func (t *Table) note(n Notice) { t.notices = append(t.notices, n) }
 
 func (t *Table) trouble(err error) {
 	if err != nil {
-		t.note(Trouble{err})
+		t.note(Failed{err})
 	}
 }
