@@ -68,7 +68,7 @@ func keep(cfg *config.Run, what service.Program, kept, passed []cmsg.Named) (cod
 		return 0, failed{err}
 	}
 	return keeper.Run(keeper.Config{Path: path, Args: append([]string{masterWord}, os.Args[1:]...),
-		Kept: kept, Passed: passed, Upstream: os.Getenv("NOTIFY_SOCKET"), Stores: managerStores(), Calm: dropText, Waits: waits, Dir: dir, Stderr: os.Stderr}), nil
+		Kept: kept, Passed: passed, Upstream: os.Getenv("NOTIFY_SOCKET"), Stores: managerStores(), Calm: dropText, Waits: waits, Dir: dir, Terminal: linux.OpenTerminal(), Stderr: os.Stderr}), nil
 }
 
 // envParent is the pid of the process that an embedded handoff ends with.

@@ -39,6 +39,7 @@ type Config struct {
 	Calm     func()       // is called when there is nothing to do for a while; may be nil
 	Waits    Waits
 	Dir      string    // for its socket, absolute
+	Terminal *os.File  // the controlling terminal, non-blocking; nil: there is none
 	Stderr   io.Writer // for the little that it has to say
 }
 
@@ -78,6 +79,7 @@ type keeper struct {
 	binary     *os.File // of the last master that was ready; nil: none was yet
 	candidates []candidate
 	signals    pending
+	terminal   terminal
 	restarts   int    // masters that have died
 	reason     string // how the last one did
 	wait       time.Duration
@@ -91,7 +93,10 @@ type keeper struct {
 // code. It takes over the process's signals and children.
 func Run(cfg Config) int {
 	signals := make(chan os.Signal, 64)
-	signal.Notify(signals, unix.SIGCHLD, unix.SIGUSR2, unix.SIGHUP, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGTTIN, unix.SIGTTOU, unix.SIGUSR1)
+	signal.Notify(signals, unix.SIGCHLD, unix.SIGUSR2, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGTTIN, unix.SIGTTOU, unix.SIGUSR1)
+	if !signal.Ignored(unix.SIGHUP) { // nohup(1): it stays ignored
+		signal.Notify(signals, unix.SIGHUP)
+	}
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE) // dropped: a closed stderr ends nothing
 	return newKeeper(cfg).run(signals)
 }
@@ -136,6 +141,8 @@ func (k *keeper) run(signals <-chan os.Signal) (code int) {
 		k.say("cannot start the master: %v", err)
 		return 1
 	}
+	k.terminal = newTerminal(k.cfg.Terminal)
+	defer k.terminal.end()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -148,13 +155,15 @@ func (k *keeper) run(signals <-chan os.Signal) (code int) {
 		select {
 		case s := <-signals:
 			if s != unix.SIGCHLD {
-				k.forward(s.(unix.Signal), time.Now())
+				k.heed(s.(unix.Signal), time.Now())
 				continue
 			}
 			k.read() // a master that says that its exit is meant, and exits
 			code, ended = k.reap()
 		case <-k.socket.readable:
 			k.read()
+		case <-k.terminal.closes:
+			k.order(unix.SIGHUP, k.terminal.hasClosed(time.Now()), time.Now())
 		case <-timer.C:
 			code, ended = k.tick(time.Now())
 		}

@@ -54,6 +54,20 @@ func (p *pending) take() (all []unix.Signal) {
 	return all
 }
 
+// heed passes on what a signal orders.
+func (k *keeper) heed(s unix.Signal, now time.Time) { k.order(s, k.terminal.means(s, now), now) }
+
+// order passes on what a signal means, if that is anything.
+func (k *keeper) order(s, means unix.Signal, now time.Time) {
+	if means == 0 {
+		return
+	}
+	if means != s {
+		k.say("the terminal has closed: stopping the service, with drain (nohup or setsid keep it running)")
+	}
+	k.forward(means, now)
+}
+
 // forward passes a signal on, or keeps it until a master can take it.
 func (k *keeper) forward(s unix.Signal, now time.Time) {
 	stop := isStop(s)
