@@ -155,11 +155,13 @@ type options struct {
 	env   []string // "K=V"
 	dir   string   // of handoff
 	// passed are sockets that it gets as from a service manager.
-	passed []*os.File
-	behind []string // a command that runs handoff
-	binary string   // the handoff to run, if it is not the one under test
-	again  bool     // it is started more than once
-	bare   bool     // flags are the whole command line
+	passed  []*os.File
+	behind  []string // a command that runs handoff
+	binary  string   // the handoff to run, if it is not the one under test
+	again   bool     // it is started more than once
+	bare    bool     // flags are the whole command line
+	stdout  *os.File // of handoff; nil: it is read
+	session bool     // it leads a session, and stdout is the terminal of that
 }
 
 // launch starts handoff without waiting for anything.
@@ -196,6 +198,12 @@ func launch(t *testing.T, o options) *world {
 	w.cmd.Stdout = w.out
 	w.cmd.WaitDelay = 5 * time.Second // for workers that have outlived it
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if o.stdout != nil {
+		w.cmd.Stdout = o.stdout
+	}
+	if o.session {
+		w.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 1}
+	}
 	pipe, end, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

@@ -219,7 +219,7 @@ func (m *Master) spawn(a fleet.Spawn) {
 
 // start starts a worker's program, which has its end of the pair behind the sockets.
 func (m *Master) start(l *process.Launch, env []string, slot int, listen []int) (p *process.Process, pair *cmsg.Conn, err error) {
-	spec := process.Spec{Launch: l, Env: env, Files: listen, Capture: m.cfg.Output != nil}
+	spec := process.Spec{Launch: l, Env: env, Files: listen, Stdout: m.cfg.Stdout}
 	channel := -1
 	plan := m.contract.Plan()
 	if plan.Channel {
@@ -296,7 +296,7 @@ func (m *Master) attend(w *worker) {
 		defer close(heard)
 		w.session.Serve()
 	}()
-	stdout, stderr := io.Writer(os.Stdout), m.cfg.Stderr
+	stdout, stderr := io.Writer(os.Stdout), io.Writer(os.Stderr)
 	if m.cfg.Output != nil {
 		stdout, stderr = m.cfg.Output(w.slot, w.process.PID(), int(w.gen))
 	}

@@ -126,8 +126,11 @@ type Config struct {
 	Calm   func()
 	Log    *slog.Logger
 	Reopen func() error // SIGUSR1
-	Stderr io.Writer    // where the workers' stderr goes
-	// Output returns where the output of a worker goes, each from one goroutine; nil:
-	// it has handoff's own stdout.
+	Stdout process.Stdout
+	// Output returns where the output of a worker goes that is read here, each from one
+	// goroutine; nil: handoff's own.
 	Output func(slot, pid, generation int) (stdout, stderr io.Writer)
+	// Losses is given what hears of output that could not be passed on, or is again (a
+	// nil error), and tells whether it has taken note; nil: nothing tells.
+	Losses func(hear func(to string, err error, lines int) (taken bool))
 }

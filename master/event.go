@@ -55,6 +55,12 @@ type (
 	upgradeAsked struct{ to chan<- error }
 	// asked: somebody wants something done; f answers, and does not wait for that.
 	asked struct{ f func(*Master) }
+	// outputLost: what workers write to a place could not be passed on; nil: it is again.
+	outputLost struct {
+		to    string
+		err   error
+		lines int // lost since the last time
+	}
 	// socketActivity: the watch has something to collect.
 	socketActivity struct{}
 )
@@ -72,4 +78,5 @@ func (keeperDied) event()     {}
 func (upgraded) event()       {}
 func (upgradeAsked) event()   {}
 func (asked) event()          {}
+func (outputLost) event()     {}
 func (socketActivity) event() {}

@@ -53,13 +53,14 @@ type clients struct {
 type history struct {
 	began        time.Time
 	counters     api.Counters
-	restarts     map[int]int       // of slots, by crashes
-	reported     fleet.Gen         // the last generation that was reported to serve
-	lastError    string            // printable
-	failedChange *api.ChangeStatus // the last scale or restart that failed; nil: none
-	keeper       int               // pid of the keeper of the master before; 0: there was none
-	warned       map[string]bool   // what is said once
-	saver        snapshot.Saver    // writes all that the next master needs
+	restarts     map[int]int        // of slots, by crashes
+	reported     fleet.Gen          // the last generation that was reported to serve
+	lastError    string             // printable
+	failedChange *api.ChangeStatus  // the last scale or restart that failed; nil: none
+	keeper       int                // pid of the keeper of the master before; 0: there was none
+	output       []api.OutputStatus // what cannot be passed on
+	warned       map[string]bool    // what is said once
+	saver        snapshot.Saver     // writes all that the next master needs
 	end          ending
 }
 
@@ -93,6 +94,9 @@ func Run(cfg Config) int {
 	stop := watchSignals(cfg.SignalBase, m.mail.post)
 	defer stop() // at the very end: a signal to who ends would change its code
 	m.keep.Ready()
+	if cfg.Losses != nil {
+		cfg.Losses(func(to string, err error, lines int) bool { return m.mail.offer(outputLost{to, err, lines}) })
+	}
 	go watchKeeper(cfg.PID, m.mail.post) // ends with the keeper, or this process
 	go func() {                          // ends when the table is closed
 		for m.listeners.Wait() == nil {
@@ -323,6 +327,8 @@ func (m *Master) handle(e event) {
 		m.order(reload.UpgradeEnded{Failed: errorText(e.err)})
 	case asked:
 		e.f(m)
+	case outputLost:
+		m.outputLost(e)
 	case died:
 		m.died(e.id)
 	case ended:

@@ -13,6 +13,7 @@ import (
 func (m *Master) status() api.Status {
 	s := api.Status{Schema: 1, Name: m.cfg.Name, Version: m.cfg.Version, PID: m.cfg.PID, Started: m.history.began,
 		Generation: int(m.fleet.Live()), Wanted: int(m.fleet.Wanted()), Slots: m.fleet.Slots(), LastError: m.history.lastError, Reload: m.reloadStatus(), Failed: m.history.failedChange,
+		Output: slices.Clone(m.history.output), LostLines: m.history.counters.LinesLost,
 		Addresses: []api.AddressStatus{}, Workers: []api.WorkerStatus{}}
 	at := m.listeners.Report()
 	m.history.counters.MaxQueue = max(m.history.counters.MaxQueue, at.MaxQueue)

@@ -53,3 +53,13 @@ func (m mailbox) post(e event) {
 	case <-m.quit:
 	}
 }
+
+// offer is post for who must not wait; it tells whether there was room.
+func (m mailbox) offer(e event) bool {
+	select {
+	case m.events <- e:
+		return true
+	default:
+		return false
+	}
+}

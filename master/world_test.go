@@ -216,7 +216,7 @@ func (e *logged) Handle(_ context.Context, r slog.Record) error {
 func base(role string, contract Contract) Config {
 	self, _ := os.Executable()
 	played = append(played, role)
-	return Config{Name: "test", Version: "1", Contract: contract, Stderr: io.Discard, Reopen: func() error { return nil },
+	return Config{Name: "test", Version: "1", Contract: contract, Output: func(int, int, int) (io.Writer, io.Writer) { return os.Stdout, io.Discard }, Reopen: func() error { return nil },
 		Live: Live{
 			Fleet: fleet.Config{Slots: 2, ReadyTimeout: 10 * time.Second, QuietTimeout: time.Second, DrainTimeout: 10 * time.Second, KillGrace: time.Second,
 				DrainedGrace: time.Second, Respawn: 10 * time.Millisecond, Backoff: 50 * time.Millisecond, Stable: time.Minute, MaxFailures: 2},

@@ -31,6 +31,7 @@ these flags, with _ for -, and command. handoff init writes one, handoff check v
 
 Signals to handoff:
   USR2, HUP        reload: start new workers, switch when they are ready, drain the old ones
+                   (HUP because the terminal has closed: drain and stop; under nohup: nothing)
   TERM, INT, QUIT  drain and stop; a second one stops immediately
   TTIN, TTOU       add a worker, remove one
   USR1             reopen --log-file

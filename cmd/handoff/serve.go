@@ -18,6 +18,7 @@ import (
 	"handoff/internal/hooks"
 	"handoff/internal/keeper"
 	"handoff/internal/keeper/fdstore"
+	"handoff/internal/linux"
 	"handoff/internal/logging"
 	"handoff/internal/service"
 	"handoff/internal/upgrade"
@@ -35,7 +36,7 @@ type serving struct {
 	up        *upgrade.Upgrader
 	hooks     *hooks.Runner
 	files     *watcher
-	output    *output // nil: it is not captured
+	output    *output
 	effective *effective
 	fixed     *service.Fixed
 }
@@ -47,6 +48,9 @@ func serve(cfg *config.Run, what service.Program, said []string, plan plan) (cod
 		return 0, failed{err}
 	}
 	defer s.log.Flush()
+	if err := linux.LeaveTerminal(); err != nil {
+		s.log.Warn(err.Error()+"; workers can open it, and type into it", "event", events.ClusterStarting)
+	}
 	conf := master.Config{Contract: master.Contract(cfg.ContractOf(what.Command())), Listen: plan.listens}
 	for _, step := range []func(*master.Config) error{s.takeOver, s.settings, s.listeners, s.beside} {
 		if err := step(&conf); err != nil {
@@ -130,7 +134,7 @@ func (s *serving) takeOver(conf *master.Config) (err error) {
 
 // settings is what the configuration says of the workers.
 func (s *serving) settings(conf *master.Config) (err error) {
-	conf.Name, conf.Version, conf.Log, conf.Stderr = string(s.what.Name), version, s.log.Logger, os.Stderr
+	conf.Name, conf.Version, conf.Log = string(s.what.Name), version, s.log.Logger
 	conf.NoSteering, conf.DryRun, conf.Calm = s.cfg.NoSteering, s.cfg.DryRun, dropText
 	conf.Live, err = s.live(s.cfg, s.what)
 	s.effective.set(service.Effective(s.cfg, s.what))
@@ -180,6 +184,7 @@ func (s *serving) listeners(conf *master.Config) error {
 		heard, said = append(heard, hear), end
 	}
 	conf.Finish = func() {
+		s.output.Drain(slowReader)
 		s.hooks.Close(s.cfg.HookTimeout)
 		said(sayTimeout)
 	}
@@ -206,14 +211,11 @@ func (s *serving) listeners(conf *master.Config) error {
 // beside is what runs in goroutines of its own: captured output, watched files, the
 // sockets of the control API.
 func (s *serving) beside(conf *master.Config) (err error) {
-	if s.output, err = captureOf(service.Capture(s.cfg, s.what), s.log); err != nil {
+	if s.output, err = outputOf(service.Capture(s.cfg, s.what), s.log); err != nil {
 		return err
 	}
-	conf.Reopen = s.log.Reopen
-	if s.output != nil {
-		conf.Output = s.output.worker
-		conf.Reopen = func() error { return errors.Join(s.log.Reopen(), s.output.Reopen()) }
-	}
+	conf.Stdout, conf.Output, conf.Losses = s.output.stdout, s.output.worker, s.output.losses
+	conf.Reopen = func() error { return errors.Join(s.log.Reopen(), s.output.Reopen()) }
 	if conf.Admin, err = publicOf(s.cfg, s.what, s.log.Logger); err != nil {
 		return err
 	}

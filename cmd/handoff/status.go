@@ -103,6 +103,12 @@ func printStatus(out io.Writer, s api.Status, now time.Time) {
 	if s.LastError != "" {
 		fmt.Fprintf(out, "last error: %s\n", s.LastError)
 	}
+	for _, o := range s.Output {
+		fmt.Fprintf(out, "output: cannot write to %s: %s; %d lines lost\n", o.To, o.Error, o.Lost)
+	}
+	if len(s.Output) == 0 && s.LostLines > 0 {
+		fmt.Fprintf(out, "output: %d lines were lost; it is written again\n", s.LostLines)
+	}
 	fmt.Fprintln(out)
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "SLOT\tPID\tGEN\tPHASE\tREADY\tQUEUE\tRESTARTS\tCPU\tMEMORY\tSTATUS")

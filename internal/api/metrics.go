@@ -23,6 +23,7 @@ type Counters struct {
 	Masters   int            `json:"masters,omitempty"`  // that have died
 	Upgrades  int            `json:"upgrades,omitempty"`
 	Stalls    int            `json:"stalls,omitempty"`
+	LinesLost int            `json:"lines_lost,omitempty"` // of workers' output, that could not be written
 	MaxQueue  int            `json:"queue_most,omitempty"` // the longest accept queue that was seen
 	Ready     Histogram      `json:"ready"`                // seconds from start to ready
 	Drain     Histogram      `json:"drain"`                // seconds from drain to the end

@@ -17,6 +17,8 @@ type Status struct {
 	LastError  string          `json:"last_error,omitempty"`
 	Reload     *ReloadStatus   `json:"reload,omitempty"`        // the last one
 	Failed     *ChangeStatus   `json:"failed_change,omitempty"` // the last scale or restart that failed
+	Output     []OutputStatus  `json:"output,omitempty"`        // where workers' output is lost
+	LostLines  int             `json:"lost_lines,omitempty"`    // of workers' output, since the start
 	Addresses  []AddressStatus `json:"addresses"`
 	Workers    []WorkerStatus  `json:"workers"`
 }
@@ -67,6 +69,14 @@ const (
 	ChangeScale   = "scale"
 	ChangeRestart = "restart"
 )
+
+// OutputStatus is a place that workers' output cannot be written to.
+type OutputStatus struct {
+	To    string    `json:"to"`         // the path of a file; stdout, stderr
+	Error string    `json:"error"`      // why not
+	Lost  int       `json:"lost_lines"` // since then
+	Since time.Time `json:"since"`
+}
 
 // AddressStatus is one address.
 type AddressStatus struct {

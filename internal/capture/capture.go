@@ -1,6 +1,7 @@
-// Package capture makes lines of what workers write: with a prefix, as JSON, or
-// into a file for each slot. What it has not seen a line's end of it keeps back,
-// up to maxLine bytes.
+// Package capture passes on what workers write: as it is, or as lines with a prefix, as
+// JSON, or in a file for each slot. What it has not seen a line's end of it keeps back, up
+// to maxLine bytes; where it is passed on as it is, for a moment. What cannot be written
+// is counted, and said once ([Loss]): it is no worker's trouble.
 package capture
 
 import (
@@ -8,11 +9,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
 	"handoff/internal/linux"
@@ -23,7 +24,7 @@ type Mode string
 
 // The modes.
 const (
-	None   Mode = "none"   // they are not captured: workers have handoff's own stdout
+	None   Mode = "none"   // they are passed on as they are
 	Prefix Mode = "prefix" // web.0 | line
 	JSON   Mode = "json"   // {"time":…,"name":"web","slot":0,…,"line":"…"}; a line that is a JSON object stays as it is
 	Files  Mode = "files"  // web.0.log, one for each slot
@@ -50,12 +51,15 @@ type Capture struct {
 	mode     Mode
 	name     string
 	dir      string
-	out, err io.Writer
+	out, err *sink
 	colour   bool
 	recent   io.Writer // each line as JSON, for who asks later
+	lost     func(Loss) bool
+	late     time.Duration  // how long a line's end is waited for, with None
+	streams  sync.WaitGroup // that something was written to, and that have not ended
 
-	mu    sync.Mutex // guards files against a Reopen during a write
-	files map[int]*os.File
+	mu    sync.Mutex // guards files against a Reopen
+	files map[int]*sink
 }
 
 // Config is what New needs.
@@ -63,10 +67,13 @@ type Config struct {
 	Mode   Mode
 	Name   string    // of the service
 	Dir    string    // of the files; it is made
-	Out    io.Writer // where prefix and JSON go: handoff's stdout
-	Err    io.Writer // where prefixed lines of stderr go
+	Out    io.Writer // where all but files goes: handoff's stdout
+	Err    io.Writer // where stderr goes, as it is or with a prefix
 	Colour bool      // of the prefix
-	Recent io.Writer // gets each line as JSON; may be nil
+	Recent io.Writer // gets each line as JSON, but with None; may be nil
+	// Lost hears of what cannot be written, from any goroutine, and must not block. It
+	// tells whether it has taken note; else it hears of it again. May be nil.
+	Lost func(Loss) bool
 }
 
 // Names is a glob of the files' names, also of those that a rotation has renamed.
@@ -74,9 +81,17 @@ func (c Config) Names() string { return c.Name + ".[0-9]*.log*" }
 
 // New returns a Capture. With Files, it finds out at once whether it can write.
 func New(c Config) (*Capture, error) {
-	k := &Capture{mode: c.Mode, name: c.Name, dir: c.Dir, out: c.Out, err: c.Err, colour: c.Colour, recent: c.Recent, files: map[int]*os.File{}}
+	k := &Capture{mode: c.Mode, name: c.Name, dir: c.Dir, colour: c.Colour, recent: c.Recent, lost: c.Lost, late: lateAfter, files: map[int]*sink{}}
 	if k.recent == nil {
 		k.recent = io.Discard
+	}
+	if k.lost == nil {
+		k.lost = func(Loss) bool { return true }
+	}
+	k.out = &sink{to: Stdout, file: c.Out, lost: k.lost}
+	k.err = &sink{to: Stderr, file: c.Err, lost: k.lost}
+	if c.Err == nil {
+		k.err = k.out
 	}
 	if k.mode != Files {
 		return k, nil
@@ -84,15 +99,28 @@ func New(c Config) (*Capture, error) {
 	if err := linux.MakeFolders(k.dir, 0o750); err != nil {
 		return nil, fmt.Errorf("cannot create the directory of the workers' output: %w", err)
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	_, err := k.file(0)
-	return k, err
+	return k, k.slot(0).open()
 }
 
 // Stream returns what takes a stream of a worker's, from one goroutine.
 func (k *Capture) Stream(w Worker, stream string) *Stream {
 	return &Stream{k: k, w: w, name: stream}
+}
+
+// Drain waits until what workers have written has been passed on, up to a timeout: a
+// reader of ours may be slow.
+func (k *Capture) Drain(timeout time.Duration) {
+	done := make(chan struct{})
+	go func() { // ends with the streams, or the process
+		k.streams.Wait()
+		close(done)
+	}()
+	limit := time.NewTimer(timeout)
+	defer limit.Stop()
+	select {
+	case <-done:
+	case <-limit.C:
+	}
 }
 
 // Stream makes lines of what is written to it. It never fails: a reader of ours
@@ -101,11 +129,28 @@ type Stream struct {
 	k    *Capture
 	w    Worker
 	name string
+	used bool
+
+	mu   sync.Mutex // guards rest against late
 	rest []byte
+	late *time.Timer // writes rest where no more comes, with None
 }
 
 func (s *Stream) Write(p []byte) (int, error) {
-	n := len(p)
+	if !s.used {
+		s.used = true
+		s.k.streams.Add(1)
+	}
+	if s.k.mode == None {
+		s.pass(p)
+	} else {
+		s.split(p)
+	}
+	return len(p), nil
+}
+
+// split makes lines.
+func (s *Stream) split(p []byte) {
 	for len(p) > 0 {
 		end := bytes.IndexByte(p, '\n')
 		room := maxLine - len(s.rest)
@@ -120,14 +165,61 @@ func (s *Stream) Write(p []byte) (int, error) {
 			s.rest, p = append(s.rest, p...), nil
 		}
 	}
-	return n, nil
 }
 
-// Flush writes what has no line's end.
+// pass writes whole lines, so that those of several workers are not mixed, and what has
+// no line's end (a question, a progress bar) a moment later.
+func (s *Stream) pass(p []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.late != nil {
+		s.late.Stop()
+	}
+	s.rest = append(s.rest, p...)
+	end := bytes.LastIndexByte(s.rest, '\n') + 1
+	if len(s.rest)-end >= maxWhole {
+		end = len(s.rest)
+	}
+	s.to().write(s.rest[:end])
+	if s.rest = append(s.rest[:0], s.rest[end:]...); len(s.rest) == 0 {
+		return
+	}
+	if s.late == nil {
+		s.late = time.AfterFunc(s.k.late, s.flush)
+	} else {
+		s.late.Reset(s.k.late)
+	}
+}
+
+// lateAfter is late of a Capture.
+const lateAfter = 20 * time.Millisecond
+
+func (s *Stream) to() *sink {
+	if s.name == Stderr {
+		return s.k.err
+	}
+	return s.k.out
+}
+
+// flush writes what has no line's end.
+func (s *Stream) flush() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.to().write(s.rest)
+	s.rest = s.rest[:0]
+}
+
+// Flush writes what has no line's end: nothing more comes.
 func (s *Stream) Flush() {
-	if len(s.rest) > 0 {
+	if s.k.mode == None {
+		s.flush()
+	} else if len(s.rest) > 0 {
 		s.k.line(s.w, s.name, s.rest)
 		s.rest = nil
+	}
+	if s.used {
+		s.used = false
+		s.k.streams.Done()
 	}
 }
 
@@ -146,24 +238,20 @@ func (k *Capture) line(w Worker, stream string, text []byte) {
 	wrapped, _ := json.Marshal(Line{time.Now(), k.name, w.Slot, w.PID, w.Generation, stream, string(text)}) // what is not UTF-8 is replaced
 	wrapped = append(wrapped, '\n')
 	k.recent.Write(wrapped)
-	out := k.out
-	if stream == Stderr && k.err != nil {
-		out = k.err
-	}
 	switch k.mode {
 	case JSON:
 		if t := bytes.TrimSpace(text); len(t) > 1 && t[0] == '{' && json.Valid(t) {
 			wrapped = append(text, '\n')
 		}
-		k.out.Write(wrapped)
+		k.out.write(wrapped)
 	case Prefix:
-		out.Write(append(append([]byte(k.prefix(w.Slot)), text...), '\n')) // in one call, so that lines stay whole
-	case Files:
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if f, err := k.file(w.Slot); err == nil {
-			f.Write(append(text, '\n'))
+		out := k.out
+		if stream == Stderr {
+			out = k.err
 		}
+		out.write(append(append([]byte(k.prefix(w.Slot)), text...), '\n'))
+	case Files:
+		k.slot(w.Slot).write(append(text, '\n'))
 	}
 }
 
@@ -182,31 +270,29 @@ func (k *Capture) Path(slot int) string {
 	return filepath.Join(k.dir, k.name+"."+strconv.Itoa(slot)+".log")
 }
 
-// file returns the open file of a slot. The caller has the mutex.
-func (k *Capture) file(slot int) (*os.File, error) {
-	if f := k.files[slot]; f != nil {
-		return f, nil
+// slot returns what writes the file of a slot.
+func (k *Capture) slot(slot int) *sink {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	f := k.files[slot]
+	if f == nil {
+		f = &sink{to: k.Path(slot), lost: k.lost}
+		k.files[slot] = f
 	}
-	f, err := linux.OpenOutput(k.Path(slot), os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, 0o640) // a link there may be a worker's
-	if err != nil {
-		return nil, fmt.Errorf("cannot write the workers' output: %w", err)
-	}
-	k.files[slot] = f
-	return f, nil
+	return f
 }
 
 // Reopen has the next lines go to files of the same names, made anew where
 // somebody has renamed them.
 func (k *Capture) Reopen() error {
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	for slot, f := range k.files {
-		f.Close()
-		delete(k.files, slot)
+	all := slices.Collect(maps.Values(k.files))
+	k.mu.Unlock()
+	for _, f := range all {
+		f.close()
 	}
 	if k.mode != Files {
 		return nil
 	}
-	_, err := k.file(0)
-	return err
+	return k.slot(0).open()
 }

@@ -3,10 +3,16 @@ package capture
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestPrefix(t *testing.T) {
@@ -121,5 +127,173 @@ func TestFolderIsExchanged(t *testing.T) {
 	k.Stream(Worker{}, Stdout).Write([]byte("line\n"))
 	if left, err := os.ReadDir(secret); err != nil || len(left) != 0 {
 		t.Error(left, err)
+	}
+}
+
+// full is a place that takes room bytes, and says then that the disk is full.
+type full struct {
+	bytes.Buffer
+	room int
+}
+
+func (f *full) Write(p []byte) (int, error) {
+	n := min(len(p), f.room)
+	f.room -= n
+	f.Buffer.Write(p[:n])
+	if n < len(p) {
+		return n, &os.PathError{Op: "write", Path: "web.0.log", Err: syscall.ENOSPC}
+	}
+	return n, nil
+}
+
+// What cannot be written is counted, said at once and from time to time, and once more when
+// it is over. A line that was written in part ends before the next one begins.
+func TestLost(t *testing.T) {
+	var heard []Loss
+	deaf := false
+	out := &full{room: 12}
+	s := &sink{to: "web.0.log", file: out, lost: func(l Loss) bool {
+		if !deaf {
+			heard = append(heard, l)
+		}
+		return !deaf
+	}}
+	at := time.Unix(1000, 0)
+	write := func(after time.Duration, text string) {
+		at = at.Add(after)
+		s.piece([]byte(text), at)
+	}
+	write(0, "before\n")
+	write(0, "in part\n") // the first that is lost
+	write(0, "lost\n")
+	write(lossEvery/2, "lost\n")
+	deaf = true
+	write(lossEvery/2, "lost\n") // is said later
+	deaf = false
+	write(0, "lost\n")
+	out.room = 1 << 10
+	write(0, "after\n") // a full disk has room for a line now and then
+	out.room = 0
+	write(0, "lost\n")
+	out.room = 1 << 10
+	write(lossEvery-1, "later\n")
+	write(1, "over\n")
+	write(lossEvery, "fine\n")
+	if want := []Loss{{"web.0.log", syscall.ENOSPC, 1}, {"web.0.log", syscall.ENOSPC, 4}, {"web.0.log", nil, 1}}; !slices.Equal(heard, want) {
+		t.Errorf("heard %v, want %v", heard, want)
+	}
+	if got, want := out.String(), "before\nin pa\nafter\nlater\nover\nfine\n"; got != want {
+		t.Errorf("written is %q, want %q", got, want)
+	}
+}
+
+// A disk that is really full: a file system of 64 KiB.
+func TestDiskFull(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Skip("needs root: ", err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	var heard []Loss
+	k, err := New(Config{Mode: Files, Name: "web", Dir: dir, Lost: func(l Loss) bool { heard = append(heard, l); return true }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := k.Stream(Worker{}, Stdout)
+	line := append(bytes.Repeat([]byte("x"), 1023), '\n')
+	for range 100 {
+		s.Write(line)
+	}
+	if len(heard) == 0 || heard[0] != (Loss{k.Path(0), syscall.ENOSPC, 1}) {
+		t.Fatalf("heard %v", heard)
+	}
+	if k.slot(0).lines+len(heard) < 36 {
+		t.Errorf("lost are %d lines, want 36 or more", k.slot(0).lines+1)
+	}
+	if err := os.Truncate(k.Path(0), 0); err != nil { // somebody has made room
+		t.Fatal(err)
+	}
+	s.Write([]byte("after\n"))
+	if b, err := os.ReadFile(k.Path(0)); !bytes.HasSuffix(b, []byte("after\n")) {
+		t.Errorf("%q %v", b, err)
+	}
+}
+
+// Passed on as they are, lines of several workers are not mixed, and what has no line's end
+// comes a moment later.
+func TestNone(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := New(Config{Mode: None, Out: w})
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, two := k.Stream(Worker{Slot: 0}, Stdout), k.Stream(Worker{Slot: 1}, Stdout)
+	k.late = time.Hour
+	one.Write([]byte("a line\nhalf "))
+	two.Write([]byte("of another worker's\n"))
+	k.late = time.Millisecond
+	one.Write([]byte("a line\nask? "))
+	want := "a line\nof another worker's\nhalf a line\nask? "
+	got := make([]byte, len(want))
+	r.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if n, err := io.ReadFull(r, got); err != nil || string(got) != want {
+		t.Errorf("%q %v, want %q", got[:n], err, want)
+	}
+	long := append(bytes.Repeat([]byte("y"), 3*maxWhole), '\n')
+	two.Write(long)
+	two.Flush()
+	one.Flush()
+	k.Drain(time.Minute) // returns
+	w.Close()
+	if b, err := io.ReadAll(r); !bytes.Equal(b, long) {
+		t.Errorf("%d bytes, %v, want %d", len(b), err, len(long))
+	}
+}
+
+// A reader that has gone is said, and is nobody's trouble.
+func TestReaderHasGone(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	r.Close()
+	var heard []Loss
+	k, _ := New(Config{Mode: None, Out: w, Lost: func(l Loss) bool { heard = append(heard, l); return true }})
+	s := k.Stream(Worker{}, Stdout)
+	for range 100 {
+		s.Write([]byte("line\n"))
+	}
+	s.Flush()
+	if len(heard) == 0 || heard[0] != (Loss{Stdout, syscall.EPIPE, 1}) {
+		t.Errorf("heard %v", heard)
+	}
+}
+
+// What another process has made non-blocking is waited for.
+func TestNonBlocking(t *testing.T) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	r, w := os.NewFile(uintptr(fds[0]), "r"), os.NewFile(uintptr(fds[1]), "w") // blocking ones, to Go
+	unix.SetNonblock(fds[1], true)
+	defer w.Close()
+	k, _ := New(Config{Mode: None, Out: w, Lost: func(l Loss) bool { t.Errorf("lost: %v", l); return true }})
+	const all = 1 << 20
+	read := make(chan int, 1)
+	go func() { // ends with the last byte
+		n, _ := io.CopyN(io.Discard, r, all)
+		read <- int(n)
+	}()
+	s := k.Stream(Worker{}, Stdout)
+	for range all / 1024 {
+		s.Write(append(bytes.Repeat([]byte("x"), 1023), '\n'))
+	}
+	if n := <-read; n != all {
+		t.Errorf("%d bytes", n)
 	}
 }

@@ -184,7 +184,7 @@ func (r *Run) outputFlags(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&r.Hooks, "hook", nil, "run a shell command at an event, `EVENT=COMMAND`: worker.crashed='mail -s crash root'; before_reload and before_ready can refuse (may be repeated; see handoff help hooks)")
 	duration(fs, &r.HookTimeout, "hook-timeout", "how long a hook may run before it is killed")
 	fs.BoolVar(&r.LogPrefix, "log-prefix", r.LogPrefix, "prefix each line that a worker writes with its name: web.0 | line (the same as --capture prefix)")
-	choice(fs, &r.Capture, "capture", "what to do with the output of workers: none (they inherit handoff's stdout and stderr), prefix, json, files (one for each slot, reopened by SIGUSR1)", "none", "prefix", "json", "files")
+	choice(fs, &r.Capture, "capture", "what to do with the output of workers: none (it is passed on as it is), prefix, json, files (one for each slot, reopened by SIGUSR1)", "none", "prefix", "json", "files")
 	fs.StringVar(&r.CaptureDir, "capture-dir", r.CaptureDir, "`dir` of --capture files, relative to where handoff was started")
 }
 

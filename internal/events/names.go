@@ -88,6 +88,8 @@ const (
 	PreloadMissing  = "preload.missing"
 	LogReopened     = "log.reopened"
 	LogLost         = "log.lost"
+	OutputLost      = "output.lost"
+	OutputRecovered = "output.recovered"
 	HookFailed      = "hook.failed"
 	HookLost        = "hook.lost"
 	HookOutput      = "hook.output"

@@ -46,7 +46,7 @@ func All() []Info { return slices.Concat(cluster(), workers(), addresses(), itse
 
 func cluster() []Info {
 	return []Info{
-		of(ClusterStarting, info, "handoff has started, and starts the workers", "pid", "workers", "version"),
+		of(ClusterStarting, info, "handoff has started, and starts the workers; as a warning: it cannot keep its terminal from them", "pid", "workers", "version").or(warn),
 		of(ClusterStarted, info, "the first generation serves every slot", "generation", "workers", "after_seconds", "addresses"),
 		of(ClusterReloading, info, "a reload has begun", "generation", "workers"),
 		of(ClusterReloaded, info, "a later generation serves every slot", "generation", "workers", "after_seconds", "addresses"),
@@ -131,6 +131,8 @@ func itself() []Info {
 		of(PreloadMissing, warn, "the drain preload cannot be written; keep-alive clients may lose a request at a reload"),
 		of(LogReopened, info, "the log file was reopened, or cannot be").or(fail),
 		of(LogLost, warn, "log lines were dropped, because the reader of the log is too slow", "lines"),
+		of(OutputLost, fail, "what workers write cannot be written to `to` (a file, stdout or stderr): the disk is full, the terminal has closed, nobody reads the pipe; the workers go on", "to", "error"),
+		of(OutputRecovered, warn, "it is written again; `lines` were lost", "to", "lines"),
 		of(HookFailed, warn, "a hook has failed", "hook"),
 		of(HookLost, warn, "hooks are too slow: events were dropped", "events"),
 		of(HookOutput, info, "output of a hook", "hook"),

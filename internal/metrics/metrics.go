@@ -69,6 +69,7 @@ func Write(out io.Writer, m api.Metrics, fds int) error {
 	w.counter("handoff_steering_changes_total", "Changes of the set of sockets that connections are steered to.", c.Steerings)
 	w.counter("handoff_connections_rescued_total", "Connections handed from a socket that nobody accepts from to a live worker.", c.Rescued)
 	w.counter("handoff_connections_stranded_total", "Connections that no worker took.", c.Stranded)
+	w.counter("handoff_output_lines_lost_total", "Lines of workers' output that could not be written: the disk is full, or nobody reads.", c.LinesLost)
 	w.counter("handoff_master_restarts_total", "Masters that have died.", c.Masters)
 	w.counter("handoff_upgrades_total", "Upgrades of handoff itself.", c.Upgrades)
 	w.histogram("handoff_reload_duration_seconds", "From the order to reload until the new generation serves.", c.Reload)

@@ -32,7 +32,7 @@ func TestWrite(t *testing.T) {
 				{Slot: 0, PID: 103, Worker: 3, Generation: 3, Phase: api.PhaseStarting},
 				{Slot: 1, PID: 102, Worker: 2, Generation: 2, Phase: api.PhaseQuieting, Steered: true, Queue: 1, RSS: 1 << 27, CPU: 1e6}}},
 		Counters: api.Counters{Reloads: map[string]int{"served": 3}, Restarts: map[string]int{"crashed": 2, "hung": 1}, Steerings: 4, Rescued: 5,
-			Stranded: 6, Masters: 7, Upgrades: 8, Stalls: 9, MaxQueue: 10, Ready: ready},
+			Stranded: 6, Masters: 7, Upgrades: 8, Stalls: 9, LinesLost: 11, MaxQueue: 10, Ready: ready},
 	}
 	for path, m := range map[string]api.Metrics{"testdata/full.txt": full, "testdata/empty.txt": {}} {
 		var b bytes.Buffer

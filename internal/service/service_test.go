@@ -403,7 +403,7 @@ func TestBeside(t *testing.T) {
 		"--log-prefix":                       {Mode: capture.Prefix, Name: "web", Dir: string(path("rack/logs"))},
 		"--capture files --capture-dir /var": {Mode: capture.Files, Name: "web", Dir: "/var"},
 	} {
-		if got := Capture(source(t, dir, nil, false, strings.Fields(flags)...).Run, rack); got != want {
+		if got := Capture(source(t, dir, nil, false, strings.Fields(flags)...).Run, rack); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %+v", flags, got)
 		}
 	}

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"handoff/internal/linux"
 	"handoff/internal/tail"
 )
 
@@ -16,15 +18,51 @@ import (
 // goes on all the same.
 const pipeSize = 1 << 20
 
-// open opens a pipe, of which *read stays ours, and write is the process's.
-func (p *Process) open(read **os.File) (write *os.File, err error) {
+// pipe opens a pipe, of which *read stays ours, and write is the process's. What the
+// process has is open for reading, too: so it is never the writer of a pipe that nobody
+// reads (EPIPE, SIGPIPE), also where all of handoff has been killed.
+func pipe(read **os.File) (write *os.File, err error) {
 	if *read, write, err = os.Pipe(); err != nil {
 		return nil, err
 	}
-	if raw, rerr := write.SyscallConn(); rerr == nil {
-		raw.Control(func(fd uintptr) { unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeSize) })
+	raw, err := write.SyscallConn()
+	if err != nil {
+		return write, nil
 	}
-	return write, nil
+	both := -1
+	raw.Control(func(fd uintptr) {
+		unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeSize)
+		both, err = unix.Open("/proc/self/fd/"+strconv.Itoa(int(fd)), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	})
+	if err != nil || both < 0 {
+		return write, nil
+	}
+	write.Close()
+	return os.NewFile(uintptr(both), "|1"), nil
+}
+
+// openStdout opens what a process writes to as its stdout, and returns its end of it.
+//
+// With a terminal of its own it does what it would do at the user's: it colours what it
+// writes, and writes each line at once. But when the user's closes, nothing happens to it.
+func (p *Process) openStdout(kind Stdout) (write *os.File, err error) {
+	if kind == Terminal {
+		read, write, err := linux.OpenPTY()
+		if err == nil {
+			p.stdout = read
+			resize(write)
+			return write, nil
+		}
+	}
+	return pipe(&p.stdout)
+}
+
+// resize gives a terminal the size of this process's own.
+func resize(terminal *os.File) {
+	size, err := unix.IoctlGetWinsize(1, unix.TIOCGWINSZ)
+	if err == nil {
+		unix.IoctlSetWinsize(int(terminal.Fd()), unix.TIOCSWINSZ, size)
+	}
 }
 
 // StopCopying ends the copying of the output of processes: what is left in the pipes is

@@ -47,10 +47,18 @@ type Spec struct {
 	Trampoline []string
 	// Files are the descriptors that it is given from 3 on, and nothing else; they stay
 	// the caller's.
-	Files []int
-	// Capture has stdout read here, too. Else it is this process's own.
-	Capture bool
+	Files  []int
+	Stdout Stdout
 }
+
+// Stdout is what a program has as its stdout.
+type Stdout int
+
+const (
+	Own      Stdout = iota // this process's own
+	Piped                  // a pipe that is read here
+	Terminal               // a terminal that is read here, of the size of this process's own; a pipe where there is none
+)
 
 // Start starts a program. Its stdin is /dev/null, its stderr a pipe, so that the last
 // lines can be remembered. It has a process group of its own, so that Ctrl-C at a
@@ -73,14 +81,14 @@ func Start(s Spec) (p *Process, err error) {
 		return nil, err
 	}
 	theirs = append(theirs, null)
-	write, err := p.open(&p.stderr)
+	write, err := pipe(&p.stderr)
 	if err != nil {
 		return nil, err
 	}
 	theirs = append(theirs, write)
 	files := []uintptr{null.Fd(), 1, write.Fd()}
-	if s.Capture {
-		if write, err = p.open(&p.stdout); err != nil {
+	if s.Stdout != Own {
+		if write, err = p.openStdout(s.Stdout); err != nil {
 			return nil, err
 		}
 		theirs = append(theirs, write)

@@ -84,6 +84,7 @@ type about struct {
 	Group    bool // it leads its process group
 	Stdin    string
 	Blocking bool // its stderr
+	Terminal bool // its stdout
 	Files    map[string]string
 }
 
@@ -93,6 +94,8 @@ func describe() {
 	a.Stdin, _ = os.Readlink("/proc/self/fd/0")
 	flags, _ := unix.FcntlInt(2, unix.F_GETFL, 0)
 	a.Blocking = flags&unix.O_NONBLOCK == 0
+	_, err := unix.IoctlGetTermios(1, unix.TCGETS)
+	a.Terminal = err == nil
 	fds, _ := os.ReadDir("/proc/self/fd")
 	for _, fd := range fds {
 		n, _ := strconv.Atoi(fd.Name())
@@ -235,7 +238,7 @@ func TestWhatAProgramGets(t *testing.T) {
 	}
 	defer f.Close()
 	l := self(t, "describe")
-	p := run(t, Spec{Launch: l, Env: []string{"MORE=1"}, Files: []int{int(f.Fd())}, Capture: true})
+	p := run(t, Spec{Launch: l, Env: []string{"MORE=1"}, Files: []int{int(f.Fd())}, Stdout: Piped})
 	var got about
 	if err := json.Unmarshal([]byte(read(t, p, 1)), &got); err != nil {
 		t.Fatal(err)
@@ -258,7 +261,7 @@ func TestHowProgramsEnd(t *testing.T) {
 	if s := end(t, run(t, Spec{Launch: self(t, "exit")})); s != "exited with code 7" {
 		t.Error(s)
 	}
-	p := run(t, Spec{Launch: self(t, "ignore"), Capture: true})
+	p := run(t, Spec{Launch: self(t, "ignore"), Stdout: Piped})
 	read(t, p, 1)
 	if _, err := p.Reap(); err == nil || !strings.Contains(err.Error(), "it is still running") {
 		t.Errorf("reaped one that runs: %v", err)
@@ -279,7 +282,7 @@ func TestHowProgramsEnd(t *testing.T) {
 
 // An adopted process is reaped by somebody else; the kernel tells how it ended.
 func TestAdopt(t *testing.T) {
-	own := run(t, Spec{Launch: self(t, "wait"), Capture: true})
+	own := run(t, Spec{Launch: self(t, "wait"), Stdout: Piped})
 	fd, err := own.Pidfd().Duplicate()
 	if err != nil {
 		t.Fatal(err)
@@ -320,7 +323,7 @@ func TestAdopt(t *testing.T) {
 // What a program has left behind in its group ends with it, also after its own death.
 func TestGroup(t *testing.T) {
 	for _, leaderFirst := range []bool{false, true} {
-		p := run(t, Spec{Launch: self(t, "parent"), Capture: true})
+		p := run(t, Spec{Launch: self(t, "parent"), Stdout: Piped})
 		read(t, p, 2)
 		if leaderFirst {
 			p.Signal(unix.SIGKILL)
@@ -344,7 +347,7 @@ func TestGroup(t *testing.T) {
 
 func TestTrampoline(t *testing.T) {
 	l := self(t, "become")
-	p := run(t, Spec{Launch: l, Trampoline: []string{"handoff", "word"}, Capture: true})
+	p := run(t, Spec{Launch: l, Trampoline: []string{"handoff", "word"}, Stdout: Piped})
 	if got := read(t, p, 1); got != "trampoline word\n" {
 		t.Errorf("%q", got)
 	}
@@ -354,7 +357,7 @@ func TestTrampoline(t *testing.T) {
 }
 
 func TestOutput(t *testing.T) {
-	p := run(t, Spec{Launch: self(t, "talk"), Capture: true})
+	p := run(t, Spec{Launch: self(t, "talk"), Stdout: Piped})
 	var out, errs bytes.Buffer
 	p.CopyOutput(&out, &errs)
 	<-p.Copied()
@@ -365,6 +368,38 @@ func TestOutput(t *testing.T) {
 		t.Errorf("the last lines are %q, want %q", got, want)
 	}
 	end(t, p)
+}
+
+// With a terminal as its stdout a program sees one, and what it writes comes unchanged.
+func TestTerminal(t *testing.T) {
+	p := run(t, Spec{Launch: self(t, "describe"), Stdout: Terminal})
+	var got about
+	if err := json.Unmarshal([]byte(read(t, p, 1)), &got); err != nil || !got.Terminal {
+		t.Errorf("%+v, %v", got, err)
+	}
+	<-p.Copied() // it ends with the program
+	end(t, p)
+	p = run(t, Spec{Launch: self(t, "flood"), Stdout: Terminal})
+	var out, errs bytes.Buffer
+	p.CopyOutput(&out, &errs)
+	if s := end(t, p); s != "exited with code 0" {
+		t.Error(s)
+	}
+	<-p.Copied()
+	if want := strings.Repeat(strings.Repeat("x", 1023)+"\n", 4<<10); out.String() != want {
+		t.Errorf("%d bytes, want %d", out.Len(), len(want))
+	}
+}
+
+// A program that nobody reads any more, since all of handoff is gone, goes on.
+func TestNobodyReads(t *testing.T) {
+	for _, kind := range []Stdout{Own, Piped} {
+		p := run(t, Spec{Launch: self(t, "talk"), Stdout: kind})
+		p.closeOutput()
+		if s := end(t, p); s != "exited with code 0" {
+			t.Error(s)
+		}
+	}
 }
 
 // flushed is a writer that wants to know of the end.
@@ -383,7 +418,7 @@ func TestClosedReader(t *testing.T) {
 	}
 	r.Close()
 	defer w.Close()
-	p := run(t, Spec{Launch: self(t, "flood"), Capture: true})
+	p := run(t, Spec{Launch: self(t, "flood"), Stdout: Piped})
 	var errs flushed
 	p.CopyOutput(w, &errs)
 	if s := end(t, p); s != "exited with code 0" {
@@ -397,7 +432,7 @@ func TestClosedReader(t *testing.T) {
 
 // What is left in a pipe when the copying stops is the next one's.
 func TestStopCopying(t *testing.T) {
-	p := run(t, Spec{Launch: self(t, "wait"), Capture: true})
+	p := run(t, Spec{Launch: self(t, "wait"), Stdout: Piped})
 	stdout, _ := p.Output()
 	raw, err := stdout.SyscallConn()
 	if err != nil {
@@ -434,7 +469,7 @@ type stuck chan struct{}
 func (s stuck) Write(p []byte) (int, error) { <-s; return len(p), nil }
 
 func TestStopCopyingToAReaderThatIsStuck(t *testing.T) {
-	p := run(t, Spec{Launch: self(t, "wait"), Capture: true})
+	p := run(t, Spec{Launch: self(t, "wait"), Stdout: Piped})
 	s := stuck(make(chan struct{}))
 	p.CopyOutput(s, io.Discard)
 	StopCopying(time.Millisecond, p) // returns
@@ -450,7 +485,7 @@ func TestDescriptorsAfterFailures(t *testing.T) {
 	before := count()
 	l := self(t, "exit")
 	for what, broken := range map[string]Launch{"no program": {Path: "/nowhere"}, "no directory": {Path: l.Path, Dir: "/nowhere"}} {
-		if p, err := Start(Spec{Launch: &broken, Capture: true}); err == nil || p != nil || !strings.HasPrefix(err.Error(), "cannot run "+broken.Path+": ") {
+		if p, err := Start(Spec{Launch: &broken, Stdout: Piped}); err == nil || p != nil || !strings.HasPrefix(err.Error(), "cannot run "+broken.Path+": ") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

@@ -1,0 +1,159 @@
+package capture
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/internal/linux"
+)
+
+// Loss is output that could not be written: the disk is full, the terminal has closed, a
+// reader is gone.
+type Loss struct {
+	To    string // the path of a file; Stdout, Stderr
+	Err   error  // why; nil: it is written again
+	Lines int    // lost since the last time that this was said
+}
+
+// lossEvery is how often it is said that more lines are lost, and how long none must be
+// before that is over.
+const lossEvery = time.Second
+
+// maxWhole is what one write(2) has at most: the kernel does not mix it with what others
+// write to the same pipe (PIPE_BUF, pipe(7)).
+const maxWhole = 4096
+
+// sink is where output ends: one for each file, stdout and stderr.
+type sink struct {
+	to   string
+	lost func(Loss) bool
+
+	mu     sync.Mutex // held while something is written
+	file   io.Writer  // nil: opened by the next write, at the path that to is
+	broken bool       // the last line was written in part
+	// The trouble that there is.
+	err    error // why lines are lost; nil: none are
+	failed time.Time
+	lines  int // lost, and not said yet
+	said   time.Time
+}
+
+// write writes whole lines, and what is longer than one, in pieces.
+func (s *sink) write(p []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(p) > 0 {
+		n := len(p)
+		if n > maxWhole {
+			if n = bytes.LastIndexByte(p[:maxWhole], '\n') + 1; n == 0 {
+				n = maxWhole
+			}
+		}
+		s.piece(p[:n], time.Now())
+		p = p[n:]
+	}
+}
+
+// piece writes what is one piece. Each is tried: nobody says when there is room again.
+func (s *sink) piece(p []byte, now time.Time) {
+	err := s.opened()
+	if err == nil && s.broken {
+		_, err = s.all([]byte("\n"))
+		s.broken = err != nil
+	}
+	if err == nil {
+		var n int
+		if n, err = s.all(p); err != nil {
+			s.broken = n > 0 && p[n-1] != '\n'
+			p = p[n:]
+		}
+	}
+	s.account(err, max(1, bytes.Count(p, []byte("\n"))), now)
+}
+
+// account counts what was lost, if there was an error, and says so: at once, from time to
+// time, and when it has been over for a while. (A disk that is full has room for a short
+// line now and then.)
+func (s *sink) account(err error, lines int, now time.Time) {
+	switch {
+	case err != nil:
+		s.lines, s.err, s.failed = s.lines+lines, err, now
+		if now.Sub(s.said) >= lossEvery {
+			s.say(err, now)
+		}
+	case s.err != nil && now.Sub(s.failed) >= lossEvery:
+		if s.say(nil, now) {
+			s.err = nil
+		}
+	}
+}
+
+// say says what was lost since the last time, unless nobody can hear it now: then it is
+// said with the next line.
+func (s *sink) say(err error, now time.Time) (heard bool) {
+	if errno := syscall.Errno(0); errors.As(err, &errno) {
+		err = errno
+	}
+	if heard = s.lost(Loss{s.to, err, s.lines}); heard {
+		s.lines, s.said = 0, now
+	}
+	return heard
+}
+
+// all writes everything, also to what another process has made non-blocking.
+func (s *sink) all(p []byte) (n int, err error) {
+	for n < len(p) {
+		wrote, err := s.file.Write(p[n:])
+		n += max(wrote, 0)
+		f, ok := s.file.(*os.File)
+		if !errors.Is(err, unix.EAGAIN) || !ok {
+			if err != nil {
+				return n, err
+			}
+			continue
+		}
+		raw, rerr := f.SyscallConn()
+		if rerr != nil {
+			return n, rerr
+		}
+		raw.Control(func(fd uintptr) { unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, -1) })
+	}
+	return n, nil
+}
+
+// open opens the file of a path.
+func (s *sink) open() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.opened()
+}
+
+func (s *sink) opened() error {
+	if s.file != nil {
+		return nil
+	}
+	f, err := linux.OpenOutput(s.to, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, 0o640) // a link there may be a worker's
+	if err != nil {
+		return fmt.Errorf("cannot write the workers' output: %w", err)
+	}
+	s.file = f
+	return nil
+}
+
+// close has the next write open it again.
+func (s *sink) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f, ok := s.file.(*os.File); ok {
+		f.Close()
+	}
+	s.file, s.broken = nil, false
+}
