@@ -49,7 +49,7 @@ func keep(cfg *config.Run, what service.Program, kept, passed []cmsg.Named) (cod
 	if err != nil {
 		return 0, failed{err}
 	}
-	dir, err := filepath.Abs(admin.Dir())
+	dir, err := runtimeDir()
 	if err != nil {
 		return 0, failed{err}
 	}
@@ -69,6 +69,18 @@ func keep(cfg *config.Run, what service.Program, kept, passed []cmsg.Named) (cod
 	}
 	return keeper.Run(keeper.Config{Path: path, Args: append([]string{masterWord}, os.Args[1:]...),
 		Kept: kept, Passed: passed, Upstream: os.Getenv("NOTIFY_SOCKET"), Stores: managerStores(), Calm: dropText, Waits: waits, Dir: dir, Terminal: linux.OpenTerminal(), Stderr: os.Stderr}), nil
+}
+
+// runtimeDir is the folder for sockets, absolute, also for masters; "": there is none.
+func runtimeDir() (string, error) {
+	dir, err := admin.Dir()
+	if err != nil {
+		return "", nil // a master says so
+	}
+	if dir, err = filepath.Abs(dir); err == nil && os.Getenv(admin.DirVariable) != "" {
+		err = os.Setenv(admin.DirVariable, dir)
+	}
+	return dir, err
 }
 
 // envParent is the pid of the process that an embedded handoff ends with.

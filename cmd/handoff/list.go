@@ -19,17 +19,18 @@ func listCommand() *cobra.Command {
 		Use:     "ls",
 		Aliases: []string{"ps", "list"},
 		Short:   "List running services",
-		Long:    `List every running handoff of this user. Exit code 0, also if there is none.`,
+		Long: `List every running handoff of this user, also those that are part of a Node program
+(@handoff/node's drop-ins), by the name of its package. Exit code 0, also if there is none.`,
 		Example: `  handoff ls
   handoff ls --json | jq -r '.services[].name'`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			list := []api.Status{}
+			list, names := []api.Status{}, []string{} // of two services with one name, the second is called by another
 			for _, name := range admin.Names() {
 				client, err := admin.Find(name)
 				var s api.Status
 				if err == nil && client.Get(api.StatusPath, &s) == nil {
-					list = append(list, s)
+					list, names = append(list, s), append(names, name)
 				}
 			}
 			if asJSON {
@@ -37,12 +38,12 @@ func listCommand() *cobra.Command {
 			}
 			t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(t, "NAME\tSTATE\tREADY\tGENERATION\tPID\tUP\tLISTENS ON")
-			for _, s := range list {
+			for i, s := range list {
 				var at []string
 				for _, a := range s.Addresses {
 					at = append(at, a.Address)
 				}
-				fmt.Fprintf(t, "%s\t%s\t%d/%d\t%d\t%d\t%s\t%s\n", s.Name, s.State, s.Ready, s.Slots, s.Generation, s.PID, age(time.Since(s.Started)), strings.Join(at, " "))
+				fmt.Fprintf(t, "%s\t%s\t%d/%d\t%d\t%d\t%s\t%s\n", names[i], s.State, s.Ready, s.Slots, s.Generation, s.PID, age(time.Since(s.Started)), strings.Join(at, " "))
 			}
 			return t.Flush()
 		},

@@ -129,7 +129,7 @@ func configurationPage() (string, error) {
 
 func apiPage() (string, error) {
 	var b strings.Builder
-	b.WriteString("# Control API\n\n" + written + "HTTP on a unix socket NAME.sock, in /run/handoff for root, else in XDG_RUNTIME_DIR/handoff, or /tmp/handoff-UID. HANDOFF_RUNTIME_DIR names another folder, and so does systemd's RUNTIME_DIRECTORY: /run/handoff/web/web.sock in a unit of `handoff systemd`. The socket is 0600, and handoff answers only\nits own user and root (SO_PEERCRED). Answers are JSON; fields are added, never changed.\n\n" +
+	b.WriteString("# Control API\n\n" + written + "HTTP on a unix socket NAME.sock, in the first folder that its user can have alone: HANDOFF_RUNTIME_DIR (then no other), systemd's RUNTIME_DIRECTORY (/run/handoff/web/web.sock in a unit of `handoff systemd`), /run/handoff for root, XDG_RUNTIME_DIR/handoff, /tmp/handoff-UID, /run/user/UID/handoff, /dev/shm/handoff-UID. Clients look in all of them.\nThe socket is 0600, and handoff answers only its own user and root (SO_PEERCRED). Answers are JSON; fields are added, never changed.\n\n" +
 		"```sh norun\ncurl --unix-socket /run/handoff/web.sock http://handoff/v1/status\n```\n\n| request | |\n|---|---|\n")
 	for _, r := range api.Routes() {
 		text := r.Text

@@ -113,7 +113,10 @@ func (s *serving) takeOver(conf *master.Config) (err error) {
 	if err != nil {
 		return err
 	}
-	conf.Keeper, conf.RuntimeDir = os.Getenv("NOTIFY_SOCKET"), admin.Dir()
+	conf.Keeper = os.Getenv("NOTIFY_SOCKET")
+	if dir, err := admin.Dir(); err == nil { // else control says so
+		conf.RuntimeDir = dir
+	}
 	all, err := fdstore.TakeAll(conf.Keeper)
 	if err != nil {
 		return err
@@ -236,8 +239,17 @@ func (s *serving) control(c master.Control) (stop func(follows bool)) {
 		return func(bool) { s.files.end() }
 	}
 	end := admin.Serve(l, c, admin.About{Events: s.log.Events, Output: s.log.Output, WorkerEvents: s.log.WorkerEvents, Config: s.effective.get, Log: s.log.Logger})
+	unregister := func() {}
+	if s.cfg.Embedded {
+		if unregister, err = admin.Register(string(s.what.Name)); err != nil {
+			s.log.Warn(err.Error()+"; `handoff ls` will not list this one", "event", events.ControlMissing)
+		}
+	}
 	return func(follows bool) {
 		s.files.end()
+		if !follows {
+			unregister()
+		}
 		end(follows)
 	}
 }

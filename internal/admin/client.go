@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,7 +11,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"path/filepath"
+	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -35,14 +37,18 @@ type Client struct {
 // Find returns the client of a name, or of the only master of this user.
 func Find(name string) (*Client, error) {
 	if name == "" {
-		names := Names()
-		for late := time.Now().Add(betweenMasters); len(names) == 0 && len(sockets("*")) > 0 && time.Now().Before(late); {
+		all := answering("*")
+		for late := time.Now().Add(betweenMasters); len(all) == 0 && len(sockets("*")) > 0 && time.Now().Before(late); {
 			time.Sleep(20 * time.Millisecond)
-			names = Names()
+			all = answering("*")
+		}
+		names := namesOf(slices.DeleteFunc(slices.Clone(all), func(s controlSocket) bool { return s.embedded }))
+		if len(names) == 0 || len(names) > 1 { // one that is part of another program is meant only by its name, or alone
+			names = namesOf(all)
 		}
 		switch len(names) {
 		case 0:
-			return nil, fmt.Errorf("%w (no control socket in %s responds)", ErrNotRunning, Dir())
+			return nil, fmt.Errorf("%w (no control socket in %s responds)", ErrNotRunning, strings.Join(places(os.Getenv, os.Geteuid()), ", "))
 		case 1:
 			name = names[0]
 		default:
@@ -52,19 +58,31 @@ func Find(name string) (*Client, error) {
 	if err := CheckName(name); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(Dir(), name+".sock")
-	for _, p := range sockets(name) {
-		if c, err := net.Dial("unix", p); err == nil {
-			c.Close()
-			path = p
-			break
-		}
-	}
+	answers := answering(name) // the first is spoken to for as long as this client is used
 	return &Client{Name: name, http: &http.Client{Timeout: requestTimeout, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", path)
+			if len(answers) == 0 { // not yet, or between two masters
+				return dialFirst(ctx, sockets(name))
+			}
+			return answers[0].dial(ctx)
 		}}}}, nil
+}
+
+// dialFirst connects to the first socket that answers. The error is the one of the best
+// place.
+func dialFirst(ctx context.Context, all []controlSocket) (net.Conn, error) {
+	if len(all) == 0 {
+		return nil, &net.OpError{Op: "dial", Net: "unix", Err: syscall.ENOENT}
+	}
+	var first error
+	for _, s := range all {
+		c, err := s.dial(ctx)
+		if err == nil {
+			return c, nil
+		}
+		first = cmp.Or(first, err)
+	}
+	return nil, first
 }
 
 // betweenMasters is how long a socket may be without a master.

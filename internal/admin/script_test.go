@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -108,7 +109,7 @@ func start(t *testing.T, name string, change ...func(*About)) *service {
 
 func serveOn(t *testing.T, l net.Listener, name string, change ...func(*About)) *service {
 	t.Helper()
-	s := &service{script: &script{status: api.Status{Schema: 1, Name: name, State: api.StateServing, Generation: 1, Slots: 1, Ready: 1}}, path: Dir() + "/" + name + ".sock"}
+	s := &service{script: &script{status: api.Status{Schema: 1, Name: name, State: api.StateServing, Generation: 1, Slots: 1, Ready: 1}}, path: os.Getenv(DirVariable) + "/" + name + ".sock"}
 	s.About = About{Events: &logging.Events{}, Output: &logging.Events{}, WorkerEvents: &logging.WorkerEvents{},
 		Config: func() any { return map[string]any{"schema": 1, "file": "/srv/web/handoff.toml"} }, Log: slog.New(slog.DiscardHandler)}
 	for _, f := range change {

@@ -3,11 +3,12 @@
 //
 //	curl --unix-socket /run/handoff/web.sock http://handoff/v1/status
 //
-// The socket is made with mode 0600 in a folder of mode 0700; each connection's
-// credentials (SO_PEERCRED) are checked besides.
+// The socket is made with mode 0600 in a folder that only its user can write to; each
+// connection's credentials (SO_PEERCRED) are checked besides, by both ends.
 package admin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -21,26 +22,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Dir is where control sockets are: HANDOFF_RUNTIME_DIR, systemd's
-// RUNTIME_DIRECTORY, XDG_RUNTIME_DIR/handoff, /run/handoff for root, else
-// /tmp/handoff-UID.
-func Dir() string {
-	if d := os.Getenv("HANDOFF_RUNTIME_DIR"); d != "" {
-		return d
-	}
-	if d := os.Getenv("RUNTIME_DIRECTORY"); d != "" {
-		first, _, _ := strings.Cut(d, ":")
-		return first
-	}
-	if os.Geteuid() == 0 {
-		return "/run/handoff"
-	}
-	if d := os.Getenv("XDG_RUNTIME_DIR"); d != "" {
-		return filepath.Join(d, "handoff")
-	}
-	return "/tmp/handoff-" + strconv.Itoa(os.Geteuid())
-}
-
 // CheckName finds names that cannot be a file's.
 func CheckName(name string) error {
 	if name == "" || len(name) > 64 || name[0] == '.' || strings.ContainsFunc(name, func(c rune) bool {
@@ -51,11 +32,11 @@ func CheckName(name string) error {
 	return nil
 }
 
-// Listen makes the control socket of a name. Where another master of that name
+// Listen makes the control socket of a name in [Dir]. Where another master of that name
 // answers, the pid is added to the name. The caller closes it, which removes it.
 func Listen(name string) (net.Listener, error) {
-	dir := Dir()
-	if err := makeDir(dir); err != nil {
+	dir, err := Dir()
+	if err != nil {
 		return nil, err
 	}
 	for _, n := range []string{name, name + "-" + strconv.Itoa(os.Getpid())} {
@@ -73,34 +54,19 @@ func Listen(name string) (net.Listener, error) {
 	return nil, fmt.Errorf("cannot create the control socket: %s is in use", name)
 }
 
-// makeDir makes the folder of the control sockets, and looks whose it is.
-func makeDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("cannot create the control socket: %w", err)
-	}
-	// Whoever can write to the folder could put a socket of their own there.
-	info, err := os.Lstat(dir)
-	if err != nil {
-		return fmt.Errorf("cannot create the control socket: %w", err)
-	}
-	if st := info.Sys().(*syscall.Stat_t); !info.IsDir() || int(st.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("cannot create the control socket: %s is not a directory that only this user can write to", dir)
-	}
-	return nil
-}
-
-// CheckDir returns why no control socket can be made; nil: it can.
-func CheckDir() error { return makeDir(Dir()) }
-
-// listen binds under another name and renames, so that nobody can connect
-// before the mode is right, and what a killed master has left is replaced.
+// listen binds under another name and renames, so that what a killed master has left is
+// replaced. The socket has its mode from the start.
 func listen(path string) (*net.UnixListener, error) {
 	tmp := path + "." + strconv.Itoa(os.Getpid())
 	os.Remove(tmp)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: tmp, Net: "unix"})
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { unix.Fchmod(int(fd), 0o600) }) // bind(2) takes it over
+	}}
+	open, err := config.Listen(context.Background(), "unix", tmp)
 	if err != nil {
 		return nil, err
 	}
+	l := open.(*net.UnixListener)
 	l.SetUnlinkOnClose(false)
 	if err = os.Chmod(tmp, 0o600); err == nil {
 		err = os.Rename(tmp, path)
@@ -149,24 +115,68 @@ func peer(c *net.UnixConn) (uid int, err error) {
 
 // Names lists the masters of this user that answer, by name.
 func Names() []string {
-	var names []string
-	for _, p := range sockets("*") {
-		if c, err := net.Dial("unix", p); err == nil {
-			c.Close()
-			names = append(names, strings.TrimSuffix(filepath.Base(p), ".sock"))
-		}
+	return namesOf(answering("*"))
+}
+
+func namesOf(all []controlSocket) (names []string) {
+	for _, s := range all {
+		names = append(names, s.name())
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
 }
 
-// sockets lists the control sockets of a name, or a pattern of names: in [Dir], and
-// where units have theirs (RuntimeDirectory=handoff/NAME).
-func sockets(name string) []string {
-	paths, _ := filepath.Glob(filepath.Join(Dir(), name+".sock"))
-	if os.Getenv("HANDOFF_RUNTIME_DIR") == "" {
-		units, _ := filepath.Glob("/run/handoff/*/" + name + ".sock")
-		paths = append(paths, units...)
+// answering are the sockets of a name, or a pattern of names, that answer.
+func answering(name string) (all []controlSocket) {
+	for _, s := range sockets(name) {
+		if c, err := s.dial(context.Background()); err == nil {
+			c.Close()
+			all = append(all, s)
+		}
 	}
-	return paths
+	return all
+}
+
+// controlSocket is one that a client has found.
+type controlSocket struct {
+	path     string
+	owner    int  // of the folder that it was found in
+	embedded bool // of a handoff that is part of another program, see Register
+}
+
+func (s controlSocket) name() string { return strings.TrimSuffix(filepath.Base(s.path), ".sock") }
+
+// dial connects, if it is this user, root, or the owner of the folder who listens there.
+func (s controlSocket) dial(ctx context.Context) (net.Conn, error) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", s.path)
+	if err != nil {
+		return nil, err
+	}
+	uid, err := peer(c.(*net.UnixConn))
+	if err == nil && uid != 0 && uid != os.Geteuid() && uid != s.owner {
+		err = fmt.Errorf("%s is a socket of the user %d", s.path, uid)
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// sockets lists the control sockets of a name, or a pattern of names, those of the better
+// places first.
+func sockets(name string) (all []controlSocket) {
+	for _, dir := range where(os.Getenv, os.Geteuid()) {
+		of := -1
+		if info, err := os.Stat(dir); err == nil {
+			of, _ = owner(info)
+		}
+		paths, _ := filepath.Glob(filepath.Join(dir, name+".sock"))
+		for _, path := range paths {
+			info, err := os.Lstat(path)
+			all = append(all, controlSocket{path, of, err == nil && info.Mode().Type() == os.ModeSymlink})
+		}
+	}
+	return all
 }

@@ -15,25 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestDir(t *testing.T) {
-	for _, c := range []struct {
-		env  map[string]string
-		root bool // only where the test runs as root
-		want string
-	}{
-		{map[string]string{"HANDOFF_RUNTIME_DIR": "/a", "RUNTIME_DIRECTORY": "/b"}, false, "/a"},
-		{map[string]string{"RUNTIME_DIRECTORY": "/b:/c"}, false, "/b"},
-		{map[string]string{"XDG_RUNTIME_DIR": "/x"}, true, "/run/handoff"},
-	} {
-		for _, name := range []string{"HANDOFF_RUNTIME_DIR", "RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"} {
-			t.Setenv(name, c.env[name])
-		}
-		if got := Dir(); got != c.want && (!c.root || os.Geteuid() == 0) {
-			t.Errorf("%v: %s, want %s", c.env, got, c.want)
-		}
-	}
-}
-
 func TestCheckName(t *testing.T) {
 	for _, name := range []string{"web", "Web-1_2.x", strings.Repeat("a", 64)} {
 		if err := CheckName(name); err != nil {
@@ -74,29 +55,6 @@ func TestListen(t *testing.T) {
 	}
 	if _, err := Listen("web"); err == nil {
 		t.Error("three of one name and pid")
-	}
-}
-
-// The folder must be this user's alone: who can write to it could serve a socket there.
-func TestCheckDir(t *testing.T) {
-	dir := runtimeDir(t)
-	if err := CheckDir(); err != nil {
-		t.Error(err)
-	}
-	os.Chmod(dir, 0o777)
-	if CheckDir() == nil {
-		t.Error("everybody can write to the folder")
-	}
-	if _, err := Listen("web"); err == nil {
-		t.Error("a socket is made in it")
-	}
-	file := filepath.Join(t.TempDir(), "file")
-	os.WriteFile(file, nil, 0o600)
-	for _, dir := range []string{file, filepath.Join(file, "below")} {
-		t.Setenv("HANDOFF_RUNTIME_DIR", dir)
-		if CheckDir() == nil {
-			t.Errorf("%s is a folder", dir)
-		}
 	}
 }
 

@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"time"
@@ -13,15 +14,16 @@ import (
 
 // controlSocket creates the folder of control sockets.
 func controlSocket(Machine) Verdict {
-	if err := admin.CheckDir(); err != nil {
+	dir, err := admin.Dir()
+	if err != nil {
 		return Verdict{Worse, err.Error(), "commands such as handoff status will not find running services: set HANDOFF_RUNTIME_DIR to a directory that this user owns"}
 	}
-	return Verdict{State: OK, What: admin.Dir()}
+	return Verdict{State: OK, What: dir}
 }
 
 // drainPreload installs the preload.
 func drainPreload(Machine) Verdict {
-	path, err := node.Install()
+	path, err := node.Install(os.Geteuid())
 	if err != nil {
 		return Verdict{Worse, err.Error(), "keep-alive clients of Node programs can lose a request during a reload: set HANDOFF_STATE_DIR to a writable directory"}
 	}

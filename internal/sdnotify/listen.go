@@ -62,15 +62,26 @@ func Abstract(address string) bool { return strings.HasPrefix(address, "@") }
 
 // Close closes a socket of [Place.Listen], and removes what stands for it.
 func Close(c *cmsg.Conn) error {
+	if path := Address(c); filepath.IsAbs(path) {
+		os.Remove(path)
+	}
+	return c.Close()
+}
+
+// Address is where a socket is reached; "" for nil.
+func Address(c *cmsg.Conn) (address string) {
+	if c == nil {
+		return ""
+	}
 	if raw, err := c.SyscallConn(); err == nil {
 		raw.Control(func(fd uintptr) {
 			sa, err := unix.Getsockname(int(fd))
-			if u, ok := sa.(*unix.SockaddrUnix); err == nil && ok && filepath.IsAbs(u.Name) {
-				os.Remove(u.Name)
+			if u, ok := sa.(*unix.SockaddrUnix); err == nil && ok {
+				address = u.Name
 			}
 		})
 	}
-	return c.Close()
+	return address
 }
 
 // folders are where the sockets may be, the best first.
@@ -119,11 +130,17 @@ func (p Place) prepare(dir string) error {
 	if os.Geteuid() == 0 {
 		mode = 0o711
 	}
-	if err := os.MkdirAll(dir, mode); err != nil {
+	if err := os.MkdirAll(filepath.Dir(dir), mode); err != nil {
 		return err
 	}
-	if err := os.Mkdir(filepath.Join(dir, "notify"), mode); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
+	for _, d := range []string{dir, filepath.Join(dir, "notify")} {
+		err := os.Mkdir(d, mode)
+		if err == nil {
+			err = os.Chmod(d, mode) // whatever the umask is
+		}
+		if err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
 	}
 	for _, d := range []string{dir, filepath.Join(dir, "notify")} {
 		info, err := os.Lstat(d)

@@ -26,9 +26,9 @@ const (
 
 // World is what of the outside a configuration is put into effect with.
 type World struct {
-	Environ []string               // handoff's own environment
-	Binary  string                 // path of handoff, for programs that call it; "": not known
-	Preload func() (string, error) // stores the drain preload, and returns where; called at each start of a worker
+	Environ []string                      // handoff's own environment
+	Binary  string                        // path of handoff, for programs that call it; "": not known
+	Preload func(uid int) (string, error) // stores the drain preload where the workers' user can read it, and returns where; called at each start of a worker
 	Log     *slog.Logger
 }
 
@@ -122,12 +122,16 @@ func preload(cfg *config.Run, command []string, w World) func([]string) []string
 		return func(env []string) []string { return env }
 	}
 	warned := false
+	uid := os.Geteuid()
+	if c, err := cfg.Conditions(); err == nil && c.User != nil {
+		uid = c.User.UID
+	}
 	drain := node.Drain{Linger: linger(cfg), Websocket: cfg.WebsocketClose, Spread: cfg.DrainSpread}
 	if s := drainSignal(cfg); s != "TERM" {
 		drain.Emit = s
 	}
 	return func(env []string) []string {
-		path, err := w.Preload()
+		path, err := w.Preload(uid)
 		if err != nil {
 			if !warned {
 				w.Log.Warn(err.Error()+"; keep-alive clients can lose a request during a reload. Set HANDOFF_STATE_DIR to a writable directory", "event", events.PreloadMissing)

@@ -204,7 +204,7 @@ func TestNextMaster(t *testing.T) {
 
 // Each key that reaches the master, by what it does there.
 func TestLive(t *testing.T) {
-	world := World{Environ: []string{"PATH=/bin", "HOME=/nowhere"}, Binary: "/usr/bin/handoff", Preload: func() (string, error) { return "/preload.cjs", nil }, Log: slog.New(slog.DiscardHandler)}
+	world := World{Environ: []string{"PATH=/bin", "HOME=/nowhere"}, Binary: "/usr/bin/handoff", Preload: func(int) (string, error) { return "/preload.cjs", nil }, Log: slog.New(slog.DiscardHandler)}
 	for _, c := range []struct {
 		flags string
 		get   func(master.Live) any
@@ -296,7 +296,7 @@ func TestWorkersEnvironment(t *testing.T) {
 		{"", "node", "", "HANDOFF_PRELOAD_NOTIFY="},
 	} {
 		s := source(t, "/", nil, false, strings.Fields(c.flags)...)
-		env := strings.Join(environ(s.Run, []string{c.command, "x"}, World{Binary: "/usr/bin/handoff", Preload: func() (string, error) { return "/p.cjs", nil }})([]string{"A=1"}), "\n")
+		env := strings.Join(environ(s.Run, []string{c.command, "x"}, World{Binary: "/usr/bin/handoff", Preload: func(int) (string, error) { return "/p.cjs", nil }})([]string{"A=1"}), "\n")
 		for _, w := range strings.Fields(c.want) {
 			if !strings.Contains(env, "\n"+w) {
 				t.Errorf("%s %s: no %s in\n%s", c.flags, c.command, w, env)
@@ -308,7 +308,7 @@ func TestWorkersEnvironment(t *testing.T) {
 	}
 	// Where the preload cannot be stored, that is said once, and workers start without.
 	var said bytes.Buffer
-	w := World{Preload: func() (string, error) { return "", errors.New("cannot store it") }, Log: slog.New(slog.NewTextHandler(&said, nil))}
+	w := World{Preload: func(int) (string, error) { return "", errors.New("cannot store it") }, Log: slog.New(slog.NewTextHandler(&said, nil))}
 	add := environ(config.NewRun(), []string{"node"}, w)
 	add(nil)
 	if env := add(nil); strings.Contains(strings.Join(env, " "), "NODE_OPTIONS") || strings.Count(said.String(), "cannot store it") != 1 {

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"handoff/internal/linux"
 )
 
 //go:embed preload.cjs
@@ -23,14 +25,19 @@ var preload []byte
 
 // Install writes the drain preload and returns its path. The folder is not one of
 // temporary files, which may be deleted while a worker runs: it loads the preload again
-// for a worker thread. If the file exists this is cheap.
-func Install() (path string, err error) {
+// for a worker thread. If the file exists this is cheap. The
+// user uid, whom workers run as, can read it whatever the umask is.
+func Install(uid int) (path string, err error) {
 	sum := sha256.Sum256(preload)
 	name := "preload-" + hex.EncodeToString(sum[:6]) + ".cjs"
 	var errs []error
 	for _, dir := range places() {
 		path := filepath.Join(dir, name)
-		if err := put(dir, path); err != nil {
+		err := put(dir, path)
+		if err == nil && uid != os.Geteuid() {
+			err = reachable(dir)
+		}
+		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -63,7 +70,11 @@ func places() []string {
 // put writes the file unless it exists, in a folder that no other user can write to: its
 // content runs in every worker.
 func put(dir, path string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	mkdir := os.MkdirAll
+	if os.Geteuid() == 0 { // workers may be of another user
+		mkdir = linux.MkdirAll
+	}
+	if err := mkdir(dir, 0o755); err != nil {
 		return err
 	}
 	info, err := os.Lstat(dir)
@@ -92,6 +103,22 @@ func put(dir, path string) error {
 		err = os.Rename(tmp.Name(), path)
 	}
 	return err
+}
+
+// reachable looks whether any user may pass through the folder, and those above it.
+func reachable(dir string) error {
+	for d := dir; ; d = filepath.Dir(d) {
+		info, err := os.Stat(d)
+		if err != nil {
+			return err
+		}
+		if info.Mode().Perm()&0o001 == 0 {
+			return fmt.Errorf("%s is closed to the workers' user", d)
+		}
+		if d == "/" {
+			return nil
+		}
+	}
 }
 
 // Environ adds to env the variables that load the preload at path, and keeps the user's

@@ -13,8 +13,6 @@ const { codes } = require('./errors')
 const { lines } = require('./lines')
 const { Mirror } = require('./mirror')
 
-const NAME = 'app'
-
 const kClient = Symbol('client')
 const kMirror = Symbol('mirror')
 const kReloads = Symbol('reloads')
@@ -50,6 +48,7 @@ class Master extends EventEmitter {
   start () {
     const o = this.options
     const binary = findBinary()
+    const name = (o.settings && o.settings.name) || serviceName(o.folder || (process.argv[1] ? path.dirname(process.argv[1]) : process.cwd()))
     const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'handoff-'))
     this[kClean] = () => {
       try { fs.rmSync(dir, { recursive: true, force: true }) } catch (err) {}
@@ -57,12 +56,12 @@ class Master extends EventEmitter {
     process.on('exit', this[kClean])
     const output = o.silent ? 'pipe' : 'inherit'
     // In a session of its own: the caller handles the signals of a terminal.
-    this.child = spawn(binary, runArguments(o), { cwd: o.cwd, env: environment(o, dir), detached: true, stdio: ['ignore', output, output] })
+    this.child = spawn(binary, runArguments(o, name), { cwd: o.cwd, env: environment(o, dir), detached: true, stdio: ['ignore', output, output] })
     this.pid = this.child.pid
     if (o.silent) for (const stream of ['stdout', 'stderr']) lines(this.child[stream], (line) => this.emit('output', stream, line))
     this.child.on('error', (err) => this[kEnd](null, err))
     this.child.on('exit', (code, signal) => this[kEnd](code, signal ? new codes.HANDOFF_ERR_KILLED(signal) : null))
-    this[kClient] = new Client(path.join(dir, NAME + '.sock'))
+    this[kClient] = new Client(path.join(dir, name + '.sock'))
     this[kClient].follow(this[kMirror])
     return this
   }
@@ -156,11 +155,26 @@ class Master extends EventEmitter {
   }
 }
 
-function runArguments (o) {
+// serviceName is what `handoff ls` calls the service of a program in a folder: the name of
+// its package, or the folder's.
+function serviceName (folder) {
+  for (let dir = path.resolve(folder); ; dir = path.dirname(dir)) {
+    try {
+      const { name } = JSON.parse(fs.readFileSync(path.join(dir, 'package.json'), 'utf8'))
+      if (typeof name === 'string' && plain(name)) return plain(name)
+    } catch (err) {} // there is none, or it is not JSON
+    if (dir === path.dirname(dir)) return plain(path.basename(path.resolve(folder))) || 'app'
+  }
+}
+
+// plain makes a name that a socket can have: short, since its path is limited.
+function plain (name) { return name.replace(/[^A-Za-z0-9_.-]+/g, '-').replace(/^[-.]+/, '').slice(0, 32) }
+
+function runArguments (o, name) {
   const what = o.folder !== undefined
     ? [path.resolve(o.folder)]
     : ['--', process.execPath, ...(o.execArgv || []), path.resolve(o.exec), ...(o.args || []).map(String)]
-  const settings = { name: NAME, log: 'json', logFile: '/dev/null', ...(o.silent && { capture: 'json' }), ...o.settings }
+  const settings = { name, log: 'json', logFile: '/dev/null', ...(o.silent && { capture: 'json' }), ...o.settings }
   if (o.folder === undefined) Object.assign(settings, { contract: 'node', workers: o.workers })
   return ['run', '--embedded', ...flags(settings), ...what]
 }
@@ -175,7 +189,7 @@ function flags (settings) {
 // What the caller's own handoff, if it is a worker of one, has put there is not meant for
 // this one; what is set for flags handoff leaves out by itself (--embedded).
 function environment (o, dir) {
-  const env = { ...process.env, ...o.env, HANDOFF_RUNTIME_DIR: dir, HANDOFF_PARENT: String(process.pid) }
+  const env = { ...process.env, ...o.env, HANDOFF_RUNTIME_DIR: dir, HANDOFF_PARENT_RUNTIME_DIR: process.env.HANDOFF_RUNTIME_DIR, HANDOFF_PARENT: String(process.pid) }
   for (const name of Object.keys(env)) if (name.startsWith('HANDOFF_PRELOAD_') || env[name] === undefined) delete env[name]
   return env
 }
