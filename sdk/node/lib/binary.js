@@ -1,5 +1,6 @@
 'use strict'
-// Finds the handoff binary: HANDOFF_BIN, the package for this platform, PATH.
+// Finds the handoff binary: HANDOFF_BIN, the package for this platform, PATH. What PATH
+// has may be this package's own command (node_modules/.bin), which looks here, too.
 const fs = require('fs')
 const path = require('path')
 const { codes } = require('./errors')
@@ -11,6 +12,13 @@ function runs (file) {
   } catch (err) {
     return false
   }
+}
+
+const OWN = path.join('@handoff', 'node', 'bin', 'handoff.js')
+
+function isOwn (file) {
+  const real = fs.realpathSync(file)
+  return real === path.join(__dirname, '..', 'bin', 'handoff.js') || real.endsWith(path.sep + OWN)
 }
 
 function findBinary (env = process.env) {
@@ -25,7 +33,8 @@ function findBinary (env = process.env) {
     if (runs(file)) return file
   } catch (err) {} // it is not installed
   for (const dir of (env.PATH || '').split(path.delimiter)) {
-    if (dir && runs(path.join(dir, 'handoff'))) return path.join(dir, 'handoff')
+    const file = path.join(dir, 'handoff')
+    if (dir && runs(file) && !isOwn(file)) return file
   }
   throw new codes.HANDOFF_ERR_BINARY_NOT_FOUND(name)
 }
