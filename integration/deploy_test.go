@@ -164,6 +164,38 @@ func TestBrokenVersionDoesNotStay(t *testing.T) {
 	w.exits(0)
 }
 
+// A version says what it runs by a handoff.toml, or by its package.json: what --check
+// starts is what runs, and what it refuses does not.
+func TestVersionsOfAnyKind(t *testing.T) {
+	t.Parallel()
+	d := newDeployment(t)
+	toml := "command = \"app.js\"\nports = [" + d.port + "]\ncwd = \"lib\"\nkeepalive_linger = \"100ms\"\n"
+	os.Mkdir(filepath.Join(d.src, "lib"), 0o755)
+	put(t, filepath.Join(d.src, "handoff.toml"), toml, 0o644)
+	put(t, filepath.Join(d.src, "lib", "app.js"), versionApp("toml"), 0o644)
+	d.do(0, "deploy", d.dir, "toml", "--from", d.src, "--run", "true", "--check")
+	w := d.run()
+	if got := w.answer("/"); got != "toml" {
+		t.Errorf("%q", got)
+	}
+	put(t, filepath.Join(d.src, "handoff.toml"), strings.ReplaceAll(toml, "app.js", "none.js"), 0o644)
+	_, errs := d.do(1, "deploy", d.dir, "bad", "--from", d.src, "--check")
+	contains(t, errs, "not registered as a version: it does not start (--check)", "none.js")
+	os.Remove(filepath.Join(d.src, "handoff.toml"))
+	_, errs = d.do(1, "deploy", d.dir, "bad", "--from", d.src, "--check")
+	contains(t, errs, "not registered as a version", "it has no handoff.toml, no .rackman.json, and no package.json that starts something")
+	_, errs = d.do(1, "deploy", d.dir, "bad", "--from", d.src)
+	contains(t, errs, "toml is live again", "it has no handoff.toml")
+	put(t, filepath.Join(d.src, "package.json"), `{"scripts": {"start": "node lib/app.js"}}`, 0o644)
+	put(t, filepath.Join(d.src, "lib", "app.js"), strings.ReplaceAll(versionApp("npm"), "process.env.port", d.port), 0o644)
+	d.do(0, "deploy", d.dir, "npm", "--from", d.src, "--check")
+	if got := w.answer("/"); got != "npm" {
+		t.Errorf("%q", got)
+	}
+	w.signal(syscall.SIGTERM)
+	w.exits(0)
+}
+
 // whole checks that each version that is listed is complete, and that what is live is
 // there.
 func (d *deployment) whole(files int) {

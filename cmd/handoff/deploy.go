@@ -47,7 +47,7 @@ Without VERSION a name is generated that sorts by time.`,
 					defer fmt.Fprint(os.Stderr, "\r\x1b[K")
 				}
 				if build != "" || check {
-					copy.Build = func(dir string) error { return prepare(dir, build, check) }
+					copy.Build = func(dir string) error { return prepare(f.Path, dir, build, check) }
 				}
 				version, err := f.Deploy(copy)
 				if err != nil {
@@ -85,8 +85,8 @@ func progressBar(out io.Writer) func(files, of int, bytes int64) {
 	}
 }
 
-// prepare builds a copy, and tries it.
-func prepare(dir, build string, check bool) error {
+// prepare builds a copy in a deployment, and tries it.
+func prepare(folder, dir, build string, check bool) error {
 	if build != "" {
 		cmd := exec.Command("/bin/sh", "-c", build)
 		cmd.Dir, cmd.Stdout, cmd.Stderr = dir, os.Stderr, os.Stderr
@@ -97,5 +97,5 @@ func prepare(dir, build string, check bool) error {
 	if !check {
 		return nil
 	}
-	return try(dir)
+	return try(folder, dir)
 }

@@ -7,10 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
 
+	"handoff/internal/deploy"
 	"handoff/internal/events"
 )
 
@@ -18,8 +20,8 @@ import (
 // not say less.
 const tryTimeout = 5 * time.Minute
 
-// try starts what is in a folder once, where nobody else is.
-func try(dir string) error {
+// try starts a copy in a deployment once, as a version of it and where nobody else is.
+func try(folder, dir string) error {
 	path, err := binary()
 	if err != nil {
 		return err
@@ -29,7 +31,8 @@ func try(dir string) error {
 		return err
 	}
 	defer os.RemoveAll(run)
-	args := []string{"run", "--scratch", "--name", "try", "--log", "json", "--max-failures", "1", "--drain-timeout", "5s", dir}
+	args := []string{"run", "--scratch", "--name", "try", "--log", "json", "--max-failures", "1", "--drain-timeout", "5s",
+		"-c", filepath.Join(folder, deploy.File), "--rack-version", filepath.Base(dir)}
 	cmd := exec.Command(path, args...)
 	cmd.Env = append(os.Environ(), "HANDOFF_RUNTIME_DIR="+run)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

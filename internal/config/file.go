@@ -22,6 +22,7 @@ type File struct {
 	Report  string   // what became of keys that are not ours
 	// OfWorkers: the user that workers run as can write it, and handoff is root.
 	OfWorkers bool
+	Here      string // what is relative in it is relative to; "": its folder
 	values    []value
 }
 

@@ -153,6 +153,11 @@ func (f *Folder) put(copy, version string, exists bool) (err error) {
 	return syncDir(f.Path)
 }
 
+// Unfinished tells whether a name is that of a copy that is no version yet.
+func Unfinished(name string) bool {
+	return strings.HasPrefix(name, unfinished) && !strings.Contains(name, "/")
+}
+
 // Unswap puts back the copy that Deploy has swapped by force, and tells whether there
 // was one.
 func (f *Folder) Unswap(version string) (bool, error) {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"slices"
@@ -14,11 +15,30 @@ import (
 	"strings"
 )
 
+// maxSize is the largest file that is read.
+const maxSize = 4 << 20
+
+// ReadFile reads a file. Nobody waits for a pipe that somebody has put in its place.
+func ReadFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err == nil && (info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket|fs.ModeDir) != 0 || info.Size() > maxSize) {
+		err = &fs.PathError{Op: "read", Path: path, Err: errors.New("not a file of at most 4 MiB")}
+	}
+	var b []byte
+	if err == nil {
+		b, err = os.ReadFile(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the configuration: %w", err)
+	}
+	return b, nil
+}
+
 // ReadJSON reads a file into v. A mistake is named with its line and column.
 func ReadJSON(path string, v any) error {
-	b, err := os.ReadFile(path)
+	b, err := ReadFile(path)
 	if err != nil {
-		return fmt.Errorf("cannot read the configuration: %w", err)
+		return err
 	}
 	if err := json.Unmarshal(bytes.TrimPrefix(b, []byte("\ufeff")), v); err != nil {
 		var se *json.SyntaxError

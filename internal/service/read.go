@@ -1,11 +1,13 @@
 package service
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
 
 	"handoff/internal/config"
+	"handoff/internal/migrate/npm"
 	"handoff/internal/migrate/pm2"
 	"handoff/internal/migrate/rackman"
 	"handoff/internal/trust"
@@ -71,16 +73,35 @@ func readRackMan(path string, cfg *config.Run, who trust.Reader) (*config.File, 
 	if err != nil {
 		return nil, err
 	}
-	text, app, err := rackman.Read(path, cfg.RackVersion)
-	if err != nil {
+	m, err := rackman.Read(path, cfg.RackVersion)
+	if errors.Is(err, rackman.ErrNothing) {
+		return nil, Failure{err}
+	} else if err != nil {
 		return nil, err
 	}
-	if _, serr := os.Stat(app); serr == nil {
-		more, err := check(app, cfg, who)
+	if _, serr := os.Stat(m.Path); serr == nil {
+		more, err := check(m.Path, cfg, who)
 		if err != nil {
 			return nil, err
 		}
 		workers = workers || more
+	}
+	f, err := config.ParseFile(m.Path, m.Text)
+	if err == nil {
+		f.Path, f.Here, f.Report, f.OfWorkers = path, m.Here, m.Report, workers
+	}
+	return f, err
+}
+
+// readNPM reads what a package.json starts.
+func readNPM(path string, cfg *config.Run, who trust.Reader) (*config.File, error) {
+	workers, err := check(path, cfg, who)
+	if err != nil {
+		return nil, err
+	}
+	text, err := npm.Read(path)
+	if err != nil {
+		return nil, Failure{err}
 	}
 	f, err := config.ParseFile(path, text)
 	if err == nil {

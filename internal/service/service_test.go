@@ -72,6 +72,31 @@ worker = 1
 -- rack/v1/.rackman.json --
 {"server": "app.js", "ports": [3000, 3001]}
 -- rack/v1/app.js --
+-- toml/.rack.json --
+{"head": "v1", "versions": ["v1"]}
+-- toml/v1/handoff.toml --
+command = ["node", "app.js"]
+workers = 3
+cwd = "lib"
+-- toml/v1/lib/app.js --
+-- start/.rack.json --
+{"head": "v1", "versions": ["v1"]}
+-- start/v1/package.json --
+{"scripts": {"start": "node app.js --port 80"}}
+-- start/v1/app.js --
+-- nothing/.rack.json --
+{"head": "v1", "versions": ["v1"]}
+-- nothing/v1/package.json --
+{"name": "web"}
+-- both/.rack.json --
+{"head": "v1", "versions": ["v1"]}
+-- both/v1/.rackman.json --
+{"server": "app.js"}
+-- both/v1/handoff.toml --
+command = "other.js"
+-- both/v1/app.js --
+-- npm/package.json --
+{"scripts": {"start": "next start"}}
 -- alone/.rackman.json --
 {"server": "app.js"}
 -- alone/app.js --
@@ -98,6 +123,11 @@ func TestResolve(t *testing.T) {
 		{"-c full/handoff.toml -- python3 app.py", "shop: python3 app.py in full by full/handoff.toml", "3"},
 		{"-c bare/handoff.toml -- /usr/bin/gunicorn app:app", "gunicorn: /usr/bin/gunicorn app:app in bare by bare/handoff.toml", "2"},
 		{"rack", "rack: node app.js in rack/v1 by rack/.rack.json rack", "max"},
+		{"toml", "toml: node app.js in toml/v1/lib by toml/.rack.json rack", "3"},
+		{"-c toml/.rack.json --rack-version v1", "toml: node app.js in toml/v1/lib by toml/.rack.json rack", "3"},
+		{"start", "start: node app.js --port 80 in start/v1 by start/.rack.json rack", "max"},
+		{"both", "both: node app.js in both/v1 by both/.rack.json rack", "max"},
+		{"npm", "npm: npm start in npm by npm/package.json", "max"},
 		{"alone", "alone: node app.js in alone by alone/.rackman.json rack", "max"},
 		{"--only web pm2/eco.config.json", "web: node app.js in pm2 by pm2/eco.config.json", "1"},
 		{"--embedded app.js", "app: node app.js in .", "max"},
@@ -140,7 +170,8 @@ func TestMistakes(t *testing.T) {
 		failure    bool // of the machine, not of usage
 	}{
 		{"", "nothing to run: give a program", false},
-		{"empty", "it has no handoff.toml, and no .rack.json or .rackman.json", true},
+		{"nothing", "nothing/v1: it has no handoff.toml, no .rackman.json, and no package.json that starts something", true},
+		{"empty", "it has no handoff.toml, no .rack.json or .rackman.json, and no package.json that starts something", true},
 		{"-c bare/handoff.toml", "bare/handoff.toml has no key command", false},
 		{"wrong", "wrong/handoff.toml together", false},
 		{"typo", `did you mean "workers"?`, false},
@@ -363,6 +394,11 @@ func TestBeside(t *testing.T) {
 		!slices.Equal(w.Patterns, cfg.Watch) || !slices.Equal(w.Ignore, cfg.WatchIgnore) || w.Delay != time.Minute {
 		t.Errorf("%+v", w)
 	}
+	cfg.Capture, cfg.LogFile, cfg.PIDFile = "files", "x.log", "/run/web.pid"
+	if w := Watch(cfg, rack); !slices.Equal(w.Own, []string{dir + "/rack/x.log", dir + "/rack/x.log[.-][0-9]*", "/run/web.pid", "/run/web.pid[.-][0-9]*", dir + "/rack/logs/web.[0-9]*.log*"}) {
+		t.Errorf("%q", w.Own)
+	}
+	cfg.Capture, cfg.LogFile, cfg.PIDFile = "none", "", ""
 	cfg.Watch = nil
 	if w := Watch(cfg, rack); !slices.Equal(w.Files, []string{string(path("rack/.rack.json")), string(path("rack/v1/.rackman.json")), string(path("rack/.rackversion"))}) {
 		t.Errorf("%+v", w)

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"handoff/internal/config"
+	"handoff/internal/migrate/npm"
 	"handoff/internal/migrate/pm2"
 	"handoff/internal/migrate/rackman"
 	"handoff/internal/trust"
@@ -60,7 +61,9 @@ func (s Source) Resolve() (r Resolved, err error) {
 		return r, nil
 	}
 	if file != nil {
-		at.here = filepath.Dir(file.Path) // what is relative in it is so to it
+		if at.here = file.Here; at.here == "" {
+			at.here = filepath.Dir(file.Path) // what is relative in it is so to it
+		}
 		r.Report = file.Report
 	}
 	if r.Program, err = s.program(at.here, r.Said); err != nil {
@@ -143,8 +146,11 @@ func find(at place, cfg *config.Run) (*config.File, error) {
 			if at.dir == "" {
 				return nil, nil
 			}
-			if path = rackman.Find(at.dir); path == "" {
-				return nil, Failure{fmt.Errorf("cannot run %s: it has no %s, and no %s or %s", at.dir, config.FileName, rackman.RackFile, rackman.File)}
+			if path = rackman.Find(at.dir); path == "" && npm.Starts(at.dir) {
+				path = filepath.Join(at.dir, npm.File)
+			}
+			if path == "" {
+				return nil, Failure{fmt.Errorf("cannot run %s: it has no %s, no %s or %s, and no %s that starts something", at.dir, config.FileName, rackman.RackFile, rackman.File, npm.File)}
 			}
 		}
 	case !filepath.IsAbs(path):
@@ -165,6 +171,8 @@ func read(path string, cfg *config.Run) (f *config.File, err error) {
 		f, err = readPM2(path, cfg, who)
 	case rackman.Is(path):
 		f, err = readRackMan(path, cfg, who)
+	case npm.Is(path):
+		f, err = readNPM(path, cfg, who)
 	default:
 		f, err = readOurs(path, cfg, who)
 	}
@@ -242,6 +250,8 @@ func (s Source) name(p Program) []byte {
 		return []byte(s.Run.Name)
 	case len(p.Rack) > 0:
 		return []byte(NameOf(string(p.Rack)))
+	case npm.Is(string(p.Config)):
+		return []byte(NameOf(filepath.Dir(string(p.Config))))
 	}
 	return []byte(NameOf(p.Command()[p.Script]))
 }

@@ -11,8 +11,10 @@ import (
 	"slices"
 	"strings"
 
+	"handoff/internal/config"
 	"handoff/internal/deploy"
 	"handoff/internal/migrate"
+	"handoff/internal/migrate/npm"
 )
 
 // The files, in the order in which they decide what a folder is: see Find.
@@ -37,32 +39,69 @@ func Find(dir string) string {
 	return ""
 }
 
+// ErrNothing is that a version does not say what it runs.
+var ErrNothing = errors.New("it has no " + config.FileName + ", no " + File + ", and no " + npm.File + " that starts something")
+
+// Meaning is what a folder's files come to.
+type Meaning struct {
+	Path   string // of the file that says it
+	Text   []byte // the same as a handoff.toml
+	Here   string // what relative paths in it are relative to; "": the folder
+	Report string // what is not used; "": nothing to say
+}
+
 // Read reads a folder's files, path being the one that makes it RackMan's, and returns
-// what they mean as the text of a handoff.toml, and the path of the .rackman.json among
-// them. fixed is the version to run; "": the live one.
-func Read(path, fixed string) (text []byte, app string, err error) {
+// what they mean. fixed is the version to run; "": the live one. A version says what it
+// runs by a .rackman.json, else by a handoff.toml, else by what its package.json starts.
+func Read(path, fixed string) (m Meaning, err error) {
 	dir := filepath.Dir(path)
 	version, over := "false", map[string]any(nil) // as RackMan has it in a folder without versions
 	if filepath.Base(path) != File {
 		r := &deploy.Record{}
 		if filepath.Base(path) == RackFile {
 			if r, err = deploy.Read(dir); err != nil {
-				return nil, "", err
+				return m, err
 			}
 		}
 		if version, err = head(path, r, fixed); err != nil {
-			return nil, "", err
+			return m, err
 		}
 		over, dir = r.Config(), filepath.Join(dir, version)
 	}
-	app = filepath.Join(dir, File)
+	m.Path = filepath.Join(dir, File)
 	keys := map[string]any{}
-	if err := migrate.ReadJSON(app, &keys); err != nil && (over == nil || !errors.Is(err, os.ErrNotExist)) {
-		return nil, "", err
+	err = migrate.ReadJSON(m.Path, &keys)
+	if errors.Is(err, os.ErrNotExist) {
+		other, found, err := another(dir)
+		if err != nil || found {
+			if found && len(over) > 0 {
+				other.Report = "its config is not used: the version has a " + filepath.Base(other.Path)
+			}
+			return other, err
+		}
+		if over == nil {
+			return m, fmt.Errorf("cannot run %s: %w", dir, ErrNothing)
+		}
+	} else if err != nil {
+		return m, err
 	}
 	merge(keys, over)
-	text, err = convert(app, dir, version, keys)
-	return text, app, err
+	m.Text, err = convert(m.Path, dir, version, keys)
+	return m, err
+}
+
+// another reads what a version has that is none of RackMan's.
+func another(dir string) (m Meaning, found bool, err error) {
+	m = Meaning{Path: filepath.Join(dir, config.FileName), Here: dir}
+	if m.Text, err = migrate.ReadFile(m.Path); err == nil || !errors.Is(err, os.ErrNotExist) {
+		return m, err == nil, err
+	}
+	m.Path = filepath.Join(dir, npm.File)
+	m.Text, err = npm.Read(m.Path)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, npm.ErrNone) {
+		return m, false, nil
+	}
+	return m, err == nil, err
 }
 
 // head is the version that runs.
@@ -77,7 +116,7 @@ func head(path string, r *deploy.Record, fixed string) (string, error) {
 	if head == "" {
 		return "", fmt.Errorf("%s: no version is live: deploy one, or switch to one", path)
 	}
-	if err := deploy.CheckName(head); err != nil {
+	if err := deploy.CheckName(head); err != nil && !deploy.Unfinished(head) {
 		return "", fmt.Errorf("%s: head: %w", path, err)
 	}
 	if info, err := os.Stat(filepath.Join(dir, head)); err != nil || !info.IsDir() {

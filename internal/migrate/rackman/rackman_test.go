@@ -36,10 +36,11 @@ func TestExamples(t *testing.T) {
 			if !Is(path) {
 				t.Fatalf("%q makes it RackMan's", path)
 			}
-			text, _, err := Read(path, "")
+			m, err := Read(path, "")
 			if err != nil {
 				t.Fatal(err)
 			}
+			text := m.Text
 			got := strings.ReplaceAll(string(text), dir, "/srv/web")
 			want := slices.IndexFunc(a.Files, func(f txtar.File) bool { return f.Name == "want.toml" })
 			if *update {
@@ -78,13 +79,13 @@ func TestMistakes(t *testing.T) {
 		{RackFile, `{"head": false}`, "", "no version is live: deploy one, or switch to one"},
 		{RackFile, `{"head": "v1"}`, "../x", "head: invalid version"},
 		{RackFile, `{"head": "here"}`, "v9", "head is v9, and there is no such version in"},
-		{RackFile, `{"head": "here"}`, "", "cannot read the configuration"},
+		{RackFile, `{"head": "here"}`, "", "it has no handoff.toml, no .rackman.json, and no package.json that starts something"},
 		{RackFile, `[`, "", "cannot parse"},
 	} {
 		dir := t.TempDir()
 		os.WriteFile(filepath.Join(dir, c.file), []byte(c.text), 0o644)
 		os.Mkdir(filepath.Join(dir, "here"), 0o755)
-		if _, _, err := Read(Find(dir), c.version); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := Read(Find(dir), c.version); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.text, err, c.want)
 		}
 	}
