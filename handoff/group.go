@@ -128,6 +128,9 @@ func (g *Group) Steered() uint64 { return g.steered }
 // queued connections, else any parked one, else a new one. [Socket.Release] returns it.
 func (g *Group) Take(slot int) (*Socket, error) {
 	s := g.pick(slot)
+	if s != nil && !s.Held() {
+		s = g.clean(s, true)
+	}
 	if s == nil {
 		fd, err := bind(g.addr, g.cfg.V6Only, false)
 		if err != nil {

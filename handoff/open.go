@@ -76,6 +76,7 @@ func (w *Watch) Inherit(cfg Config, fd int) (g *Group, why error, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	first.foreign = true
 	w.groups = append(w.groups, g)
 	_, g.backlog, _ = first.queue()
 	if cfg.Balance == Shared {
@@ -157,6 +158,7 @@ type SocketState struct {
 	Inode    uint64 // identifies the socket
 	Slot     int
 	OwnFlags bool // see Socket.OwnFlags
+	Foreign  bool // somebody else has created it, and set its options
 	Holders  int  // workers that have a duplicate
 }
 
@@ -164,7 +166,7 @@ type SocketState struct {
 func (g *Group) State() State {
 	s := State{Addr: g.addr, V6Only: g.cfg.V6Only, Balance: g.cfg.Balance, Steerable: g.Steerable()}
 	for _, o := range g.order {
-		s.Sockets = append(s.Sockets, SocketState{o.inode, o.slot, o.ownFlags, o.holders})
+		s.Sockets = append(s.Sockets, SocketState{o.inode, o.slot, o.ownFlags, o.foreign, o.holders})
 	}
 	return s
 }
@@ -182,7 +184,7 @@ func (w *Watch) Restore(state State, fd func(inode uint64) int) (*Group, error) 
 		if n < 0 {
 			gone = append(gone, i)
 		}
-		g.order = append(g.order, &Socket{group: g, fd: n, inode: s.Inode, slot: s.Slot, ownFlags: s.OwnFlags, holders: s.Holders})
+		g.order = append(g.order, &Socket{group: g, fd: n, inode: s.Inode, slot: s.Slot, ownFlags: s.OwnFlags, foreign: s.Foreign, holders: s.Holders})
 	}
 	// The kernel has moved the last socket of the group into the place of a closed one
 	// (reuseport_detach_sock).

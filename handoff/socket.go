@@ -20,6 +20,7 @@ type Socket struct {
 	shut      bool // does not listen, and is out of the group's record
 	closed    bool
 	accepting bool // Accept is running
+	foreign   bool // somebody else has created it, and set its options
 }
 
 // FD is the descriptor. The group owns it: pass a duplicate to a worker, and do not close
@@ -48,6 +49,9 @@ func (s *Socket) Release() {
 	if s.ownFlags && !s.Held() {
 		s.ownFlags = false
 		unix.SetNonblock(s.fd, true)
+	}
+	if !s.Held() {
+		s = s.group.clean(s, false)
 	}
 	s.group.arrange(s)
 }

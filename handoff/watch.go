@@ -25,6 +25,7 @@ type Watch struct {
 	wake     int // an eventfd, for accepted
 	sockets  map[int32]*Socket
 	groups   []*Group
+	events   []Event // that Collect returns next
 	accepted struct {
 		sync.Mutex
 		list   []Accepted // not collected yet
@@ -157,6 +158,7 @@ type signal struct {
 // balance, and returns the events for the owner. It does not block.
 func (w *Watch) Collect(now time.Time) (events []Event) {
 	signals := w.poll()
+	events, w.events = w.events, nil
 	// A socket that was shut down has left the kernel's group, and the last one has moved
 	// into its place. All of these must be noted, in order, before the first one listens
 	// again.
@@ -246,6 +248,12 @@ func (w *Watch) post(a Accepted) {
 	}
 	w.accepted.list = append(w.accepted.list, a)
 	unix.Write(w.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // any number but zero
+}
+
+// later makes Collect return an event. Only the owner calls it.
+func (w *Watch) later(e Event) {
+	w.events = append(w.events, e)
+	unix.Write(w.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 }
 
 func (w *Watch) takeAccepted() (list []Accepted) {

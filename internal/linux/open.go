@@ -111,6 +111,9 @@ func RemoveFile(path string, f *os.File) error {
 	if is.Dev != was.Dev || is.Ino != was.Ino {
 		return fmt.Errorf("%s is another file now", path)
 	}
+	if is.Mode&unix.S_IFMT != unix.S_IFREG { // /dev/null
+		return fmt.Errorf("%s is no regular file", path)
+	}
 	return unix.Unlinkat(folder, name, 0)
 }
 

@@ -45,6 +45,12 @@ func (t *Table) detached(e handoff.Detached) {
 	if a == nil {
 		return
 	}
+	if k, ok := a.kind.(*group); ok {
+		k.storeNew() // what is in its place
+	}
+	if a.leaseOfSocket(e.Socket) == nil {
+		t.note(Violation{a, 0, "left a socket option that cannot be reset; its socket is replaced"})
+	}
 	for _, l := range a.leases { // several, where they share it
 		if l.socket == e.Socket {
 			t.note(Detached{a, l.worker})

@@ -44,6 +44,8 @@ type SocketState struct {
 	Inode uint64 `json:"inode"`
 	Slot  int    `json:"slot"`
 	Own   bool   `json:"own,omitempty"` // its flags are its worker's business
+	// Foreign: a service manager has made it, and its options are that one's.
+	Foreign bool `json:"foreign,omitempty"`
 }
 
 // SharedState is of the socket that all workers share.
