@@ -2,71 +2,71 @@ package fleet
 
 import "time"
 
-// Event is something that has happened: one of the types below.
+// Event is an input of Step: one of the types below.
 type Event interface{ event() }
 
 type (
-	// Reload asks for a new generation. The first one starts the fleet.
+	// Reload requests a new generation. The first one starts the fleet.
 	Reload struct{}
-	// Broken says that a generation cannot be started at all: its program is
-	// not there, its environment cannot be read.
+	// Broken: a generation cannot be started at all: its program does not exist, or its
+	// environment cannot be read.
 	Broken struct {
 		Gen    Gen
 		Reason string
 	}
-	// SetSlots asks for another number of slots, at least 1. Where the workers of
-	// new slots cannot be started, the number goes back: NotScaled.
+	// SetSlots requests another number of slots, at least 1. If the workers of new slots
+	// cannot be started, the previous number is restored: NotScaled.
 	SetSlots struct{ N int }
-	// Configure changes everything else of the configuration, from now on.
+	// Configure changes the rest of the configuration.
 	Configure struct{ Config Config }
-	// Freeze has nobody started any more.
+	// Freeze: no worker is started any more.
 	Freeze struct{}
-	// Stop asks for the end, with drain unless Now.
+	// Stop stops the fleet, with a drain unless Now.
 	Stop struct{ Now bool }
-	// Ready says that a worker can serve. Seems: it looks so, and has not said so.
+	// Ready: a worker can serve. Seems: it appears to, but has not reported it.
 	Ready struct {
 		ID    ID
 		Seems bool
 	}
-	// Restart asks for a new worker in the place of one that serves. Where none
-	// can be started, the old one stays: NotRestarted.
+	// Restart requests a replacement for a worker that serves. If none can be started,
+	// the old one stays: NotRestarted.
 	Restart struct{ ID ID }
-	// Leave says that a worker wants to be replaced, then drained.
+	// Leave: a worker asks to be replaced, then drained.
 	Leave struct{ ID ID }
-	// MarkRecycle says that a worker that serves is to be replaced when its turn comes:
-	// one slot at a time, not during a reload.
+	// MarkRecycle marks a worker for replacement: one slot at a time, not during a
+	// reload.
 	MarkRecycle struct {
 		ID     ID
 		Reason string
 	}
-	// Unfit says that a worker that starts must not serve.
+	// Unfit: a starting worker must not serve.
 	Unfit struct {
 		ID     ID
 		Reason string
 	}
-	// Steered says that a Steer has been done.
+	// Steered: a Steer succeeded.
 	Steered struct{}
-	// SteerFailed says that it has not, and that connections go where they went
-	// before. Without a Steer: that they may not all go where they should.
+	// SteerFailed: a Steer failed, and the previous steering is in effect. Without a
+	// Steer: some connections may go to wrong workers.
 	SteerFailed struct{ Reason string }
-	// Quiet says that nothing new can come to a worker any more.
+	// Quiet: no connection can reach a worker any more.
 	Quiet struct{ ID ID }
-	// Drained says that a draining worker has ended its last connection.
+	// Drained: a draining worker has closed its last connection.
 	Drained struct{ ID ID }
-	// Ping says that a worker is alive and well.
+	// Ping: a worker is alive.
 	Ping struct{ ID ID }
-	// Hung says that it is not. Stalled: it accepts nothing, while others do.
+	// Hung: a worker does not respond. Stalled: it accepts nothing, while others do.
 	Hung struct {
 		ID      ID
 		Reason  string
 		Stalled bool
 	}
-	// Extend asks for more time to start or to drain, from now on.
+	// Extend requests more time to start or to drain, from now.
 	Extend struct {
 		ID ID
 		By time.Duration
 	}
-	// Exited says that a worker is gone, or could not be started.
+	// Exited: a worker has exited, or could not be started.
 	Exited struct {
 		ID     ID
 		Reason string // in words
@@ -93,14 +93,14 @@ func (Hung) event()        {}
 func (Extend) event()      {}
 func (Exited) event()      {}
 
-// Action is something to do: one of the types below.
+// Action is an output of Step: one of the types below.
 type Action interface{ action() }
 
 type (
-	// Prepare pins what a generation is started from. Answer with Broken if
+	// Prepare pins the program and environment of a generation. Answer with Broken if
 	// that fails.
 	Prepare struct{ Gen Gen }
-	// Forget says that a generation will not be started from again.
+	// Forget: no worker of a generation will be started again.
 	Forget struct{ Gen Gen }
 	// Spawn starts a worker.
 	Spawn struct {
@@ -108,13 +108,13 @@ type (
 		Slot int
 		Gen  Gen
 	}
-	// Steer sends new connections to these workers, one a slot, and to no
-	// others; answer Steered or SteerFailed, before any other event. It is the last
-	// action of a step: nobody is sent away before it is known to be done.
+	// Steer sends new connections to these workers, one per slot, and to no others;
+	// answer Steered or SteerFailed, before any other event. It is the last action of a
+	// step: no worker is drained before it has succeeded.
 	Steer struct{ IDs []ID }
-	// Quiesce waits until nothing new can come to a worker; answer Quiet.
+	// Quiesce waits until no connection can reach a worker; answer Quiet.
 	Quiesce struct{ ID ID }
-	// Drain tells a worker to finish and go.
+	// Drain tells a worker to finish and exit.
 	Drain struct{ ID ID }
 	// Signal sends SIGTERM, or SIGKILL to the whole process group.
 	Signal struct {
@@ -122,39 +122,39 @@ type (
 		Kill   bool
 		Reason string
 	}
-	// Abandon takes a worker's connections away from it, those that it has not
-	// accepted: it does not answer any more. It is not to be drained.
+	// Abandon takes away the connections that a worker has not accepted, since it does
+	// not respond. It is not drained.
 	Abandon struct {
 		ID      ID
 		Reason  string
 		Stalled bool // see Hung
 	}
-	// Renew asks for a Reload: it is time.
+	// Renew requests a Reload, because --reload-every is due.
 	Renew struct{}
-	// Recycle reports that a worker's turn to be replaced has come.
+	// Recycle reports that a marked worker is now replaced.
 	Recycle struct {
 		ID     ID
 		Reason string
 	}
-	// Unlisten gives up the addresses: everything stops.
+	// Unlisten closes the addresses: the service stops.
 	Unlisten struct{}
 	// Live reports that a generation serves every slot.
 	Live struct {
 		Gen  Gen
 		Took time.Duration
 	}
-	// Failed reports that a generation was given up. Back is the one that
-	// serves on, 0 if none.
+	// Failed reports that a generation failed. Back is the one that keeps serving, 0 if
+	// none.
 	Failed struct {
 		Gen    Gen
 		Reason string
 		Back   Gen
 	}
-	// NotScaled reports that more slots could not be served: there are Back again.
+	// NotScaled reports that more slots could not be served: the number is Back again.
 	NotScaled struct {
-		Slots  int // that were asked for
+		Slots  int // requested
 		Back   int
-		Slot   int // whose worker could not be started
+		Slot   int // the slot whose worker could not be started
 		Gen    Gen
 		Reason string
 	}
@@ -164,8 +164,8 @@ type (
 		Gen    Gen
 		Reason string
 	}
-	// Done reports that nobody is left after a Stop, or after the first
-	// generation Failed.
+	// Done reports that no worker is left after a Stop, or after the first generation
+	// Failed.
 	Done struct{ Failed bool }
 )
 

@@ -1,18 +1,18 @@
-// Package fleet decides what becomes of workers. It is pure: no I/O, no clock,
-// no goroutine. An event and the time come in, actions and the one next
-// deadline go out.
+// Package fleet decides which workers are started, steered to, drained and ended. It is
+// pure: no I/O, no clock, no goroutine. Its input is an event and the time, its output
+// actions and the next deadline.
 //
-// Each step has two halves. Observe changes facts; plan compares the facts with
-// the wishes and orders what is missing. A lost or doubled event does no harm,
-// and a reload during a reload needs no code of its own.
+// Each step has two halves. observe updates the facts; plan compares them with the wanted
+// state and orders what is missing. A lost or repeated event does no harm, and a reload
+// during a reload needs no special code.
 //
 //	Starting ──ready──► Serving ──retire──► Quieting ──quiet──► Draining ──exit──► gone
 //	   │                   │                                        │
-//	   └── crash, ready timeout: backoff, then given up             └── drain timeout: TERM, then KILL
+//	   └── crash, ready timeout: backoff, then failed               └── drain timeout: TERM, then KILL
 //
-// A generation is wanted from the reload on; it is live once it serves every
-// slot. Until then the generation before is live, and the wanted one can be
-// given up without anybody having noticed.
+// A generation is wanted from the reload on; it is live once it serves every slot. Until
+// then the previous generation is live, and the wanted one can fail without effect on
+// clients.
 package fleet
 
 import (
@@ -23,47 +23,47 @@ import (
 	"handoff/internal/jitter"
 )
 
-// ID names a worker. IDs are positive, increase, and are never used again.
+// ID identifies a worker. IDs are positive, increase, and are never reused.
 type ID int
 
-// Gen names a generation, from 1. 0 is none.
+// Gen identifies a generation, from 1. 0 is none.
 type Gen int
 
 // Strategy is how a new generation takes over.
 type Strategy int
 
 const (
-	// All switches every slot in one instant, when the new generation serves
-	// them all. Until then there is a clean way back.
+	// All switches every slot at once, when the new generation serves them all. Until
+	// then the previous one keeps serving.
 	All Strategy = iota
 	// Slot switches slot by slot, with fewer processes at once.
 	Slot
 )
 
-// Config is what the fleet is to hold to. Durations of zero are taken as such.
+// Config configures the fleet. A zero duration means zero.
 type Config struct {
 	Slots        int
 	ReadyTimeout time.Duration // from start to ready
-	ReadyDelay   time.Duration // for which one of a new generation that seems ready must go on so, while an old one serves
+	ReadyDelay   time.Duration // how long a new worker that seems ready must keep running before it counts as ready, while an old one serves
 	QuietTimeout time.Duration // from steered away to drain
 	DrainTimeout time.Duration // from drain to TERM
 	KillGrace    time.Duration // from TERM to KILL
-	DrainedGrace time.Duration // for the exit, after a worker has said that it has drained
-	Respawn      time.Duration // least time between two starts of a slot
-	Backoff      time.Duration // most time between them, however often it fails
-	Stable       time.Duration // of serving, after which earlier failures are forgotten
-	MaxFailures  int           // failed starts of a slot in a row before a new generation is given up
+	DrainedGrace time.Duration // from drained to exit
+	Respawn      time.Duration // minimum time between two starts of a slot
+	Backoff      time.Duration // maximum time between them
+	Stable       time.Duration // time of serving after which earlier failures are forgotten
+	MaxFailures  int           // consecutive failed starts of a slot before a new generation fails
 	Strategy     Strategy
 	Surge        int           // starts at once in a reload; 0: all slots, or 1 with Slot
-	Canary       time.Duration // for which slot 0 alone must serve first in a reload
-	Watchdog     time.Duration // in which a worker that serves must ping; 0: it need not
-	DrainSpread  time.Duration // over which the drains of workers that retire together are spread
-	MaxAge       time.Duration // of serving, after which a worker is replaced; 0: never
-	Patient      bool          // the first generation is never given up, and ReadyTimeout is for reloads alone
+	Canary       time.Duration // time that slot 0 serves alone first in a reload
+	Watchdog     time.Duration // maximum time between pings of a serving worker; 0: no watchdog
+	DrainSpread  time.Duration // time over which the drains of workers that retire together are spread
+	MaxAge       time.Duration // time of serving after which a worker is replaced; 0: never
+	Patient      bool          // the first generation never fails, and ReadyTimeout applies only to reloads
 	ReloadEvery  time.Duration // after the last reload, the next one; 0: never
 }
 
-// Phase is where a worker is in its life.
+// Phase is the phase of a worker's life.
 type Phase int
 
 // The phases, in order.
@@ -78,7 +78,7 @@ func (p Phase) String() string {
 	return [...]string{"starting", "serving", "quieting", "draining"}[p]
 }
 
-// asked is how far a worker has been told to go.
+// asked is what a worker has been told to do.
 type asked int
 
 const (
@@ -95,35 +95,35 @@ type Worker struct {
 	Gen   Gen
 	Phase Phase
 
-	InService bool // has been steered to, ever
+	InService bool // has ever been steered to
 	Leaving   bool // wants to be replaced
 
-	extra         bool   // was started in a slot that somebody served
+	extra         bool   // was started in a slot that another worker served
 	hung          bool   // has stopped pinging
-	recycleReason string // why it is to be replaced when its turn comes; "": it is not
+	recycleReason string // why it is marked for replacement; "": it is not
 	asked         asked
 	drained       bool
 	started       time.Time
-	seems         bool // ready; at its deadline it is taken for it
+	seems         bool // seems ready; at the deadline it counts as ready
 	readyAt       time.Time
 	pingBy        time.Time // zero: need not
-	turn          time.Time // of its drain, where drains are spread
+	turn          time.Time // of its drain, if drains are spread
 	deadline      time.Time // of the phase; zero: none
 }
 
 // ReadyAt returns when the worker became ready, zero if it is not.
 func (w Worker) ReadyAt() time.Time { return w.readyAt }
 
-// slotState is a slot of a generation: what its starts have come to.
+// slotState counts the starts of a slot of a generation.
 type slotState struct {
 	slot      int
 	gen       Gen
 	failures  int
 	notBefore time.Time
-	trial     bool // somebody waits for a new worker in it, see Restart
+	trial     bool // a Restart waits for a new worker in it
 }
 
-// Fleet is the state. Nothing but Step changes it.
+// Fleet is the state. Only Step changes it.
 type Fleet struct {
 	cfg        Config
 	workers    []*Worker // by ID
@@ -134,16 +134,16 @@ type Fleet struct {
 	wanted     Gen
 	known      []Gen // prepared and not forgotten
 	began      time.Time
-	grown      int // slots there were before more were asked for, which are not all served yet; 0: no more were
+	grown      int // the number of slots before an increase that is not complete; 0: none is under way
 	steered    []ID
 	order      *order    // of a Steer that is not answered yet
-	steerAt    time.Time // after one that failed: not before
-	astray     bool      // connections may not go to steered, or not only
+	steerAt    time.Time // after a failed one: not before
+	astray     bool      // connections may go to others than steered
 	proven     bool      // the wanted generation's canary is over
 
-	frozen   bool // nobody is started any more
+	frozen   bool // no worker is started any more
 	stopping bool
-	failed   bool // stopping because the first generation was given up
+	failed   bool // stopping because the first generation failed
 	done     bool
 
 	now  time.Time
@@ -157,14 +157,13 @@ func New(cfg Config) *Fleet { return &Fleet{cfg: cfg} }
 // Live returns the generation in service, 0 before the first serves.
 func (f *Fleet) Live() Gen { return f.live }
 
-// Wanted returns the generation that is to serve: another one than Live in a
-// reload.
+// Wanted returns the wanted generation. In a reload it differs from Live.
 func (f *Fleet) Wanted() Gen { return f.wanted }
 
-// Last returns the newest generation, whatever became of it.
+// Last returns the newest generation, also if it failed.
 func (f *Fleet) Last() Gen { return f.lastGen }
 
-// Deadline is when Step is to be called at the latest; zero: not by time.
+// Deadline is when Step must be called at the latest; zero: not by time.
 func (f *Fleet) Deadline() time.Time { return f.wake }
 
 // Slots returns the number of slots.
@@ -179,17 +178,17 @@ func (f *Fleet) Workers() []Worker {
 	return ws
 }
 
-// Stays tells whether a worker is there and has not been told to go.
+// Stays reports whether a worker exists and has not been told to exit.
 func (f *Fleet) Stays(id ID) bool {
 	w := f.worker(id)
 	return w != nil && w.Phase <= Serving && !f.stopping
 }
 
-// Stopping tells whether everything has been told to end.
+// Stopping reports whether the fleet is stopping.
 func (f *Fleet) Stopping() bool { return f.stopping }
 
-// Step takes an event, or nil when only time has passed, and returns what to
-// do, in order, and when to call again at the latest (zero: not by time).
+// Step takes an event, or nil if only time has passed, and returns the actions, in order,
+// and when to call it again at the latest (zero: not by time).
 func (f *Fleet) Step(now time.Time, e Event) ([]Action, time.Time) {
 	f.now, f.wake, f.out = now, time.Time{}, nil
 	if _, failed := e.(SteerFailed); f.order != nil && !failed {
@@ -212,7 +211,7 @@ func (f *Fleet) Step(now time.Time, e Event) ([]Action, time.Time) {
 
 func (f *Fleet) do(a Action) { f.out = append(f.out, a) }
 
-// by asks to be called at t at the latest.
+// by sets the next deadline to t, if that is earlier.
 func (f *Fleet) by(t time.Time) {
 	if !t.IsZero() && (f.wake.IsZero() || t.Before(f.wake)) {
 		f.wake = t
@@ -299,7 +298,7 @@ func (f *Fleet) reload() {
 	f.do(Prepare{f.wanted})
 }
 
-// unfit is a start that somebody has found wrong, by looking at what it serves.
+// unfit handles a start that a hook or check has rejected.
 func (f *Fleet) unfit(e Unfit) {
 	w := f.worker(e.ID)
 	if w == nil || w.Phase != Starting {
@@ -331,10 +330,10 @@ func (f *Fleet) leave(id ID) {
 		return
 	}
 	w.Leaving = true
-	f.failure(w) // paces a program that asks for it at every start
+	f.failure(w) // limits a program that asks for it at every start
 }
 
-// pinged gives a worker the time of the watchdog again.
+// pinged restarts the watchdog of a worker.
 func (f *Fleet) pinged(w *Worker) {
 	w.pingBy = time.Time{}
 	if f.cfg.Watchdog > 0 {
@@ -342,8 +341,8 @@ func (f *Fleet) pinged(w *Worker) {
 	}
 }
 
-// hang gives up a worker that serves and shows no life: its connections are
-// given to others at once, it is killed when it is replaced.
+// hang abandons a serving worker that does not respond: others get its connections at
+// once, and it is killed when it has been replaced.
 func (f *Fleet) hang(w *Worker, reason string, stalled bool) {
 	w.hung, w.pingBy = true, time.Time{}
 	w.Leaving = true
@@ -356,7 +355,7 @@ func (f *Fleet) hang(w *Worker, reason string, stalled bool) {
 
 const hungReason = "it sent no WATCHDOG=1 in time"
 
-// maxExtend bounds what a worker may ask for at once.
+// maxExtend limits one extension.
 const maxExtend = time.Hour
 
 // extend gives a worker that starts or drains more time.
@@ -382,7 +381,7 @@ func (f *Fleet) exited(e Exited) {
 	s := f.failure(w)
 	f.tried(s, e.Reason, false)
 	if w.Gen != f.wanted || w.Gen == f.live {
-		return // a live generation is never given up
+		return // a live generation cannot fail
 	}
 	switch {
 	case w.Phase == Serving && f.canaryUnderWay():
@@ -392,9 +391,8 @@ func (f *Fleet) exited(e Exited) {
 	}
 }
 
-// failure counts one for the worker's slot, and sets when the slot may start
-// again: the first time at once but for Respawn since the last start, then with
-// doubling waits.
+// failure counts a failed start for the worker's slot, and sets when the slot may start
+// again: Respawn after the last start the first time, then with doubling waits.
 func (f *Fleet) failure(w *Worker) *slotState {
 	s := f.slotState(w.Slot, w.Gen)
 	if !w.readyAt.IsZero() && f.now.Sub(w.readyAt) >= f.cfg.Stable {
@@ -410,8 +408,8 @@ func (f *Fleet) failure(w *Worker) *slotState {
 		wait *= 2
 	}
 	wait = min(wait, f.cfg.Backoff)
-	// A jitter of up to a quarter downwards, so that the cap holds; it is
-	// taken from the ID, so that a step is repeatable.
+	// A jitter of up to a quarter downwards, so that the maximum holds; it is derived
+	// from the ID, so that a step is repeatable.
 	wait -= jitter.Of(wait/4, int(w.ID))
 	s.notBefore = f.now.Add(wait)
 	return s
@@ -428,8 +426,8 @@ func (f *Fleet) slotState(slot int, gen Gen) *slotState {
 	return s
 }
 
-// giveUp ends the attempt at the wanted generation. The live one is the wanted
-// one again; with none live there is nothing to fall back to.
+// giveUp abandons the wanted generation. The live one is wanted again; if none is live
+// the fleet stops.
 func (f *Fleet) giveUp(reason string) {
 	if f.live == 0 && f.cfg.Patient {
 		return

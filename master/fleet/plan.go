@@ -8,7 +8,7 @@ import (
 	"handoff/internal/jitter"
 )
 
-// plan compares facts with wishes.
+// plan compares the facts with the wanted state.
 func (f *Fleet) plan() {
 	f.expire()
 	if f.stopping {
@@ -22,14 +22,14 @@ func (f *Fleet) plan() {
 	f.recycle()
 	set := f.choose()
 	if f.steer(set, live) {
-		return // the rest follows when it is done
+		return // the rest follows when the Steer is done
 	}
 	f.retire(set)
 	f.spawn()
 	f.forget()
 }
 
-// expire moves on every phase that is past its deadline.
+// expire ends every phase that is past its deadline.
 func (f *Fleet) expire() {
 	for _, w := range slices.Clone(f.workers) {
 		if w.Phase == Serving && !w.pingBy.IsZero() && !f.now.Before(w.pingBy) {
@@ -53,13 +53,13 @@ func (f *Fleet) expire() {
 	}
 }
 
-// serve takes a worker for ready.
+// serve marks a worker as ready.
 func (f *Fleet) serve(w *Worker) {
 	w.Phase, w.readyAt, w.deadline = Serving, f.now, time.Time{}
 	f.pinged(w)
 }
 
-// late is a start that took too long: a failure, and for a reload the last.
+// late handles a start that took too long: a failure, which makes a reload fail.
 func (f *Fleet) late(w *Worker) {
 	reason := fmt.Sprintf("not ready within %v", f.cfg.ReadyTimeout)
 	s := f.failure(w)
@@ -70,7 +70,7 @@ func (f *Fleet) late(w *Worker) {
 	}
 }
 
-// end retires everybody, for good.
+// end retires all workers.
 func (f *Fleet) end() {
 	for _, w := range f.workers {
 		if w.Phase < Draining {
@@ -107,7 +107,7 @@ func (f *Fleet) judge() {
 	f.do(Live{Gen: f.live, Took: f.now.Sub(f.began)})
 }
 
-// renew reloads when that is due.
+// renew requests a reload when it is due.
 func (f *Fleet) renew() {
 	if f.cfg.ReloadEvery <= 0 || f.live == 0 || f.wanted != f.live {
 		return
@@ -120,11 +120,12 @@ func (f *Fleet) renew() {
 	f.do(Renew{})
 }
 
-// recycle replaces workers that are marked for recycling or too old: one, when every slot is served
-// by one that stays and nobody starts. Its own replacement comes first.
+// recycle replaces workers that are marked for recycling or too old, one at a time, when
+// every slot is served by a worker that stays and none is starting. The replacement
+// starts first.
 func (f *Fleet) recycle() {
 	if f.live == 0 || f.wanted != f.live || f.frozen {
-		return // a reload replaces everybody
+		return // a reload replaces all workers
 	}
 	var due *Worker
 	for _, w := range f.workers {
@@ -155,21 +156,21 @@ func (f *Fleet) recycle() {
 	}
 	due.Leaving = true
 	if due.recycleReason != tooOld {
-		f.failure(due) // paces a limit that every worker is beyond from the start
+		f.failure(due) // limits replacements if every worker exceeds a limit from its start
 	}
 	f.do(Recycle{ID: due.ID, Reason: due.recycleReason})
 }
 
 const tooOld = "older than its maximum age"
 
-// age is how old a worker may become: up to a tenth less than configured, so that
-// those that started together do not all go together. It is taken from the ID, so
-// that a step is repeatable.
+// age is the maximum age of a worker: up to a tenth less than configured, so that workers
+// that started together are not replaced together. It is derived from the ID, so that a
+// step is repeatable.
 func (f *Fleet) age(w *Worker) time.Duration {
 	return f.cfg.MaxAge - jitter.Of(f.cfg.MaxAge/10, int(w.ID))
 }
 
-// canaryUnderWay tells whether only slot 0 may have the wanted generation yet.
+// canaryUnderWay reports whether only slot 0 may have the wanted generation yet.
 func (f *Fleet) canaryUnderWay() bool {
 	return f.cfg.Canary > 0 && f.live != 0 && f.wanted != f.live && !f.proven
 }
@@ -186,8 +187,8 @@ func (f *Fleet) serving(slot int, gen Gen) *Worker {
 	return found
 }
 
-// choose returns the workers to which connections go, one for each slot, nil for
-// a slot that is unserved.
+// choose returns the workers to which connections go, one for each slot, nil for an
+// unserved slot.
 func (f *Fleet) choose() []*Worker {
 	set := make([]*Worker, f.cfg.Slots)
 	served := false
@@ -196,14 +197,14 @@ func (f *Fleet) choose() []*Worker {
 		served = served || set[slot] != nil
 	}
 	if !served {
-		// Exits have left every slot unserved: whoever serves is right.
+		// Exits have left every slot unserved: any worker that serves is used.
 		for slot := range set {
 			set[slot] = f.serving(slot, f.wanted)
 			served = served || set[slot] != nil
 		}
 	}
 	if !served {
-		// Even one whose slot is to go.
+		// Also one whose slot is removed.
 		for _, w := range f.workers {
 			if w.Phase == Serving && w.InService {
 				return append(set, w)
@@ -222,7 +223,7 @@ func (f *Fleet) chooseFor(slot int) *Worker {
 	if w := f.serving(slot, target); w != nil {
 		return w
 	}
-	// None of the right generation: keep what is in service.
+	// None of the right generation: keep those in service.
 	var kept *Worker
 	for _, w := range f.workers {
 		if w.Slot == slot && w.Phase == Serving && w.InService {
@@ -232,8 +233,8 @@ func (f *Fleet) chooseFor(slot int) *Worker {
 	return kept
 }
 
-// retire sends away the workers that have no purpose any more, never one to
-// which connections still come.
+// retire ends the workers that are not needed any more, but none that still gets
+// connections.
 func (f *Fleet) retire(set []*Worker) {
 	var quieted []*Worker
 	for _, w := range f.workers {
@@ -253,8 +254,8 @@ func (f *Fleet) retire(set []*Worker) {
 			quieted = append(quieted, w)
 			continue
 		}
-		// It has never been given a connection of a steered address, but
-		// may have some of a shared one.
+		// It has never had a connection of a steered address, but may have some of a
+		// shared one.
 		f.dismiss(w)
 	}
 	for i, w := range quieted {
@@ -262,8 +263,8 @@ func (f *Fleet) retire(set []*Worker) {
 	}
 }
 
-// drainInTurn drains a worker to which nothing new can come, in its turn: so
-// that not all long-lived connections are told to go, and come again, at once.
+// drainInTurn drains a quiet worker in its turn, so that not all long-lived connections
+// are closed, and reconnect, at once.
 func (f *Fleet) drainInTurn(w *Worker) {
 	if f.now.Before(w.turn) {
 		w.deadline = w.turn
@@ -272,8 +273,8 @@ func (f *Fleet) drainInTurn(w *Worker) {
 	f.drain(w)
 }
 
-// dismiss drains a worker without quiet. One that is not ready yet has little
-// to finish.
+// dismiss drains a worker without waiting for quiet, since one that is not ready yet has
+// little to finish.
 func (f *Fleet) dismiss(w *Worker) {
 	starting := w.Phase == Starting
 	f.drain(w)
@@ -282,8 +283,8 @@ func (f *Fleet) dismiss(w *Worker) {
 	}
 }
 
-// hasPurpose tells whether a worker that is not steered to is kept all the
-// same: it starts, it waits for its generation, or it is the way back.
+// hasPurpose reports whether a worker that is not steered to is kept: it is starting,
+// waits for its generation, or is needed if the reload fails.
 func (f *Fleet) hasPurpose(w *Worker) bool {
 	if w.Slot >= f.cfg.Slots || w.Gen != f.wanted && w.Gen != f.live {
 		return false
@@ -299,8 +300,8 @@ func (f *Fleet) hasPurpose(w *Worker) bool {
 	return !taken
 }
 
-// spawn starts what is missing. A slot that is unserved starts at once; where a
-// worker serves, starts wait for their turn.
+// spawn starts missing workers. An unserved slot starts at once; if a worker serves,
+// starts wait for their turn.
 func (f *Fleet) spawn() {
 	if f.frozen {
 		return
@@ -322,9 +323,8 @@ func (f *Fleet) spawn() {
 	}
 }
 
-// wantsLive tells whether a slot has lost its worker during a reload. The
-// replacement is of the live generation, since the wanted one is not in
-// service yet.
+// wantsLive reports whether a slot has lost its worker during a reload. The replacement
+// is of the live generation, since the wanted one is not in service yet.
 func (f *Fleet) wantsLive(slot int) bool {
 	for _, w := range f.workers {
 		if w.Slot == slot && w.Phase == Serving && w.InService && !w.Leaving {
@@ -334,14 +334,14 @@ func (f *Fleet) wantsLive(slot int) bool {
 	return f.cfg.Strategy == All || f.serving(slot, f.wanted) == nil
 }
 
-// served tells whether a slot has a worker in service.
+// served reports whether a slot has a worker in service.
 func (f *Fleet) served(slot int) bool {
 	return slices.ContainsFunc(f.workers, func(w *Worker) bool {
 		return w.Slot == slot && w.Phase == Serving && w.InService
 	})
 }
 
-// extra counts the starts under way that have waited for their turn.
+// extra counts the running starts that have waited for their turn.
 func (f *Fleet) extra() int {
 	n := 0
 	for _, w := range f.workers {
@@ -352,8 +352,8 @@ func (f *Fleet) extra() int {
 	return n
 }
 
-// fill makes sure that a slot has a worker that stays, and tells whether it
-// has one; not while it must wait after failures.
+// fill makes sure that a slot has a worker that stays, and reports whether it has one;
+// not while it must wait after failures.
 func (f *Fleet) fill(slot int, gen Gen) bool {
 	if gen == 0 {
 		return false
@@ -369,7 +369,7 @@ func (f *Fleet) fill(slot int, gen Gen) bool {
 	}
 	f.lastID++
 	w := &Worker{ID: f.lastID, Slot: slot, Gen: gen, extra: f.served(slot), started: f.now}
-	if !f.cfg.Patient || f.live != 0 && gen != f.live { // who is patient gives up reloads alone
+	if !f.cfg.Patient || f.live != 0 && gen != f.live { // with Patient only reloads fail
 		w.deadline = f.now.Add(f.cfg.ReadyTimeout)
 	}
 	f.workers = append(f.workers, w)
@@ -387,7 +387,7 @@ func (f *Fleet) surge() int {
 	return f.cfg.Slots
 }
 
-// forget drops the generations that nobody can come from any more.
+// forget drops the generations of which no worker can be started any more.
 func (f *Fleet) forget() {
 	f.known = slices.DeleteFunc(f.known, func(gen Gen) bool {
 		if gen == f.wanted || gen == f.live ||

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// State is a fleet as plain data, for the master that comes after this one. It
-// outlives the program: fields are added, with a zero value that means what was
-// before, and never changed. Times are of the wall clock.
+// State is a fleet as plain data, for the next master. It outlives the program: fields
+// are added, with a zero value that means the previous behaviour, and never changed.
+// Times are of the wall clock.
 type State struct {
 	Slots      int           `json:"slots"`
 	Workers    []WorkerState `json:"workers,omitempty"`
@@ -47,7 +47,7 @@ type WorkerState struct {
 	Deadline      time.Time `json:"deadline"`
 }
 
-// SlotState is what the starts of a slot of a generation have come to.
+// SlotState is a slotState.
 type SlotState struct {
 	Slot      int       `json:"slot"`
 	Gen       Gen       `json:"gen"`
@@ -72,12 +72,12 @@ func (f *Fleet) State() State {
 	return s
 }
 
-// Restore returns the fleet of an earlier master, to be stepped on from now. What
-// its cfg says of the number of slots gives way to the state.
+// Restore returns the fleet of an earlier master. The number of slots is that of the
+// state, not of cfg.
 //
-// A worker that was starting is started again: what it has said meanwhile may
-// not have been heard. One that was quieting is to be made quiet again: the
-// actions say so. Those that serve are given the time of the watchdog.
+// A worker that was starting is started again, since its messages may be lost. One that
+// was quieting is quiesced again by the actions. The watchdog of serving workers is
+// restarted.
 func Restore(cfg Config, s State, now time.Time) (*Fleet, []Action) {
 	cfg.Slots = max(s.Slots, 1)
 	f := &Fleet{cfg: cfg, now: now, lastID: s.LastID, lastGen: s.LastGen, live: s.Live, wanted: s.Wanted, known: slices.Clone(s.Known),
@@ -103,7 +103,7 @@ func Restore(cfg Config, s State, now time.Time) (*Fleet, []Action) {
 			f.do(Quiesce{w.ID})
 		case Draining:
 			if w.asked == askedKill {
-				w.asked = askedTerm // it may not have been done
+				w.asked = askedTerm // the order may not have been carried out
 				f.kill(w, "killed again")
 			}
 		}

@@ -5,27 +5,27 @@ import (
 	"time"
 )
 
-// A worker is sent away when connections go to others, and steering can fail. So a step
-// that orders it ends there, and goes on with the answer.
+// A worker retires when connections go to others, and steering can fail. So a step that
+// orders a Steer ends there, and continues with the answer.
 //
 //	Steer ──Steered──────► Live, Quiesce, Spawn … as planned
-//	   └────SteerFailed──► as it was: the wanted generation is given up; where nobody
-//	                       else is live, the same is ordered again a second later
+//	   └────SteerFailed──► as before: the wanted generation fails; if none is live, the
+//	                       same is ordered again a second later
 
-// order is a Steer that is not answered yet, with what was before it.
+// order is a Steer that is not answered yet, with the state before it.
 type order struct {
 	live    Gen
 	steered []ID
 	fresh   []*Worker // in service by it
-	report  []Action  // Live, if it makes one so
+	report  []Action  // Live, if it makes a generation live
 }
 
 // steerAgain is how long after a failure steering is tried again.
 const steerAgain = time.Second
 
-// steer orders the set if it has changed, and tells whether it did; live is the
-// generation before this step. An empty set changes nothing: connections wait where
-// they were going.
+// steer orders the set if it has changed, and reports whether it did; live is the
+// generation before this step. An empty set changes nothing: connections queue at the
+// previous targets.
 func (f *Fleet) steer(set []*Worker, live Gen) bool {
 	var ids []ID
 	var fresh []*Worker
@@ -42,7 +42,7 @@ func (f *Fleet) steer(set []*Worker, live Gen) bool {
 		return false
 	}
 	if f.now.Before(f.steerAt) {
-		f.live = live // it does not serve every slot before it is steered to
+		f.live = live // it does not serve a slot before it is steered to
 		f.out = slices.DeleteFunc(f.out, isLive)
 		f.by(f.steerAt)
 		return false
@@ -64,19 +64,19 @@ func (f *Fleet) steer(set []*Worker, live Gen) bool {
 
 func isLive(a Action) bool { _, is := a.(Live); return is }
 
-// confirm goes on after a Steer that is done.
+// confirm continues after a Steer that succeeded.
 func (f *Fleet) confirm() {
 	f.out = append(f.out, f.order.report...)
 	f.order, f.astray, f.steerAt = nil, false, time.Time{}
 }
 
-// steerFailed goes back to what was before a Steer.
+// steerFailed restores the state before a Steer.
 func (f *Fleet) steerFailed(reason string) {
 	f.steerAt = f.now.Add(steerAgain)
 	o := f.order
 	if o == nil {
-		// Some connections go to workers that are on their way out, it is not
-		// known to whom: all of them stay until steering succeeds.
+		// Some connections go to retiring workers, and it is not known to which: all of
+		// them stay until steering succeeds.
 		f.astray, f.steered = true, nil
 		for _, w := range f.workers {
 			if w.Phase == Quieting {

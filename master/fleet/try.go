@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// What somebody asks for besides a reload, more slots or another worker in one, is
-// bounded as a reload is: where it cannot be had, everything is as it was before.
+// More slots, or another worker in one, are limited as a reload is: if they cannot be
+// started, the previous state is restored.
 
 func (f *Fleet) setSlots(n int) {
 	switch {
@@ -28,8 +28,8 @@ func (f *Fleet) restart(id ID) {
 	s.trial, s.failures, s.notBefore = true, 0, time.Time{}
 }
 
-// tried gives up what was asked for, after a failed start of a slot of the live
-// generation: after MaxFailures of them, or when it is the last that is waited for.
+// tried abandons a SetSlots or Restart after a failed start of a slot of the live
+// generation: after MaxFailures of them, or when no other start is pending.
 func (f *Fleet) tried(s *slotState, reason string, last bool) {
 	if s.gen != f.live || s.failures < f.cfg.MaxFailures && !last {
 		return
@@ -46,11 +46,11 @@ func (f *Fleet) tried(s *slotState, reason string, last bool) {
 	case f.grown > 0 && s.slot >= f.grown && s.slot < f.cfg.Slots:
 		f.do(NotScaled{Slots: f.cfg.Slots, Back: f.grown, Slot: s.slot, Gen: s.gen, Reason: reason})
 		f.cfg.Slots, f.grown = f.grown, 0
-		f.slotStates = slices.DeleteFunc(f.slotStates, func(s *slotState) bool { return s.slot >= f.cfg.Slots }) // the next attempt begins anew
+		f.slotStates = slices.DeleteFunc(f.slotStates, func(s *slotState) bool { return s.slot >= f.cfg.Slots }) // the next attempt starts counting again
 	}
 }
 
-// settle forgets what was asked for once it serves.
+// settle ends a SetSlots or Restart once it serves.
 func (f *Fleet) settle() {
 	for _, s := range f.slotStates {
 		if w := f.serving(s.slot, s.gen); w != nil && !w.Leaving {

@@ -69,7 +69,7 @@ func (Recovered) notice()    {}
 func (StallTimeout) notice() {}
 func (Unsteerable) notice()  {}
 func (OneSocket) notice()    {}
-func (Failed) notice()      {}
+func (Failed) notice()       {}
 
 // Notices returns what was found out since the last call, in its order.
 func (t *Table) Notices() []Notice {

@@ -1,6 +1,6 @@
-// Package recycle finds workers that are to be replaced although the code is right:
-// too much memory, or enough requests served. It is pure: samples come in, verdicts go
-// out. Whose turn it is, one slot at a time, the fleet decides (fleet.MarkRecycle).
+// Package recycle finds workers to be replaced because they use too much memory or have
+// served enough requests. It is pure: samples in, verdicts out. The fleet decides when
+// each is replaced, one slot at a time (fleet.MarkRecycle).
 package recycle
 
 import (
@@ -13,33 +13,33 @@ import (
 	"handoff/internal/jitter"
 )
 
-// Config is what a worker may come to. The zero value allows everything.
+// Config has the limits of a worker. The zero value has none.
 type Config struct {
-	MaxMemory   int64 // resident memory of its process group, in bytes; 0: any
-	MaxRequests int   // that it serves, where it says so; 0: any number
+	MaxMemory   int64 // resident memory of its process group, in bytes; 0: no limit
+	MaxRequests int   // served requests, if it reports them; 0: no limit
 }
 
-// Verdict says that a worker is to be replaced, and why.
+// Verdict is a worker to be replaced, and why.
 type Verdict struct {
 	Worker int
 	Reason string
 }
 
-// Recycler judges. A sample of the memory is asked for by Tick, and taken elsewhere:
-// it needs a walk through /proc.
+// Recycler compares samples with the limits. Tick requests a sample of the memory, which
+// is taken elsewhere: it requires a walk through /proc.
 type Recycler struct {
 	cfg      Config
 	sampling bool      // a sample is being taken
 	next     time.Time // when the next one is due
 }
 
-// sampleEvery is between two samples of the workers' memory.
+// sampleEvery is the interval of samples of the workers' memory.
 const sampleEvery = 5 * time.Second
 
 // New returns a Recycler.
 func New(cfg Config) *Recycler { return &Recycler{cfg: cfg} }
 
-// Configure changes the limits, for workers that are there as well.
+// Configure changes the limits, also for existing workers.
 func (r *Recycler) Configure(cfg Config) { r.cfg = cfg }
 
 // Deadline is when a sample is due next; zero: never, or one is being taken.
@@ -50,7 +50,7 @@ func (r *Recycler) Deadline() time.Time {
 	return r.next
 }
 
-// Tick tells whether a sample is to be taken now. Sampled takes it.
+// Tick reports whether a sample must be taken now. Pass it to Sampled.
 func (r *Recycler) Tick(now time.Time) (sample bool) {
 	if r.cfg.MaxMemory <= 0 || r.sampling || now.Before(r.next) {
 		return false
@@ -59,8 +59,8 @@ func (r *Recycler) Tick(now time.Time) (sample bool) {
 	return true
 }
 
-// Sampled judges the resident memory of workers, in bytes. Verdicts come in the order of
-// the workers.
+// Sampled compares the resident memory of workers, in bytes, with the limit. The verdicts
+// are in the order of the workers.
 func (r *Recycler) Sampled(resident map[int]int64) []Verdict {
 	r.sampling = false
 	if r.cfg.MaxMemory <= 0 {
@@ -75,8 +75,7 @@ func (r *Recycler) Sampled(resident map[int]int64) []Verdict {
 	return verdicts
 }
 
-// Served judges the number of requests that a worker says it has served since its
-// start.
+// Served compares the number of requests that a worker reports with the limit.
 func (r *Recycler) Served(worker, requests int) (Verdict, bool) {
 	if r.cfg.MaxRequests <= 0 || requests < r.MaxRequests(worker) {
 		return Verdict{}, false
@@ -84,9 +83,9 @@ func (r *Recycler) Served(worker, requests int) (Verdict, bool) {
 	return Verdict{worker, strconv.Itoa(requests) + " requests served"}, true
 }
 
-// MaxRequests is after how many requests a worker is replaced; 0: never. It is up to a
-// tenth fewer than configured, so that workers that started together do not all go
-// together.
+// MaxRequests is the number of requests after which a worker is replaced; 0: never. It is
+// up to a tenth less than configured, so that workers that started together are not
+// replaced together.
 func (r *Recycler) MaxRequests(worker int) int {
 	return r.cfg.MaxRequests - jitter.Of(r.cfg.MaxRequests/10, worker)
 }

@@ -1,7 +1,7 @@
-// Package reload decides what follows an order to reload, to upgrade handoff itself, or
-// the death of the keeper. It is pure: no I/O, no clock, no goroutine. An event and the
-// time come in, actions go out. What becomes of a generation that was asked for is the
-// fleet's decision; its outcome is kept here, for who has asked.
+// Package reload decides what follows an order to reload, an order to upgrade handoff
+// itself, or the death of the keeper. It is pure: no I/O, no clock, no goroutine. Its
+// input is an event and the time, its output actions. The fleet decides about the new
+// generation; its outcome is kept here, for the status.
 //
 //	                    ┌─ no ──► NotReloaded
 //	Idle ──order──► Asking ──yes──► Reread ──► Reload ──► (the fleet)
@@ -9,25 +9,25 @@
 //	  └──upgrade──────────────────► Upgrading ──ready──► Leaving
 //	                                  └─ failed ──► Idle      (the keeper dies: it has failed)
 //
-// One thing is under way at a time. What is ordered meanwhile waits in Pending, and is
-// in the state: the master that comes after this one goes on with it.
+// One operation runs at a time. Later orders wait in Pending, which is part of the state:
+// the next master continues with them.
 package reload
 
 import "time"
 
-// Phase is what is under way.
+// Phase is the current operation.
 type Phase int
 
 const (
-	// Idle: nothing. A generation may still be starting.
+	// Idle: none. A generation may still be starting.
 	Idle Phase = iota
 	// Asking: the before_reload hook has been asked.
 	Asking
-	// Upgrading: the binary on disk has been started, and has not said yet whether it
-	// can take over.
+	// Upgrading: the binary on disk was started, and has not reported yet whether it can
+	// take over.
 	Upgrading
 	// Leaving: another master takes over. This one decides nothing any more, unless the
-	// keeper dies before it has left.
+	// keeper dies first.
 	Leaving
 )
 
@@ -39,11 +39,11 @@ func (p Phase) String() string {
 type Pending struct {
 	// Reload follows the hook's yes (always), or the upgrade.
 	Reload bool
-	// Ask: the hook is to be asked before that reload.
+	// Ask: the hook must be asked before that reload.
 	Ask bool
-	// Upgrade comes before the reload, if the binary on disk is another one than this.
+	// Upgrade comes before the reload, if the binary on disk differs from this one.
 	Upgrade bool
-	// UpgradeAlone is an upgrade that somebody wants whatever the hook says.
+	// UpgradeAlone is an upgrade that does not depend on the hook's answer.
 	UpgradeAlone bool
 	// ReplaceKeeper: the keeper died while an upgrade was under way.
 	ReplaceKeeper bool
@@ -56,29 +56,29 @@ const (
 	Failed  = "failed"
 )
 
-// Result is what came of the last reload.
+// Result is the outcome of the last reload.
 type Result struct {
-	Generation int    // that it was, or would have been; 0: there was none
+	Generation int    // of the reload, also if it was not started; 0: there was none
 	Outcome    string // Running, Served or Failed
 	Reason     string // why it failed
 	Stderr     []string
 	Began      time.Time
-	Took       time.Duration // when it is over
+	Took       time.Duration // its end
 }
 
-// State is all that the next master needs.
+// State is what the next master needs.
 type State struct {
 	Phase   Phase
 	Pending Pending
 	Last    Result
-	// Generation is the newest one that was asked of the fleet.
+	// Generation is the newest one that the fleet was told to start.
 	Generation int
 }
 
-// Machine is the state and what it is configured with.
+// Machine is the state and the configuration.
 type Machine struct {
 	State
-	// Hook tells whether there is a before_reload hook.
+	// Hook reports whether there is a before_reload hook.
 	Hook bool
 
 	stopping bool
@@ -86,14 +86,14 @@ type Machine struct {
 	out      []Action
 }
 
-// Restore continues with the state of an earlier master, and returns what it had ordered
-// and not done. An upgrade that was under way is over, since this master is here.
+// Restore continues with the state of an earlier master, and returns its pending actions.
+// An upgrade that was running has ended, since this master has started.
 func Restore(s State, hook bool, now time.Time) (*Machine, []Action) {
 	m := &Machine{State: s, Hook: hook, now: now}
 	pending := s.Pending
 	m.Phase, m.Pending = Idle, Pending{}
 	switch {
-	case s.Phase == Asking || pending.Reload && pending.Ask: // the answer was not heard, or nobody was asked yet
+	case s.Phase == Asking || pending.Reload && pending.Ask: // the answer is lost, or the hook was not asked yet
 		m.order(Order{Upgrade: pending.Upgrade})
 	case pending.Reload: // after the upgrade; this master has read the configuration
 		m.do(Reload{})
@@ -101,8 +101,7 @@ func Restore(s State, hook bool, now time.Time) (*Machine, []Action) {
 	return m, m.take()
 }
 
-// Next is the generation that the reload under way will be; 0 if none has been ordered
-// that the fleet does not know yet.
+// Next is the generation of an ordered reload that the fleet does not know yet; 0: none.
 func (m *Machine) Next() int {
 	if m.Phase == Asking || m.Phase == Upgrading && m.Pending.Reload {
 		return m.Generation + 1
@@ -154,7 +153,7 @@ func (m *Machine) take() []Action {
 func (m *Machine) order(e Order) {
 	switch {
 	case m.stopping, m.Phase == Leaving:
-	case m.Phase == Asking: // what it orders comes after the answer, and so does this
+	case m.Phase == Asking: // its orders come after the answer, and so does this
 		m.Pending.Upgrade = m.Pending.Upgrade || e.Upgrade
 	case m.Phase == Upgrading && m.Hook: // follows the upgrade
 		m.Pending.Reload, m.Pending.Ask = true, true
@@ -179,11 +178,11 @@ func (m *Machine) judged(e Judged) {
 	m.Pending.Upgrade = false
 	switch {
 	case m.stopping:
-		m.upgradeAlone() // it says that it cannot, to who waits
+		m.upgradeAlone() // reports the failure to waiting callers
 	case e.Refused != "":
 		m.notReloaded(ByHook, e.Refused)
 		m.upgradeAlone()
-	default: // only now: what is refused changes nothing
+	default: // only now: a refused reload changes nothing
 		m.do(ReadAgain{Upgrade: upgrade || m.Pending.UpgradeAlone})
 	}
 }
@@ -241,7 +240,7 @@ func (m *Machine) upgradeEnded(e UpgradeEnded) {
 	m.Phase = Idle
 	pending := m.Pending
 	m.Pending = Pending{}
-	again := pending.Ask && !pending.Upgrade // an order that has waited, and wants no upgrade
+	again := pending.Ask && !pending.Upgrade // an order that has waited, without an upgrade
 	if pending.Reload && !again {
 		m.notReloaded(ByUpgrade, e.Failed)
 	}
@@ -258,7 +257,7 @@ func (m *Machine) keeperDied() {
 	switch m.Phase {
 	case Upgrading: // it fails, since its candidate has no keeper either
 		m.Pending.ReplaceKeeper = true
-	case Leaving: // the new master would have nobody to get its descriptors from
+	case Leaving: // the new master could not get its descriptors
 		m.Phase, m.Pending.ReplaceKeeper = Upgrading, true
 		m.upgradeEnded(UpgradeEnded{Failed: "the keeper has died"})
 	default:
@@ -275,7 +274,7 @@ func (m *Machine) end(outcome, reason string, stderr []string) {
 	m.do(Finished{Result: m.Last})
 }
 
-// notReloaded ends a reload that did not come to a generation of its own.
+// notReloaded ends a reload that started no generation.
 func (m *Machine) notReloaded(by By, reason string) {
 	m.begin(m.Generation + 1)
 	said := reason
