@@ -20,25 +20,24 @@ type Address struct {
 	group     *handoff.Group // of the kinds that have a socket for each worker; else nil
 	data      json.RawMessage
 	leases    []*Lease
-	unheld    time.Time // since when nobody has it; zero: somebody does
-	preopened bool      // given to every worker at its start: held to the end
+	unheld    time.Time // since when it has no lease; zero: it has one
+	preopened bool      // given to every worker at its start, and held until the end
 	closed    bool
 }
 
-// Key names the address, also to the workers; another one never has it.
+// Key identifies the address, also for the workers; it is never reused.
 func (a *Address) Key() string { return a.key }
 
-// Name is for people.
+// Name is its name for people.
 func (a *Address) Name() string { return a.name }
 
-// Endpoint is what was asked for.
+// Endpoint is the endpoint that was requested.
 func (a *Address) Endpoint() Endpoint { return a.endpoint }
 
-// Data is what the first worker that asked for it has said with that: the same for
-// all.
+// Data is the data of the first request for it, the same for all workers.
 func (a *Address) Data() json.RawMessage { return a.data }
 
-// LeaseOf returns the share of a worker, nil if it has none.
+// LeaseOf returns the lease of a worker, nil if it has none.
 func (a *Address) LeaseOf(id Worker) *Lease {
 	if i := slices.IndexFunc(a.leases, func(l *Lease) bool { return l.worker == id }); i >= 0 {
 		return a.leases[i]
@@ -46,14 +45,13 @@ func (a *Address) LeaseOf(id Worker) *Lease {
 	return nil
 }
 
-// Accepts tells whether a worker has said that it accepts here.
+// Accepts reports whether a worker accepts here.
 func (a *Address) Accepts(id Worker) bool {
 	l := a.LeaseOf(id)
 	return l != nil && l.listening
 }
 
-// Steerable tells whether the workers of a generation can be told apart by the
-// kernel: what [handoff.Group.Steerable] is.
+// Steerable reports whether connections can be steered, see [handoff.Group.Steerable].
 func (a *Address) Steerable() bool { return a.group != nil && a.group.Steerable() }
 
 func (a *Address) leaseOfSocket(s *handoff.Socket) *Lease {
@@ -63,7 +61,7 @@ func (a *Address) leaseOfSocket(s *handoff.Socket) *Lease {
 	return nil
 }
 
-// Take gives a worker a share of the address, one more if it has one already.
+// Take gives a worker a lease of the address, or another one if it has one already.
 func (a *Address) Take(id Worker, slot int) (*Lease, error) {
 	s, fd, err := a.kind.take(slot)
 	if err != nil {
@@ -78,16 +76,15 @@ func (a *Address) Take(id Worker, slot int) (*Lease, error) {
 	return l, nil
 }
 
-// Retake gives a worker a share for one more socket of its own making: one that it
-// was given and has closed (open tells what it has, by inode), else another. A second
-// open one is for who has asked for SO_REUSEPORT, as the kernel has it: else
-// unix.EADDRINUSE.
+// Retake gives a worker a lease for another socket that it has created: one that it had
+// and has closed (open reports which it has, by inode), else a new one. A second open one
+// requires SO_REUSEPORT, as in the kernel: else the error is unix.EADDRINUSE.
 func (a *Address) Retake(id Worker, slot int, open func(inode uint64) bool, reusePort bool) (*Lease, error) {
 	second := false
 	for _, l := range a.leases {
 		switch {
 		case l.worker != id:
-		case l.atStart: // it was told of the socket, and makes one of its own
+		case l.atStart: // it got the socket, and creates one of its own
 			l.atStart, l.listening = false, false
 			return l, nil
 		case !open(l.Inode()):
@@ -103,30 +100,30 @@ func (a *Address) Retake(id Worker, slot int, open func(inode uint64) bool, reus
 	return a.Take(id, slot)
 }
 
-// Lease is a worker's share of an address.
+// Lease is a worker's right to listen on an address, with a socket for it.
 type Lease struct {
 	address   *Address
 	worker    Worker
 	slot      int
-	socket    *handoff.Socket // nil where one is shared by all
+	socket    *handoff.Socket // nil if one is shared by all
 	fd        int
 	listening bool // the worker accepts
-	atStart   bool // it was given at the start, and the worker has not bound it
+	atStart   bool // given at the start, and not bound by the worker
 }
 
-// Address is what it is a share of.
+// Address is the address of the lease.
 func (l *Lease) Address() *Address { return l.address }
 
-// Worker is who has it.
+// Worker is the worker that has it.
 func (l *Lease) Worker() Worker { return l.worker }
 
-// FD is the listening socket. It stays the table's: the worker gets a duplicate.
+// FD is the listening socket. The table owns it; the worker gets a duplicate.
 func (l *Lease) FD() int { return l.fd }
 
 // Type is the type of the socket.
 func (l *Lease) Type() Type { return l.address.endpoint.Type }
 
-// Inode tells the socket from others; 0 where one is shared by all.
+// Inode identifies the socket; 0 if one is shared by all.
 func (l *Lease) Inode() uint64 {
 	if l.socket == nil {
 		return 0
@@ -134,11 +131,11 @@ func (l *Lease) Inode() uint64 {
 	return l.socket.Inode()
 }
 
-// Listening notes that the worker accepts. [Table.Steer] puts it into effect.
+// Listening records that the worker accepts. [Table.Steer] applies it.
 func (l *Lease) Listening() { l.listening = true }
 
-// OwnFlags says that the socket is in the place of one of the worker's own: its
-// O_NONBLOCK is the worker's business until it is released.
+// OwnFlags: the socket replaces one that the worker created, which decides about its
+// O_NONBLOCK until it is released.
 func (l *Lease) OwnFlags() {
 	if l.socket != nil {
 		l.socket.OwnFlags()

@@ -8,7 +8,7 @@ import (
 	"handoff/handoff"
 )
 
-// handle notes what follows from what has happened to the sockets.
+// handle turns events of the sockets into notices.
 func (t *Table) handle(events []handoff.Event) {
 	for _, e := range events {
 		switch e := e.(type) {
@@ -51,7 +51,7 @@ func (t *Table) detached(e handoff.Detached) {
 	if a.leaseOfSocket(e.Socket) == nil {
 		t.note(Violation{a, 0, "left a socket option that cannot be reset; its socket is replaced"})
 	}
-	for _, l := range a.leases { // several, where they share it
+	for _, l := range a.leases { // several, if they share it
 		if l.socket == e.Socket {
 			t.note(Detached{a, l.worker})
 		}
@@ -61,8 +61,8 @@ func (t *Table) detached(e handoff.Detached) {
 
 func (t *Table) accepted(e handoff.Accepted) {
 	a := t.ofGroup(e.Group)
-	if a == nil { // closed meanwhile, and what is queued with it
-		for _, fd := range e.FDs { // whose SO_LINGER is what a worker has set: close(2) is not to wait
+	if a == nil { // closed in the meantime, with its queue
+		for _, fd := range e.FDs { // a worker may have set SO_LINGER: close(2) must not block
 			unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
 			unix.Close(fd)
 		}
@@ -71,31 +71,30 @@ func (t *Table) accepted(e handoff.Accepted) {
 	t.note(Accepted{Queue{a, e.Socket}, e.FDs, e.Err})
 }
 
-// Queue is the accept queue of a socket from which no worker accepts: its worker is
-// gone, or has closed it, while connections were under way to it.
+// Queue is the accept queue of a parked socket: its worker has exited, or has closed it,
+// while connections were in flight to it.
 type Queue struct {
 	address *Address
 	socket  *handoff.Socket
 }
 
-// Address is what was connected to.
+// Address is the address of the connections.
 func (q Queue) Address() *Address { return q.address }
 
 // Slot is the slot of the worker that had the socket last.
 func (q Queue) Slot() int { return q.socket.Slot() }
 
-// Len is how many connections wait.
+// Len is the number of queued connections.
 func (q Queue) Len() int { return q.socket.Pending() }
 
-// Accept begins to take up to most connections out: they come as an [Accepted]. While
-// one such is under way, or a worker has the socket again, it does nothing.
+// Accept starts to take up to most connections out: they arrive as an [Accepted]. While
+// another is running, or a worker has the socket again, it does nothing.
 func (q Queue) Accept(most int) { q.socket.Accept(most) }
 
-// Accepting tells whether a [Queue.Accept] is under way.
+// Accepting reports whether a [Queue.Accept] is running.
 func (t *Table) Accepting() bool { return t.watch.Accepting() }
 
-// Queues are the accept queues of the address that no worker accepts from and that
-// are not empty.
+// Queues returns the accept queues of parked sockets of the address that are not empty.
 func (a *Address) Queues() (queues []Queue) {
 	if a.group == nil || a.closed {
 		return nil

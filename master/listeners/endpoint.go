@@ -4,7 +4,7 @@ import (
 	"net/netip"
 )
 
-// Family is the kind of an endpoint's address.
+// Family is the family of an endpoint's address.
 type Family int
 
 // The families.
@@ -14,16 +14,16 @@ const (
 	Unix // a path; an abstract name begins with @ or a zero byte
 )
 
-// Endpoint is what a worker wants to listen on. Equal endpoints, of one worker after
-// another or of several, mean the same sockets.
+// Endpoint is what a worker requests to listen on. Equal endpoints, also of several
+// workers, mean the same sockets.
 type Endpoint struct {
 	Family Family
 	Type   Type
 	Addr   string // an IP address, or a path
-	Any    bool   // no address was said: both families where there are both
-	Port   int    // 0: any that is free
-	V6Only bool   // an IPv6 wildcard that leaves IPv4 alone
-	Index  int    // tells several ports 0 of one program apart
+	Any    bool   // no address was given: both families if possible
+	Port   int    // 0: any free one
+	V6Only bool   // an IPv6 wildcard without IPv4
+	Index  int    // distinguishes several ports 0 of one program
 }
 
 // TCP returns the endpoint of an address.
@@ -35,8 +35,8 @@ func TCP(at netip.AddrPort, v6only bool) Endpoint {
 	return e
 }
 
-// meant tells whether a worker that says that it accepts at said does so by this
-// endpoint: where any port will do, said has the one that it got.
+// meant reports whether a worker that accepts at said does so by this endpoint: for port
+// 0, said has the chosen one.
 func (e Endpoint) meant(said Endpoint) bool {
 	said.V6Only = e.V6Only
 	switch {

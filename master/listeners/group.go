@@ -18,7 +18,7 @@ import (
 type group struct {
 	*handoff.Group
 	store  Store
-	stored map[*handoff.Socket]bool // that the store has
+	stored map[*handoff.Socket]bool // in the store
 }
 
 func (t *Table) newGroup(g *handoff.Group) *group {
@@ -27,7 +27,7 @@ func (t *Table) newGroup(g *handoff.Group) *group {
 	return k
 }
 
-// storeNew has the store keep the sockets that it has not yet.
+// storeNew stores the sockets that are not in the store yet.
 func (g *group) storeNew() {
 	for _, s := range g.Sockets() {
 		if !g.stored[s] {
@@ -69,7 +69,7 @@ func (g *group) close() {
 	g.Close()
 }
 
-// SocketName is the name in the store of a listening socket with that inode.
+// SocketName is the name in the store of the listening socket with an inode.
 func SocketName(inode uint64) string { return "s" + strconv.FormatUint(inode, 10) }
 
 func (t *Table) groupConfig(v6only bool) handoff.Config {
@@ -94,10 +94,10 @@ func (t *Table) openTCP(e Endpoint) (kind, error) {
 	return t.newGroup(g), nil
 }
 
-// InUse says that somebody else has an address.
+// InUse means that another process has an address.
 type InUse struct {
 	error          // of the kernel
-	Who   []string // listens there: "nginx (pid 12)"
+	Who   []string // that listens there: "nginx (pid 12)"
 }
 
 // Unwrap returns the kernel's error.
@@ -118,8 +118,8 @@ func (t *Table) listenTCP(e Endpoint) (*handoff.Group, error) {
 		cfg.Addr = netip.AddrPortFrom(addr, uint16(e.Port))
 		return t.listen(cfg)
 	}
-	// No address means both families where there are both, as Node's own primary and
-	// Go's net.Listen have it.
+	// No address means both families if possible, as in Node's primary and Go's
+	// net.Listen.
 	cfg.Addr = netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(e.Port))
 	v4 := netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(e.Port))
 	if slices.ContainsFunc(t.inherited, func(p *inherited) bool { return p.addr == v4 }) {
@@ -134,7 +134,7 @@ func (t *Table) listenTCP(e Endpoint) (*handoff.Group, error) {
 	return g, err
 }
 
-// listen opens a TCP address: of a socket that was passed for it, or anew.
+// listen opens a TCP address: from a socket that was passed for it, or a new one.
 func (t *Table) listen(cfg handoff.Config) (*handoff.Group, error) {
 	fd := t.inheritedTCP(cfg.Addr, cfg.V6Only)
 	if fd < 0 {
@@ -155,9 +155,9 @@ func (t *Table) adoptTCP(e Endpoint, fd int) (kind, error) {
 	return t.newGroup(g), nil
 }
 
-// privateOf is where nobody else is: of a program that is only tried. The port stays
-// (Node compares it), the address is one of loopback's 16 million, beside who has the
-// port: nothing that is sent to others comes here.
+// privateOf returns an unused address for a dry run. The port is the same (Node compares
+// it), the address is one of loopback's 16 million: no connection for another service
+// arrives there.
 func privateOf(e Endpoint) Endpoint {
 	pid := os.Getpid()
 	e.Any = false

@@ -10,8 +10,8 @@ import (
 	"handoff/internal/cmsg"
 )
 
-// passed is a listening socket that a service manager has passed: it is used where
-// its address is asked for.
+// inherited is a listening socket that a service manager has passed: it is used when its
+// address is requested.
 type inherited struct {
 	cmsg.Named
 	addr   netip.AddrPort // zero for a path
@@ -19,8 +19,8 @@ type inherited struct {
 	path   string
 }
 
-// Pass takes sockets over that a service manager has passed. What is not a stream socket
-// is closed, and named in the error.
+// Pass takes ownership of sockets that a service manager has passed. It closes those that
+// are not stream sockets, and names them in the error.
 func (t *Table) Pass(named []cmsg.Named) error {
 	var errs []error
 	for _, n := range named {
@@ -47,10 +47,11 @@ func (t *Table) Pass(named []cmsg.Named) error {
 	return errors.Join(errs...)
 }
 
-// inheritedTCP takes out of the list the socket of an address, -1 if there is none.
+// inheritedTCP removes the socket of an address from the list, and returns it; -1 if
+// there is none.
 func (t *Table) inheritedTCP(addr netip.AddrPort, v6only bool) int {
 	return t.inheritedWhere(func(p *inherited) bool {
-		// Of another address than the wildcard the kernel says that it is IPv6 alone.
+		// For another address than the wildcard the kernel reports IPv6 only.
 		return p.addr.IsValid() && p.addr == addr && (addr.Addr() != netip.IPv6Unspecified() || p.v6only == v6only)
 	})
 }

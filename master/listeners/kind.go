@@ -4,7 +4,7 @@ import (
 	"handoff/handoff"
 )
 
-// Type is the type of a socket. A new one is a line in kinds, and in openKind.
+// Type is the type of a socket. A new one needs a line in kinds, and in openKind.
 type Type int
 
 // The types.
@@ -13,29 +13,29 @@ const (
 	Datagram
 )
 
-// kinds are the endpoints that a record knows, by AddressState.Kind.
+// kinds are the endpoints in a record, by AddressState.Kind.
 var kinds = [...]struct {
 	family Family
 	typ    Type
 }{{IPv4, Stream}, {IPv6, Stream}, {Unix, Stream}, {IPv4, Datagram}, {IPv6, Datagram}}
 
-// kind is how an address has its sockets. A new one is a type with these methods, and
-// a line each in openKind and restoreKind:
+// kind has the sockets of an address. A new one is a type with these methods, and a line
+// each in openKind and restoreKind:
 //
 //	group   TCP: a socket for each worker, steered to by the kernel
 //	shared  a unix path, or UDP: one socket for all workers
 type kind interface {
-	// name is for people.
+	// name is its name for people.
 	name() string
 	// take returns a socket for a worker of a slot, and its descriptor; nil, and the
-	// descriptor, where all have the same.
+	// descriptor, if all have the same.
 	take(slot int) (*handoff.Socket, int, error)
-	// kept passes on each descriptor that the next master needs, with its name in the
-	// store.
+	// kept calls each for each descriptor that the next master needs, with its name in
+	// the store.
 	kept(each func(name string, fd int))
-	// state adds what restoreKind needs.
+	// state adds the state for restoreKind.
 	state(*AddressState)
-	// close gives the address up.
+	// close closes the sockets.
 	close()
 }
 
@@ -60,8 +60,8 @@ func (t *Table) openKind(e Endpoint, key string, made *pathMode) (kind, error) {
 	}
 }
 
-// restoreKind makes the sockets of an address of what a master before has left; fd
-// returns what was kept by a name, -1 for nothing.
+// restoreKind restores the sockets of an address from the state of a previous master; fd
+// returns the descriptor stored by a name, -1 if there is none.
 func (t *Table) restoreKind(s AddressState, e Endpoint, fd func(name string) int) (kind, error) {
 	if s.Shared != nil {
 		return t.restoreShared(s, e, fd)

@@ -1,18 +1,17 @@
-// Package listeners is the table of what a service listens on: its addresses, and
-// which worker has which share of them. It steers new connections to the workers that
-// are to have them, finds out when a worker that is steered away is quiet, repairs
-// what workers do to the sockets that they share with their master, and notices
+// Package listeners is the table of the addresses that a service listens on, and of the
+// leases that its workers have. It steers new connections to workers, detects when a
+// retiring worker is quiet, repairs sockets that a worker has changed, and detects
 // workers that accept nothing.
 //
 //	Endpoint ──open──► Address ──take──► Lease of a worker ──► listening ──► steered to
-//	(what is asked for) (its sockets)    (a socket, or a share)  (it accepts)  (it is a target)
+//	(the request) (its sockets) (a socket of its own) (it accepts) (it is a target)
 //
-// An address without a lease is kept for a while: whoever closed it may be followed by
-// somebody who asks for it again, and connections wait meanwhile. One that is
-// preopened is given to each worker at its start, and kept to the end.
+// An address without a lease is kept for a while, since another worker may request it
+// again, and connections wait in the meantime. A preopened address is leased to each
+// worker at its start, and kept until the end.
 //
-// A [Table] belongs to one goroutine; [Table.Wait] alone may run in another. What
-// it finds out is in [Table.Notices].
+// A [Table] belongs to one goroutine; only [Table.Wait] may run in another.
+// [Table.Notices] returns what has happened.
 package listeners
 
 import (
@@ -29,10 +28,10 @@ import (
 	"handoff/internal/linux"
 )
 
-// Worker names a worker. 0 is nobody; a name is not used again.
+// Worker identifies a worker. 0 is none; a number is never reused.
 type Worker int
 
-// Store is who keeps duplicates of the sockets for the next master.
+// Store keeps duplicates of the sockets for the next master.
 type Store interface {
 	// Store keeps a duplicate of fd by that name.
 	Store(name string, fd int) error
@@ -40,34 +39,34 @@ type Store interface {
 	Remove(name string)
 }
 
-// Config is what a table goes by.
+// Config configures a table.
 type Config struct {
 	Store   Store
 	Balance handoff.Balance
-	// NoProgram: as if the kernel refused the steering program.
+	// NoProgram: as if the kernel did not support the steering program.
 	NoProgram bool
-	// Private: every address is one of loopback's where nobody else is, whatever is
-	// asked for.
+	// Private replaces every requested address by an unused one on loopback.
 	Private bool
 	// User is whose rights count for what workers ask for; nil: handoff's own. Allowed
 	// tells whether they may listen on a privileged port all the same; nil: on none.
 	User    *linux.User
 	Allowed func(netip.AddrPort) bool
-	// Grace is how long an address is kept for which there is no lease.
+	// Grace is how long an address without a lease is kept.
 	Grace time.Duration
-	// StallTimeout is after how long a stall is reported as a [StallTimeout]; 0: never.
+	// StallTimeout is the duration of a stall that is reported as a [StallTimeout]; 0:
+	// never.
 	StallTimeout time.Duration
 }
 
-// Table is the register of what is listened on.
+// Table has all addresses and leases.
 type Table struct {
 	cfg       Config
 	watch     *handoff.Watch
 	list      []*Address
 	lastKey   int
-	targets   []Worker     // by slot, who is steered to; 0 is nobody
+	targets   []Worker     // by slot, the worker that is steered to; 0: none
 	preopened []preopened  // in the order in which workers get them
-	inherited []*inherited // by a service manager, and not asked for yet
+	inherited []*inherited // from a service manager, and not requested yet
 	quieting  []*quieting
 	stalls    map[Worker]*stall
 	notices   []Notice
@@ -86,13 +85,13 @@ func New(cfg Config) (*Table, error) {
 // table is closed. It may run in a goroutine of its own.
 func (t *Table) Wait() error { return t.watch.Wait() }
 
-// Close gives every address up, and ends a Wait.
+// Close closes every address, and ends a Wait.
 func (t *Table) Close() {
 	t.CloseAll()
 	t.watch.Close()
 }
 
-// CloseAll gives every address up. Workers still have their duplicates.
+// CloseAll closes every address. Workers keep their duplicates.
 func (t *Table) CloseAll() {
 	for _, a := range t.list {
 		t.close(a)
@@ -108,7 +107,7 @@ func (t *Table) close(a *Address) {
 	a.kind.close()
 }
 
-// SetStallTimeout changes what [Config] says.
+// SetStallTimeout changes [Config.StallTimeout].
 func (t *Table) SetStallTimeout(d time.Duration) { t.cfg.StallTimeout = d }
 
 // SetUser changes whose rights count, and what is allowed besides.
@@ -116,7 +115,7 @@ func (t *Table) SetUser(u *linux.User, allowed func(netip.AddrPort) bool) {
 	t.cfg.User, t.cfg.Allowed = u, allowed
 }
 
-// Balance is how new connections are spread.
+// Balance is how new connections are distributed.
 func (t *Table) Balance() handoff.Balance { return t.cfg.Balance }
 
 // SetBalance changes it for every address, between [handoff.Even] and
@@ -135,10 +134,10 @@ func (t *Table) SetBalance(b handoff.Balance) error {
 	return errors.Join(errs...)
 }
 
-// Addresses are those that are open, in the order in which they were.
+// Addresses returns the open addresses, in the order of their opening.
 func (t *Table) Addresses() []*Address { return slices.Clone(t.list) }
 
-// Find returns the address of an endpoint, nil if nobody has asked for it yet.
+// Find returns the address of an endpoint, nil if it is not open.
 func (t *Table) Find(e Endpoint) *Address {
 	return t.where(func(a *Address) bool { return a.endpoint == e })
 }
@@ -171,7 +170,7 @@ func (t *Table) open(e Endpoint, made *pathMode) (*Address, error) {
 	return a, nil
 }
 
-// Adopt makes an address of a socket that a worker has bound, to a port that the
+// Adopt creates an address from a socket that a worker has bound, to a port that the
 // kernel chose, and does not listen on yet. It owns fd.
 func (t *Table) Adopt(e Endpoint, fd int) (*Address, error) {
 	k, err := t.adoptTCP(e, fd)
@@ -196,9 +195,8 @@ func (t *Table) add(a *Address, k kind) {
 	t.list = append(t.list, a)
 }
 
-// Lease gives a worker its share of what it asks for, which is opened if nobody has
-// asked for it before; data is then kept with it. One worker cannot ask for the same
-// twice: unix.EADDRINUSE.
+// Lease gives a worker a lease of the endpoint, which is opened at the first request,
+// with its data. A second request of the same worker is an error: unix.EADDRINUSE.
 func (t *Table) Lease(id Worker, slot int, e Endpoint, data json.RawMessage) (*Lease, error) {
 	a := t.Find(e)
 	if a == nil {
@@ -213,7 +211,7 @@ func (t *Table) Lease(id Worker, slot int, e Endpoint, data json.RawMessage) (*L
 	return a.Take(id, slot)
 }
 
-// Count is how many addresses a worker has a share of.
+// Count is the number of a worker's leases.
 func (t *Table) Count(id Worker) int {
 	n := 0
 	for _, a := range t.list {
@@ -224,7 +222,7 @@ func (t *Table) Count(id Worker) int {
 	return n
 }
 
-// LeaseOf finds a worker's lease by the socket that it has, nil if there is none.
+// LeaseOf returns a worker's lease by its socket, nil if there is none.
 func (t *Table) LeaseOf(id Worker, inode uint64) *Lease {
 	for _, a := range t.list {
 		for _, l := range a.leases {
@@ -236,8 +234,8 @@ func (t *Table) LeaseOf(id Worker, inode uint64) *Lease {
 	return nil
 }
 
-// Listening notes that a worker accepts at an endpoint of which it has a lease; Port
-// is the one that it got. [Table.Steer] puts it into effect.
+// Listening records that a worker accepts at an endpoint of which it has a lease; Port is
+// the one that it got. [Table.Steer] applies it.
 func (t *Table) Listening(id Worker, e Endpoint) {
 	for _, a := range t.list {
 		l := a.LeaseOf(id)
@@ -246,13 +244,13 @@ func (t *Table) Listening(id Worker, e Endpoint) {
 		}
 		l.listening = true
 		if l.socket != nil {
-			// It may have set a backlog of its own: the largest is set again.
+			// It may have set a backlog of its own: set the largest again.
 			t.handle(l.socket.Repair())
 		}
 	}
 }
 
-// Release takes a worker's share of an address back.
+// Release ends a worker's lease of an address.
 func (t *Table) Release(a *Address, id Worker, now time.Time) {
 	if a.LeaseOf(id) == nil {
 		return
@@ -268,15 +266,15 @@ func (t *Table) Release(a *Address, id Worker, now time.Time) {
 	}
 }
 
-// ReleaseAll takes back all that a worker had: it is dead, or given up.
+// ReleaseAll ends all leases of a worker that is dead or abandoned.
 func (t *Table) ReleaseAll(id Worker, now time.Time) {
 	for _, a := range t.list {
 		t.Release(a, id, now)
 	}
 }
 
-// CloseUnused gives an address up, unless somebody has asked for it since it was
-// reported as [Unused]. It tells whether it did.
+// CloseUnused closes an address, unless it was requested again since it was reported as
+// [Unused]. It reports whether it did.
 func (t *Table) CloseUnused(a *Address) bool {
 	if a.closed || a.preopened || len(a.leases) > 0 {
 		return false
@@ -286,7 +284,7 @@ func (t *Table) CloseUnused(a *Address) bool {
 	return true
 }
 
-// Deadline is when [Table.Tick] wants to be called, zero if not by time.
+// Deadline is when [Table.Tick] must be called; zero: not by time.
 func (t *Table) Deadline() time.Time {
 	next := earlier(earlier(t.quietDeadline(), t.stallDeadline()), t.watch.Deadline())
 	for _, a := range t.list {
@@ -297,14 +295,14 @@ func (t *Table) Deadline() time.Time {
 	return next
 }
 
-// Tick takes in what has happened to the sockets, and does what time has brought: it
-// keeps the balance, looks who is quiet and who stalls, and reports addresses that
-// nobody uses. It is to be called when [Table.Wait] has returned, and at the Deadline.
+// Tick processes the events of the sockets and the timers: it keeps the balance, detects
+// quiet and stalled workers, and reports unused addresses. Call it when [Table.Wait] has
+// returned, and at the Deadline.
 func (t *Table) Tick(now time.Time) {
 	t.handle(t.watch.Collect(now))
 	for _, a := range t.list {
 		if !a.preopened && !a.unheld.IsZero() && !now.Before(a.unheld.Add(t.cfg.Grace)) {
-			a.unheld = now // where it is kept, look again later
+			a.unheld = now // if it is kept, check again later
 			t.note(Unused{a})
 		}
 	}

@@ -4,55 +4,54 @@ import (
 	"time"
 )
 
-// Notice is something that the table has found out: one of the types below.
+// Notice is an event of the table: one of the types below.
 type Notice interface{ notice() }
 
 type (
-	// Violation: a worker, 0 if it is not known which, has done something to its
-	// socket that the master does not want done. It is undone.
+	// Violation: a worker, 0 if unknown, has changed its socket in a way that is not
+	// allowed. The change was undone.
 	Violation struct {
 		Address *Address
 		Worker  Worker
 		What    string // "shutdown(2) on the listening socket"
 	}
-	// Detached: the socket of a worker could not be repaired, and is closed. The
-	// worker has it no more, and has to be replaced.
+	// Detached: the socket of a worker could not be repaired, and is closed. The worker
+	// must be replaced.
 	Detached struct {
 		Address *Address
 		Worker  Worker
 	}
-	// Queued: a connection has come to a socket that no worker accepts from.
+	// Queued: a connection was queued at a parked socket.
 	Queued struct{ Queue Queue }
-	// Accepted: what [Queue.Accept] has taken out of a queue. The descriptors are the
-	// receiver's.
+	// Accepted: the connections that [Queue.Accept] has taken out of a queue. The
+	// receiver owns the descriptors.
 	Accepted struct {
 		Queue Queue
 		FDs   []int
-		Err   error // why it has ended early
+		Err   error // why Accept ended early
 	}
-	// Unused: nobody has had an address for a while. [Table.CloseUnused] gives it up;
-	// else it is reported again after another while.
+	// Unused: an address has had no lease for a while. [Table.CloseUnused] closes it;
+	// else it is reported again later.
 	Unused struct{ Address *Address }
-	// Quiet: nothing can come any more to a worker that is steered away.
+	// Quiet: no connection can reach a retiring worker any more.
 	Quiet struct{ Worker Worker }
-	// Stalled: a worker to which connections go accepts none of them, while others
-	// do. They go to those now.
+	// Stalled: a worker in service accepts nothing, while others do. New connections go
+	// to those now.
 	Stalled struct{ Worker Worker }
-	// Recovered: it does again.
+	// Recovered: a stalled worker accepts again.
 	Recovered struct {
 		Worker Worker
 		After  time.Duration
 	}
-	// StallTimeout: it has not for a multiple of the time that was configured.
+	// StallTimeout: a worker has been stalled for a multiple of the configured time.
 	StallTimeout struct {
 		Worker Worker
-		After  time.Duration // what was configured
+		After  time.Duration // the configured time
 	}
-	// Unsteerable: the kernel refuses the steering program for an address, of which a
-	// worker was given a share.
+	// Unsteerable: the kernel does not support the steering program for an address, of
+	// which a worker has a lease.
 	Unsteerable struct{ Address *Address }
-	// OneSocket: a service manager's socket cannot be joined by others, and is shared
-	// by all workers.
+	// OneSocket: no other socket can join a service manager's, so all workers share it.
 	OneSocket struct{ Why error }
 	// Failed is an error that can only be reported.
 	Failed struct{ Err error }
@@ -71,7 +70,7 @@ func (Unsteerable) notice()  {}
 func (OneSocket) notice()    {}
 func (Failed) notice()       {}
 
-// Notices returns what was found out since the last call, in its order.
+// Notices returns the notices since the last call, in order.
 func (t *Table) Notices() []Notice {
 	found := t.notices
 	t.notices = nil

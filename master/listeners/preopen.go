@@ -10,13 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Listen is an address that every worker is given at its start: a socket of its own
-// for TCP, one for all for a path.
+// Listen is an address that every worker gets at its start: a socket of its own for TCP,
+// a shared one for a path.
 type Listen struct {
 	Name string         // for the workers; "" for none
 	Addr netip.AddrPort // zero for a path
 	Only bool           // IPv6 alone, where Addr is IPv6
-	Any  bool           // no host was said: IPv4 alone will do where there is no IPv6
+	Any  bool           // no host was given: IPv4 only if there is no IPv6
 	Path string         // of a unix socket, absolute
 	Type Type           // of the socket
 	Mode fs.FileMode    // of the path; 0: as the umask has it
@@ -39,19 +39,19 @@ func (l Listen) endpoint() Endpoint {
 	e := TCP(l.Addr, l.Only)
 	e.Type, e.Any = l.Type, l.Any
 	if e.Port == 0 {
-		e.Index = -1 // it is none of a program's
+		e.Index = -1 // not requested by a program
 	}
 	return e
 }
 
-// preopened is one of the addresses that workers are given.
+// preopened is an address that workers get at their start.
 type preopened struct {
 	Listen
-	address *Address // nil: it was lost with the master before, and could not be opened
+	address *Address // nil: it was lost with the previous master, and could not be opened
 }
 
-// Preopen opens an address that every worker is given at its start, after those that
-// were preopened before. It is held to the end.
+// Preopen opens an address that every worker gets at its start, after the earlier ones.
+// It is held until the end.
 func (t *Table) Preopen(l Listen) (*Address, error) {
 	a, err := t.preopen(l)
 	if err == nil {
@@ -76,7 +76,7 @@ func (t *Table) preopen(l Listen) (*Address, error) {
 	return a, nil
 }
 
-// cause is what the kernel said.
+// cause returns the kernel's error.
 func cause(err error) error {
 	var e unix.Errno
 	if errors.As(err, &e) {
@@ -85,11 +85,10 @@ func cause(err error) error {
 	return err
 }
 
-// TakePreopened gives a worker its share of each preopened address, in their order,
-// with the name of each. The sockets are blocking, as systemd's are, but for those
-// that another worker has as well: O_NONBLOCK is of the open file, and that one's
-// event loop would hang in accept(2). What it has taken when it fails,
-// [Table.ReleaseAll] takes back.
+// TakePreopened gives a worker a lease of each preopened address, in order, with its
+// name. The sockets are blocking, like systemd's, except those that another worker has,
+// too: O_NONBLOCK belongs to the open file, and the other's event loop would block in
+// accept(2). After an error, [Table.ReleaseAll] ends the leases.
 func (t *Table) TakePreopened(id Worker, slot int) (leases []*Lease, names []string, err error) {
 	var blocking []int // of this worker alone, for now
 	for _, p := range t.preopened {
@@ -115,9 +114,9 @@ func (t *Table) TakePreopened(id Worker, slot int) (leases []*Lease, names []str
 	return leases, names, nil
 }
 
-// RestorePreopened is told after [Table.Restore] which addresses those with the keys
-// in [State.Preopened] are. One that is not there any more is opened anew; where that
-// fails, a [LostError] says so, and workers fail to start.
+// RestorePreopened is called after [Table.Restore] with the addresses for the keys in
+// [State.Preopened]. It reopens a missing one; if that fails, it returns a [LostError],
+// and workers fail to start.
 func (t *Table) RestorePreopened(keys []string, listen []Listen) (lost []*LostError) {
 	for i, key := range keys {
 		p := preopened{address: t.ByKey(key)}

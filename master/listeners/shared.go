@@ -17,7 +17,7 @@ type shared struct {
 	typ   Type
 	label string
 	path  string // to remove at the end; "": there is none
-	file  fileID // what the path was when it was made
+	file  fileID // the file at the path when it was created
 }
 
 func (s *shared) name() string { return s.label }

@@ -6,21 +6,21 @@ import (
 	"time"
 )
 
-// stallReported is for how long a worker must stall before it is reported: shorter
-// stalls are ordinary, and steered around all the same.
+// stallReported is how long a worker must stall before it is reported: shorter stalls are
+// common. New connections are steered away from it at once.
 const stallReported = time.Second
 
-// stall is of a target that accepts nothing, while others do.
+// stall is the stall of a target that accepts nothing, while others do.
 type stall struct {
 	since    time.Time
 	reported bool
-	timeout  time.Time // when the next StallTimeout counts from
+	timeout  time.Time // start of the next StallTimeout
 }
 
-// Stalls tells whether a worker accepts nothing, while others do.
+// Stalls reports whether a worker accepts nothing, while others do.
 func (t *Table) Stalls(id Worker) bool { return t.stalls[id] != nil }
 
-// lookStalls reports who stalls, and who does not any more.
+// lookStalls reports workers that stall, or have recovered.
 func (t *Table) lookStalls(now time.Time) {
 	stalled := map[Worker]bool{}
 	for _, a := range t.list {

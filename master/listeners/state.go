@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// State is what the next master must know of a table, besides the sockets. It
-// outlives the program: fields are added, with a zero value that means what was
-// before, and never changed or reused.
+// State is what the next master needs of a table, besides the sockets. It outlives the
+// program: fields are added, with a zero value that means the previous behaviour, and
+// never changed or reused.
 type State struct {
 	Addresses []AddressState `json:"addresses"`
 	LastKey   int            `json:"last_key"`
@@ -18,7 +18,7 @@ type State struct {
 	Preopened []string       `json:"given,omitempty"` // keys
 }
 
-// AddressState is of one address.
+// AddressState is the state of an address.
 type AddressState struct {
 	Key       string          `json:"key"`
 	Kind      int             `json:"kind"` // of the endpoint: 0 TCP over IPv4, 1 over IPv6, 2 a path, 3 UDP over IPv4, 4 over IPv6
@@ -39,16 +39,16 @@ type AddressState struct {
 	Unheld    time.Time       `json:"unheld"`
 }
 
-// SocketState is of one socket of a group.
+// SocketState is the state of a socket of a group.
 type SocketState struct {
 	Inode uint64 `json:"inode"`
 	Slot  int    `json:"slot"`
-	Own   bool   `json:"own,omitempty"` // its flags are its worker's business
+	Own   bool   `json:"own,omitempty"` // its worker decides about its flags
 	// Foreign: a service manager has made it, and its options are that one's.
 	Foreign bool `json:"foreign,omitempty"`
 }
 
-// SharedState is of the socket that all workers share.
+// SharedState is the state of a socket that all workers share.
 type SharedState struct {
 	Kind string `json:"kind"`
 	Path string `json:"path,omitempty"`
@@ -56,7 +56,7 @@ type SharedState struct {
 	Ino  uint64 `json:"ino,omitempty"`
 }
 
-// LeaseState is of one lease.
+// LeaseState is the state of a lease.
 type LeaseState struct {
 	Worker    Worker `json:"worker"`
 	Slot      int    `json:"slot"`
@@ -65,7 +65,7 @@ type LeaseState struct {
 	AtStart   bool   `json:"given,omitempty"`
 }
 
-// SetEndpoint puts what was asked for into the state.
+// SetEndpoint sets the endpoint of the state.
 func (r *AddressState) SetEndpoint(e Endpoint) {
 	for i, k := range kinds {
 		if k.family == e.Family && k.typ == e.Type {
@@ -83,7 +83,7 @@ func (r *AddressState) endpoint() (Endpoint, error) {
 	return Endpoint{k.family, k.typ, r.Addr, r.Any, r.Port, r.V6Only, r.Index}, nil
 }
 
-// State returns what the next master must know.
+// State returns what the next master needs.
 func (t *Table) State() State {
 	s := State{LastKey: t.lastKey, Targets: t.targets}
 	for _, a := range t.list {
@@ -109,7 +109,7 @@ func (a *Address) state() AddressState {
 	return r
 }
 
-// LostError says that an address of the master before is lost.
+// LostError means that an address of the previous master is lost.
 type LostError struct {
 	Name string // of the address
 	Err  error
@@ -120,10 +120,10 @@ func (e *LostError) Error() string { return e.Err.Error() }
 // Unwrap returns the reason.
 func (e *LostError) Unwrap() error { return e.Err }
 
-// Restore takes over what a table before has left. fd returns the descriptor that was
-// kept by a name, which is the table's from then on, -1 for none. It changes nothing
-// in the kernel: what was steered to is steered to until [Table.Steer]. An address that
-// cannot be taken over is left out, and a [LostError] for each is returned.
+// Restore takes over the state of a previous table. fd returns the descriptor stored by a
+// name, which the table owns from then on, -1 for none. It changes nothing in the kernel:
+// the targets remain until [Table.Steer]. For each address that cannot be taken over it
+// returns a [LostError].
 func (t *Table) Restore(s State, fd func(name string) int) (lost []*LostError) {
 	t.lastKey, t.targets = s.LastKey, s.Targets
 	for _, r := range s.Addresses {
@@ -163,28 +163,28 @@ func (t *Table) restore(r AddressState, fd func(string) int) error {
 	return nil
 }
 
-// Kept passes on each descriptor that the next master needs, with its name.
+// Kept calls each for each descriptor that the next master needs, with its name.
 func (t *Table) Kept(each func(name string, fd int)) {
 	for _, a := range t.list {
 		a.kind.kept(each)
 	}
 }
 
-// Report is what there is to see of a table.
+// Report has the numbers of a table for the status.
 type Report struct {
 	Addresses []AddressReport
-	Queues    map[Worker]int // connections that wait for a worker
-	MaxQueue  int            // the longest queue that was seen
+	Queues    map[Worker]int // queued connections
+	MaxQueue  int            // the longest queue seen
 }
 
-// AddressReport is of one address.
+// AddressReport has the numbers of an address.
 type AddressReport struct {
 	Name    string
 	Balance string // even, sticky, shared; hash where the kernel refuses to steer
-	Queue   int    // connections that nobody has accepted
+	Queue   int    // connections not accepted yet
 }
 
-// Report looks at all accept queues.
+// Report reads all accept queues.
 func (t *Table) Report() Report {
 	r := Report{Queues: map[Worker]int{}}
 	for _, a := range t.list {
@@ -207,7 +207,7 @@ func (t *Table) Report() Report {
 	return r
 }
 
-// InUse are the names of the addresses that workers have a share of.
+// InUse returns the names of the leased addresses.
 func (t *Table) InUse() (names []string) {
 	for _, a := range t.list {
 		if len(a.leases) > 0 {

@@ -8,19 +8,19 @@ import (
 	"handoff/handoff"
 )
 
-// SetTargets says to which workers new connections are to go, one for each slot, 0
-// for a slot that is not served. [Table.Steer] puts it into effect.
+// SetTargets sets the workers to which new connections go, one for each slot, 0 for an
+// unserved slot. [Table.Steer] applies it.
 func (t *Table) SetTargets(workers []Worker) { t.targets = slices.Clone(workers) }
 
 // Targets are the workers, by slot, to which new connections go.
 func (t *Table) Targets() []Worker { return slices.Clone(t.targets) }
 
-// IsTarget tells whether new connections go to a worker.
+// IsTarget reports whether new connections go to a worker.
 func (t *Table) IsTarget(id Worker) bool { return slices.Contains(t.targets, id) }
 
-// Steer has the kernel send new connections to the targets, at every address. It is
-// to be called whenever they, or what their workers accept on, have changed. An error
-// says that connections still go where they went before, at one address at least.
+// Steer makes the kernel send new connections to the targets, at every address. Call it
+// when the targets, or the addresses on which they accept, have changed. An error means
+// that the previous targets remain, at one address at least.
 func (t *Table) Steer() error {
 	var errs []error
 	for _, a := range t.list {
@@ -32,8 +32,8 @@ func (t *Table) Steer() error {
 	return errors.Join(errs...)
 }
 
-// socketsOf returns the sockets at which workers accept, in their order, nil for one
-// that has none. A program that opens several on one address has several.
+// socketsOf returns the sockets at which workers accept, in order, nil for a worker
+// without. A program that opens several on one address has several.
 func (a *Address) socketsOf(workers []Worker) (sockets []*handoff.Socket) {
 	of := make(map[Worker][]*handoff.Socket, len(a.leases))
 	for _, l := range a.leases {
@@ -51,17 +51,16 @@ func (a *Address) socketsOf(workers []Worker) (sockets []*handoff.Socket) {
 	return sockets
 }
 
-// quieting is a worker that is steered away and not quiet yet.
+// quieting is a retiring worker that is not quiet yet.
 type quieting struct {
 	id    Worker
-	until time.Time // the end of the grace, where there is no group to ask
+	until time.Time // the end of the grace, if there is no group
 	waits []*handoff.Quiet
 	next  time.Time
 }
 
-// Quiesce begins to wait until a worker that is steered away is [Quiet]: nothing can
-// come to it any more, and grace has passed, in which it may take note of what it has
-// accepted.
+// Quiesce starts to wait until a retiring worker is [Quiet]: no connection can reach it
+// any more, and grace has passed, in which it registers what it has accepted.
 func (t *Table) Quiesce(id Worker, now time.Time, grace time.Duration) {
 	t.ForgetQuiet(id)
 	q := &quieting{id: id, until: now.Add(grace), next: now}
@@ -78,7 +77,7 @@ func (t *Table) ForgetQuiet(id Worker) {
 	t.quieting = slices.DeleteFunc(t.quieting, func(q *quieting) bool { return q.id == id })
 }
 
-// lookQuiet asks the workers' sockets whether anything can still come.
+// lookQuiet checks whether connections can still reach the workers.
 func (t *Table) lookQuiet(now time.Time) {
 	t.quieting = slices.DeleteFunc(t.quieting, func(q *quieting) bool {
 		if now.Before(q.next) {
