@@ -20,7 +20,7 @@ install: build man ## into PREFIX (/usr/local), with the names rackman and racka
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 && install -m 644 bin/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 
 man: ## bin/man, the man pages
-	go run -tags man -ldflags "-X main.version=$(VERSION)" ./cmd/handoff man --dir bin/man
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || date +%s)} go run -tags man -ldflags "-X main.version=$(VERSION)" ./cmd/handoff man --dir bin/man
 
 reference: ## docs/reference, from the code
 	go run -tags man ./cmd/handoff reference

@@ -60,15 +60,16 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// Every command has a man page, with its options.
+// Every command has a man page, with its options and the date of the source.
 func TestManPages(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	cmd := exec.Command("go", "run", "-tags", "man", "handoff/cmd/handoff", "man", "--dir", dir)
+	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1767225600") // 2026-01-01
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for page, word := range map[string]string{"handoff.1": "listening sockets", "handoff-run.1": "ready-timeout", "handoff-reload.1": "no-wait"} {
+	for page, word := range map[string]string{"handoff.1": "listening sockets", "handoff-top.1": "Jan 2026", "handoff-run.1": "ready-timeout", "handoff-reload.1": "no-wait"} {
 		if text := read(t, filepath.Join(dir, page)); !strings.Contains(text, word) && !strings.Contains(text, strings.ReplaceAll(word, "-", `\-`)) {
 			t.Errorf("%s has no %q", page, word)
 		}

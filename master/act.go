@@ -15,11 +15,13 @@ import (
 	"handoff/internal/cmsg"
 	"handoff/internal/events"
 	"handoff/internal/keeper/fdstore"
+	"handoff/internal/repeat"
 	"handoff/internal/sdnotify"
 	"handoff/master/contract"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 	"handoff/master/process"
+	"handoff/master/recycle"
 	"handoff/master/reload"
 	"handoff/master/snapshot"
 )
@@ -48,7 +50,7 @@ func (m *Master) do(a fleet.Action) {
 		m.order(reload.Order{Upgrade: true})
 	case fleet.Recycle:
 		if w := m.workers[a.ID]; w != nil {
-			m.history.counters.CountRestart("recycled")
+			m.history.counters.CountRestart(w.slot, "recycled", recycle.Limit(a.Reason))
 			m.log.Info("Replacing worker: "+a.Reason, w.attrs(events.WorkerRecycled, "reason", a.Reason)...)
 		}
 	case fleet.Abandon:
@@ -57,7 +59,7 @@ func (m *Master) do(a fleet.Action) {
 			if a.Stalled {
 				why = "stalled"
 			}
-			m.history.counters.CountRestart(why)
+			m.history.counters.CountRestart(w.slot, why, "")
 			m.log.Error("Ending worker: "+a.Reason, w.attrs(events.WorkerHung)...)
 			// What waits at its socket goes to others, or to its replacement.
 			m.listeners.ReleaseAll(listeners.Worker(a.ID), time.Now())
@@ -115,7 +117,7 @@ func (m *Master) prepare(gen fleet.Gen) {
 		m.reportReloading(int(gen))
 	}
 	m.order(reload.Began{Generation: int(gen)})
-	g := &generation{drain: m.cfg.DrainSignal}
+	g := &generation{drain: m.cfg.DrainSignal, starts: repeat.New()}
 	g.launch, g.err = m.cfg.Command.Resolve()
 	m.gens[gen] = g
 	if g.err != nil {
@@ -299,6 +301,9 @@ func (m *Master) attend(w *worker) {
 	stdout, stderr := io.Writer(os.Stdout), io.Writer(os.Stderr)
 	if m.cfg.Output != nil {
 		stdout, stderr = m.cfg.Output(w.slot, w.process.PID(), int(w.gen))
+	} else if g := m.gens[w.gen]; g != nil && !w.process.Adopted() {
+		w.stderr = g.starts.Writer(w.process.PID(), stderr)
+		stderr = w.stderr
 	}
 	w.process.CopyOutput(stdout, stderr)
 	go func() { // ends with the process

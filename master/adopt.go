@@ -14,6 +14,7 @@ import (
 	"handoff/internal/events"
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/linux"
+	"handoff/internal/repeat"
 	"handoff/internal/sdnotify"
 	"handoff/master/contract"
 	"handoff/master/fleet"
@@ -122,7 +123,7 @@ func (m *Master) restoreRooms(r snapshot.Record, now time.Time) (ordered []reloa
 	m.contract = m.newContract(r.Seq)
 	m.reloads, ordered = reload.Restore(reloadState(r), m.cfg.BeforeReload != nil, now)
 	for _, gr := range r.Generations {
-		g := &generation{stderrTail: gr.StderrTail, drain: unix.Signal(gr.Drain)}
+		g := &generation{stderrTail: gr.StderrTail, drain: unix.Signal(gr.Drain), starts: repeat.New()}
 		if gr.Error != "" {
 			g.err = errors.New(gr.Error)
 		} else {

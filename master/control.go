@@ -149,7 +149,7 @@ func (c Control) Restart(ctx context.Context, slot int) (worker int, err error) 
 		for _, w := range m.fleet.Workers() {
 			if w.Slot == slot && w.Gen == m.fleet.Live() && w.Phase == fleet.Serving && !w.Leaving {
 				worker = int(w.ID)
-				m.history.counters.CountRestart("asked")
+				m.history.counters.CountRestart(slot, "asked", "")
 				m.step(fleet.Restart{ID: w.ID})
 				return worker, nil
 			}

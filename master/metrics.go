@@ -19,7 +19,7 @@ func (c Control) Metrics(ctx context.Context) (api.Metrics, error) {
 // measureEnd counts the end of a worker.
 func (m *Master) measureEnd(w *worker, phase fleet.Phase, leaving bool) {
 	if !leaving && phase < fleet.Quieting {
-		m.history.counters.CountRestart("crashed")
+		m.history.counters.CountRestart(w.slot, "crashed", "")
 	}
 	if !w.drainedAt.IsZero() {
 		m.history.counters.Drain.Add(time.Since(w.drainedAt))

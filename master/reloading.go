@@ -210,6 +210,10 @@ func reloadState(r snapshot.Record) reload.State {
 // ready: a worker can serve, if nobody refuses. Where its word is not waited for, it
 // only seems so: gunicorn says READY=1, and has loaded nothing yet.
 func (m *Master) ready(w *worker) {
+	if w.stderr != nil {
+		go w.stderr.Serves() // ends when what was held back is written
+		w.stderr = nil
+	}
 	if m.cfg.BeforeReady == nil {
 		m.step(fleet.Ready{ID: w.id, Seems: m.cfg.ReadyWhen != Ready})
 		return

@@ -1,6 +1,7 @@
 package master
 
 import (
+	"errors"
 	"net/netip"
 	"time"
 
@@ -98,6 +99,7 @@ func (m *Master) learned(w *worker, f contract.Fact) {
 	case contract.Started:
 		m.readyWhen(Started, w)
 	case contract.Listening:
+		w.refused = ""
 		m.readyWhen(Listening, w)
 	case contract.Ready:
 		m.readyWhen(Ready, w)
@@ -113,6 +115,9 @@ func (m *Master) learned(w *worker, f contract.Fact) {
 	case contract.ProtocolError:
 		m.log.Warn("Message from a worker dropped: "+f.Reason, w.attrs(events.WorkerGarbled)...)
 	case contract.Refused:
+		if who := (*listeners.InUse)(nil); errors.As(f.Err, &who) {
+			w.refused = f.Err.Error()
+		}
 		m.log.Error("Cannot give a worker its socket: "+f.Err.Error(), w.attrs(events.AddressRefused, "port", f.Endpoint.Port)...)
 	case contract.Unplaced:
 		m.log.Error(f.Err.Error(), w.attrs(events.AddressRefused, "address", f.Address.Name())...)

@@ -2,11 +2,14 @@ package master
 
 import (
 	"cmp"
+	"maps"
 	"slices"
+	"time"
 
 	"handoff/internal/api"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
+	"handoff/master/outlook"
 )
 
 // status is what there is, but for what workers use.
@@ -15,6 +18,7 @@ func (m *Master) status() api.Status {
 		Generation: int(m.fleet.Live()), Wanted: int(m.fleet.Wanted()), Slots: m.fleet.Slots(), LastError: m.history.lastError, Reload: m.reloadStatus(), Failed: m.history.failedChange,
 		Output: slices.Clone(m.history.output), LostLines: m.history.counters.LinesLost,
 		Addresses: []api.AddressStatus{}, Workers: []api.WorkerStatus{}}
+	outlook.Put(&s, m.fleet, m.history.counters.Slots, time.Now())
 	at := m.listeners.Report()
 	m.history.counters.MaxQueue = max(m.history.counters.MaxQueue, at.MaxQueue)
 	for _, a := range at.Addresses {
@@ -28,7 +32,7 @@ func (m *Master) status() api.Status {
 		}
 		ws := api.WorkerStatus{Slot: fw.Slot, PID: w.process.PID(), Worker: int(fw.ID), Generation: int(fw.Gen), Phase: fw.Phase.String(),
 			Started: w.began, Queue: at.Queues[listeners.Worker(fw.ID)], Restarts: m.history.restarts[fw.Slot], Status: w.state.Status, Reloading: w.state.Reloading,
-			Port: w.port, Requests: w.requests, Stalled: m.listeners.Stalls(listeners.Worker(fw.ID)),
+			Port: w.port, Requests: w.requests, RestartReasons: maps.Clone(m.history.counters.Slots[fw.Slot]), Stalled: m.listeners.Stalls(listeners.Worker(fw.ID)),
 			Steered: m.listeners.IsTarget(listeners.Worker(fw.ID))}
 		if at := fw.ReadyAt(); !at.IsZero() {
 			ws.Ready = &at

@@ -11,6 +11,8 @@ import (
 	"handoff/internal/events"
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/linux"
+	"handoff/internal/listener"
+	"handoff/internal/repeat"
 	"handoff/internal/sdnotify"
 	"handoff/master/contract"
 	"handoff/master/fleet"
@@ -29,10 +31,12 @@ type worker struct {
 	state     sdnotify.State // what it says about itself
 	drainedAt time.Time      // zero: it was not told to
 	began     time.Time
-	dead      bool // its process is; the rest of it may not be
-	port      int  // of its slot; 0: it has none
-	requests  int  // that it says it has served
-	judging   bool // somebody outside is asked whether it may serve
+	dead      bool           // its process is; the rest of it may not be
+	port      int            // of its slot; 0: it has none
+	requests  int            // that it says it has served
+	judging   bool           // somebody outside is asked whether it may serve
+	stderr    *repeat.Writer // nil: its output is somebody else's to write, or was begun by another master
+	refused   string         // why it does not get the address that it wants, which somebody else has; "": it does
 	// unreported: it is to be steered to, and was not reported to serve yet.
 	unreported bool
 }
@@ -55,6 +59,7 @@ type generation struct {
 	err        error       // why there is no launch
 	stderrTail []string    // last lines of the stderr of the worker that failed last
 	drain      unix.Signal // that its programs know; 0: as configured now
+	starts     *repeat.Starts
 }
 
 // notified is what a worker says by sd_notify(3).
@@ -92,7 +97,7 @@ func (m *Master) isDraining(id fleet.ID) bool {
 }
 
 func (m *Master) leaving(w *worker) {
-	m.history.counters.CountRestart("asked")
+	m.history.counters.CountRestart(w.slot, "asked", "")
 	m.log.Info("Worker asked to be replaced", w.attrs(events.WorkerLeaving)...)
 	m.step(fleet.Leave{ID: w.id})
 }
@@ -146,18 +151,37 @@ func (m *Master) ended(id fleet.ID) {
 			}
 		}
 	}
+	final := false
 	if stderrTail := w.process.StderrTail(maxStderrLines); phase < fleet.Quieting {
 		m.gens[w.gen].stderrTail = stderrTail
 		m.history.restarts[w.slot]++
 		m.history.lastError = sdnotify.Printable(fmt.Sprintf("slot %d, generation %d %s", w.slot, w.gen, reason))
-		m.log.Error("Worker crashed: "+reason, append(w.attrs(events.WorkerCrashed, append(ended, "after", time.Since(w.began).Round(time.Millisecond))...), stderrAttr(stderrTail)...)...)
+		if why := listener.Reason(w.refused, stderrTail); why != "" && phase == fleet.Starting {
+			reason, final = why, true
+			m.history.lastError = sdnotify.Printable(fmt.Sprintf("slot %d, generation %d: %s", w.slot, w.gen, reason))
+		}
+		m.log.Error("Worker crashed: "+reason, append(w.attrs(events.WorkerCrashed, append(append(ended, "after", time.Since(w.began).Round(time.Millisecond)), m.attempt(w, phase, reason, stderrTail)...)...), stderrAttr(stderrTail)...)...)
 	} else {
 		m.log.Info("Worker ended: "+reason, w.attrs(events.WorkerShutdown, ended...)...)
 	}
-	m.step(fleet.Exited{ID: id, Reason: reason})
+	m.step(fleet.Exited{ID: id, Reason: reason, Final: final})
 	if m.cfg.Calm != nil && len(m.workers) == m.fleet.Slots() {
 		m.cfg.Calm()
 	}
+}
+
+// attempt says of a start that has failed which one it is of its slot, and whether it ends
+// like the one before in its generation.
+func (m *Master) attempt(w *worker, phase fleet.Phase, reason string, stderrTail []string) []any {
+	if phase != fleet.Starting {
+		return nil
+	}
+	before, _ := m.fleet.Failures(w.slot, w.gen)
+	about := []any{"failures", before + 1, "same", m.gens[w.gen].starts.Failed(w.process.PID(), reason, stderrTail)}
+	if w.gen != m.fleet.Live() && !m.cfg.Fleet.Patient {
+		about = append(about, "max_failures", m.cfg.Fleet.MaxFailures)
+	}
+	return about
 }
 
 const maxStderrLines = 20 // lines of stderr in a report: the message of a Node error stands above its stack

@@ -64,6 +64,15 @@ var roles = map[string]func() int{
 		l, err := net.Listen("tcp", os.Getenv("ADDRESS"))
 		return serve(l, err)
 	},
+	"activation-and-bind": func() int { // binds another address, of generation FROM on
+		if os.Getenv("HANDOFF_GENERATION") >= os.Getenv("FROM") {
+			if _, err := net.Listen("tcp", os.Getenv("ADDRESS")); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				return 1
+			}
+		}
+		return serve(inherited(3))
+	},
 	"crash": func() int {
 		fmt.Fprintln(os.Stderr, "no database")
 		return 3
@@ -282,6 +291,18 @@ func (w *world) await(words ...string) string {
 			w.t.Fatalf("no event %q in\n%s", words, strings.Join(all, "\n"))
 		}
 	}
+}
+
+// count is how many events of a name were logged.
+func (w *world) count(name string) (n int) {
+	w.log.mu.Lock()
+	defer w.log.mu.Unlock()
+	for _, line := range w.log.all {
+		if strings.HasPrefix(line, name) {
+			n++
+		}
+	}
+	return n
 }
 
 // ends waits for the end, and returns the exit code.

@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"handoff/internal/admin"
 	"handoff/internal/config"
 )
 
@@ -41,11 +40,6 @@ reload overlaps old and new, no connection is refused, reset or left hanging.
 	}
 	b.WriteString("Versions  setup, register, deploy, switch, rollback, clean, head, versions\nDetails: handoff COMMAND --help. Also: help hooks, completion, notify, version\n")
 	return b.String()
-}
-
-// serviceNames completes the name of what runs.
-func serviceNames(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	return admin.Names(), cobra.ShellCompDirectiveNoFileComp
 }
 
 // hooksTopic is no command: it has only help.

@@ -36,6 +36,9 @@ func listCommand() *cobra.Command {
 			if asJSON {
 				return printJSON(map[string]any{"schema": 1, "services": list})
 			}
+			if others := admin.OfOthers(); len(list) == 0 && others != "" {
+				fmt.Fprintln(os.Stderr, "handoff: nothing of yours runs"+others)
+			}
 			t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(t, "NAME\tSTATE\tREADY\tGENERATION\tPID\tUP\tLISTENS ON")
 			for i, s := range list {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -59,6 +58,10 @@ func run(args []string, asMaster bool) int {
 	if byName() == "rackadmin" && !asMaster {
 		root, prefix = rackadmin(), "rackadmin:"
 	}
+	if completing(args) {
+		root.InitDefaultHelpCmd()
+		completions(root)
+	}
 	root.SetArgs(numbers(args))
 	err := root.Execute()
 	if err == nil {
@@ -68,7 +71,11 @@ func run(args []string, asMaster bool) int {
 	var outside service.Failure
 	isFailed := errors.As(err, &said)
 	if !isFailed || said.error != nil {
-		fmt.Fprintln(os.Stderr, prefix, err)
+		others := ""
+		if errors.Is(err, admin.ErrNotRunning) {
+			others = admin.OfOthers(args...)
+		}
+		fmt.Fprintf(os.Stderr, "%s %v%s\n", prefix, err, others)
 	}
 	switch {
 	case errors.Is(err, admin.ErrNotRunning):
@@ -128,17 +135,12 @@ func addCommands(root *cobra.Command, code *int, asMaster bool) {
 		}
 	}
 	add("run", "Run", runCommand(code, asMaster), waitCommand())
-	add("look", "Look", listCommand(), statusCommand(), topCommand(), eventsCommand(), logsCommand(), configCommand())
+	add("look", "Look", listCommand(), statusCommand(code), topCommand(), eventsCommand(), logsCommand(), configCommand())
 	add("change", "Change", reloadCommand(), scaleCommand(), restartCommand(), upgradeCommand(), stopCommand())
 	add("set", "Set up", initCommand(), importCommand(), checkCommand(), proveCommand(), systemdCommand(), doctorCommand())
 	root.AddCommand(notifyCommand(), versionCommand(), hooksTopic())
 	root.AddCommand(deployCommands()...)
 	if man := manCommand(root); man != nil {
 		root.AddCommand(man)
-	}
-	for _, c := range root.Commands() {
-		if strings.Contains(c.Use, "[NAME]") {
-			c.ValidArgsFunction = serviceNames
-		}
 	}
 }

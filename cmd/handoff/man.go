@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,7 +28,10 @@ func manCommand(root *cobra.Command) *cobra.Command {
 				return failed{err}
 			}
 			root.DisableAutoGenTag = true
-			date := time.Unix(0, 0) // the same pages from the same source
+			date, err := madeAt()
+			if err != nil {
+				return failed{err}
+			}
 			if err := doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "handoff " + version, Manual: "handoff", Date: &date}, dir); err != nil {
 				return failed{err}
 			}
@@ -39,4 +43,18 @@ func manCommand(root *cobra.Command) *cobra.Command {
 	root.AddCommand(referenceCommand(root))
 	c.Flags().StringVar(&dir, "dir", dir, "`directory` that they are written into")
 	return c
+}
+
+// madeAt is the date of the pages: SOURCE_DATE_EPOCH, that of the source, so that the same
+// source gives the same pages (reproducible-builds.org), or now.
+func madeAt() (time.Time, error) {
+	epoch := os.Getenv("SOURCE_DATE_EPOCH")
+	if epoch == "" {
+		return time.Now().UTC(), nil
+	}
+	n, err := strconv.ParseInt(epoch, 10, 64)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("invalid SOURCE_DATE_EPOCH: %w", err)
+	}
+	return time.Unix(n, 0).UTC(), nil
 }

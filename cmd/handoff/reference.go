@@ -143,7 +143,7 @@ func apiPage() (string, error) {
 		fmt.Fprintf(&b, "| `%s` | %d | %s |\n", c.Code, c.Status, cell(c.Text))
 	}
 	b.WriteString("\n## The status\n")
-	err := structs(&b, "internal/api/status.go", "Status", "ReloadStatus", "AddressStatus", "WorkerStatus")
+	err := structs(&b, "internal/api/status.go", "Status", "ReloadStatus", "AddressStatus", "WorkerStatus", "SlotStatus", "NextStatus")
 	return b.String(), err
 }
 

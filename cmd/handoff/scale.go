@@ -18,10 +18,14 @@ const notAFlag = "by:"
 // numbers makes arguments of `handoff scale` such that -1 is no flag.
 func numbers(args []string) []string {
 	args = slices.Clone(args)
-	if len(args) > 0 && args[0] == "scale" {
-		for i, a := range args {
+	command := args
+	if completing(args) {
+		command = args[1 : len(args)-1] // what is being typed stays
+	}
+	if len(command) > 0 && command[0] == "scale" {
+		for i, a := range command {
 			if _, err := strconv.Atoi(a); err == nil && a[0] == '-' {
-				args[i] = notAFlag + a
+				command[i] = notAFlag + a
 			}
 		}
 	}

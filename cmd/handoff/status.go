@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -19,7 +20,48 @@ import (
 	"handoff/internal/api"
 )
 
-func statusCommand() *cobra.Command {
+// cpuOver is over which time the use of CPUs is looked at, by the clock of the kernel,
+// which ticks every 10 ms.
+const cpuOver = 250 * time.Millisecond
+
+// Exit codes of a status, besides those of all commands.
+const (
+	exitStalled = 4
+	exitVacant  = 5
+)
+
+func statusCode(s api.Status) int {
+	switch {
+	case len(s.Vacant) > 0:
+		return exitVacant
+	case s.Ready < s.Slots || s.Slots == 0:
+		return exitFailed
+	case s.Stalled() > 0:
+		return exitStalled
+	}
+	return 0
+}
+
+// usage is what workers have used of CPUs, at the last look.
+type usage struct {
+	at   time.Time
+	used map[int]float64 // seconds, by worker
+}
+
+// sample returns which part of a CPU each worker has used since the look before.
+func (u *usage) sample(s api.Status, now time.Time) map[int]float64 {
+	before, used := *u, map[int]float64{}
+	*u = usage{now, map[int]float64{}}
+	for _, w := range s.Workers {
+		u.used[w.Worker] = w.CPU
+		if was, ok := before.used[w.Worker]; ok && now.After(before.at) {
+			used[w.Worker] = max(w.CPU-was, 0) / now.Sub(before.at).Seconds()
+		}
+	}
+	return used
+}
+
+func statusCommand(code *int) *cobra.Command {
 	asJSON, watch := false, false
 	c := &cobra.Command{
 		Use:   "status [NAME]",
@@ -27,7 +69,11 @@ func statusCommand() *cobra.Command {
 		Long: `Show the workers of a running handoff, their phases, queues and memory.
 
 NAME is the service's --name, or the program's; it is optional if only one service runs.
-Exit code: 0 every slot is served; 1 not every slot is served; 3 not running.`,
+A slot without a worker has a row, with what it waits for; "next" says what will happen, and when.
+CPU is of one CPU, over a quarter of a second.
+Exit code: 0 every slot is served; 1 not every slot is served; 3 not running; 4 every slot is served, but a
+worker is stalled: it accepts nothing, while others do; 5 a slot has no worker: its starts fail, and it waits
+for the next one, or nobody is started in it.`,
 		Example: `  handoff status
   handoff status web --json | jq .state`,
 		Args: cobra.MaximumNArgs(1),
@@ -46,11 +92,15 @@ Exit code: 0 every slot is served; 1 not every slot is served; 3 not running.`,
 			if asJSON {
 				printJSON(s)
 			} else {
-				printStatus(os.Stdout, s, time.Now())
+				var cpu usage
+				cpu.sample(s, time.Now())
+				time.Sleep(cpuOver)
+				if later, err := client.Status(); err == nil {
+					s = later
+				}
+				printStatus(os.Stdout, s, cpu.sample(s, time.Now()), time.Now())
 			}
-			if s.Ready < s.Slots || s.Slots == 0 {
-				return failed{nil}
-			}
+			*code = statusCode(s)
 			return nil
 		},
 	}
@@ -65,6 +115,7 @@ func watchStatus(client *admin.Client, asJSON bool) error {
 	signal.Notify(stop, syscall.SIGINT, syscall.SIGTERM)
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	var cpu usage
 	tty := term.IsTerminal(int(os.Stdout.Fd()))
 	for {
 		s, err := client.Status()
@@ -75,7 +126,7 @@ func watchStatus(client *admin.Client, asJSON bool) error {
 		case asJSON:
 			json.NewEncoder(&b).Encode(s) // a line each
 		default:
-			printStatus(&b, s, time.Now())
+			printStatus(&b, s, cpu.sample(s, time.Now()), time.Now())
 		}
 		if tty && !asJSON {
 			os.Stdout.WriteString("\x1b[H\x1b[2J") // home, clear
@@ -91,7 +142,7 @@ func watchStatus(client *admin.Client, asJSON bool) error {
 	}
 }
 
-func printStatus(out io.Writer, s api.Status, now time.Time) {
+func printStatus(out io.Writer, s api.Status, cpu map[int]float64, now time.Time) {
 	fmt.Fprintf(out, "%s: %s, %d of %d slots ready, generation %d, pid %d, up %s\n", s.Name, s.State, s.Ready, s.Slots, s.Generation, s.PID, age(now.Sub(s.Started)))
 	var at []string
 	for _, a := range s.Addresses {
@@ -112,19 +163,44 @@ func printStatus(out io.Writer, s api.Status, now time.Time) {
 	fmt.Fprintln(out)
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "SLOT\tPID\tGEN\tPHASE\tREADY\tQUEUE\tRESTARTS\tCPU\tMEMORY\tSTATUS")
+	type row struct {
+		slot int
+		text string
+	}
+	var rows []row
 	for _, w := range s.Workers {
 		ready := "-"
 		if w.Ready != nil {
 			ready = age(now.Sub(*w.Ready))
 		}
-		status := w.Status
+		phase, status := w.Phase, w.Status
+		if w.Stalled {
+			phase = "stalled"
+		}
 		if w.Reloading {
 			status = strings.TrimSpace("(reloading) " + status)
 		}
-		fmt.Fprintf(t, "%d\t%d\t%d\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", w.Slot, w.PID, w.Generation, w.Phase, ready, w.Queue, w.Restarts,
-			time.Duration(w.CPU*float64(time.Second)).Round(10*time.Millisecond), size(w.RSS), status)
+		percent := "-"
+		if used, ok := cpu[w.Worker]; ok {
+			percent = fmt.Sprintf("%.0f%%", 100*used)
+		}
+		rows = append(rows, row{w.Slot, fmt.Sprintf("%d\t%d\t%d\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n", w.Slot, w.PID, w.Generation, phase, ready, w.Queue,
+			api.RestartsText(w.RestartReasons, w.Restarts), percent, size(w.RSS), status)})
+	}
+	for _, v := range s.Vacant {
+		rows = append(rows, row{v.Slot, fmt.Sprintf("%d\t-\t%d\t%s\t-\t-\t%s\t-\t-\t%s\n", v.Slot, v.Generation, v.State, api.RestartsText(v.RestartReasons, 0), v.Text(now))})
+	}
+	slices.SortStableFunc(rows, func(a, b row) int { return a.slot - b.slot })
+	for _, r := range rows {
+		io.WriteString(t, r.text)
 	}
 	t.Flush()
+	for i, n := range s.Next {
+		if i == 0 {
+			fmt.Fprintln(out)
+		}
+		fmt.Fprintf(out, "next: %s\n", n.Text(now))
+	}
 }
 
 // age is a duration as a tired person reads it.

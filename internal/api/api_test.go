@@ -79,13 +79,18 @@ func TestCounters(t *testing.T) {
 	var c Counters
 	c.CountReload(OutcomeServed)
 	c.CountReload(OutcomeServed)
-	c.CountRestart("hung")
+	c.CountRestart(0, "hung", "")
+	c.CountRestart(1, "recycled", "max memory")
 	of := c.Clone()
+	c.CountRestart(1, "recycled", "max memory")
 	c.CountReload(OutcomeServed)
 	c.Ready.Add(0)
 	of.Ready.Add(time.Hour)
 	if of.Reloads["served"] != 2 || len(of.Ready.Counts) == 0 || of.Ready.Counts[0] != 0 {
 		t.Errorf("a copy changes with what it was copied from: %+v", of)
+	}
+	if of.Slots[1]["recycled: max memory"] != 1 || c.Slots[1]["recycled: max memory"] != 2 {
+		t.Errorf("restarts of slots: %v, and its copy %v", c.Slots, of.Slots)
 	}
 	if c.Reloads["served"] != 3 || c.Restarts["hung"] != 1 {
 		t.Errorf("%+v", c)

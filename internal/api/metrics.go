@@ -28,11 +28,17 @@ type Counters struct {
 	Ready     Histogram      `json:"ready"`                // seconds from start to ready
 	Drain     Histogram      `json:"drain"`                // seconds from drain to the end
 	Reload    Histogram      `json:"reload"`               // seconds from the order until it serves
+
+	Slots map[int]map[string]int `json:"slot_restarts,omitempty"` // of each slot, by closer reason: recycled: max memory
 }
 
 // Clone returns a copy that shares nothing, for another goroutine.
 func (c Counters) Clone() Counters {
 	c.Reloads, c.Restarts = maps.Clone(c.Reloads), maps.Clone(c.Restarts)
+	c.Slots = maps.Clone(c.Slots)
+	for slot, reasons := range c.Slots {
+		c.Slots[slot] = maps.Clone(reasons)
+	}
 	for _, h := range []*Histogram{&c.Ready, &c.Drain, &c.Reload} {
 		h.Counts = slices.Clone(h.Counts)
 	}
@@ -42,8 +48,19 @@ func (c Counters) Clone() Counters {
 // CountReload counts a reload that has ended.
 func (c *Counters) CountReload(outcome string) { count(&c.Reloads, outcome) }
 
-// CountRestart counts a worker that was replaced.
-func (c *Counters) CountRestart(reason string) { count(&c.Restarts, reason) }
+// CountRestart counts a worker that was replaced; by is what of the reason, for its slot.
+func (c *Counters) CountRestart(slot int, reason, by string) {
+	count(&c.Restarts, reason)
+	if c.Slots == nil {
+		c.Slots = map[int]map[string]int{}
+	}
+	if by != "" {
+		reason += ": " + by
+	}
+	of := c.Slots[slot]
+	count(&of, reason)
+	c.Slots[slot] = of
+}
 
 func count(m *map[string]int, key string) {
 	if *m == nil {

@@ -21,6 +21,8 @@ type Status struct {
 	LostLines  int             `json:"lost_lines,omitempty"`    // of workers' output, since the start
 	Addresses  []AddressStatus `json:"addresses"`
 	Workers    []WorkerStatus  `json:"workers"`
+	Vacant     []SlotStatus    `json:"vacant,omitempty"` // slots without a worker that serves or starts
+	Next       []NextStatus    `json:"next,omitempty"`   // what will happen if nothing else does, the soonest first
 }
 
 // The states of a service.
@@ -102,9 +104,39 @@ type WorkerStatus struct {
 	Port       int        `json:"port,omitempty"`     // of its slot
 	Requests   int        `json:"requests,omitempty"` // served, if it reports them
 	Stalled    bool       `json:"stalled,omitempty"`  // it accepts nothing, while others do
+	// RestartReasons are of its slot: crashed, hung, stalled, asked, recycled: max memory,
+	// recycled: max requests, recycled: max age.
+	RestartReasons map[string]int `json:"restart_reasons,omitempty"`
 	// Of its process group; the server of the API fills them in.
 	RSS int64   `json:"rss_bytes"`
 	CPU float64 `json:"cpu_seconds"`
+}
+
+// SlotStatus is a slot without a worker that serves or starts.
+type SlotStatus struct {
+	Slot           int            `json:"slot"`
+	State          string         `json:"state"` // backoff, not started
+	Generation     int            `json:"generation"`
+	Failures       int            `json:"failures,omitempty"`  // failed starts in a row
+	At             *time.Time     `json:"starts_at,omitempty"` // of its next start
+	RestartReasons map[string]int `json:"restart_reasons,omitempty"`
+}
+
+// The states of a slot without a worker.
+const (
+	SlotBackoff    = "backoff"     // its starts fail, and it waits for the next one
+	SlotNotStarted = "not started" // nobody is started in it
+)
+
+// NextStatus is something that will happen. Of what happens to many workers for the same
+// reason there is the first.
+type NextStatus struct {
+	Action     string     `json:"action"` // start, give_up, recycle, reload, terminate, kill
+	Slot       int        `json:"slot"`   // -1: of all
+	Generation int        `json:"generation,omitempty"`
+	At         *time.Time `json:"at,omitempty"`       // without it: when its turn comes
+	Failures   int        `json:"failures,omitempty"` // of a start: failed ones in a row
+	Reason     string     `json:"reason,omitempty"`
 }
 
 // The phases of a worker.

@@ -95,5 +95,6 @@ func (c *choiceValue) Set(s string) error {
 	return nil
 }
 
-func (c *choiceValue) Type() string   { return "word" }
-func (c *choiceValue) String() string { return *c.p }
+func (c *choiceValue) Type() string    { return "word" }
+func (c *choiceValue) String() string  { return *c.p }
+func (c *choiceValue) Words() []string { return c.words } // for a shell that completes

@@ -78,7 +78,7 @@ func workers() []Info {
 		worker(WorkerRecycled, info, "a worker is replaced for its age, memory, number of requests or a stall", "reason"),
 		worker(WorkerDraining, info, "a worker drains: it finishes the requests it has"),
 		worker(WorkerShutdown, info, "a worker ended as requested", "code", "killed_by"),
-		worker(WorkerCrashed, fail, "a worker ended by itself, or could not be started", "code", "killed_by", "after_seconds", "stderr"),
+		worker(WorkerCrashed, fail, "a worker ended by itself, or could not be started; of a start, `failures` counts those of its slot in a row, and `same` tells that it ended like the failed start before it", "code", "killed_by", "after_seconds", "stderr", "failures", "max_failures", "same"),
 		worker(WorkerHung, fail, "a worker is ended because it does not report in time or accepts nothing"),
 		worker(WorkerStalled, warn, "a worker accepts nothing, while others do; new connections go to the others"),
 		worker(WorkerRecovered, info, "a stalled worker accepts again", "after_seconds"),

@@ -1,7 +1,6 @@
 package linux
 
 import (
-	"fmt"
 	"iter"
 	"os"
 	"strconv"
@@ -15,6 +14,7 @@ type TCPSocket struct {
 	Local, Remote uint16 // ports
 	Listening     bool
 	Inode         uint64 // 0: no process has it, nobody has accepted it yet
+	UID           int    // of who made it
 }
 
 // TCPSockets are all of this network namespace.
@@ -32,7 +32,7 @@ func TCPSockets() iter.Seq[TCPSocket] {
 }
 
 // parseTCP reads "0: 0100007F:1F90 00000000:0000 0A … inode …" (proc_net_tcp.txt of
-// the kernel): 2 local, 3 remote, 4 state, 10 inode.
+// the kernel): 2 local, 3 remote, 4 state, 8 uid, 10 inode.
 func parseTCP(line string) (s TCPSocket, ok bool) {
 	f := strings.Fields(line)
 	if len(f) < 10 {
@@ -49,7 +49,9 @@ func parseTCP(line string) (s TCPSocket, ok bool) {
 	s.Listening = f[3] == "0A"
 	inode, err := strconv.ParseUint(f[9], 10, 64)
 	s.Inode = inode
-	return s, ok1 && ok2 && err == nil
+	uid, uerr := strconv.Atoi(f[7])
+	s.UID = uid
+	return s, ok1 && ok2 && err == nil && uerr == nil
 }
 
 // Sockets are the descriptors of a process that are sockets, with their inodes, as
@@ -94,30 +96,23 @@ func SocketOf(pid, fd int) (inode uint64, protocol string, err error) {
 	return inode, strings.TrimRight(string(name[:n]), "\x00"), nil
 }
 
-// ListenersOn names the processes that listen on a TCP port of this network
-// namespace, as far as this user may see: "nginx (pid 12)". It reads all of /proc;
-// it is for error messages.
-func ListenersOn(port uint16) []string {
-	listening := map[uint64]bool{}
-	for s := range TCPSockets() {
-		if s.Listening && s.Local == port {
-			listening[s.Inode] = true
+// UnixListeners are the paths of the unix sockets of this network namespace that somebody
+// listens on, by their inodes. It is the path that a socket was bound to, also where the
+// file was renamed.
+func UnixListeners() map[uint64]string {
+	all := map[uint64]string{}
+	b, _ := os.ReadFile("/proc/self/net/unix")
+	for line := range strings.Lines(string(b)) {
+		// 3 flags (__SO_ACCEPTCON), 6 inode, 7 path.
+		w := strings.Fields(line)
+		if len(w) < 8 || w[3] != "00010000" {
+			continue
+		}
+		if inode, err := strconv.ParseUint(w[6], 10, 64); err == nil {
+			all[inode] = strings.Join(w[7:], " ")
 		}
 	}
-	if len(listening) == 0 {
-		return nil
-	}
-	var names []string
-	for _, pid := range PIDs() {
-		for _, inode := range Sockets(pid) {
-			if listening[inode] {
-				comm, _ := os.ReadFile(proc(pid) + "/comm")
-				names = append(names, fmt.Sprintf("%s (pid %d)", strings.TrimSpace(string(comm)), pid))
-				break
-			}
-		}
-	}
-	return names
+	return all
 }
 
 // HasSocket tells whether a process or a descendant of it has the socket with that

@@ -65,9 +65,9 @@ func New(format string, level slog.Level, path, name string) (*Log, error) {
 	events := slog.NewJSONHandler(l.Events, &slog.HandlerOptions{Level: slog.LevelInfo, ReplaceAttr: forMachines})
 	to := func(w io.Writer) *slog.Logger {
 		if format != "json" {
-			return slog.New(both{tint.NewTextHandler(w, &tint.Options{
+			return slog.New(both{newPeople(tint.NewTextHandler(w, &tint.Options{
 				Level: least, TimeFormat: time.DateTime + ".000", NoColor: !Colour(tty), ReplaceAttr: forPeople,
-			}), events})
+			}), tty, least), events})
 		}
 		log := slog.New(both{slog.NewJSONHandler(w, &slog.HandlerOptions{Level: least, ReplaceAttr: forMachines}), events})
 		if name != "" {

@@ -46,3 +46,25 @@ func (t *Tail) Lines(n int) []string {
 	}
 	return lines[max(0, len(lines)-n):]
 }
+
+// Gist is the one line of a program's last ones that says why it ended: an error's
+// message. A stack stands below it in Node, Ruby and Go, above it in Python.
+func Gist(lines []string) string {
+	last, found := "", ""
+	for _, line := range lines {
+		text := strings.TrimSpace(line)
+		if text == "" || line[0] == ' ' || line[0] == '\t' || strings.HasPrefix(text, "Node.js v") || strings.Trim(text, "^~}]){[(") == "" {
+			continue
+		}
+		last = text
+		word, _, ok := strings.Cut(text, ":")
+		word, _, _ = strings.Cut(word, " [") // Error [ERR_MODULE_NOT_FOUND]: …
+		if ok && !strings.ContainsAny(word, " /") && (strings.HasSuffix(word, "Error") || strings.HasSuffix(word, "Exception") || word == "panic") {
+			found = text
+		}
+	}
+	if found != "" {
+		return found
+	}
+	return last
+}

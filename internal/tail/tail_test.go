@@ -19,3 +19,18 @@ func TestTail(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+func TestGist(t *testing.T) {
+	for text, want := range map[string]string{
+		"/srv/server.js:3\nthrow new Error('no database')\n^\n\nError: no database\n    at Object.<anonymous> (/srv/server.js:3:7) {\n  code: 'X'\n}\n\nNode.js v20.20.2":                          "Error: no database",
+		"node:internal/modules/cjs/loader:1228\n  throw err;\n  ^\n\nError [ERR_MODULE_NOT_FOUND]: Cannot find package 'x'\n    at y\n\nNode.js v22.1.0":                                           "Error [ERR_MODULE_NOT_FOUND]: Cannot find package 'x'",
+		"Traceback (most recent call last):\n  File \"app.py\", line 1, in <module>\nKeyError: 'a'\n\nDuring handling of the above exception, another exception occurred:\n\ndb.exc.DownError: no": "db.exc.DownError: no",
+		"panic: no database\n\ngoroutine 1 [running]:\nmain.main()\n\t/srv/main.go:4 +0x1":                                                                                                         "panic: no database",
+		"connecting\nno database": "no database",
+		"":                        "",
+	} {
+		if got := Gist(strings.Split(text, "\n")); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}

@@ -25,6 +25,8 @@ const (
 	every = 500 * time.Millisecond
 	kept  = 16
 	lines = 200
+	// maxNotes is how many slots without a worker, and plans, are shown.
+	maxNotes = 2
 )
 
 // Run shows the screen until the user ends it.
@@ -301,13 +303,19 @@ func (m *model) screen() []string {
 	}
 	add(bold(fmt.Sprintf("%4s %8s %4s %-9s %6s %5s %-*s %5s %-*s %8s %s", "SLOT", "PID", "GEN", "PHASE", "READY", "QUEUE", m.sparks(), "", "CPU", m.sparks(), "", "MEMORY", "STATUS")))
 	// The table has at most half of the screen; the selected row is in it.
-	most := max((m.height-len(out)-3)/2, 3)
+	most := max((m.height-len(out)-3-min(len(s.Vacant), maxNotes)-min(len(s.Next), maxNotes))/2, 2)
 	from := max(min(m.selected-most/2, len(s.Workers)-most), 0)
 	for i := from; i < min(from+most, len(s.Workers)); i++ {
 		add(m.row(i))
 	}
 	if n := len(s.Workers) - most; n > 0 {
 		add(dim(fmt.Sprintf("     %d more", n)))
+	}
+	for _, v := range s.Vacant[:min(len(s.Vacant), maxNotes)] {
+		add(bad(fmt.Sprintf("%4d %8s %4d %s: %s", v.Slot, "-", v.Generation, v.State, v.Text(m.at))))
+	}
+	for _, n := range s.Next[:min(len(s.Next), maxNotes)] {
+		add(dim("next: " + n.Text(m.at)))
 	}
 	log, title := m.events, "events"
 	if m.output {
@@ -339,18 +347,20 @@ func (m *model) row(i int) string {
 	if n := len(h.load); n > 0 {
 		cpu = h.load[n-1]
 	}
-	status := w.Status
+	phase, status := w.Phase, w.Status
 	if w.Stalled {
-		status = strings.TrimSpace("stalled " + status)
+		phase = "stalled"
 	}
-	if w.Restarts > 0 {
-		status = strings.TrimSpace(fmt.Sprintf("↺%d %s", w.Restarts, status))
+	if restarts := api.RestartsText(w.RestartReasons, w.Restarts); restarts != "0" {
+		status = strings.TrimSpace("↺ " + restarts + " " + status)
 	}
-	text := fmt.Sprintf("%4d %8d %4d %-9s %6s %5d %-*s %4.0f%% %-*s %5.0f MB %s", w.Slot, w.PID, w.Generation, w.Phase, ready, w.Queue,
+	text := fmt.Sprintf("%4d %8d %4d %-9s %6s %5d %-*s %4.0f%% %-*s %5.0f MB %s", w.Slot, w.PID, w.Generation, phase, ready, w.Queue,
 		m.sparks(), spark(h.queue, m.sparks()), 100*cpu, m.sparks(), spark(h.load, m.sparks()), float64(w.RSS)/(1<<20), status)
 	switch {
 	case i == m.selected:
 		return mark(text)
+	case w.Stalled:
+		return bad(text)
 	case w.Generation > m.s.Generation:
 		return warn(text)
 	case !w.Steered:

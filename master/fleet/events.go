@@ -66,10 +66,12 @@ type (
 		ID ID
 		By time.Duration
 	}
-	// Exited: a worker has exited, or could not be started.
+	// Exited: a worker has exited, or could not be started. Final: another start would
+	// end in the same way.
 	Exited struct {
 		ID     ID
 		Reason string // in words
+		Final  bool
 	}
 )
 

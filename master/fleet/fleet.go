@@ -169,6 +169,17 @@ func (f *Fleet) Deadline() time.Time { return f.wake }
 // Slots returns the number of slots.
 func (f *Fleet) Slots() int { return f.cfg.Slots }
 
+// Failures returns how many starts of a slot of a generation have failed in a row, and
+// when it is started again at the soonest.
+func (f *Fleet) Failures(slot int, gen Gen) (n int, notBefore time.Time) {
+	for _, s := range f.slotStates {
+		if s.slot == slot && s.gen == gen {
+			return s.failures, s.notBefore
+		}
+	}
+	return 0, time.Time{}
+}
+
 // Workers returns a copy of all workers, by ID.
 func (f *Fleet) Workers() []Worker {
 	ws := make([]Worker, len(f.workers))
@@ -379,14 +390,14 @@ func (f *Fleet) exited(e Exited) {
 		return
 	}
 	s := f.failure(w)
-	f.tried(s, e.Reason, false)
+	f.tried(s, e.Reason, e.Final)
 	if w.Gen != f.wanted || w.Gen == f.live {
 		return // a live generation cannot fail
 	}
 	switch {
 	case w.Phase == Serving && f.canaryUnderWay():
 		f.giveUp("the canary failed: " + e.Reason)
-	case s.failures >= f.cfg.MaxFailures:
+	case e.Final || s.failures >= f.cfg.MaxFailures:
 		f.giveUp(e.Reason)
 	}
 }

@@ -358,10 +358,8 @@ func (f *Fleet) fill(slot int, gen Gen) bool {
 	if gen == 0 {
 		return false
 	}
-	for _, w := range f.workers {
-		if w.Slot == slot && w.Gen == gen && w.Phase <= Serving && !w.Leaving {
-			return true
-		}
+	if f.stays(slot, gen) {
+		return true
 	}
 	if s := f.slotState(slot, gen); f.now.Before(s.notBefore) {
 		f.by(s.notBefore)

@@ -21,7 +21,7 @@ var update = flag.Bool("update", false, "rewrite testdata/*.txt with what happen
 //	tire ID reason | unfit ID reason
 //	restart ID
 //	reload | scale N | stop | stop now
-//	ready ID… | leave ID… | quiet ID… | drained ID… | exit ID [reason]
+//	ready ID… | leave ID… | quiet ID… | drained ID… | exit ID [reason] | final ID [reason]
 //	ping ID… | hung ID… | extend ID DURATION
 //	broken GEN reason
 //	steering fails [reason] | steering works   (from now on)
@@ -139,9 +139,9 @@ func replay(t *testing.T, text string) string {
 				t.Fatal(err)
 			}
 			step(Extend{ID: ID(n), By: d})
-		case "exit":
+		case "exit", "final":
 			n, _ := strconv.Atoi(w[1])
-			step(Exited{ID: ID(n), Reason: rest(2)})
+			step(Exited{ID: ID(n), Reason: rest(2), Final: w[0] == "final"})
 		case "steering":
 			refuses = map[bool]string{true: rest(2) + " "}[w[1] == "fails"]
 			refuses = strings.TrimSpace(refuses)

@@ -6,12 +6,11 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"handoff/handoff"
-	"handoff/internal/linux"
+	"handoff/internal/listener"
 )
 
 // group is a TCP address: a socket for each worker.
@@ -82,11 +81,7 @@ func (t *Table) openTCP(e Endpoint) (kind, error) {
 	}
 	g, err := t.listenTCP(e)
 	if errors.Is(err, unix.EADDRINUSE) {
-		who := linux.ListenersOn(uint16(e.Port))
-		if len(who) == 0 {
-			who = []string{"a process that handoff may not inspect"}
-		}
-		return nil, &InUse{err, who}
+		return nil, &InUse{err, listener.Who(uint16(e.Port))}
 	}
 	if err != nil {
 		return nil, err
@@ -96,15 +91,15 @@ func (t *Table) openTCP(e Endpoint) (kind, error) {
 
 // InUse means that another process has an address.
 type InUse struct {
-	error          // of the kernel
-	Who   []string // that listens there: "nginx (pid 12)"
+	error        // of the kernel
+	Who   string // listens there, in words: "nginx (pid 12) listens there"
 }
 
 // Unwrap returns the kernel's error.
 func (e *InUse) Unwrap() error { return e.error }
 
 func (e *InUse) Error() string {
-	return e.error.Error() + ": " + strings.Join(e.Who, ", ") + " listens there"
+	return e.error.Error() + ": " + e.Who
 }
 
 func (t *Table) listenTCP(e Endpoint) (*handoff.Group, error) {

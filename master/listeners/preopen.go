@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -68,7 +67,7 @@ func (t *Table) preopen(l Listen) (*Address, error) {
 	a, err := t.open(e, &pathMode{l.Mode, l.UID, l.GID})
 	if err != nil {
 		if who := (*InUse)(nil); errors.As(err, &who) {
-			return nil, fmt.Errorf("cannot listen on %s: address already in use: %s listens there", l, strings.Join(who.Who, ", "))
+			return nil, fmt.Errorf("cannot listen on %s: address already in use: %s", l, who.Who)
 		}
 		return nil, fmt.Errorf("cannot listen on %s: %w", l, cause(err))
 	}

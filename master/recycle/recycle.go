@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"handoff/internal/jitter"
@@ -69,7 +70,7 @@ func (r *Recycler) Sampled(resident map[int]int64) []Verdict {
 	var verdicts []Verdict
 	for _, id := range slices.Sorted(maps.Keys(resident)) {
 		if n := resident[id]; n > r.cfg.MaxMemory {
-			verdicts = append(verdicts, Verdict{id, fmt.Sprintf("%d MB resident, more than %d", n>>20, r.cfg.MaxMemory>>20)})
+			verdicts = append(verdicts, Verdict{id, fmt.Sprintf("%d"+tooLarge+" %d", n>>20, r.cfg.MaxMemory>>20)})
 		}
 	}
 	return verdicts
@@ -80,7 +81,23 @@ func (r *Recycler) Served(worker, requests int) (Verdict, bool) {
 	if r.cfg.MaxRequests <= 0 || requests < r.MaxRequests(worker) {
 		return Verdict{}, false
 	}
-	return Verdict{worker, strconv.Itoa(requests) + " requests served"}, true
+	return Verdict{worker, strconv.Itoa(requests) + served}, true
+}
+
+const (
+	tooLarge = " MB resident, more than"
+	served   = " requests served"
+)
+
+// Limit is which limit the reason of a replacement speaks of.
+func Limit(reason string) string {
+	switch {
+	case strings.Contains(reason, tooLarge):
+		return "max memory"
+	case strings.HasSuffix(reason, served):
+		return "max requests"
+	}
+	return "max age"
 }
 
 // MaxRequests is the number of requests after which a worker is replaced; 0: never. It is

@@ -1,0 +1,96 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// OfOthers says what runs of other users, where nothing of this one does that was looked
+// for by these words, with how to reach it: "; root's: web (…)". It is "" where there is
+// nothing, or where the folder was named.
+func OfOthers(words ...string) string {
+	if os.Getenv(DirVariable) != "" {
+		return ""
+	}
+	uid := os.Geteuid()
+	looked := where(os.Getenv, uid)
+	return elsewhere([]string{sharedDir, sharedDir + "/*", "/run/user/*/handoff", "/tmp/handoff-*", "/dev/shm/handoff-*"}, func(dir string, of int) bool {
+		return of == uid || uid == 0 && slices.Contains(looked, dir)
+	}, words)
+}
+
+// elsewhere looks in the folders that match, but for those that own names, and of them
+// alone in those that nobody else than their owner can write to: what is said goes into a
+// command.
+func elsewhere(patterns []string, own func(dir string, of int) bool, words []string) string {
+	var said []string
+	for _, pattern := range patterns {
+		dirs, _ := filepath.Glob(pattern)
+		for _, dir := range dirs {
+			info, err := os.Lstat(dir)
+			if err != nil || !info.IsDir() || info.Mode().Perm()&0o022 != 0 {
+				continue
+			}
+			uid, ok := owner(info)
+			if !ok || own(dir, uid) {
+				continue
+			}
+			if text := ofFolder(dir, uid, words); text != "" && !slices.Contains(said, text) {
+				said = append(said, text)
+			}
+		}
+	}
+	if len(said) == 0 {
+		return ""
+	}
+	return "; " + strings.Join(said, "; ")
+}
+
+// ofFolder says which services a folder of a user has.
+func ofFolder(dir string, uid int, words []string) string {
+	if id, ok := strings.CutPrefix(filepath.Base(dir), "handoff-"); ok && id != strconv.Itoa(uid) {
+		return "" // anybody can make one
+	}
+	who, sudo := strconv.Itoa(uid), "sudo -u "
+	if u, err := user.LookupId(who); err == nil {
+		who = u.Username
+	}
+	if sudo += who; uid == 0 {
+		sudo = "sudo"
+	}
+	if _, err := os.ReadDir(dir); errors.Is(err, fs.ErrPermission) {
+		return fmt.Sprintf("there may be some of %s (%s handoff ls)", who, sudo)
+	}
+	names := listening(dir)
+	if len(names) == 0 {
+		return ""
+	}
+	example := names[0]
+	if i := slices.IndexFunc(names, func(name string) bool { return slices.Contains(words, name) }); i >= 0 {
+		example = names[i]
+	}
+	return fmt.Sprintf("%s's: %s (HANDOFF_RUNTIME_DIR=%s handoff status %s)", who, strings.Join(names, ", "), dir, example)
+}
+
+// listening lists the services of a folder that somebody listens for.
+func listening(dir string) (names []string) {
+	paths, _ := filepath.Glob(filepath.Join(dir, "*.sock"))
+	for _, p := range paths {
+		if name := strings.TrimSuffix(filepath.Base(p), ".sock"); CheckName(name) == nil {
+			if c, err := net.Dial("unix", p); err == nil {
+				c.Close()
+				names = append(names, name)
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
+}
