@@ -26,7 +26,7 @@ import (
 	"handoff/master/snapshot"
 )
 
-// do carries out an action of the fleet's.
+// do carries out an action of the fleet.
 func (m *Master) do(a fleet.Action) {
 	switch a := a.(type) {
 	case fleet.Prepare:
@@ -61,7 +61,7 @@ func (m *Master) do(a fleet.Action) {
 			}
 			m.history.counters.CountRestart(w.slot, why, "")
 			m.log.Error("Ending worker: "+a.Reason, w.attrs(events.WorkerHung)...)
-			// What waits at its socket goes to others, or to its replacement.
+			// Connections queued at its socket go to others, or to its replacement.
 			m.listeners.ReleaseAll(listeners.Worker(a.ID), time.Now())
 			m.resteer()
 		}
@@ -100,11 +100,11 @@ func (m *Master) do(a fleet.Action) {
 	}
 }
 
-// drain tells a worker to finish, in the way of its contract.
+// drain tells a worker to finish, as its contract defines it.
 func (m *Master) drain(w *worker) {
 	d := contract.Drain{Signal: m.cfg.DrainSignal, Message: m.cfg.DrainMessage}
 	if g := m.gens[w.gen]; g != nil && g.drain != 0 {
-		d.Signal = g.drain // one that it does not know would end it
+		d.Signal = g.drain // a signal that it does not handle would end it
 	}
 	m.report(events.SignalFailed, w.session.Drain(d))
 }
@@ -219,7 +219,7 @@ func (m *Master) spawn(a fleet.Spawn) {
 	m.attend(w)
 }
 
-// start starts a worker's program, which has its end of the pair behind the sockets.
+// start starts a worker's program, with its end of the pair after the sockets.
 func (m *Master) start(l *process.Launch, env []string, slot int, listen []int) (p *process.Process, pair *cmsg.Conn, err error) {
 	spec := process.Spec{Launch: l, Env: env, Files: listen, Stdout: m.cfg.Stdout}
 	channel := -1
@@ -235,7 +235,7 @@ func (m *Master) start(l *process.Launch, env []string, slot int, listen []int) 
 	if plan.Filter {
 		channel = channelFD(listen)
 	}
-	// Without the filter the trampoline is for LISTEN_PID, and for the conditions.
+	// Without a filter the trampoline sets LISTEN_PID and the conditions.
 	if conditions := m.conditions(slot); channel >= 0 || len(listen) > 0 || !conditions.None() {
 		spec.Trampoline = bindintercept.Prefix(channel, len(listen), conditions)
 	}
@@ -245,11 +245,11 @@ func (m *Master) start(l *process.Launch, env []string, slot int, listen []int) 
 	return p, pair, err
 }
 
-// channelFD is the descriptor of the channel in a worker that is given these sockets:
-// the first after them.
+// channelFD is the descriptor of the channel in a worker that gets these sockets: the
+// first after them.
 func channelFD(listen []int) int { return 3 + len(listen) }
 
-// conditions are what the worker of a slot starts under.
+// conditions are the start conditions of the worker of a slot.
 func (m *Master) conditions(slot int) bindintercept.Conditions {
 	c := m.cfg.Conditions
 	if len(c.CPUs) > 0 {
@@ -269,7 +269,7 @@ func portOf(ports []int, slot int) int {
 	return 0
 }
 
-// keepWorker has the keeper hold what a worker is known by.
+// keepWorker stores the descriptors of a worker with the keeper.
 func (m *Master) keepWorker(w *worker) {
 	if m.keep == nil {
 		return
@@ -288,9 +288,9 @@ func (m *Master) keepWorker(w *worker) {
 	}
 }
 
-// attend starts the goroutines that wait for what a worker does.
+// attend starts the goroutines that wait for events of a worker.
 func (m *Master) attend(w *worker) {
-	heard := make(chan struct{}) // closed when its session has nothing more to hear
+	heard := make(chan struct{}) // closed when its session has read everything
 	if w.notify != nil {
 		go m.hearNotices(w.id, w.process.PID(), w.notify).Serve() // ends with the socket
 	}
@@ -313,10 +313,9 @@ func (m *Master) attend(w *worker) {
 		}
 		m.mail.post(died{w.id})
 		w.process.AwaitReaped()
-		// What it said last is on its way and counts (a connection that it
-		// has taken, its last output), unless a child of its own still has
-		// the other ends.
-		// Who hears its messages may take longer.
+		// Its last messages and output count (for example, an accepted connection), so
+		// they are read first, unless a child of the worker still has the other ends. The
+		// reader of its messages may take longer.
 		grace := time.NewTicker(outputGrace)
 		defer grace.Stop()
 		for open, ends := true, []<-chan struct{}{heard, w.process.Copied()}; open && len(ends) > 0; {
@@ -331,11 +330,11 @@ func (m *Master) attend(w *worker) {
 	}()
 }
 
-// outputGrace is how long the end of what a dead worker said is waited for.
+// outputGrace is how long to wait for the last messages and output of a dead worker.
 const outputGrace = 200 * time.Millisecond
 
-// steer sends connections to these workers, and answers the fleet. When it fails at one
-// address, all are steered where they were.
+// steer sends connections to these workers, and answers the fleet. If it fails at one
+// address, the previous targets are restored at all.
 func (m *Master) steer(ids []fleet.ID) fleet.Event {
 	before, targets := m.listeners.Targets(), make([]listeners.Worker, m.fleet.Slots())
 	for _, id := range ids {
@@ -351,8 +350,8 @@ func (m *Master) steer(ids []fleet.ID) fleet.Event {
 	}
 	m.listeners.SetTargets(targets)
 	m.history.counters.Steerings++
-	// Before the kernel knows it: a master that comes after this one would steer
-	// back, and clients would see the generation before again.
+	// Before the kernel is told: otherwise the next master could steer back, and clients
+	// would see the previous generation again.
 	m.save()
 	if err := m.listeners.Steer(); err != nil {
 		m.report(events.AddressFailed, err)
@@ -366,9 +365,8 @@ func (m *Master) steer(ids []fleet.ID) fleet.Event {
 	return fleet.Steered{}
 }
 
-// reportReady says of each worker that is steered to for the first time that it serves:
-// once the kernel has taken the steering, and at least once over masters that die in
-// between.
+// reportReady reports each worker that is steered to for the first time: after the kernel
+// has applied the steering, and at least once if a master dies in between.
 func (m *Master) reportReady() {
 	for _, id := range m.listeners.Targets() {
 		w := m.workers[fleet.ID(id)]
@@ -382,14 +380,14 @@ func (m *Master) reportReady() {
 	}
 }
 
-// resteer applies the targets after a change of what their workers accept on, and finds
-// room for connections that had to wait for it.
+// resteer applies the targets after a worker has started or stopped accepting, and
+// retries waiting connections.
 func (m *Master) resteer() {
 	if err := m.listeners.Steer(); err != nil {
 		m.report(events.AddressFailed, err)
 		m.step(fleet.SteerFailed{Reason: err.Error()})
 	} else {
-		m.reportReady() // of a master before, which did not come to say so
+		m.reportReady() // of a previous master, which did not report it
 	}
 	m.contract.Retry()
 }

@@ -24,16 +24,15 @@ import (
 	"handoff/master/snapshot"
 )
 
-// A master that comes after one that has died finds in the keeper's store what
-// that one had: descriptors by name, and its record. It adopts the workers that
-// live, and goes on with what was under way. What it cannot make sense of it
-// closes: nobody is left then who could use it.
+// A master that follows a dead one gets the latter's descriptors, by name, and its record
+// from the keeper's store. It adopts the live workers and continues what was in progress.
+// It closes what it cannot use.
 
-// inherit looks at what the keeper has kept, and tells whether a master before
-// has left something to adopt, and what is to be done first then.
+// inherit examines what the keeper has stored. It reports whether there is something to
+// adopt, and what must be done first.
 func (m *Master) inherit(s snapshot.Descriptors) (first func(), adopted bool) {
 	if fd := s.Take(fdstore.Program); fd >= 0 {
-		unix.Close(fd) // was read at the start; it is told anew
+		unix.Close(fd) // was read at the start; it is stored again
 	}
 	fd := s.Take(fdstore.State)
 	if r, found, ok := m.recoverIf(fd < 0 && len(s) == 0); ok {
@@ -41,7 +40,7 @@ func (m *Master) inherit(s snapshot.Descriptors) (first func(), adopted bool) {
 	}
 	if fd < 0 {
 		m.discard(s)
-		m.keep.Flush() // or the addresses are still taken
+		m.keep.Flush() // else the addresses are still in use
 		m.killUnrecorded(fleet.State{})
 		return func() {}, false
 	}
@@ -49,14 +48,14 @@ func (m *Master) inherit(s snapshot.Descriptors) (first func(), adopted bool) {
 	if err != nil {
 		m.log.Error(err.Error()+"; starting from scratch", "event", events.ClusterFailed)
 		m.discard(s)
-		m.keep.Flush() // or the addresses are still taken
+		m.keep.Flush() // else the addresses are still in use
 		m.killUnrecorded(fleet.State{})
 		return func() {}, false
 	}
 	return m.takeOver(r, s), true
 }
 
-// recoverIf looks for workers that have outlived keeper and master.
+// recoverIf looks for workers that have survived keeper and master.
 func (m *Master) recoverIf(start bool) (r snapshot.Record, s snapshot.Descriptors, found bool) {
 	if !start || !m.contract.Plan().Survives || m.cfg.Name == "" {
 		return r, nil, false
@@ -67,12 +66,10 @@ func (m *Master) recoverIf(start bool) (r snapshot.Record, s snapshot.Descriptor
 		}}.Find()
 }
 
-// service tells this one from others: programs of the same name may run in several
-// folders.
+// service identifies this service: programs of the same name may run in several folders.
 func (m *Master) service() string { return m.cfg.Name + "@" + m.cfg.Command.Dir }
 
-// takeOver makes this the master of what the one before has left, and returns what is to
-// be done first.
+// takeOver takes over from the previous master, and returns what must be done first.
 func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first func()) {
 	now := time.Now()
 	ordered := m.restoreRooms(r, now)
@@ -88,7 +85,7 @@ func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first func
 	}
 	m.resteer()
 	m.discard(s)
-	if recovered := r.Keeper == 0 && m.cfg.PID != 0; recovered || !whole { // the keeper does not hold what there is
+	if recovered := r.Keeper == 0 && m.cfg.PID != 0; recovered || !whole { // the keeper does not have these descriptors
 		m.resyncKeeper()
 	}
 	m.killUnrecorded(r.Fleet)
@@ -110,7 +107,7 @@ func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first func
 	}
 }
 
-// restoreRooms gives the rooms their state; it returns what was ordered and not done.
+// restoreRooms restores the state of the rooms; it returns pending orders.
 func (m *Master) restoreRooms(r snapshot.Record, now time.Time) (ordered []reload.Action) {
 	h := &m.history
 	h.counters, h.reported, h.began, h.keeper, h.lastError = r.Counters, r.Reported, r.Began, r.Keeper, r.LastError
@@ -132,14 +129,14 @@ func (m *Master) restoreRooms(r snapshot.Record, now time.Time) (ordered []reloa
 		m.gens[gr.Gen] = g
 	}
 	for _, gen := range r.Fleet.Known {
-		if m.gens[gen] == nil { // it was asked for, and nothing done
+		if m.gens[gen] == nil { // it was ordered, and not started
 			m.prepare(gen)
 		}
 	}
 	return ordered
 }
 
-// restoreListeners takes the sockets over, and tells whether all were there.
+// restoreListeners takes over the sockets, and reports whether all were there.
 func (m *Master) restoreListeners(r snapshot.Record, s snapshot.Descriptors) (whole bool) {
 	whole = true
 	for _, lost := range m.listeners.Restore(r.State, s.Take) {
@@ -152,7 +149,7 @@ func (m *Master) restoreListeners(r snapshot.Record, s snapshot.Descriptors) (wh
 	return whole
 }
 
-// adoptWorkers takes the workers over, and tells whether all could be.
+// adoptWorkers takes over the workers, and reports whether it could adopt all.
 func (m *Master) adoptWorkers(r snapshot.Record, s snapshot.Descriptors) (whole bool) {
 	whole = true
 	for _, wr := range r.Workers {
@@ -167,7 +164,7 @@ func (m *Master) adoptWorkers(r snapshot.Record, s snapshot.Descriptors) (whole 
 	return whole
 }
 
-// reportAdopted says what was taken over, and what the master before did not come to say.
+// reportAdopted reports what was taken over, and what the previous master did not report.
 func (m *Master) reportAdopted(r snapshot.Record, now time.Time) {
 	switch {
 	case r.Keeper == 0 && r.Instance == "":
@@ -183,10 +180,10 @@ func (m *Master) reportAdopted(r snapshot.Record, now time.Time) {
 			"restarts", m.cfg.Restarts, "workers", len(m.workers), "addresses", m.names())
 	}
 	live := m.fleet.Live()
-	if live > m.history.reported { // it steered, and did not come to say so
+	if live > m.history.reported { // it steered, and did not report it
 		m.do(fleet.Live{Gen: live, Took: now.Sub(r.Fleet.Began)})
 	}
-	if live > 0 && !m.fleet.Stopping() { // a service manager that has started the keeper anew waits for it
+	if live > 0 && !m.fleet.Stopping() { // a service manager that has restarted the keeper waits for it
 		m.reportServing()
 		if wanted := r.Fleet.Wanted; wanted != live {
 			m.reportReloading(int(wanted))
@@ -194,7 +191,7 @@ func (m *Master) reportAdopted(r snapshot.Record, now time.Time) {
 	}
 }
 
-// discard closes what is left in the store, and has the keeper do so.
+// discard closes what is left in the store, also in the keeper.
 func (m *Master) discard(s snapshot.Descriptors) {
 	for name, fd := range s {
 		unix.Close(fd)
@@ -202,7 +199,7 @@ func (m *Master) discard(s snapshot.Descriptors) {
 	}
 }
 
-// adoptWorker takes a worker over.
+// adoptWorker takes over a worker.
 func (m *Master) adoptWorker(r snapshot.Worker, s snapshot.Descriptors) (w *worker, err error) {
 	pidfd, err := s.Pidfd(r.PID, fdstore.WorkerName(int(r.ID), fdstore.PID))
 	if pidfd == nil {
@@ -218,10 +215,10 @@ func (m *Master) adoptWorker(r snapshot.Worker, s snapshot.Descriptors) (w *work
 	return w, err
 }
 
-// killUnrecorded ends processes of a master before that its record does not know:
-// it died between their start and the record. They have the instance in their
-// environment, and a number that is in no worker's place. (What a worker has
-// started, and left behind, is not touched.)
+// killUnrecorded kills processes of a previous master that are not in its record: it died
+// between their start and the record. They have the instance in their environment, and
+// the number of no known worker. (Processes that a worker has started and left are not
+// touched.)
 func (m *Master) killUnrecorded(r fleet.State) {
 	if m.cfg.Instance == "" || m.cfg.PID == 0 {
 		return
@@ -248,9 +245,8 @@ func (m *Master) killUnrecorded(r fleet.State) {
 	}
 }
 
-// candidates lists the pids of processes that a master before may have started: the
-// keeper's children; under a new keeper all, since it is not the one that they have
-// fallen to.
+// candidates lists the pids of processes that a previous master may have started: the
+// keeper's children, or, under a new keeper, all, since it has not become their parent.
 func (m *Master) candidates() []int {
 	if m.history.keeper != 0 && m.history.keeper != m.cfg.PID {
 		return linux.PIDs()

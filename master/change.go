@@ -26,7 +26,7 @@ func (m *Master) notRestarted(a fleet.NotRestarted) {
 		append([]any{"event", events.RestartFailed, "slot", a.Slot, "reason", a.Reason}, stderrTail...)...)
 }
 
-// notChanged keeps for the status what has failed, and returns the last lines of the
+// notChanged records a failed change for the status, and returns the last lines of the
 // worker for the log.
 func (m *Master) notChanged(gen fleet.Gen, what string, c api.ChangeStatus) []any {
 	var stderrTail []string

@@ -20,25 +20,25 @@ import (
 // ReadyWhen is what counts as ready.
 type ReadyWhen string
 
-// The notices of readiness.
+// The values of ReadyWhen.
 const (
 	Listening ReadyWhen = "listening" // the program listens on its first address
-	Started   ReadyWhen = "started"   // it has booted
-	Ready     ReadyWhen = "ready"     // it says so: process.send({cmd:'ready'}) or process.send('ready')
+	Started   ReadyWhen = "started"   // the program has booted
+	Ready     ReadyWhen = "ready"     // it reports it: process.send({cmd:'ready'}), process.send('ready') or READY=1
 )
 
-// Live is what may change while a master runs: at a reload.
+// Live is the configuration that a reload can change.
 type Live struct {
 	Fleet    fleet.Config
-	MaxSlots int // that there may be, scaled by hand
-	// Balance is of all addresses. Between Shared and others it is not changed.
+	MaxSlots int // maximum number of slots, with handoff scale
+	// Balance applies to all addresses. It cannot be changed to or from Shared.
 	Balance handoff.Balance
 	Command process.Command
-	// DrainSignal is what drain is under the bind contract.
+	// DrainSignal starts a drain under the bind contract.
 	DrainSignal  unix.Signal
-	DrainMessage string // that Node programs get in a drain; "": none
-	SlotVariable string // another name for WORKER_ID in their environment; "": none
-	Ports        []int  // of the slots, for PORT and port; nil: none
+	DrainMessage string // sent to Node programs in a drain; "": none
+	SlotVariable string // another name for WORKER_ID in the environment; "": none
+	Ports        []int  // one per slot, for PORT and port; nil: none
 	// Holds reports whether a TCP address that a worker binds is to be held, under
 	// the bind contract.
 	Holds func(netip.AddrPort) bool
@@ -46,91 +46,90 @@ type Live struct {
 	// port; nil: none.
 	Allow      func(netip.AddrPort) bool
 	ReadyWhen  ReadyWhen
-	QuietGrace time.Duration // in which a worker may take note of what it has accepted; part of quiet
-	// Conditions are what each worker starts under; of CPUs, slot i has the i-th,
-	// over and over.
+	QuietGrace time.Duration // time in which a worker registers what it has accepted; part of quiet
+	// Conditions are the start conditions of each worker; slot i has the i-th of the
+	// CPUs, modulo their number.
 	Conditions  bindintercept.Conditions
-	MaxMemory   int64         // of a worker's process group, resident, in bytes; 0: any
-	MaxRequests int           // that a worker serves, where it says so; 0: any number
-	StallKill   time.Duration // after which a worker that stalls is replaced; 0: never
-	// BeforeReload and BeforeReady may refuse a reload, or a worker that is ready;
-	// nil: nobody does.
+	MaxMemory   int64         // resident memory of a worker's process group, in bytes; 0: no limit
+	MaxRequests int           // served requests of a worker, if it reports them; 0: no limit
+	StallKill   time.Duration // duration of a stall after which a worker is replaced; 0: never
+	// BeforeReload and BeforeReady can refuse a reload, or a worker that is ready; nil:
+	// no check.
 	BeforeReload Veto
 	BeforeReady  Veto
 	// Environ adds to the environment of each worker; nil adds nothing.
 	Environ func(env []string) []string
-	// Program is what the next master is to know of all this, see GiveProgram: what
-	// it has changed to since is put into effect by a reload, not by a crash.
+	// Program is the encoded configuration for the next master: a later change of it
+	// takes effect at a reload, not after a crash.
 	Program []byte
 }
 
-// Config is what a master needs to know.
+// Config configures a master.
 type Config struct {
-	Name    string // of the service, for people
-	Version string // of handoff
-	PID     int    // that people know
-	// Control is called when the master runs, with how to speak to it, and what
-	// it returns when the master ends: follows tells that another takes over.
+	Name    string // name of the service
+	Version string // version of handoff
+	PID     int    // pid of the keeper, for people
+	// Control is called when the master runs. The function that it returns is called when
+	// the master ends; follows: another master takes over.
 	Control func(Control) (stop func(follows bool))
 	Live
 	Contract Contract
-	// Listen is given to every worker at its start, under any contract, by systemd's
-	// protocol (sd_listen_fds(3)).
+	// Listen are the addresses that every worker gets at its start, under any contract,
+	// by systemd's protocol (sd_listen_fds(3)).
 	Listen []listeners.Listen
-	// Passed are sockets that a service manager has passed; Run owns them.
+	// Inherited are sockets that a service manager has passed; Run owns them.
 	Inherited []cmsg.Named
 	// Keeper is the address of the keeper's notify socket, "" for none; Instance
-	// tells its processes from others. Store is what it has kept of a master
-	// before, which has died for Reason, as Restarts others have; Run owns it.
+	// identifies its processes. Store has the descriptors of the previous master, which
+	// has died for Reason, after Restarts others; Run owns them.
 	Keeper   string
 	Instance string
-	// RuntimeDir is where the workers' notify sockets are made, absolute; "": where
-	// there is room.
+	// RuntimeDir is the directory of the workers' notify sockets, absolute; "":
+	// automatic.
 	RuntimeDir string
-	// SignalBase is what the keeper adds to the numbers of signals that it passes
-	// on. Others are left alone while there is a keeper.
+	// SignalBase is what the keeper adds to the numbers of signals that it forwards. With
+	// a keeper other signals are ignored.
 	SignalBase int
 	Store      []cmsg.Named
 	Restarts   int
 	Reason     string
-	// ReplaceKeeper starts a new keeper with what the one before had, which ends this
-	// process when it takes over, and returns if it does not. ManagerStores: a service
-	// manager keeps it all, and starts a new keeper itself.
+	// ReplaceKeeper starts a new keeper with everything that the previous one had. The
+	// new one ends this process when it takes over; else it returns. ManagerStores: a
+	// service manager stores the descriptors, and restarts the keeper.
 	ReplaceKeeper func(named []cmsg.Named, program []byte) error
 	ManagerStores bool
-	// Upgrade starts the binary that is on disk now with the state, and returns
-	// nil when that can take over: this master ends then. Changed tells whether it
-	// is another one. Upgraded tells that this master has taken over so.
+	// Upgrade starts the binary on disk with the state, and returns nil if it can take
+	// over: then this master ends. Changed reports whether the binary differs. Upgraded:
+	// this master has taken over by an upgrade.
 	Upgrade  func(state []byte) error
 	Changed  func() bool
 	Upgraded bool
-	// UpWatchdog is how often a service manager above wants a sign of life; 0:
-	// never.
+	// UpWatchdog is the watchdog interval of the service manager; 0: none.
 	UpWatchdog time.Duration
-	// Reread reads the configuration again. later names what has changed and
-	// needs a new handoff.
+	// Reread rereads the configuration. later names the changes that require a restart of
+	// handoff.
 	Reread     func() (live Live, later []string, err error)
-	DryRun     bool // every address is one of loopback's where nobody else is: the program is only tried
-	NoSteering bool // as if the kernel refused the steering program
-	// Admin serves a listener, which it owns, and returns how to stop; nil: there
-	// is none. AdminAddr is where it listens: the keeper has the socket, so that
-	// nobody is refused between two masters.
+	DryRun     bool // dry run: every address is replaced by an unused one on loopback
+	NoSteering bool // as if the kernel did not support the steering program
+	// Admin serves a listener, which it owns, and returns a function that stops it; nil:
+	// none. AdminAddr is its address: the keeper stores the socket, so that no client is
+	// refused between two masters.
 	Admin     func(net.Listener, Control) (stop func())
 	AdminAddr string
-	// WorkerEvents records a message of a Node worker, a line of JSON, from any
-	// goroutine; it may block if wait is set: the worker waits then. May be nil.
+	// WorkerEvents records a message of a Node worker, a line of JSON. Any goroutine may
+	// call it. With wait it may block, and then the worker waits. May be nil.
 	WorkerEvents func(line []byte, wait bool)
-	// Finish is called at the end of everything, when all has been logged; may be nil.
+	// Finish is called at the end, when everything has been logged; may be nil.
 	Finish func()
 	// Calm is called when a generation serves and little is to do; may be nil.
 	Calm   func()
 	Log    *slog.Logger
 	Reopen func() error // SIGUSR1
 	Stdout process.Stdout
-	// Output returns where the output of a worker goes that is read here, each from one
-	// goroutine; nil: handoff's own.
+	// Output returns the writers for the captured output of a worker, each used by one
+	// goroutine; nil: handoff's own output.
 	Output func(slot, pid, generation int) (stdout, stderr io.Writer)
-	// Losses is given what hears of output that could not be passed on, or is again (a
-	// nil error), and tells whether it has taken note; nil: nothing tells.
+	// Losses sets a function that is called when output is lost, and with a nil error
+	// when it no longer is; it returns whether it has recorded that. May be nil.
 	Losses func(hear func(to string, err error, lines int) (taken bool))
 }

@@ -18,9 +18,9 @@ import (
 	"handoff/master/reload"
 )
 
-// Control is how others speak to a running master, from any goroutine. Each call is a
-// request that the loop does between two events. Errors that say why something is not
-// done are an [api.Error]; one that the master has not come to is [api.CodeEnded].
+// Control is the interface to a running master, for any goroutine. The loop carries out
+// each call between two events. Errors are an [api.Error]; if the master ended before the
+// call it is [api.CodeEnded].
 type Control struct {
 	post     func(event)
 	quit     <-chan struct{}
@@ -32,15 +32,15 @@ var (
 	errStopping = api.Error{Code: api.CodeStopping, Message: "the service is stopping"}
 )
 
-// ask has the loop call f, and returns what f does. f must not touch what the caller
-// has: who does not wait for the answer any more has gone on.
+// ask makes the loop call f, and returns f's results. f must not use variables of the
+// caller, which may have stopped waiting.
 func ask[T any](ctx context.Context, c Control, f func(m *Master) (T, error)) (answer T, err error) {
 	type result struct {
 		answer T
 		err    error
 	}
 	to := make(chan result, 1)
-	go c.post(asked{func(m *Master) { // ends when the loop has taken it, or with the loop
+	go c.post(asked{func(m *Master) { // ends when the loop has received it, or with the loop
 		answer, err := f(m)
 		to <- result{answer, err}
 	}})
@@ -49,7 +49,7 @@ func ask[T any](ctx context.Context, c Control, f func(m *Master) (T, error)) (a
 		return r.answer, r.err
 	case <-c.quit:
 		select {
-		case r := <-to: // it was the last thing that the loop did
+		case r := <-to: // it was the last call that the loop carried out
 			return r.answer, r.err
 		default:
 			return answer, errEnded
@@ -59,19 +59,18 @@ func ask[T any](ctx context.Context, c Control, f func(m *Master) (T, error)) (a
 	}
 }
 
-// do is ask for what has no answer.
+// do is ask without a result.
 func (c Control) do(ctx context.Context, f func(m *Master) error) error {
 	_, err := ask(ctx, c, func(m *Master) (struct{}, error) { return struct{}{}, f(m) })
 	return err
 }
 
-// Status asks for the state of the service.
+// Status returns the status of the service.
 func (c Control) Status(ctx context.Context) (api.Status, error) {
 	return ask(ctx, c, func(m *Master) (api.Status, error) { return m.status(), nil })
 }
 
-// Upgrade asks for one. It returns when it has failed, or nil when this master has
-// made room for the new one.
+// Upgrade starts an upgrade. It returns its error, or nil when the new master takes over.
 func (c Control) Upgrade(ctx context.Context) error {
 	to := make(chan error, 1)
 	go c.post(upgradeAsked{to})
@@ -88,8 +87,8 @@ func (c Control) Upgrade(ctx context.Context) error {
 	}
 }
 
-// Reload asks for one, as SIGUSR2 does, and returns the generation that it will
-// be. [api.Status.Reload] says what comes of it. One that is under way is overtaken.
+// Reload starts a reload, as SIGUSR2 does, and returns its generation.
+// [api.Status.Reload] has the outcome. It supersedes a running reload.
 func (c Control) Reload(ctx context.Context) (generation int, err error) {
 	return ask(ctx, c, func(m *Master) (generation int, err error) {
 		if m.fleet.Stopping() {
@@ -127,7 +126,7 @@ func (c Control) Scale(ctx context.Context, n int, relative bool) (workers int, 
 	})
 }
 
-// Stop stops everything: with drain, or now.
+// Stop stops the service: with a drain, or now.
 func (c Control) Stop(ctx context.Context, now bool) error {
 	return c.do(ctx, func(m *Master) error {
 		m.log.Info("Stopping on request", "event", events.ClusterShutdown, "workers", len(m.workers), "now", now)
@@ -136,8 +135,7 @@ func (c Control) Stop(ctx context.Context, now bool) error {
 	})
 }
 
-// Restart replaces the worker of a slot, and returns the number of the one that is
-// there now.
+// Restart replaces the worker of a slot, and returns the number of the current one.
 func (c Control) Restart(ctx context.Context, slot int) (worker int, err error) {
 	return ask(ctx, c, func(m *Master) (worker int, err error) {
 		if m.fleet.Stopping() {
@@ -158,8 +156,8 @@ func (c Control) Restart(ctx context.Context, slot int) (worker int, err error) 
 	})
 }
 
-// PublishStatus puts the status among the worker events, as the event cluster.status:
-// in the order of all others, so that who has missed some knows from when on it has not.
+// PublishStatus adds the status to the worker events, as the event cluster.status: in
+// order, so that a client that has missed some knows which events follow it.
 func (c Control) PublishStatus(ctx context.Context) error {
 	return c.do(ctx, func(m *Master) error {
 		if m.cfg.WorkerEvents == nil {
@@ -219,8 +217,7 @@ func (c Control) Signal(ctx context.Context, worker int, name string) error {
 	})
 }
 
-// Freeze has nobody started any more, whoever ends, for as long as this service
-// runs.
+// Freeze stops the replacement of workers that end, until the service ends.
 func (c Control) Freeze(ctx context.Context) error {
 	return c.do(ctx, func(m *Master) error {
 		m.log.Info("Workers that end are no longer replaced, on request", "event", events.ClusterFrozen)
@@ -229,8 +226,8 @@ func (c Control) Freeze(ctx context.Context) error {
 	})
 }
 
-// SetBalance changes how connections are spread, until the configuration changes it:
-// to "even" or "sticky".
+// SetBalance changes the balance, to "even" or "sticky", until the configuration changes
+// it.
 func (c Control) SetBalance(ctx context.Context, to string) error {
 	return c.do(ctx, func(m *Master) error {
 		b, ok := map[string]handoff.Balance{"even": handoff.Even, "sticky": handoff.Sticky}[to]

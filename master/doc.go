@@ -5,6 +5,6 @@
 //	pidfds   │                │                       quiesce, drain, signal
 //	watch   ─┘                └──► addresses: which worker holds which socket
 //
-// Everything else is a goroutine that waits for one thing and posts what it
-// saw. Nothing in this package is shared between goroutines but channels.
+// Everything else is a goroutine that waits for one thing and posts an event. Goroutines
+// of this package share only channels.
 package master

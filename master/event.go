@@ -8,54 +8,55 @@ import (
 	"handoff/master/fleet"
 )
 
-// event is what goroutines post to the loop: one of the types below.
+// event is posted to the loop by goroutines: one of the types below.
 type event interface{ event() }
 
 type (
 	// signalled: handoff itself got a signal.
 	signalled struct {
 		signal os.Signal
-		kept   bool // by way of the keeper
+		kept   bool // forwarded by the keeper
 	}
-	// fromSession: the reader of a worker's session has something for its other half.
+	// fromSession: a value from Serve of a worker's session, for its Handle.
 	fromSession struct {
 		session contract.Session
 		what    any
 	}
-	// notified: a worker has said something on its notify socket.
+	// notified: a worker has sent a notice to its notify socket.
 	notified struct {
 		id     fleet.ID
 		notice sdnotify.Notice
 	}
-	// memorySampled: what the workers' process groups have of memory, in bytes.
+	// memorySampled: the memory of the workers' process groups, in bytes.
 	memorySampled struct{ resident map[int]int64 }
-	// reloadJudged, readyJudged: the answer of who may refuse; nil is a yes.
+	// reloadJudged, readyJudged: the answer of a hook; nil: yes.
 	reloadJudged struct{ err error }
 	readyJudged  struct {
 		id  fleet.ID
 		err error
 	}
-	// drainAsked: a worker wants to know whether it is to drain. answer has room for
-	// it; delivered is closed when the worker has it.
+	// drainAsked: a worker asks whether it must drain. answer has room for it; delivered
+	// is closed when the worker has it.
 	drainAsked struct {
 		id        fleet.ID
 		answer    chan<- bool
 		delivered <-chan struct{}
 	}
-	// died: a worker's process is dead. Its last words are still read.
+	// died: a worker's process is dead. Its last messages are still read.
 	died struct{ id fleet.ID }
-	// ended: they have been; it is not reaped yet.
+	// ended: they have been read; it is not reaped yet.
 	ended struct{ id fleet.ID }
-	// keeperDied: the process that everybody knows is gone.
+	// keeperDied: the keeper has died.
 	keeperDied struct{}
-	// upgraded: a new binary can take over, or could not; done is closed or told.
+	// upgraded: a new binary can take over, or cannot; done is closed, or receives the
+	// error.
 	upgraded struct{ err error }
-	// upgradeAsked: somebody wants one; to has room for the answer, which comes
-	// only if there is none.
+	// upgradeAsked: a call for an upgrade; to has room for the answer, which is sent only
+	// if it fails.
 	upgradeAsked struct{ to chan<- error }
-	// asked: somebody wants something done; f answers, and does not wait for that.
+	// asked: a call of [Control]; f answers without blocking.
 	asked struct{ f func(*Master) }
-	// outputLost: what workers write to a place could not be passed on; nil: it is again.
+	// outputLost: output of workers could not be written; nil: it is written again.
 	outputLost struct {
 		to    string
 		err   error

@@ -17,12 +17,13 @@ import (
 	"handoff/master/snapshot"
 )
 
-// keeperMute says that the keeper does not read what it is told; from any goroutine.
+// keeperMute reports that the keeper does not read its messages. Any goroutine may call
+// it.
 func (m *Master) keeperMute(why error) {
 	m.log.Error("The keeper does not respond ("+why.Error()+"); state changes are not stored until it does", "event", events.KeeperMute)
 }
 
-// tickKeeper tries a mute keeper, and has it hold what there is if it responds.
+// tickKeeper probes a mute keeper, and stores everything again if it responds.
 func (m *Master) tickKeeper(now time.Time) {
 	if !m.keep.Tick(now) {
 		return
@@ -33,7 +34,7 @@ func (m *Master) tickKeeper(now time.Time) {
 	}
 }
 
-// resyncKeeper has the keeper hold what there is, and nothing else.
+// resyncKeeper stores the current descriptors with the keeper, and removes all others.
 func (m *Master) resyncKeeper() {
 	named, err := m.kept()
 	m.report(events.RecordFailed, err)
@@ -41,14 +42,14 @@ func (m *Master) resyncKeeper() {
 	for _, n := range named {
 		unix.Close(n.FD)
 	}
-	m.history.saver.Forget() // and the record once more, with what has changed meanwhile
+	m.history.saver.Forget() // write the record again, with later changes
 }
 
-// keeperDied goes on without the process that everybody knows. Under a service
-// manager that keeps descriptors this master ends, so that nothing changes that
-// is not kept, and is started again with them. Else it starts a new keeper, gives
-// it all that the old one had, and is followed by a master of that one's: so there
-// is one way to adopt, that of the master that was killed.
+// keeperDied continues without the keeper. Under a service manager that stores
+// descriptors this master exits, so that no change is lost, and is restarted with them.
+// Else it starts a new keeper, gives it everything that the old one had, and is replaced
+// by a master of the new one: so there is only one way to adopt, that after a killed
+// master.
 func (m *Master) keeperDied() {
 	m.log.Error("The keeper died; the workers keep serving", "event", events.KeeperDied, "keeper", m.cfg.PID, "pid", os.Getpid())
 	m.history.lastError = "the keeper died"
@@ -61,13 +62,13 @@ func (m *Master) replaceKeeper() {
 	var err error
 	switch {
 	case m.fleet.Stopping():
-		return // and ends as it was told to
+		return // and ends as ordered
 	case m.cfg.ManagerStores:
 		m.log.Warn("The service manager has the state and restarts handoff", "event", events.KeeperAwaited)
 		m.drainEvents()
 		m.history.end.replaced = true
 		return
-	case m.cfg.WorkerEvents != nil: // the program above takes it for the end
+	case m.cfg.WorkerEvents != nil: // for the parent program the service has ended
 		m.log.Error("The keeper died, and with it the connection to the program that started handoff; stopping", "event", events.ClusterShutdown, "workers", len(m.workers))
 		m.step(fleet.Stop{})
 		return
@@ -77,7 +78,7 @@ func (m *Master) replaceKeeper() {
 		m.drainEvents()
 		var named []cmsg.Named
 		if named, err = m.kept(); err == nil {
-			err = m.cfg.ReplaceKeeper(named, m.cfg.Program) // ends this process, if it can
+			err = m.cfg.ReplaceKeeper(named, m.cfg.Program) // ends this process if it succeeds
 		}
 		for _, n := range named {
 			unix.Close(n.FD)
@@ -87,7 +88,7 @@ func (m *Master) replaceKeeper() {
 		"event", events.KeeperMissing, "pid", os.Getpid(), "reason", err.Error())
 }
 
-// kept returns duplicates of all that the keeper has: the caller closes them.
+// kept returns duplicates of everything that the keeper has. The caller closes them.
 func (m *Master) kept() (named []cmsg.Named, err error) {
 	add := func(name string, fd int) {
 		dup, derr := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
@@ -125,7 +126,7 @@ func (m *Master) kept() (named []cmsg.Named, err error) {
 	}
 	for _, w := range m.workers {
 		if w.dead {
-			continue // the next one starts another
+			continue // the next master starts another
 		}
 		file(fdstore.WorkerName(int(w.id), fdstore.PID), w.process.Pidfd())
 		stdout, stderr := w.process.Output()
@@ -144,7 +145,7 @@ func (m *Master) kept() (named []cmsg.Named, err error) {
 	return named, err
 }
 
-// watchKeeper waits for the end of the keeper, and posts it.
+// watchKeeper waits for the keeper's death, and posts it.
 func watchKeeper(pid int, post func(event)) {
 	if pid <= 0 {
 		return

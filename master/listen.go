@@ -12,21 +12,21 @@ import (
 	"handoff/master/listeners"
 )
 
-// socketStore keeps the listeners' sockets with whoever is the keeper now.
+// socketStore stores the listeners' sockets with the current keeper.
 type socketStore struct{ m *Master }
 
 func (s socketStore) Store(name string, fd int) error { return s.m.keep.Store(name, fd) }
 func (s socketStore) Remove(name string)              { s.m.keep.Remove(name) }
 
-// unheldGrace is how long, at least, an address is kept for which no worker asks
-// any more: one that closes its server may be about to end, and its successor
-// asks for it again, or it asks late. Connections wait meanwhile.
+// unheldGrace is the minimum time that an address without a lease is kept: a worker that
+// closes its server may be exiting, and its successor requests the address again.
+// Connections wait in the meantime.
 const unheldGrace = 5 * time.Second
 
 func (m *Master) grace() time.Duration { return max(unheldGrace, m.cfg.Fleet.ReadyTimeout) }
 
-// workerUser is whose rights count for the addresses that workers ask for; nil: those of
-// handoff's own user, which the workers are.
+// workerUser is the user whose permissions apply to the addresses that workers request;
+// nil: handoff's own user, which is also the workers'.
 func (l *Live) workerUser() *linux.User {
 	u := l.Conditions.User
 	if u == nil || u.UID == os.Geteuid() {
@@ -35,7 +35,7 @@ func (l *Live) workerUser() *linux.User {
 	return &linux.User{UID: u.UID, GID: u.GID, Groups: u.Groups}
 }
 
-// openListens opens what the workers are given, and holds it to the end.
+// openListens opens the preopened addresses, and holds them until the end.
 func (m *Master) openListens() error {
 	for _, l := range m.cfg.Listen {
 		a, err := m.listeners.Preopen(l)
@@ -47,8 +47,8 @@ func (m *Master) openListens() error {
 	return nil
 }
 
-// activate takes the worker's share of what it is given, and returns the
-// descriptors, which stay the table's, and the environment that speaks of them.
+// activate takes the worker's leases of the preopened addresses, and returns the
+// descriptors, which the table owns, and their environment variables.
 func (m *Master) activate(id fleet.ID, slot int) (fds []int, env []string, err error) {
 	leases, names, err := m.listeners.TakePreopened(listeners.Worker(id), slot)
 	if err != nil || len(leases) == 0 {
@@ -57,13 +57,13 @@ func (m *Master) activate(id fleet.ID, slot int) (fds []int, env []string, err e
 	for i, l := range leases {
 		fds = append(fds, l.FD())
 		if names[i] == "" {
-			names[i] = "unknown" // as systemd has it for what has no name
+			names[i] = "unknown" // systemd's value for a socket without a name
 		}
 	}
 	return fds, []string{"LISTEN_FDS=" + strconv.Itoa(len(fds)), "LISTEN_FDNAMES=" + strings.Join(names, ":")}, nil
 }
 
-// handleListenerNotices does what follows from what the listeners have found out.
+// handleListenerNotices handles the notices of the listeners.
 func (m *Master) handleListenerNotices() {
 	for {
 		notices := m.listeners.Notices()

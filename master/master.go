@@ -43,13 +43,13 @@ type Master struct {
 	contract  workerContract
 }
 
-// clients are who speaks to the master.
+// clients are the clients of the master.
 type clients struct {
 	admin    *net.TCPListener // of --admin; nil: none
-	upgrades []chan<- error   // who waits for the upgrade that is under way
+	upgrades []chan<- error   // callers that wait for the running upgrade
 }
 
-// history is what has happened, for people, and the next master.
+// history is what has happened, for the status and the next master.
 type history struct {
 	began        time.Time
 	counters     api.Counters
@@ -57,22 +57,22 @@ type history struct {
 	reported     fleet.Gen          // the last generation that was reported to serve
 	lastError    string             // printable
 	failedChange *api.ChangeStatus  // the last scale or restart that failed; nil: none
-	keeper       int                // pid of the keeper of the master before; 0: there was none
-	output       []api.OutputStatus // what cannot be passed on
-	warned       map[string]bool    // what is said once
-	saver        snapshot.Saver     // writes all that the next master needs
+	keeper       int                // pid of the previous master's keeper; 0: none
+	output       []api.OutputStatus // output that is lost
+	warned       map[string]bool    // warnings already logged
+	saver        snapshot.Saver     // writes the record for the next master
 	end          ending
 }
 
-// ending is how the loop ends.
+// ending is the reason why the loop ends.
 type ending struct {
-	done     *fleet.Done // nobody is left
+	done     *fleet.Done // no worker is left
 	hurried  os.Signal   // the second signal to stop
-	replaced bool        // another master takes over: this one ends, and nothing with it
+	replaced bool        // another master takes over: only this process ends
 }
 
-// Run supervises until it is told to stop by a signal, or the first generation
-// cannot start. It returns the exit code.
+// Run supervises until it is stopped, or the first generation cannot start. It returns
+// the exit code.
 func Run(cfg Config) int {
 	m, err := newMaster(cfg)
 	if err != nil {
@@ -92,7 +92,7 @@ func Run(cfg Config) int {
 	}
 	m.keepProgram()
 	stop := watchSignals(cfg.SignalBase, m.mail.post)
-	defer stop() // at the very end: a signal to who ends would change its code
+	defer stop() // at the very end: a signal to an exiting process would change its exit code
 	m.keep.Ready()
 	if cfg.Losses != nil {
 		cfg.Losses(func(to string, err error, lines int) bool { return m.mail.offer(outputLost{to, err, lines}) })
@@ -121,8 +121,8 @@ func Run(cfg Config) int {
 	})
 }
 
-// newMaster makes the rooms. Nothing is stepped before it is known what a master before
-// has left.
+// newMaster creates the rooms. No step is made before the state of a previous master is
+// known.
 func newMaster(cfg Config) (*Master, error) {
 	m := &Master{
 		cfg: cfg, log: cfg.Log, fleet: fleet.New(cfg.Fleet),
@@ -148,8 +148,8 @@ func newMaster(cfg Config) (*Master, error) {
 	return m, nil
 }
 
-// finish ends the service, or leaves it to the master that takes over, and returns the
-// exit code. clients ends who speaks to this one.
+// finish ends the service, or leaves it to the next master, and returns the exit code.
+// clients ends the clients of this one.
 func (m *Master) finish(clients func()) int {
 	if m.history.end.replaced {
 		m.stopCopying()
@@ -203,14 +203,14 @@ func (m *Master) loop() {
 			m.handle(e)
 		}
 		if m.history.end.replaced {
-			return // the record is written: what is decided now the next master does not know
+			return // the record is written: the next master would not know later decisions
 		}
 		m.handleListenerNotices()
 		m.tick(time.Now())
 	}
 }
 
-// another is an event that waits already, if the record can wait for it.
+// another returns a pending event, if the record can wait for it.
 func (m *Master) another() event {
 	if !m.history.saver.Wait(time.Now()) {
 		return nil
@@ -230,7 +230,7 @@ func (m *Master) deadline() time.Time {
 	return earlier(next, m.contract.Deadline())
 }
 
-// tick does what time has brought.
+// tick handles the timers.
 func (m *Master) tick(now time.Time) {
 	m.listeners.Tick(now)
 	m.handleListenerNotices()
@@ -245,7 +245,7 @@ func (m *Master) tick(now time.Time) {
 	}
 }
 
-// complete tells whether every slot serves and nobody starts.
+// complete reports whether every slot serves and no worker is starting.
 func (m *Master) complete() bool {
 	serving := 0
 	for _, w := range m.fleet.Workers() {
@@ -259,7 +259,7 @@ func (m *Master) complete() bool {
 	return serving >= m.fleet.Slots()
 }
 
-// step takes an event to the fleet and does what it answers; what comes of an action is
+// step passes an event to the fleet and carries out its actions. Their consequences are
 // queued, see steps.
 func (m *Master) step(e fleet.Event) {
 	m.history.saver.Changed()
@@ -268,10 +268,10 @@ func (m *Master) step(e fleet.Event) {
 			actions, _ := m.fleet.Step(time.Now(), e)
 			again = false
 			if slices.ContainsFunc(actions, func(a fleet.Action) bool { _, ok := a.(fleet.Prepare); return ok }) {
-				m.save() // a master that comes after this one knows what was asked for
+				m.save() // the next master knows the order
 			}
 			for _, a := range actions {
-				if steer, ok := a.(fleet.Steer); ok { // the last one, which is answered
+				if steer, ok := a.(fleet.Steer); ok { // the last action, which is answered
 					e, again = m.steer(steer.IDs), true
 				} else {
 					m.do(a)
@@ -296,7 +296,7 @@ func (m *Master) handle(e event) {
 		}
 		m.signalled(e.signal)
 	case socketActivity:
-		// tick takes it in
+		// handled by tick
 	case fromSession:
 		e.session.Handle(e.what)
 	case notified:
@@ -346,7 +346,7 @@ func (m *Master) once(key, msg string, attrs ...any) {
 	}
 }
 
-// report logs an error that the master can do nothing about; nil is none.
+// report logs an error that the master can only report; nil: none.
 func (m *Master) report(name string, err error) {
 	if err == nil {
 		return

@@ -8,10 +8,10 @@ import (
 	"handoff/master/fleet"
 )
 
-// Metrics asks what there is, and how often it has happened.
+// Metrics returns the status and the counters.
 func (c Control) Metrics(ctx context.Context) (api.Metrics, error) {
 	return ask(ctx, c, func(m *Master) (api.Metrics, error) {
-		s := m.status() // it notes the longest queue
+		s := m.status() // it updates the longest queue
 		return api.Metrics{Status: s, Counters: m.history.counters.Clone()}, nil
 	})
 }

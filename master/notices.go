@@ -10,7 +10,7 @@ import (
 	"handoff/master/fleet"
 )
 
-// hearNotices returns what reads a worker's notify socket, and posts its news.
+// hearNotices returns a server for a worker's notify socket that posts its notices.
 func (m *Master) hearNotices(id fleet.ID, pid int, c *cmsg.Conn) *sdnotify.Server {
 	return &sdnotify.Server{
 		Conn:    c,
@@ -29,7 +29,7 @@ func (m *Master) hearNotices(id fleet.ID, pid int, c *cmsg.Conn) *sdnotify.Serve
 	}
 }
 
-// notifyPlace is where the workers' notify sockets are made.
+// notifyPlace is the place of the workers' notify sockets.
 func (m *Master) notifyPlace() sdnotify.Place {
 	p := sdnotify.Place{Dir: m.cfg.RuntimeDir, UID: os.Geteuid()}
 	if m.cfg.Conditions.User != nil {
@@ -38,8 +38,8 @@ func (m *Master) notifyPlace() sdnotify.Place {
 	return p
 }
 
-// What a service manager above is told, by way of the keeper, which is the process that
-// it knows.
+// Notices to the service manager. The keeper sends them, since it is the main process of
+// the service.
 
 func (m *Master) reportReloading(generation int) {
 	m.manager.Reloading(fmt.Sprintf("Reloading: generation %d starts", generation), m.cfg.Fleet.ReadyTimeout)

@@ -8,7 +8,7 @@ import (
 	"handoff/internal/events"
 )
 
-// outputLost says once that what workers write is lost, and once that it is not any more.
+// outputLost logs once that output of workers is lost, and once that it no longer is.
 func (m *Master) outputLost(e outputLost) {
 	h := &m.history
 	h.counters.LinesLost += e.lines

@@ -10,9 +10,8 @@ import (
 	"handoff/internal/keeper/fdstore"
 )
 
-// serveAdmin serves what a master before has listened on (fd; -1: there was none,
-// which it takes over), or listens anew. That it cannot is said, and no more: the
-// service matters more.
+// serveAdmin serves the socket of the previous master (fd, which it owns; -1: none), or a
+// new one. A failure is only logged, since the service is more important.
 func (m *Master) serveAdmin(fd int) (stop func()) {
 	stop = func() {}
 	if m.cfg.Admin == nil {
@@ -40,7 +39,7 @@ func (m *Master) adminListener(fd int) (*net.TCPListener, error) {
 		f.Close()
 		want, werr := net.ResolveTCPAddr("tcp", m.cfg.AdminAddr)
 		if tl, ok := l.(*net.TCPListener); err == nil && werr == nil && ok {
-			// 0.0.0.0 listens as [::], where there is IPv6.
+			// 0.0.0.0 listens as [::] if there is IPv6.
 			is := tl.Addr().(*net.TCPAddr)
 			if is.Port == want.Port && (is.IP.Equal(want.IP) || is.IP.IsUnspecified() && (len(want.IP) == 0 || want.IP.IsUnspecified())) {
 				return tl, nil

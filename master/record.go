@@ -7,9 +7,9 @@ import (
 	"handoff/master/snapshot"
 )
 
-// record returns what the next master must know.
+// record returns the record for the next master.
 func (m *Master) record() snapshot.Record {
-	pending := m.reloads.Pending // of Ask and Reload the record has one: an older binary would obey both
+	pending := m.reloads.Pending // the record has only one of Ask and Reload: an older binary would follow both
 	r := snapshot.Record{Version: snapshot.Version, Fleet: m.fleet.State(), State: m.listeners.State(), Seq: m.contract.Seq(),
 		Began: m.history.began, Restarts: m.history.restarts, LastError: m.history.lastError, Reload: pending.Reload && !pending.Ask,
 		Asking: m.reloads.Phase == reload.Asking || pending.Ask, Upgrade: pending.Upgrade, Reloaded: m.reloadStatus(),
@@ -40,21 +40,20 @@ func (m *Master) record() snapshot.Record {
 	return r
 }
 
-// save has the keeper hold the record.
+// save stores the record with the keeper.
 func (m *Master) save() {
 	if m.keep != nil {
 		m.report(events.RecordFailed, m.history.saver.Save(m.record(), m.keep))
 	}
 }
 
-// CheckRecord tells whether this binary can take over from a master with that
-// state.
+// CheckRecord reports whether this binary can take over from a master with that state.
 func CheckRecord(b []byte) error {
 	_, err := snapshot.Parse(b)
 	return err
 }
 
-// keepProgram has the keeper hold what the next master is to know.
+// keepProgram stores the configuration for the next master with the keeper.
 func (m *Master) keepProgram() {
 	if m.cfg.Program == nil {
 		return

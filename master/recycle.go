@@ -6,19 +6,19 @@ import (
 	"handoff/master/recycle"
 )
 
-// recycle is what of the configuration the room master/recycle goes by.
+// recycle is the configuration of the room master/recycle.
 func (l *Live) recycle() recycle.Config {
 	return recycle.Config{MaxMemory: l.MaxMemory, MaxRequests: l.MaxRequests}
 }
 
-// sampleMemory looks at the memory of the workers' process groups: a walk through /proc,
-// in a goroutine of its own.
+// sampleMemory reads the memory of the workers' process groups: a walk through /proc, in
+// a goroutine of its own.
 func (m *Master) sampleMemory() {
 	groups := map[int]int{}
 	for _, w := range m.workers {
 		groups[w.process.PID()] = int(w.id)
 	}
-	go func() { // ends when it has looked
+	go func() { // ends when it has read all
 		resident := map[int]int64{}
 		for p := range linux.Processes() {
 			if id, ok := groups[p.Group]; ok {
@@ -29,14 +29,14 @@ func (m *Master) sampleMemory() {
 	}()
 }
 
-// recycle has a worker replaced when its turn comes.
+// recycle marks a worker for replacement.
 func (m *Master) recycle(v recycle.Verdict) {
 	if id := fleet.ID(v.Worker); m.fleet.Stays(id) {
 		m.step(fleet.MarkRecycle{ID: id, Reason: v.Reason})
 	}
 }
 
-// served: a worker says how many requests it has served since its start.
+// served: a worker reports how many requests it has served since its start.
 func (m *Master) served(w *worker, requests int) {
 	w.requests = requests
 	if v, ok := m.recycler.Served(int(w.id), requests); ok {

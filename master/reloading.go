@@ -14,14 +14,14 @@ import (
 	"handoff/master/snapshot"
 )
 
-// The loop's side of the room master/reload: what it decides is carried out here.
+// The loop's side of the room master/reload: carries out its actions.
 
-// Veto asks somebody outside whether something may happen; the error is a no. It is
-// called from a goroutine of its own, and must end in time.
+// Veto asks a hook whether something may happen; an error is a no. It is called in a
+// goroutine of its own, and must have a timeout.
 type Veto func(about map[string]any) error
 
-// order takes an event to the reload room. Like step, it only queues what comes of an
-// action.
+// order passes an event to the reload room. Like step, it only queues the consequences of
+// an action.
 func (m *Master) order(e reload.Event) {
 	m.history.saver.Changed()
 	m.steps.do(func() {
@@ -64,7 +64,7 @@ func (m *Master) carryOut(a reload.Action) {
 	case reload.Leave:
 		m.steps.atRest = func() {
 			m.drainEvents()
-			if m.reloads.Phase != reload.Leaving { // the keeper has died meanwhile
+			if m.reloads.Phase != reload.Leaving { // the keeper has died in the meantime
 				return
 			}
 			m.save()
@@ -75,7 +75,7 @@ func (m *Master) carryOut(a reload.Action) {
 	}
 }
 
-// notReloaded reports a reload that has not begun, also to a service manager that waits
+// notReloaded reports a reload that was not started, also to a service manager that waits
 // for it.
 func (m *Master) notReloaded(a reload.NotReloaded) {
 	m.history.lastError = sdnotify.Printable(a.Result.Reason)
@@ -91,8 +91,7 @@ func (m *Master) notReloaded(a reload.NotReloaded) {
 	m.manager.Ready(sdnotify.Printable(fmt.Sprintf("Generation %d serves; not reloaded: %s", m.fleet.Live(), a.Result.Reason)))
 }
 
-// reread takes over what has changed in the configuration. One that is wrong changes
-// nothing.
+// reread applies changes of the configuration. A wrong one changes nothing.
 func (m *Master) reread() error {
 	if m.cfg.Reread == nil {
 		return nil
@@ -108,11 +107,11 @@ func (m *Master) reread() error {
 	m.reloads.Hook = live.BeforeReload != nil
 	m.recycler.Configure(m.cfg.recycle())
 	m.keepProgram()
-	if live.Balance != balance { // what was asked for by hand stays, as long as the file does not change
+	if live.Balance != balance { // a change by handoff's commands stays, as long as the file does not change
 		m.rebalance(live.Balance)
 	}
 	m.step(fleet.Configure{Config: live.Fleet})
-	if live.Fleet.Slots != slots { // who has scaled by hand keeps that, as long as the file does not change
+	if live.Fleet.Slots != slots { // a number set by handoff scale stays, as long as the file does not change
 		m.scaleTo(live.Fleet.Slots)
 	}
 	for _, what := range later {
@@ -121,10 +120,10 @@ func (m *Master) reread() error {
 	return nil
 }
 
-// startUpgrade starts a new binary, which looks at the state and says whether it can
-// take over. This master goes on meanwhile; when the new one is ready it ends,
-// like one that is killed, except that it has finished what it was about; the
-// keeper gives the new one all that this one had.
+// startUpgrade starts a new binary, which reads the state and reports whether it can take
+// over. This master continues in the meantime. When the new one is ready it ends, like a
+// killed one, except that it has finished its current work; the keeper gives the new one
+// everything that this one had.
 func (m *Master) startUpgrade() {
 	var err error
 	switch {
@@ -140,12 +139,13 @@ func (m *Master) startUpgrade() {
 		m.order(reload.UpgradeEnded{Failed: err.Error()})
 		return
 	}
-	m.keep.Upgrading(true) // it believes a candidate from now on
+	m.keep.Upgrading(true) // the keeper accepts a candidate from now on
 	m.log.Info("Upgrading: starting the binary on disk", "event", events.MasterUpgrading)
 	go func() { m.mail.post(upgraded{m.cfg.Upgrade(state)}) }() // ends with the upgrade, which has a timeout
 }
 
-// drainEvents handles what workers have said already: nobody would hear it again.
+// drainEvents handles messages that workers have already sent: the next master would not
+// get them.
 func (m *Master) drainEvents() {
 	for deadline := time.Now().Add(lastEvents); time.Now().Before(deadline); {
 		m.handleListenerNotices()
@@ -156,9 +156,9 @@ func (m *Master) drainEvents() {
 			}
 			m.handle(e)
 			switch e := e.(type) {
-			case socketActivity: // it comes again, until it is taken in
+			case socketActivity: // it is reported again until it is handled
 				m.listeners.Tick(time.Now())
-			case drainAsked: // or the answer would be lost with this process
+			case drainAsked: // else the answer would be lost with this process
 				select {
 				case <-e.delivered:
 				case <-time.After(lastEvents / 5):
@@ -175,10 +175,10 @@ func (m *Master) drainEvents() {
 	}
 }
 
-// lastEvents bounds the time that a worker that talks and talks can take.
+// lastEvents limits how long a worker that keeps sending can delay this.
 const lastEvents = 50 * time.Millisecond
 
-// reloadStatus is what came of the last reload, for people; nil if there was none.
+// reloadStatus is the outcome of the last reload, for the status; nil if there was none.
 func (m *Master) reloadStatus() *api.ReloadStatus {
 	last := m.reloads.Last
 	if last.Generation == 0 {
@@ -191,7 +191,7 @@ func (m *Master) reloadStatus() *api.ReloadStatus {
 	return s
 }
 
-// reloadState is what a record says of reloads.
+// reloadState is the state of reloads in the record.
 func reloadState(r snapshot.Record) reload.State {
 	s := reload.State{Generation: int(r.Fleet.LastGen)}
 	switch {
@@ -207,8 +207,8 @@ func reloadState(r snapshot.Record) reload.State {
 	return s
 }
 
-// ready: a worker can serve, if nobody refuses. Where its word is not waited for, it
-// only seems so: gunicorn says READY=1, and has loaded nothing yet.
+// ready: a worker can serve, unless a hook refuses. Unless --ready-when is ready, it only
+// seems so: gunicorn sends READY=1 before it has loaded anything.
 func (m *Master) ready(w *worker) {
 	if w.stderr != nil {
 		go w.stderr.Serves() // ends when what was held back is written
@@ -246,7 +246,7 @@ func (m *Master) readyJudged(w *worker, err error) {
 	m.step(fleet.Unfit{ID: w.id, Reason: fmt.Sprintf("slot %d: %v", w.slot, err)})
 }
 
-// errorText is an error in words; "" is none.
+// errorText is the text of an error; "": none.
 func errorText(err error) string {
 	if err == nil {
 		return ""

@@ -15,19 +15,19 @@ import (
 	"handoff/master/listeners"
 )
 
-// Contract is how a worker gets its sockets.
+// Contract defines how a worker gets its sockets.
 type Contract string
 
 // The contracts.
 const (
 	NodeContract Contract = "node" // the master is the primary of Node's cluster module
 	BindContract Contract = "bind" // bind(2) and listen(2) are answered by the master
-	// ActivationContract gives sockets at the start, and nothing else.
+	// ActivationContract passes sockets at the start, and nothing else.
 	ActivationContract Contract = "activation"
 )
 
-// newContract returns the contract that is configured. seq is the number of the last
-// message of the master before.
+// newContract returns the configured contract. seq is the number of the previous master's
+// last message.
 func (m *Master) newContract(seq int) workerContract {
 	if m.cfg.Contract == NodeContract {
 		return node.New(sessionHost{m}, seq, m.cfg.WorkerEvents)
@@ -35,25 +35,25 @@ func (m *Master) newContract(seq int) workerContract {
 	return bind.New(sessionHost{m}, m.cfg.Contract == BindContract)
 }
 
-// workerContract is how all workers get their sockets.
+// workerContract is the contract of all workers.
 type workerContract interface {
 	Plan() contract.Plan
-	// Start begins a session with a worker that has the other end of the socketpair.
+	// Start starts a session with a worker that has the other end of the socketpair.
 	Start(contract.Worker, *cmsg.Conn) contract.Session
-	// Restore goes on with that of a master before.
+	// Restore continues a session of the previous master.
 	Restore(w contract.Worker, s contract.State, take func(what string) int) (contract.Session, error)
-	Queued(listeners.Queue) // a connection has come to a socket that no worker accepts from
+	Queued(listeners.Queue) // a connection was queued at a parked socket
 	Accepted(listeners.Accepted)
-	Retry() // who is steered to, or listens, has changed
+	Retry() // targets or listening workers have changed
 	Deadline() time.Time
 	Tick(now time.Time)
-	GiveUp()  // everything ends
+	GiveUp()  // the service stops
 	Seq() int // of the last message, for the next master
 }
 
-// counterpart is what a session knows of its worker.
+// counterpart is the worker, as its session sees it.
 func (m *Master) counterpart(w *worker) contract.Worker {
-	keep := m.keep // the session's goroutines must not look for it
+	keep := m.keep // the session's goroutines must not look it up
 	c := contract.Worker{ID: listeners.Worker(w.id), Slot: w.slot, PID: w.process.PID(), Gen: int(w.gen), Process: w.process.Pidfd(),
 		Post:  func(what any) { m.mail.post(fromSession{w.session, what}) },
 		Store: func(what string, fd int) error { return keep.Store(fdstore.WorkerName(int(w.id), what), fd) },
@@ -74,7 +74,7 @@ func (h sessionHost) Stopping() bool                 { return h.m.fleet.Stopping
 func (h sessionHost) Grace() time.Duration           { return h.m.grace() }
 func (h sessionHost) Holds(addr netip.AddrPort) bool { return h.m.cfg.Holds(addr) }
 
-// Tell takes what a session has found out.
+// Report takes a fact from a session.
 func (h sessionHost) Report(id listeners.Worker, f contract.Fact) {
 	m := h.m
 	if w := m.workers[fleet.ID(id)]; w != nil {
@@ -93,7 +93,7 @@ func (h sessionHost) Report(id listeners.Worker, f contract.Fact) {
 	}
 }
 
-// learned takes a fact about a worker.
+// learned handles a fact about a worker.
 func (m *Master) learned(w *worker, f contract.Fact) {
 	switch f := f.(type) {
 	case contract.Started:
@@ -135,7 +135,7 @@ func (m *Master) learned(w *worker, f contract.Fact) {
 	}
 }
 
-// readyWhen: that has happened which may count as ready.
+// readyWhen handles an event that can count as ready.
 func (m *Master) readyWhen(what ReadyWhen, w *worker) {
 	if m.cfg.ReadyWhen == what {
 		m.ready(w)

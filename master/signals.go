@@ -13,12 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watchSignals posts the signals that handoff knows until stop is called. SIGPIPE
-// is caught so that a closed stderr ends nothing; caught, not ignored, since
-// workers would inherit that.
+// watchSignals posts handoff's signals until stop is called. SIGPIPE is caught, so that a
+// closed stderr has no effect; it is not ignored, since workers would inherit that.
 //
-// The keeper passes them on as real-time signals, base above their numbers; 0 is
-// no keeper.
+// The keeper forwards them as real-time signals: base plus their number; 0: no keeper.
 func watchSignals(base int, post func(event)) (stop func()) {
 	ch := make(chan os.Signal, 16)
 	pipe := make(chan os.Signal, 1) // never read: the signal is dropped

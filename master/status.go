@@ -12,7 +12,7 @@ import (
 	"handoff/master/outlook"
 )
 
-// status is what there is, but for what workers use.
+// status is the status without the resource usage of workers.
 func (m *Master) status() api.Status {
 	s := api.Status{Schema: 1, Name: m.cfg.Name, Version: m.cfg.Version, PID: m.cfg.PID, Started: m.history.began,
 		Generation: int(m.fleet.Live()), Wanted: int(m.fleet.Wanted()), Slots: m.fleet.Slots(), LastError: m.history.lastError, Reload: m.reloadStatus(), Failed: m.history.failedChange,

@@ -1,15 +1,15 @@
 package master
 
-// steps does one thing after the other: what an action leads to is queued, and done when
-// the action's own step is over, so that no step begins in the middle of another. It
+// steps runs steps one after the other: the consequences of an action are queued, and run
+// when the action's own step is complete, so that no step begins inside another. It
 // belongs to the loop.
 type steps struct {
 	queue   []func()
 	running bool
-	atRest  func() // is called once, when nothing is queued any more; nil: nothing is
+	atRest  func() // called once, when the queue is empty; may be nil
 }
 
-// do does a step and all that it leads to; within a step it only queues.
+// do runs a step and its consequences; inside a step it only queues.
 func (s *steps) do(step func()) {
 	s.queue = append(s.queue, step)
 	if s.running {
@@ -28,17 +28,17 @@ func (s *steps) do(step func()) {
 	}
 }
 
-// pause has steps only queued, until resume.
+// pause queues all steps until resume.
 func (s *steps) pause() { s.running = true }
 
-// resume does first, then what was queued since pause.
+// resume runs first, then the steps that were queued since pause.
 func (s *steps) resume(first func()) {
 	s.queue = append([]func(){first}, s.queue...)
 	s.running = false
 	s.do(func() {})
 }
 
-// mailbox is how goroutines reach the loop.
+// mailbox delivers events of goroutines to the loop.
 type mailbox struct {
 	events chan event    // never closed; posting ends with quit
 	quit   chan struct{} // closed by Run when it returns
@@ -46,7 +46,7 @@ type mailbox struct {
 
 func newMailbox() mailbox { return mailbox{make(chan event, 64), make(chan struct{})} }
 
-// post takes an event to the loop. After its end the event is dropped.
+// post sends an event to the loop. After the loop's end it is dropped.
 func (m mailbox) post(e event) {
 	select {
 	case m.events <- e:
@@ -54,7 +54,7 @@ func (m mailbox) post(e event) {
 	}
 }
 
-// offer is post for who must not wait; it tells whether there was room.
+// offer is post without blocking; it reports whether there was room.
 func (m mailbox) offer(e event) bool {
 	select {
 	case m.events <- e:

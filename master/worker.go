@@ -26,22 +26,22 @@ type worker struct {
 	id        fleet.ID
 	slot      int
 	gen       fleet.Gen
-	session   contract.Session // what its contract says to it
+	session   contract.Session // its session
 	notify    *cmsg.Conn
-	state     sdnotify.State // what it says about itself
-	drainedAt time.Time      // zero: it was not told to
+	state     sdnotify.State // its status text
+	drainedAt time.Time      // zero: it is not draining
 	began     time.Time
-	dead      bool           // its process is; the rest of it may not be
+	dead      bool           // its process is dead; its last messages may be unread
 	port      int            // of its slot; 0: it has none
-	requests  int            // that it says it has served
-	judging   bool           // somebody outside is asked whether it may serve
-	stderr    *repeat.Writer // nil: its output is somebody else's to write, or was begun by another master
-	refused   string         // why it does not get the address that it wants, which somebody else has; "": it does
-	// unreported: it is to be steered to, and was not reported to serve yet.
+	requests  int            // that it reports as served
+	judging   bool           // a hook is asked whether it may serve
+	stderr    *repeat.Writer // nil: its output is written elsewhere, or by a previous master's
+	refused   string         // why it does not get the address that it wants, which another process has; "": it does
+	// unreported: it is a target, and was not reported as serving yet.
 	unreported bool
 }
 
-// stopCopying leaves what is in the pipes of the workers' output to the next master.
+// stopCopying stops reading the workers' output, for the next master.
 func (m *Master) stopCopying() {
 	var all []*process.Process
 	for _, w := range m.workers {
@@ -50,19 +50,19 @@ func (m *Master) stopCopying() {
 	process.StopCopying(maxStuck, all...)
 }
 
-// maxStuck is how long a reader of handoff's own output may hold up an upgrade.
+// maxStuck is how long a reader of handoff's own output can delay an upgrade.
 const maxStuck = 200 * time.Millisecond
 
-// generation is what the workers of one are started from.
+// generation is the program and environment of a generation's workers.
 type generation struct {
 	launch     *process.Launch
 	err        error       // why there is no launch
-	stderrTail []string    // last lines of the stderr of the worker that failed last
-	drain      unix.Signal // that its programs know; 0: as configured now
+	stderrTail []string    // last stderr lines of the worker that failed last
+	drain      unix.Signal // passed to its programs; 0: as configured now
 	starts     *repeat.Starts
 }
 
-// notified is what a worker says by sd_notify(3).
+// notified handles a notice of a worker (sd_notify(3)).
 func (m *Master) notified(w *worker, n sdnotify.Notice) {
 	if n.State != nil {
 		w.state = *n.State
@@ -84,14 +84,14 @@ func (m *Master) notified(w *worker, n sdnotify.Notice) {
 		m.step(fleet.Hung{ID: w.id, Reason: "it reported WATCHDOG=trigger"})
 	}
 	if n.Ready && m.cfg.ReadyWhen != Started {
-		m.ready(w) // also where listening is waited for
+		m.ready(w) // also with --ready-when listening
 	}
 	if n.Stopping && m.fleet.Stays(w.id) {
-		m.leaving(w) // one that drains says nothing new
+		m.leaving(w) // not for a draining worker
 	}
 }
 
-// isDraining tells whether a worker has been told to drain.
+// isDraining reports whether a worker has been told to drain.
 func (m *Master) isDraining(id fleet.ID) bool {
 	return slices.ContainsFunc(m.fleet.Workers(), func(w fleet.Worker) bool { return w.ID == id && w.Phase == fleet.Draining })
 }
@@ -102,7 +102,7 @@ func (m *Master) leaving(w *worker) {
 	m.step(fleet.Leave{ID: w.id})
 }
 
-// died steers away from a dead worker at once.
+// died steers connections away from a dead worker.
 func (m *Master) died(id fleet.ID) {
 	w := m.workers[id]
 	if w == nil {
@@ -122,7 +122,7 @@ func (m *Master) ended(id fleet.ID) {
 	delete(m.workers, id)
 	m.listeners.ForgetQuiet(listeners.Worker(id))
 	if m.contract.Plan().Survives && !w.process.Adopted() {
-		w.process.SignalGroup(unix.SIGTERM) // what it has left behind in its group goes too
+		w.process.SignalGroup(unix.SIGTERM) // ends the processes that it leaves in its group
 	}
 	w.session.End()
 	if w.notify != nil {
@@ -186,7 +186,7 @@ func (m *Master) attempt(w *worker, phase fleet.Phase, reason string, stderrTail
 
 const maxStderrLines = 20 // lines of stderr in a report: the message of a Node error stands above its stack
 
-// attrs names a worker in a log line.
+// attrs are the attributes of a worker in a log line.
 func (w *worker) attrs(name string, more ...any) []any {
 	about := []any{"event", name, "slot", w.slot, "pid", w.process.PID(), "generation", int(w.gen), "worker", int(w.id)}
 	if w.port > 0 {

@@ -4,7 +4,7 @@
 // workers that accept nothing.
 //
 //	Endpoint ──open──► Address ──take──► Lease of a worker ──► listening ──► steered to
-//	(the request) (its sockets) (a socket of its own) (it accepts) (it is a target)
+//	(a request)        (its sockets)     (a socket, or a share)  (it accepts)  (it is a target)
 //
 // An address without a lease is kept for a while, since another worker may request it
 // again, and connections wait in the meantime. A preopened address is leased to each

@@ -18,22 +18,22 @@ import (
 	"handoff/internal/linux"
 )
 
-// Command says what is to be run. What it means changes with the file system: it is
-// resolved when somebody decides that it is to be looked at again, so that a switched
-// link or an edited environment file is followed then, and not by accident.
+// Command is a command line that depends on the file system. It is resolved only at a
+// reload, so that a switched link or an edited environment file takes effect then, and
+// not by accident.
 type Command struct {
 	Args    []string // program and arguments; Args[0] is looked up in PATH
 	Script  int      // index in Args of the script whose path is pinned too; 0: none
 	Dir     string   // working directory, absolute; may be a link
-	Env     []string // the whole environment, "K=V"; what speaks to handoff is left out
+	Env     []string // the whole environment, "K=V"; variables meant for handoff are removed
 	EnvFile string   // more of it, a file of KEY=VALUE lines; relative to Dir
 	// EnvUser is whose rights count for EnvFile; nil: handoff's own.
 	EnvUser *linux.User
 	Set     []string // "K=V" that overrides both
 }
 
-// Launch is a Command resolved: the same program with the same environment, however
-// often it is started, and whatever becomes of links.
+// Launch is a resolved Command: the same program with the same environment at each start,
+// even if links change.
 type Launch struct {
 	Path string   // what is executed
 	Args []string // as the program sees them, from its own name on
@@ -44,13 +44,13 @@ type Launch struct {
 	Unpinned []string
 }
 
-// With returns the same with a variable set.
+// With returns a copy with a variable set.
 func (l Launch) With(name, value string) Launch {
 	l.Env = setenv(slices.Clone(l.Env), name, value)
 	return l
 }
 
-// private are variables that speak to handoff, not to what it runs:
+// private are variables meant for handoff, not for its workers:
 // service manager's protocols, and the channel of a Node program that may have
 // started handoff itself.
 var private = [...]string{
@@ -62,8 +62,8 @@ var private = [...]string{
 	"HANDOFF_KEEPER", "HANDOFF_RESTARTS", "HANDOFF_REASON", "HANDOFF_BINARY_FD", "HANDOFF_PARENT", "HANDOFF_PARENT_RUNTIME_DIR", "TABLEFLIP_HAS_PARENT_7DIU3",
 }
 
-// Resolve looks the command up as things are now. The error names what cannot be
-// used, and never quotes an environment file, which may have secrets in it.
+// Resolve resolves the command in the current file system. The error names what cannot be
+// used, and never quotes an environment file, which may contain secrets.
 func (c *Command) Resolve() (*Launch, error) {
 	l := &Launch{Args: slices.Clone(c.Args)}
 	var err error
@@ -119,7 +119,7 @@ func (c *Command) pin(l *Launch, program string) (err error) {
 	return nil
 }
 
-// plain leaves the system call out of a path error.
+// plain removes the system call from a path error.
 func plain(err error) error {
 	if pe, ok := err.(*fs.PathError); ok {
 		return fmt.Errorf("%s: %w", pe.Path, pe.Err)
@@ -214,7 +214,7 @@ func setenv(env []string, k, v string) []string {
 	return append(env, k+"="+v)
 }
 
-// Environ is an environment without what speaks to handoff, and not to what it runs.
+// Environ returns an environment without the variables meant for handoff.
 func Environ(env []string) []string {
 	return slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
 		name, _, _ := strings.Cut(kv, "=")

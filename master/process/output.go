@@ -13,9 +13,9 @@ import (
 	"handoff/internal/tail"
 )
 
-// pipeSize is asked for, for a pipe that a process writes to, in bytes (pipe(7); the
-// most that an unprivileged process gets by default): while nobody reads it, the process
-// goes on all the same.
+// pipeSize is the requested size of an output pipe, in bytes (pipe(7); the default
+// maximum of an unprivileged process): the process can continue for a while if nobody
+// reads it.
 const pipeSize = 1 << 20
 
 // pipe opens a pipe, of which *read stays ours, and write is the process's. What the
@@ -65,9 +65,9 @@ func resize(terminal *os.File) {
 	}
 }
 
-// StopCopying ends the copying of the output of processes: what is left in the pipes is
-// somebody else's. It returns when what was read is written, or after timeout, where a
-// reader of ours is stuck.
+// StopCopying ends the copying of the output of processes, and leaves the rest in the
+// pipes. It returns when what was read is written, or after timeout, if a reader of
+// handoff's output is stuck.
 func StopCopying(timeout time.Duration, all ...*Process) {
 	past := time.Unix(1, 0)
 	for _, p := range all {
@@ -96,9 +96,9 @@ func (p *Process) closeOutput() {
 	}
 }
 
-// passThrough copies a stream of a process's to out, as it comes, until nobody has
-// the other end any more, or a deadline is set and it is empty. It remembers the end
-// of it in last, if there is one. A stream without a line's end is flushed.
+// passThrough copies a stream of a process to out until the other end is closed, or a
+// deadline is set and the pipe is empty. It keeps the last output in last, if that is not
+// nil. An incomplete line is flushed at the end.
 func passThrough(in *os.File, out io.Writer, last *tail.Tail) {
 	defer in.Close()
 	if f, ok := out.(interface{ Flush() }); ok {
@@ -110,7 +110,7 @@ func passThrough(in *os.File, out io.Writer, last *tail.Tail) {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			n, err = readNow(in, buf)
 		}
-		out.Write(buf[:n]) // a reader of ours that is gone is no reason to stop a program
+		out.Write(buf[:n]) // a closed output of handoff is no reason to stop a program
 		if last != nil {
 			last.Write(buf[:n])
 		}
@@ -120,7 +120,7 @@ func passThrough(in *os.File, out io.Writer, last *tail.Tail) {
 	}
 }
 
-// readNow reads what is there, past a deadline.
+// readNow reads what is available, past a deadline.
 func readNow(in *os.File, buf []byte) (n int, err error) {
 	raw, err := in.SyscallConn()
 	if err != nil {

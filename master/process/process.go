@@ -1,12 +1,12 @@
-// Package process starts programs, and ends them with what they have started. It knows
-// nothing of workers, fleets or protocols: who calls says which descriptors a program
-// is given, and what they mean.
+// Package process starts programs, and ends them with their process groups. It knows
+// nothing of workers, fleets or protocols: the caller decides which descriptors a program
+// gets.
 //
 //	Command ── Resolve ──► Launch ── Start ──► Process ──┐
 //	                                 Adopt ──► Process ──┴─► AwaitDeath ──► Reap
 //
-// A Process is identified by its pidfd; its pid is for people. It is not reaped before
-// Reap, so that until then its pid, and its group's, mean the same process.
+// A Process is identified by its pidfd; its pid is for people. It is reaped only by Reap,
+// so that until then its pid, and its group's, cannot be reused.
 package process
 
 import (
@@ -23,30 +23,30 @@ import (
 	"handoff/internal/tail"
 )
 
-// Process is a program that runs, the leader of a process group of its own. Its
-// methods belong to one goroutine; AwaitDeath, AwaitReaped and Copied to any.
+// Process is a running program, the leader of a process group of its own. Its methods
+// belong to one goroutine, except AwaitDeath, AwaitReaped and Copied.
 type Process struct {
 	pidfd   *linux.Pidfd
 	adopted bool          // its parent is another process, which reaps it
-	stdout  *os.File      // read ends; nil: it is not read here
+	stdout  *os.File      // read ends; nil: not read here
 	stderr  *os.File      //
 	last    *tail.Tail    // of stderr
-	copied  chan struct{} // closed when its output has ended, by the one that copies it
+	copied  chan struct{} // closed by the copying goroutine when its output has ended
 }
 
-// maxTail is how much of stderr is remembered, in bytes.
+// maxTail is how much of stderr is kept, in bytes.
 const maxTail = 4 << 10
 
-// Spec is a start.
+// Spec describes a start.
 type Spec struct {
 	Launch *Launch
 	Env    []string // beyond Launch's
-	// Trampoline are the arguments of this very program that make it become another
-	// one, to which path and arguments are appended; nil: the other one is executed
-	// directly. This program is there also when its file has been replaced on disk.
+	// Trampoline are arguments of handoff's own binary that make it execute the program,
+	// whose path and arguments are appended; nil: the program is executed directly. It
+	// works also after the binary was replaced on disk.
 	Trampoline []string
-	// Files are the descriptors that it is given from 3 on, and nothing else; they stay
-	// the caller's.
+	// Files are the descriptors that it gets, from 3 on, and no others. The caller owns
+	// them.
 	Files  []int
 	Stdout Stdout
 }
@@ -61,10 +61,10 @@ const (
 )
 
 // Start starts a program. Its stdin is /dev/null, its stderr a pipe, so that the last
-// lines can be remembered. It has a process group of its own, so that Ctrl-C at a
-// terminal does not reach it.
+// lines can be kept. It has a process group of its own, so that Ctrl-C at a terminal does
+// not reach it.
 func Start(s Spec) (p *Process, err error) {
-	var theirs []*os.File // ends, which we close in any case
+	var theirs []*os.File // the program's ends, always closed here
 	defer func() {
 		for _, f := range theirs {
 			f.Close()
@@ -126,29 +126,29 @@ func fork(path string, args []string, attr *syscall.ProcAttr) (*linux.Pidfd, err
 	return nil, err
 }
 
-// Adopt takes over a process that somebody else has started and will reap, with the
-// read ends of its output; nil: there is none.
+// Adopt takes over a process that another process has started and will reap, with the
+// read ends of its output; nil: none.
 func Adopt(pidfd *linux.Pidfd, stdout, stderr *os.File) *Process {
 	return &Process{pidfd: pidfd, adopted: true, stdout: stdout, stderr: stderr, last: tail.New(maxTail), copied: make(chan struct{})}
 }
 
-// PID is its number, for people.
+// PID is its pid, for people.
 func (p *Process) PID() int { return p.pidfd.PID() }
 
-// Adopted tells whether somebody else has started it.
+// Adopted reports whether another process has started it.
 func (p *Process) Adopted() bool { return p.adopted }
 
-// Pidfd is what it is identified by, until Reap.
+// Pidfd is its pidfd, valid until Reap.
 func (p *Process) Pidfd() *linux.Pidfd { return p.pidfd }
 
-// Output are the read ends of its output, for who keeps duplicates; nil: there is none.
+// Output returns the read ends of its output, for storing duplicates; nil: none.
 func (p *Process) Output() (stdout, stderr *os.File) { return p.stdout, p.stderr }
 
 // AwaitDeath blocks until the process is dead.
 func (p *Process) AwaitDeath() error { return p.pidfd.AwaitDeath(time.Time{}) }
 
-// AwaitReaped blocks until a dead process that was adopted has been reaped, for a
-// moment: then the kernel tells how it ended. One's own is for Reap.
+// AwaitReaped blocks briefly until a dead adopted process has been reaped: then the
+// kernel reports its exit code. Other processes are reaped by Reap.
 func (p *Process) AwaitReaped() {
 	if p.adopted {
 		p.pidfd.AwaitReaped(reapTimeout)
@@ -158,7 +158,7 @@ func (p *Process) AwaitReaped() {
 // reapTimeout is how long the parent of an adopted process may take to reap it.
 const reapTimeout = 200 * time.Millisecond
 
-// Reap returns how a dead process ended, and lets go of it.
+// Reap returns the exit status of a dead process, and closes its pidfd.
 func (p *Process) Reap() (unix.WaitStatus, error) {
 	if p.adopted {
 		defer p.pidfd.Close()
@@ -180,15 +180,15 @@ func (p *Process) Reap() (unix.WaitStatus, error) {
 	}
 }
 
-// Signal sends a signal to the process alone.
+// Signal sends a signal to the process only.
 func (p *Process) Signal(s unix.Signal) error { return p.pidfd.TrySignal(s) }
 
-// SignalGroup sends a signal to the process's group, if there is still anybody in it.
-// After the death it reaches what the process has left behind there.
+// SignalGroup sends a signal to the process's group, if it has members. After the death
+// it reaches the processes that are left there.
 func (p *Process) SignalGroup(s unix.Signal) error {
 	err := p.pidfd.SignalGroup(s)
 	if (err == unix.EINVAL || err == unix.ENOSYS) && !p.adopted { // before Linux 6.9
-		// The pid is not reaped yet, so the number still means this group.
+		// The process is not reaped yet, so the number still means this group.
 		err = unix.Kill(-p.PID(), s)
 	}
 	if err == unix.ESRCH {
@@ -197,14 +197,13 @@ func (p *Process) SignalGroup(s unix.Signal) error {
 	return err
 }
 
-// Kill kills the process, and what it has started in its group.
+// Kill kills the process and its group.
 func (p *Process) Kill() error {
 	return errors.Join(p.SignalGroup(unix.SIGKILL), p.Signal(unix.SIGKILL)) // it may have left its group
 }
 
-// CopyOutput begins to pass on what the process writes, each stream as it comes, until
-// nobody has the other ends any more, or StopCopying is called; then it closes the read
-// ends, and Copied.
+// CopyOutput starts to copy the output of the process, until the other ends are closed,
+// or StopCopying is called; then it closes the read ends, and Copied.
 func (p *Process) CopyOutput(stdout, stderr io.Writer) {
 	done := make(chan struct{})
 	go func() { // ends with the pipe
@@ -222,8 +221,8 @@ func (p *Process) CopyOutput(stdout, stderr io.Writer) {
 	}()
 }
 
-// Copied is closed when all its output has been passed on.
+// Copied is closed when all its output has been copied.
 func (p *Process) Copied() <-chan struct{} { return p.copied }
 
-// StderrTail are the last lines that it has written to stderr, n at most.
+// StderrTail returns the last lines of its stderr, at most n.
 func (p *Process) StderrTail(n int) []string { return p.last.Lines(n) }

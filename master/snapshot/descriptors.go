@@ -9,12 +9,12 @@ import (
 	"handoff/internal/linux"
 )
 
-// Descriptors are what a record refers to, by name. What is taken belongs to the taker;
-// the rest is its owner's to close.
+// Descriptors are the descriptors of a record, by name. A caller that takes one owns it;
+// the owner closes the rest.
 type Descriptors map[string]int
 
-// DescriptorsOf makes Descriptors of what a store has given. Of two with one name, the
-// later one stays.
+// DescriptorsOf makes Descriptors of those of a store. Of two with the same name it keeps
+// the later one.
 func DescriptorsOf(named []cmsg.Named) Descriptors {
 	d := Descriptors{}
 	for _, n := range named {

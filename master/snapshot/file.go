@@ -13,7 +13,7 @@ import (
 	"handoff/internal/linux"
 )
 
-// fileName is what the file is called, for people who look at descriptors.
+// fileName is the name of the file, visible in /proc/PID/fd.
 const fileName = "handoff-state"
 
 // File writes bytes to a file in memory (memfd_create(2)), which the caller closes.
@@ -34,7 +34,7 @@ func Write(r Record) (*os.File, error) {
 	return File(b)
 }
 
-// maxRecord bounds a record, in bytes.
+// maxRecord is the maximum size of a record, in bytes.
 const maxRecord = 64 << 20
 
 // Read reads a record from a file, from its start, and closes it.
@@ -48,16 +48,15 @@ func Read(fd int) (Record, error) {
 	return Parse(b)
 }
 
-// Store keeps the file of the last record (the keeper). It takes the signals that the
-// record takes account of in the same message, so that none is handled twice or not at
-// all.
+// Store keeps the file of the last record (the keeper). The same message has the signals
+// whose effect is in the record, so that each is handled exactly once.
 type Store interface {
 	StoreState(fd int, handled []unix.Signal) error
 }
 
-// Saver decides when a record is written, and writes it if it differs from the one
-// that the store has. The record is of everything, so that one for each event of n
-// workers would take n² time: while events wait, it may wait, see Wait.
+// Saver decides when a record is written, and writes it if it differs from the stored
+// one. A record has everything, so writing one for each event of n workers would take n²
+// time: while events are pending, it may be delayed, see Wait.
 type Saver struct {
 	dirty   bool
 	saved   []byte // that the store has
@@ -67,8 +66,8 @@ type Saver struct {
 }
 
 const (
-	// A record is written when nothing else is to be done, or when waitShare times as
-	// long has passed as the last one took, but at the latest after maxWait.
+	// A record is written when no event is pending, or after waitShare times the duration
+	// of the last write, but at the latest after maxWait.
 	waitShare = 8
 	maxWait   = 50 * time.Millisecond
 )
@@ -76,27 +75,27 @@ const (
 // Changed notes that a record would differ.
 func (s *Saver) Changed() { s.dirty = true }
 
-// Handled notes a signal that the state takes account of now.
+// Handled records a signal whose effect is in the state.
 func (s *Saver) Handled(signal unix.Signal) { s.handled = append(s.handled, signal) }
 
-// Forget notes that the store has nothing any more.
+// Forget records that the store is empty.
 func (s *Saver) Forget() { s.saved, s.dirty = nil, true }
 
-// Wait tells whether an event that waits already may be handled first.
+// Wait reports whether a pending event may be handled first.
 func (s *Saver) Wait(now time.Time) bool {
 	return s.dirty && now.Sub(s.at) <= min(waitShare*s.took, maxWait)
 }
 
-// Due tells whether something may have changed, and takes note that it is written.
+// Due reports whether something may have changed, and resets that.
 func (s *Saver) Due() bool {
 	due := s.dirty
 	s.dirty = false
 	return due
 }
 
-// Save has the store take a record, if it differs from the last one. It is written
-// whole to a file of its own before the store takes it in the place of the last one, so
-// that a master that is killed at any instant leaves a whole one.
+// Save stores a record, if it differs from the last one. The whole record is written to a
+// new file before it replaces the last one in the store, so that a master that is killed
+// at any moment leaves a complete one.
 func (s *Saver) Save(r Record, store Store) error {
 	began := time.Now()
 	defer func() { s.at, s.took = time.Now(), time.Since(began) }()
@@ -112,7 +111,7 @@ func (s *Saver) Save(r Record, store Store) error {
 		return err
 	}
 	defer f.Close()
-	if store.StoreState(int(f.Fd()), s.handled) == nil { // a store that fails says so itself
+	if store.StoreState(int(f.Fd()), s.handled) == nil { // the store reports its failure
 		s.saved, s.handled = b, nil
 	}
 	return nil

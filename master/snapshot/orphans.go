@@ -20,22 +20,22 @@ import (
 )
 
 // Search finds the workers of a service whose keeper and master were both killed, and
-// makes of them the record that the master would have left.
+// reconstructs the record that the master would have left.
 //
-// Workers under the bind or the activation contract serve on then (Node's cluster
-// workers end with their channel). A later start finds them by their environment and
-// takes duplicates of their listening sockets by pidfd_getfd(2) where it may (root, or
-// the same user where Yama allows it). Then it reloads: they are drained when new
-// workers serve. The order in which the kernel has their sockets is not known: until
-// that reload, one of them that dies may be steered away wrongly.
+// Workers under the bind or the activation contract then keep serving (Node's cluster
+// workers end with their channel). The next start finds them by their environment and
+// duplicates their listening sockets with pidfd_getfd(2), if permitted (root, or the same
+// user if Yama allows it). Then it reloads: they are drained when new workers serve. The
+// kernel's order of their sockets is unknown: if one of them dies before that reload,
+// connections may be steered wrongly.
 type Search struct {
-	Service string // that they have in their environment, see ServiceVariable
+	Service string // in their environment, see ServiceVariable
 	Slots   int
 	Balance string
 	Holds   func(netip.AddrPort) bool        // whether a socket of theirs is held
-	Environ func(env []string) (of []string) // what of an environment is the program's own
-	Listen  []listeners.Listen               // what is opened before workers start
-	Warn    func(pid int, err error)         // a worker that cannot be taken over
+	Environ func(env []string) (of []string) // removes handoff's own variables from an environment
+	Listen  []listeners.Listen               // addresses that are opened before workers start
+	Warn    func(pid int, err error)         // reports a worker that cannot be taken over
 }
 
 // orphan is a worker without keeper and master.
@@ -45,11 +45,11 @@ type orphan struct {
 	sockets       []int
 }
 
-// ServiceVariable says, in a worker's environment, to which service it belongs.
+// ServiceVariable identifies, in a worker's environment, its service.
 const ServiceVariable = "HANDOFF_SERVICE"
 
-// Find returns a record of such workers, and the descriptors that belong to it: they are
-// the caller's. It blocks for up to 300 ms while somebody seems to look after them.
+// Find returns a record of such workers, and its descriptors, which the caller owns. It
+// blocks for up to 300 ms while a handoff still seems to supervise them.
 func (s Search) Find() (r Record, d Descriptors, found bool) {
 	var orphans []*orphan
 	for end := time.Now().Add(endingTimeout); ; time.Sleep(endingTimeout / 20) {
@@ -65,13 +65,12 @@ func (s Search) Find() (r Record, d Descriptors, found bool) {
 	return s.record(orphans, d), d, true
 }
 
-// endingTimeout is how long somebody who was killed may take to close what he
-// had: a worker that still seems to be looked after is looked at again. (It may
-// be of another handoff of the same name.)
+// endingTimeout is how long a killed process may take to close its descriptors: a worker
+// that still seems to be supervised is checked again. (It may belong to another handoff
+// of the same name.)
 const endingTimeout = 300 * time.Millisecond
 
-// look adds to those that are known, and counts the workers of the service whose
-// handoff lives.
+// look adds orphans, and counts the workers of the service whose handoff is alive.
 func (s Search) look(known []*orphan) (all []*orphan, attended int) {
 	for _, pid := range linux.PIDs() {
 		if slices.ContainsFunc(known, func(o *orphan) bool { return o.process.PID() == pid }) {
@@ -92,8 +91,7 @@ func (s Search) look(known []*orphan) (all []*orphan, attended int) {
 
 var errAttended = errors.New("its handoff is still running")
 
-// findOrphan looks whether a process is a worker of the service whose handoff is
-// gone.
+// findOrphan checks whether a process is a worker of the service whose handoff has died.
 func findOrphan(pid int, service string) (*orphan, error) {
 	var st unix.Stat_t
 	if unix.Stat("/proc/"+strconv.Itoa(pid), &st) != nil || int(st.Uid) != os.Geteuid() {
@@ -116,7 +114,7 @@ func findOrphan(pid int, service string) (*orphan, error) {
 		leader.Close()
 		return nil, nil
 	}
-	// Somebody listens there as long as keeper or master live.
+	// The keeper or the master listens there while it lives.
 	if c, err := cmsg.Dial(linux.Lookup(env, "NOTIFY_SOCKET")); err == nil {
 		c.Close()
 		leader.Close()
@@ -132,8 +130,8 @@ func findOrphan(pid int, service string) (*orphan, error) {
 	return o, nil
 }
 
-// socketsOf duplicates the listening TCP sockets of a process and of what it has
-// started, down to some depth.
+// socketsOf duplicates the listening TCP sockets of a process and its descendants, down
+// to some depth.
 func socketsOf(of *linux.Pidfd, depth int) (found []int, err error) {
 	for n := range linux.Sockets(of.PID()) {
 		fd, gerr := of.Getfd(n)
@@ -164,7 +162,7 @@ func socketsOf(of *linux.Pidfd, depth int) (found []int, err error) {
 	return found, err
 }
 
-// record is the record of workers that nobody has left one of.
+// record reconstructs the record of the workers.
 func (s Search) record(orphans []*orphan, d Descriptors) Record {
 	now := time.Now()
 	r := Record{Version: Version, Began: now, Reload: true}
@@ -177,13 +175,13 @@ func (s Search) record(orphans []*orphan, d Descriptors) Record {
 		Args: Texts(linux.Arguments(pid)), Env: Texts(s.Environ(linux.Environ(pid)))}}
 	targets := map[int]fleet.ID{}
 	addresses := map[netip.AddrPort]*listeners.AddressState{}
-	slices.SortFunc(orphans, func(a, b *orphan) int { return b.id - a.id }) // the newest of a slot serves
+	slices.SortFunc(orphans, func(a, b *orphan) int { return b.id - a.id }) // the newest worker of a slot serves
 	for _, o := range orphans {
 		id := fleet.ID(o.id)
 		r.Fleet.LastID = max(r.Fleet.LastID, id)
 		w := fleet.WorkerState{ID: id, Slot: o.slot, Gen: live, Phase: fleet.Serving, InService: true, Started: now, ReadyAt: now}
 		if targets[o.slot] != 0 || o.gen != last.gen || o.slot >= r.Fleet.Slots {
-			w.Phase = fleet.Quieting // it may be draining already; it is told once more
+			w.Phase = fleet.Quieting // it may be draining already; it is told again
 		} else {
 			targets[o.slot] = id
 		}
@@ -222,7 +220,7 @@ func (s Search) record(orphans []*orphan, d Descriptors) Record {
 	return r
 }
 
-// socket puts a worker's socket, which it takes over, in the record.
+// socket adds a worker's socket to the record, and owns it.
 func (s Search) socket(addresses map[netip.AddrPort]*listeners.AddressState, d Descriptors, id fleet.ID, slot, fd int) {
 	sa, err := unix.Getsockname(fd)
 	var st unix.Stat_t

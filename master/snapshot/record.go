@@ -1,11 +1,11 @@
-// Package snapshot is what one master leaves to the next, besides descriptors: the
-// record, its file, and when it is written.
+// Package snapshot has the record that a master leaves to the next one, besides
+// descriptors: its types, its file, and when it is written.
 //
 // A record outlives the program that wrote it. Fields are added, with a zero value that
-// means what was before, and are never changed or reused; testdata/record-N.json is one
-// of every released version, and is never edited. An older binary ignores what it does
-// not know. A record holds the workers' environment, and so is for keeper and master
-// alone.
+// means the previous behaviour, and are never changed or reused; testdata/record-N.json
+// is a record of a released version, and is never edited. An older binary ignores fields
+// that it does not know. A record contains the workers' environment, so only keeper and
+// master have it.
 package snapshot
 
 import (
@@ -19,11 +19,11 @@ import (
 	"handoff/master/listeners"
 )
 
-// Version is raised when an older master could not make sense of a record. A master
-// reads its own version and those before.
+// Version is incremented when an older master could not understand a record. A master
+// reads its own and earlier versions.
 const Version = 1
 
-// Record is what the next master must know.
+// Record is what the next master needs.
 type Record struct {
 	Version     int          `json:"version"`
 	Fleet       fleet.State  `json:"fleet"`
@@ -44,7 +44,7 @@ type Record struct {
 	Keeper    int               `json:"keeper,omitempty"`   // pid; 0 in one that was made of orphans
 }
 
-// Generation is what the workers of one are started from.
+// Generation is the program and environment of a generation's workers.
 type Generation struct {
 	Gen        fleet.Gen `json:"gen"`
 	Path       Text      `json:"path"`
@@ -56,25 +56,25 @@ type Generation struct {
 	Drain      int       `json:"drain,omitempty"` // signal
 }
 
-// Worker is a process, and how far the talk with it has come.
+// Worker is a process, and the state of its session.
 type Worker struct {
 	ID         fleet.ID  `json:"id"`
 	Slot       int       `json:"slot"`
 	Gen        fleet.Gen `json:"gen"`
 	PID        int       `json:"pid"`
-	Bound      int       `json:"binder,omitempty"`  // pid of the one process that has bound the address, if it is not the leader
+	Bound      int       `json:"binder,omitempty"`  // pid of the only process that has bound an address, if it is not the leader
 	Several    bool      `json:"several,omitempty"` // processes have bound it, or the leader has
-	Ports      int       `json:"ports,omitempty"`   // of the kernel's choice that it has got
+	Ports      int       `json:"ports,omitempty"`   // of port 0, chosen so far
 	Began      time.Time `json:"began"`
 	Status     string    `json:"status,omitempty"`
 	Reloading  bool      `json:"reloading,omitempty"`
 	Port       int       `json:"port,omitempty"` // of its slot
 	Requests   int       `json:"requests,omitempty"`
-	InFlight   bool      `json:"flying,omitempty"`     // a descriptor is on its way to it, not acknowledged
-	Unreported bool      `json:"unreported,omitempty"` // it is steered to, and was not reported to serve
+	InFlight   bool      `json:"flying,omitempty"`     // a descriptor is in flight to it, not acknowledged
+	Unreported bool      `json:"unreported,omitempty"` // it is a target, and was not reported as serving
 }
 
-// Text is a string of any bytes: what is not UTF-8 is written as {"base64": "…"},
+// Text is a string of any bytes. If it is not UTF-8 it is written as {"base64": "…"},
 // since JSON would change it.
 type Text string
 
@@ -101,7 +101,7 @@ func (t *Text) UnmarshalJSON(b []byte) error {
 	return json.Unmarshal(b, (*string)(t))
 }
 
-// Texts makes Texts of strings.
+// Texts converts strings to Texts.
 func Texts(list []string) []Text {
 	all := make([]Text, len(list))
 	for i, s := range list {
@@ -110,7 +110,7 @@ func Texts(list []string) []Text {
 	return all
 }
 
-// Strings makes strings of Texts.
+// Strings converts Texts to strings.
 func Strings(list []Text) []string {
 	all := make([]string, len(list))
 	for i, t := range list {
@@ -119,7 +119,7 @@ func Strings(list []Text) []string {
 	return all
 }
 
-// Parse reads a record, of this version or one before.
+// Parse reads a record of this or an earlier version.
 func Parse(b []byte) (r Record, err error) {
 	if err := json.Unmarshal(b, &r); err != nil {
 		return r, fmt.Errorf("cannot read the state of the previous master: %w", err)
