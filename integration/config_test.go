@@ -235,6 +235,25 @@ func TestWatchWithoutEdits(t *testing.T) {
 	w.stop()
 }
 
+// An app of PM2's that listens on nothing has started when it runs.
+func TestPM2WithoutPort(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	put(t, filepath.Join(dir, "queue.js"), "setInterval(() => {}, 1000)", 0o644)
+	put(t, filepath.Join(dir, "once.js"), "", 0o644)
+	put(t, filepath.Join(dir, "ecosystem.json"), `{"apps": [{"name": "queue", "script": "queue.js", "exec_mode": "fork"}, {"name": "once", "script": "once.js", "autorestart": false}]}`, 0o644)
+	env := []string{"HANDOFF_RUNTIME_DIR=" + filepath.Join(dir, "run")}
+	w := start(t, options{bare: true, dir: dir, env: env, flags: []string{"run", "--log", "json", "--only", "queue", filepath.Join(dir, "ecosystem.json")}})
+	w.reload()
+	w.signal(syscall.SIGTERM)
+	w.exits(0)
+	_, errs, code := handoff(t, env, "run", "--only", "once", filepath.Join(dir, "ecosystem.json"))
+	if code == 0 {
+		t.Error("an app that is to end is a service")
+	}
+	contains(t, errs, `app "once": autorestart: false cannot be had`)
+}
+
 // The balance changes at once, for new connections, and nothing is lost by it.
 func TestBalanceChanges(t *testing.T) {
 	t.Parallel()

@@ -24,6 +24,7 @@ func deployCommand() *cobra.Command {
 		Long: `Copy the current directory (or --from) into a deployment as a version, and make it live: a handoff that runs the
 deployment reloads. If the version does not become ready, the previous one is live again, and the exit code is 1.
 
+A version says what it runs by its .rackman.json, else by its handoff.toml, else by the start script of its package.json.
 .git and the files that match .rackignore (with the rules of .gitignore) are not copied. An unfinished copy is never a version.
 Without VERSION a name is generated that sorts by time.`,
 		Example: `  cd ~/web && handoff deploy /srv/web

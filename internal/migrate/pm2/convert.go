@@ -20,12 +20,17 @@ type conversion struct {
 	*App
 	path string
 	left map[string]any // keys that nobody has taken yet
+	node bool           // Node runs it
+	args []string
 	out  bytes.Buffer
 }
 
 // convert writes an app as a handoff.toml.
 func convert(path string, app map[string]any, environ string) (*App, error) {
 	c := &conversion{App: &App{Changed: map[string]string{}}, path: path, left: maps.Clone(app)}
+	if err := c.refused(); err != nil {
+		return nil, err
+	}
 	if err := c.command(); err != nil {
 		return nil, err
 	}
@@ -37,6 +42,7 @@ func convert(path string, app map[string]any, environ string) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.ready(ports, env)
 	for _, k := range keys() {
 		if k.to == "workers" && ports {
 			c.take(k.names...) // one for each port
@@ -71,6 +77,54 @@ func (c *conversion) take(names ...string) (v any, name string) {
 		}
 	}
 	return v, name
+}
+
+// refused finds keys that cannot be had, and whose app would be another thing without
+// them.
+func (c *conversion) refused() error {
+	name, _ := c.left["name"].(string)
+	if name == "" {
+		script, _ := c.left["script"].(string)
+		name = withoutExt(script)
+	}
+	if v, key := c.take("autorestart"); v == false || v == "false" {
+		return fmt.Errorf("%s: app %q: %s: false cannot be had: handoff replaces every worker that ends. Run what ends by itself from cron or a systemd timer, not as a service", c.path, name, key)
+	}
+	v, key := c.take("cron_restart", "cron")
+	if v == nil || v == false || v == "" || v == "0" {
+		return nil
+	}
+	if n, ok := migrate.Number(v); ok && n == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: app %q: %s cannot be had: handoff restarts nothing by the clock. Remove it, and put `%v handoff reload %s` into a crontab, or use --reload-every 24h", c.path, name, key, v, config.ServiceName(name))
+}
+
+// ready writes when a worker is ready. In fork mode PM2 waits for nothing, and what it runs
+// need not listen at all; an app in cluster mode that names no port need not either (a queue
+// worker). Such a worker is ready when it runs, for a second in a reload.
+func (c *conversion) ready(ports bool, env map[string]string) {
+	mode, key := c.take("exec_mode")
+	fork := mode == "fork" || mode == "fork_mode"
+	if mode == nil { // PM2's rule
+		key, fork = "instances", !c.node || c.left["instances"] == nil
+	}
+	if ports || c.left["wait_ready"] == true || !fork && c.hasPort(env) {
+		return
+	}
+	what := "an app that names no port"
+	if fork {
+		key, what = "fork mode", "as in PM2"
+	}
+	c.Changed[key] = "ready when started, " + what + `; if it serves, set ready_when = "listening" in a handoff.toml, and a reload fails if it does not listen`
+	c.set("ready_when", `"started"`)
+	c.set("ready_delay", `"1s"`)
+}
+
+// hasPort tells whether an app is known to listen.
+func (c *conversion) hasPort(env map[string]string) bool {
+	named := func(s string) bool { return strings.Contains(strings.ToLower(s), "port") }
+	return c.left["listen_timeout"] != nil || slices.ContainsFunc(slices.Collect(maps.Keys(env)), named) || slices.ContainsFunc(c.args, func(a string) bool { return named(a) || a == "-p" })
 }
 
 // key converts one by the table.
@@ -145,6 +199,7 @@ func (c *conversion) command() error {
 	if err != nil {
 		return err
 	}
+	c.args = args
 	if nodeArgs, err = c.words("node_args", "interpreter_args", "nodeArgs", "interpreterArgs"); err != nil {
 		return err
 	}
@@ -152,6 +207,7 @@ func (c *conversion) command() error {
 		cwd = filepath.Join(filepath.Dir(c.path), cwd)
 	}
 	runtime, script := runtimeOf(interpreter, script, cwd, len(nodeArgs) > 0)
+	c.node = strings.Contains(interpreter, "node") || interpreter == "" && (runtime == "node" || runtime == "")
 	var command []string
 	if runtime != "" {
 		command = append([]string{runtime}, nodeArgs...)
@@ -262,14 +318,6 @@ func (c *conversion) ports(env map[string]string) (bool, error) {
 
 // rest says what becomes of the keys that are left.
 func (c *conversion) rest() {
-	for name, why := range onlyTrue() {
-		if v, ok := c.left[name]; ok && v != nil && v != true {
-			c.Changed[name] = why
-		} else if ok {
-			c.Used = append(c.Used, name)
-		}
-		delete(c.left, name)
-	}
 	for _, k := range slices.Sorted(maps.Keys(c.left)) {
 		if !slices.Contains(ignored(), k) && c.left[k] != nil {
 			k += " (unknown)"

@@ -45,18 +45,9 @@ func keys() []key {
 	}
 }
 
-// onlyTrue are keys that mean nothing when they are true, and cannot be had otherwise:
-// why.
-func onlyTrue() map[string]string {
-	return map[string]string{
-		"cron_restart": "not supported: run handoff reload from cron or a systemd timer",
-		"autorestart":  "a worker that ends is always replaced",
-	}
-}
-
 // ignored are keys that are known, and mean nothing here.
 func ignored() []string {
-	return []string{"exec_mode", "max_restarts", "min_uptime", "merge_logs", "combine_logs", "log_date_format", "log_type", "out_file", "error_file", "out", "error", "log", "log_file",
+	return []string{"max_restarts", "min_uptime", "merge_logs", "combine_logs", "log_date_format", "log_type", "out_file", "error_file", "out", "error", "log", "log_file",
 		"output", "pid_file", "pid", "vizion", "pmx", "automation", "treekill", "post_update", "force", "namespace", "source_map_support", "disable_source_map_support", "time", "filter_env",
 		"disable_logs", "increment_var_start", "deploy", "trace", "windowsHide", "kill_retry_time", "stop_exit_codes", "append_env_to_name", "watch_options"}
 }

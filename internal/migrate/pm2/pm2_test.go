@@ -27,6 +27,10 @@ func TestExamples(t *testing.T) {
 		{"alone.config.json", "", "", "alone"},
 		{"two.config.json", "api", "", "two-api"},
 		{"extensionless.config.json", "", "", "extensionless"},
+		{"fork.config.json", "jobs", "", "fork-jobs"},
+		{"fork.config.json", "web", "", "fork-web"},
+		{"fork.config.json", "queue", "", "fork-queue"},
+		{"fork.config.json", "ready", "", "fork-ready"},
 	} {
 		t.Run(c.want, func(t *testing.T) {
 			path := filepath.Join("testdata", c.file)
@@ -89,6 +93,8 @@ func TestMistakes(t *testing.T) {
 		{"a.config.json", `{"apps": [{"script": "x"}]}`, "", "staging", "there is no env_staging"},
 		{"a.config.json", `{"apps": [{"name": "web", "script": "x"}, {"script": "lib/api.js"}]}`, "", "", "has 2 apps: web, api. handoff runs one service each: choose with --only NAME"},
 		{"a.config.json", `{"apps": [{"name": "web", "script": "x"}]}`, "nope", "", `has no app "nope"; there are web`},
+		{"a.config.json", `{"apps": [{"script": "bin/import.js", "autorestart": false}]}`, "", "", `app "import": autorestart: false cannot be had: handoff replaces every worker that ends`},
+		{"a.config.json", `{"apps": [{"name": "night", "script": "x", "cron_restart": "0 3 * * *"}]}`, "", "", "app \"night\": cron_restart cannot be had: handoff restarts nothing by the clock. Remove it, and put `0 3 * * * handoff reload night` into a crontab"},
 		{"a.config.json", `{"apps": [1]}`, "", "", "apps[0]: want an object"},
 		{"a.config.json", `{"apps": []}`, "", "", "no apps in it"},
 		{"a.config.json", `3`, "", "", "no apps in it"},

@@ -1,2 +1,2 @@
 console.log('noise on stdout')
-export default [{ script: 'worker.ts', instances: -1, watch: true, nodeArgs: '--import tsx', autorestart: false }]
+export default [{ script: 'worker.ts', instances: -1, watch: true, nodeArgs: '--import tsx' }]
