@@ -1,7 +1,11 @@
 package integration
 
 import (
+	"bufio"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,17 +33,17 @@ var anyPrograms = []program{
 	{name: "gunicorn sync", needs: "gunicorn", args: []string{"gunicorn", "-b", "127.0.0.1:%PORT%", "app:app"}},
 	{name: "gunicorn gthread", needs: "gunicorn", args: []string{"gunicorn", "-k", "gthread", "--threads", "4", "-b", "127.0.0.1:%PORT%", "app:app"}},
 	{name: "uvicorn", needs: "uvicorn", args: []string{"uvicorn", "--log-level", "warning", "--port", "%PORT%", "app:asgi"}},
-	{name: "waitress", needs: "waitress-serve", args: []string{"waitress-serve", "--listen=127.0.0.1:%PORT%", "app:app"}, flags: []string{"--drain-signal", "INT"}},
+	{name: "waitress", needs: "waitress-serve", args: []string{"waitress-serve", "--listen=127.0.0.1:%PORT%", "app:app"}},
 	{name: "hypercorn", needs: "hypercorn", args: []string{"hypercorn", "-b", "127.0.0.1:%PORT%", "app:asgi"}},
 	{name: "puma", needs: "puma", args: []string{"puma", "-q", "-b", "tcp://127.0.0.1:%PORT%", "config.ru"}},
 	{name: "webrick", needs: "ruby", args: []string{"ruby", "-run", "-e", "httpd", ".", "-p", "%PORT%", "-b", "127.0.0.1"},
 		atFault: "it closes connections that it has accepted around the signal unread, and shuts its listener down, which moves the sockets of the group"},
 	{name: "php -S", needs: "php", args: []string{"php", "-S", "127.0.0.1:%PORT%", "index.php"}},
-	{name: "nginx", needs: "nginx", args: []string{"nginx", "-p", ".", "-c", "nginx.conf"}, flags: []string{"--drain-signal", "QUIT"},
+	{name: "nginx", needs: "nginx", args: []string{"nginx", "-p", ".", "-c", "nginx.conf"},
 		files: map[string]string{"nginx.conf": "daemon off; worker_processes 1; pid nginx-%PORT%.pid; error_log stderr warn; events {}\n" +
 			"http { access_log off; server { listen 127.0.0.1:%PORT%; location / { return 200 \"ok\\n\"; } } }\n"}},
 	{name: "busybox httpd", needs: "busybox", args: []string{"busybox", "httpd", "-f", "-p", "127.0.0.1:%PORT%", "-h", "."}},
-	{name: "lighttpd", needs: "lighttpd", args: []string{"lighttpd", "-D", "-f", "lighttpd.conf"}, flags: []string{"--drain-signal", "INT"},
+	{name: "lighttpd", needs: "lighttpd", args: []string{"lighttpd", "-D", "-f", "lighttpd.conf"},
 		files: map[string]string{"lighttpd.conf": "server.document-root = \"%DIR%\"\nserver.bind = \"127.0.0.1\"\nserver.port = %PORT%\nindex-file.names = (\"index.html\")\n"}},
 	{name: "npm start", needs: "npm", args: []string{"npm", "start", "--silent"}},
 	{name: "sh -c node", needs: "node", args: []string{"sh", "-c", "node server.js"}},
@@ -132,4 +136,48 @@ func classes(r load.Result) string {
 		}
 	}
 	return strings.Join(s, ", ")
+}
+
+// Programs that SIGTERM ends in the middle of a request, or not at all, drain by the
+// signal that they are known to need: what is under way at a reload is finished.
+func TestKnownDrainSignals(t *testing.T) {
+	t.Parallel()
+	app := map[string]string{"slow.py": "import time\n\n\ndef app(environ, start_response):\n    time.sleep(2)\n" +
+		"    start_response('200 OK', [('Content-Type', 'text/plain'), ('Content-Length', '3')])\n    return [b'ok\\n']\n"}
+	for _, p := range []program{
+		{name: "waitress", needs: "waitress-serve", args: []string{"sh", "-c", "exec waitress-serve --listen=127.0.0.1:%PORT% slow:app"}, files: app},
+		{name: "uwsgi", needs: "uwsgi", args: []string{"uwsgi", "--plugin", "python3", "--master", "--http-socket", "127.0.0.1:%PORT%", "--module", "slow:app"}, files: app},
+		{name: "nginx", needs: "nginx", args: []string{"env", "A=1", "nginx", "-p", ".", "-c", "nginx.conf"}, files: map[string]string{"slow": strings.Repeat("x", 20000), "nginx.conf": "user root; daemon off; worker_processes 1; pid nginx.pid; error_log stderr warn; events {}\n" +
+			"http { access_log off; server { listen 127.0.0.1:%PORT%; root %DIR%; location / { sendfile off; output_buffers 1 1k; limit_rate 10000; } } }\n"}},
+	} {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			if _, err := exec.LookPath(p.needs); err != nil && p.name == "uwsgi" {
+				t.Skip("uwsgi is not here")
+			}
+			w := p.start(t)
+			conn, err := net.Dial("tcp", w.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			fmt.Fprint(conn, "GET /slow HTTP/1.0\r\nHost: x\r\n\r\n")
+			w.reload()
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b, err := io.ReadAll(resp.Body); err != nil || int64(len(b)) != resp.ContentLength || resp.StatusCode != 200 {
+				t.Errorf("%d, %d bytes of %d, %v", resp.StatusCode, len(b), resp.ContentLength, err)
+			}
+			w.retired(2)
+			if n := len(w.all("worker.terminated")); n > 0 {
+				t.Errorf("%d workers had to be told to end", n)
+			}
+			if n := len(w.all("drain.signal")); n != 1 {
+				t.Errorf("the signal is said %d times", n)
+			}
+			w.stop()
+		})
+	}
 }

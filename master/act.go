@@ -117,6 +117,10 @@ func (m *Master) prepare(gen fleet.Gen) {
 		m.reportReloading(int(gen))
 	}
 	m.order(reload.Began{Generation: int(gen)})
+	if why := m.cfg.DrainReason; why != "" && !m.history.warned[why] {
+		m.history.warned[why] = true
+		m.log.Info("Workers drain by "+unix.SignalName(m.cfg.DrainSignal)+": "+why+" (--drain-signal names another)", "event", events.DrainSignal, "signal", unix.SignalName(m.cfg.DrainSignal))
+	}
 	g := &generation{drain: m.cfg.DrainSignal, starts: repeat.New()}
 	g.launch, g.err = m.cfg.Command.Resolve()
 	m.gens[gen] = g

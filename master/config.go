@@ -34,8 +34,10 @@ type Live struct {
 	// Balance applies to all addresses. It cannot be changed to or from Shared.
 	Balance handoff.Balance
 	Command process.Command
-	// DrainSignal starts a drain under the bind contract.
+	// DrainSignal starts a drain under the bind contract. DrainReason is why it is not
+	// SIGTERM, where handoff has chosen it; "": it has not.
 	DrainSignal  unix.Signal
+	DrainReason  string
 	DrainMessage string // sent to Node programs in a drain; "": none
 	SlotVariable string // another name for WORKER_ID in the environment; "": none
 	Ports        []int  // one per slot, for PORT and port; nil: none

@@ -380,6 +380,7 @@ func TestInitCheckImport(t *testing.T) {
 		{"init --schema", `"$schema"`, 0},
 		{"check -n 3", "handoff.toml: OK\n  runs      node server.js\n", 0},
 		{"check -n 3", "  workers   3, by the node contract\n", 0},
+		{"check --contract bind --drain-signal QUIT", "  drain     by SIGQUIT (--drain-signal)\n", 0},
 		{"check --json", `"contract": "node"`, 0},
 		{"import pm2", "# From ecosystem.json. handoff run runs it, handoff check validates it.\n# of PM2's keys used: script\n# ignored: mystery (unknown)\n# fork mode: ready when started, as in PM2", 0},
 		{"systemd --systemd-version 255 --user web:www -n 2", " -n 2\n", 0},

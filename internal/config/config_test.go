@@ -98,7 +98,7 @@ func TestCommand(t *testing.T) {
 }
 
 func TestSignal(t *testing.T) {
-	for _, s := range []string{"TERM", "SIGQUIT", "int"} {
+	for _, s := range []string{"auto", "TERM", "SIGQUIT", "int"} {
 		r := NewRun()
 		r.DrainSignal = s
 		if _, err := r.Signal(); err != nil {

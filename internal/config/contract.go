@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // ContractOf returns how the workers of a command get their sockets: node, bind
@@ -20,15 +18,6 @@ func (r *Run) ContractOf(command []string) string {
 		return "node"
 	}
 	return "bind"
-}
-
-// Signal returns the drain signal.
-func (r *Run) Signal() (unix.Signal, error) {
-	name := "SIG" + strings.TrimPrefix(strings.ToUpper(r.DrainSignal), "SIG")
-	if s := unix.SignalNum(name); s != 0 && s != unix.SIGKILL && s != unix.SIGSTOP {
-		return s, nil
-	}
-	return 0, fmt.Errorf("invalid --drain-signal %q: want a name like TERM, INT, QUIT, USR1 or WINCH", r.DrainSignal)
 }
 
 // addresses is one value of --hold or --no-hold.

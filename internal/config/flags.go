@@ -87,7 +87,7 @@ func NewRun() *Run {
 		Workers: "max", ReadyWhen: "listening", ReadyTimeout: time.Minute, ReadyDelay: Auto,
 		DrainTimeout: drainTimeout, KillGrace: killGrace, QuietTimeout: 3 * time.Second,
 		Respawn: time.Second, Backoff: 30 * time.Second, MaxFailures: 3,
-		Strategy: "all", Balance: "even", Contract: "auto", DrainSignal: "TERM", Linger: 6 * time.Second, UpgradeTimeout: 15 * time.Second, WatchDelay: time.Second,
+		Strategy: "all", Balance: "even", Contract: "auto", DrainSignal: AutoSignal, Linger: 6 * time.Second, UpgradeTimeout: 15 * time.Second, WatchDelay: time.Second,
 		Capture: "none", CaptureDir: "logs", HookTimeout: 30 * time.Second,
 		Log: "auto", LogLevel: "info",
 	}
@@ -137,7 +137,7 @@ func (r *Run) reloadFlags(fs *pflag.FlagSet) {
 func (r *Run) socketFlags(fs *pflag.FlagSet) {
 	choice(fs, &r.Balance, "balance", "how connections are distributed: even, sticky (by client address), shared (one socket for all)", "even", "sticky", "shared")
 	choice(fs, &r.Contract, "contract", "how workers get their sockets: node (Node's cluster channel), bind (any program), activation (only those of --listen), auto (node for Node, else bind)", "auto", "node", "bind", "activation")
-	fs.StringVar(&r.DrainSignal, "drain-signal", r.DrainSignal, "`signal` that tells a program to drain under the bind contract; under the node contract, the program's listeners for a signal other than TERM are called")
+	fs.StringVar(&r.DrainSignal, "drain-signal", r.DrainSignal, "`signal` that tells a program to drain under the bind contract; auto: TERM, but for programs that are known to need another (nginx: QUIT, uWSGI: INT; handoff check says which); under the node contract, the program's listeners for a signal other than TERM are called")
 	fs.StringArrayVar(&r.HoldOnly, "hold", nil, "under the bind contract, hold only this `address`: 8000, 127.0.0.1:8000, 8000-8010 (may be repeated; default: every TCP address)")
 	fs.StringArrayVar(&r.NoHold, "no-hold", nil, "do not hold this `address`, for example a debug port (may be repeated)")
 	fs.StringArrayVar(&r.Allow, "allow", nil, "with --user, let workers listen on this privileged `address`: 80, 127.0.0.1:80, 80-89 (may be repeated)")

@@ -22,6 +22,7 @@ const (
 	ConfigFailed     = "config.failed"
 	ConfigLater      = "config.later"
 	CommandUnpinned  = "command.unpinned"
+	DrainSignal      = "drain.signal"
 	WatchFailed      = "watch.failed"
 	WatchOmitted     = "watch.omitted"
 	WatchSlowed      = "watch.slowed"

@@ -62,6 +62,7 @@ func cluster() []Info {
 		of(ConfigFailed, fail, "the configuration is invalid; nothing has changed", "reason"),
 		of(ConfigLater, warn, "a changed key needs a restart of handoff", "key"),
 		of(CommandUnpinned, warn, "the command goes through a symlink in a text that cannot be pinned (`sh -c`): a crash after a switch of the link runs the new code before a reload", "link"),
+		of(DrainSignal, info, "workers drain by another signal than SIGTERM, because their program is known to need it", "signal"),
 		of(WatchFailed, fail, "files cannot be watched, or the reload after a change cannot begin"),
 		of(WatchOmitted, warn, "the workers write a watched file after each start: it does not cause reloads any more", "file"),
 		of(WatchSlowed, warn, "reloads by `--watch` follow each other too quickly: the next one waits", "file", "files", "after_seconds"),

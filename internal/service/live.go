@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"handoff/handoff"
 	"handoff/internal/config"
 	"handoff/internal/events"
@@ -53,8 +51,8 @@ func Live(cfg *config.Run, p Program, w World) (live master.Live, err error) {
 			Args: p.Command(), Script: p.Script, Dir: string(p.Dir), Env: workerEnviron(cfg, w.Environ), EnvFile: cfg.EnvFile, Set: cfg.Env,
 		},
 		DrainMessage: cfg.DrainMessage, SlotVariable: cfg.SlotVariable, ReadyWhen: master.ReadyWhen(cfg.ReadyWhen),
-		QuietGrace: min(quietGrace, cfg.QuietTimeout), Environ: environ(cfg, p.Command(), w),
-		MaxSlots: cfg.MaxSlots(), Balance: balances()[cfg.Balance], MaxRequests: cfg.MaxRequests, StallKill: cfg.StallKill,
+		QuietGrace: min(quietGrace, cfg.QuietTimeout),
+		MaxSlots:   cfg.MaxSlots(), Balance: balances()[cfg.Balance], MaxRequests: cfg.MaxRequests, StallKill: cfg.StallKill,
 	}
 	if cfg.EnvFileAsUser {
 		c, err := cfg.Conditions()
@@ -65,9 +63,10 @@ func Live(cfg *config.Run, p Program, w World) (live master.Live, err error) {
 			live.Command.EnvUser = &linux.User{UID: c.User.UID, GID: c.User.GID, Groups: c.User.Groups}
 		}
 	}
+	var signal config.DrainSignal
 	for _, parse := range []func() error{
 		func() (err error) { live.Fleet.Slots, err = cfg.Slots(); return err },
-		func() (err error) { live.DrainSignal, err = cfg.Signal(); return err },
+		func() (err error) { signal, err = drain(cfg, live.Command); return err },
 		func() (err error) { live.Ports, err = cfg.PortNumbers(); return err },
 		func() (err error) { live.Conditions, err = cfg.Conditions(); return err },
 		func() (err error) { live.MaxMemory, err = cfg.MaxMemoryBytes(); return err },
@@ -79,7 +78,20 @@ func Live(cfg *config.Run, p Program, w World) (live master.Live, err error) {
 			return master.Live{}, err
 		}
 	}
+	live.DrainSignal, live.DrainReason = signal.Signal, signal.Why
+	live.Environ = environ(cfg, p.Command(), signal, w)
 	return live, nil
+}
+
+// drain returns the drain signal. What the program is called is known from its file, if
+// that can be found now: a start finds it again, or fails.
+func drain(cfg *config.Run, program process.Command) (config.DrainSignal, error) {
+	command, path := program.Args, ""
+	program.Args, program.Script = config.ProgramOf(command), 0
+	if l, err := program.Resolve(); err == nil {
+		path = l.Path
+	}
+	return cfg.DrainSignalOf(command, path)
 }
 
 func strategies() map[string]fleet.Strategy {
@@ -103,11 +115,16 @@ func workerEnviron(cfg *config.Run, environ []string) []string {
 
 // environ returns what is added to a worker's environment: what the Go SDK, or any
 // program, may want to know of the drain, and the drain preload for Node.
-func environ(cfg *config.Run, command []string, w World) func([]string) []string {
-	load := preload(cfg, command, w)
+func environ(cfg *config.Run, command []string, signal config.DrainSignal, w World) func([]string) []string {
+	load := preload(cfg, command, signal.Name(), w)
 	behind := cfg.ContractOf(command) != "node"
 	return func(env []string) []string {
-		env = append(slices.Clone(env), "HANDOFF_DRAIN_SIGNAL="+drainSignal(cfg), "HANDOFF_KEEPALIVE_LINGER="+linger(cfg).String())
+		env = append(slices.Clone(env), "HANDOFF_DRAIN_SIGNAL="+signal.Name(), "HANDOFF_KEEPALIVE_LINGER="+linger(cfg).String())
+		for _, kv := range signal.Env {
+			if name, _, _ := strings.Cut(kv, "="); linux.Lookup(env, name) == "" {
+				env = append(env, kv)
+			}
+		}
 		if behind && w.Binary != "" {
 			env = append(env, node.NotifyVariable+"="+w.Binary)
 		}
@@ -117,7 +134,7 @@ func environ(cfg *config.Run, command []string, w World) func([]string) []string
 
 // preload returns what adds the drain preload to a worker's environment. The file is
 // looked for at each start: whoever deletes it deletes it for one moment.
-func preload(cfg *config.Run, command []string, w World) func([]string) []string {
+func preload(cfg *config.Run, command []string, signal string, w World) func([]string) []string {
 	if cfg.NoPreload {
 		return func(env []string) []string { return env }
 	}
@@ -127,8 +144,8 @@ func preload(cfg *config.Run, command []string, w World) func([]string) []string
 		uid = c.User.UID
 	}
 	drain := node.Drain{Linger: linger(cfg), Websocket: cfg.WebsocketClose, Spread: cfg.DrainSpread}
-	if s := drainSignal(cfg); s != "TERM" {
-		drain.Emit = s
+	if signal != "TERM" {
+		drain.Emit = signal
 	}
 	return func(env []string) []string {
 		path, err := w.Preload(uid)
@@ -141,16 +158,10 @@ func preload(cfg *config.Run, command []string, w World) func([]string) []string
 		}
 		if cfg.ContractOf(command) != "node" {
 			drain.SayReady = cfg.ReadyWhen == "ready"
-			return node.EnvironBehind(env, path, drainSignal(cfg), drain)
+			return node.EnvironBehind(env, path, signal, drain)
 		}
 		return node.Environ(env, command, path, drain)
 	}
-}
-
-// drainSignal is the name of the drain signal, as kill(1) has it.
-func drainSignal(cfg *config.Run) string {
-	s, _ := cfg.Signal() // it was checked
-	return strings.TrimPrefix(unix.SignalName(s), "SIG")
 }
 
 // linger is how long idle connections may stay in a drain. At the drain timeout they

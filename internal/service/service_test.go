@@ -271,6 +271,7 @@ func TestLive(t *testing.T) {
 		{"--env A=1", func(l master.Live) any { return l.Command.Set }, []string{"A=1"}},
 		{"--env-file .env", func(l master.Live) any { return l.Command.EnvFile }, ".env"},
 		{"--drain-signal quit", func(l master.Live) any { return l.DrainSignal }, unix.SIGQUIT},
+		{"", func(l master.Live) any { return [2]any{l.DrainSignal, l.DrainReason} }, [2]any{unix.SIGTERM, ""}},
 		{"--drain-message bye", func(l master.Live) any { return l.DrainMessage }, "bye"},
 		{"--slot-variable S", func(l master.Live) any { return l.SlotVariable }, "S"},
 		{"--ready-when started", func(l master.Live) any { return l.ReadyWhen }, master.ReadyWhen("started")},
@@ -311,6 +312,26 @@ func TestLive(t *testing.T) {
 	}
 }
 
+// A program is known by the file that its name stands for, as the worker's PATH has it.
+func TestDrainSignalOfAFile(t *testing.T) {
+	dir := folder(t, "-- bin/nginx --\n")
+	if err := os.Chmod(filepath.Join(dir, "bin/nginx"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	os.Symlink("bin/nginx", filepath.Join(dir, "web"))
+	w := World{Environ: []string{"PATH=" + dir}, Preload: func(int) (string, error) { return "/p.cjs", nil }, Log: slog.New(slog.DiscardHandler)}
+	for _, command := range []string{"web", "./web -p .", "env A=1 web"} {
+		var args [][]byte
+		for _, a := range strings.Fields(command) {
+			args = append(args, []byte(a))
+		}
+		live, err := Live(config.NewRun(), Program{Dir: []byte(dir), Args: args}, w)
+		if err != nil || live.DrainSignal != unix.SIGQUIT || live.DrainReason == "" {
+			t.Errorf("%s: %v %q, %v", command, live.DrainSignal, live.DrainReason, err)
+		}
+	}
+}
+
 // What workers get in their environment, by contract.
 func TestWorkersEnvironment(t *testing.T) {
 	for _, c := range []struct {
@@ -322,12 +343,16 @@ func TestWorkersEnvironment(t *testing.T) {
 		{"--drain-signal INT", "node", "HANDOFF_DRAIN_SIGNAL=INT HANDOFF_PRELOAD_EMIT=SIGINT", ""},
 		{"--no-preload", "node", "HANDOFF_DRAIN_SIGNAL=TERM", "NODE_OPTIONS="},
 		{"--websocket-close 1012", "node", "HANDOFF_PRELOAD_WEBSOCKET=1012,0", ""},
-		{"", "gunicorn", "HANDOFF_PRELOAD_NOTIFY=/usr/bin/handoff", ""},
+		{"", "gunicorn", "HANDOFF_PRELOAD_NOTIFY=/usr/bin/handoff HANDOFF_DRAIN_SIGNAL=TERM", ""},
+		{"", "nginx", "HANDOFF_DRAIN_SIGNAL=QUIT HANDOFF_PRELOAD_SIGNAL=SIGQUIT", ""},
+		{"", "uwsgi", "HANDOFF_DRAIN_SIGNAL=INT UWSGI_HOOK_MASTER_START=unix_signal:2", ""},
+		{"--drain-signal INT", "uwsgi", "HANDOFF_DRAIN_SIGNAL=INT", "UWSGI_"},
 		{"--ready-when ready", "npm", "HANDOFF_PRELOAD_READY=1", ""},
 		{"", "node", "", "HANDOFF_PRELOAD_NOTIFY="},
 	} {
 		s := source(t, "/", nil, false, strings.Fields(c.flags)...)
-		env := strings.Join(environ(s.Run, []string{c.command, "x"}, World{Binary: "/usr/bin/handoff", Preload: func(int) (string, error) { return "/p.cjs", nil }})([]string{"A=1"}), "\n")
+		drain, _ := s.Run.DrainSignalOf([]string{c.command, "x"}, "")
+		env := strings.Join(environ(s.Run, []string{c.command, "x"}, drain, World{Binary: "/usr/bin/handoff", Preload: func(int) (string, error) { return "/p.cjs", nil }})([]string{"A=1"}), "\n")
 		for _, w := range strings.Fields(c.want) {
 			if !strings.Contains(env, "\n"+w) {
 				t.Errorf("%s %s: no %s in\n%s", c.flags, c.command, w, env)
@@ -340,7 +365,7 @@ func TestWorkersEnvironment(t *testing.T) {
 	// Where the preload cannot be stored, that is said once, and workers start without.
 	var said bytes.Buffer
 	w := World{Preload: func(int) (string, error) { return "", errors.New("cannot store it") }, Log: slog.New(slog.NewTextHandler(&said, nil))}
-	add := environ(config.NewRun(), []string{"node"}, w)
+	add := environ(config.NewRun(), []string{"node"}, config.DrainSignal{Signal: unix.SIGTERM}, w)
 	add(nil)
 	if env := add(nil); strings.Contains(strings.Join(env, " "), "NODE_OPTIONS") || strings.Count(said.String(), "cannot store it") != 1 {
 		t.Errorf("%q, said %s", env, said.String())
