@@ -14,7 +14,7 @@ import (
 	"handoff/internal/deploy"
 )
 
-// completing tells whether a shell asks, with a command line that is not finished: its
+// completing reports whether a shell asks, with a command line that is not finished: its
 // last argument is being typed.
 func completing(args []string) bool {
 	return len(args) > 1 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd)

@@ -150,7 +150,7 @@ func split(prefix string, all []cmsg.Named) (with, without []cmsg.Named) {
 	return with, without
 }
 
-// managerStores tells whether a service manager keeps descriptors for this service
+// managerStores reports whether a service manager keeps descriptors for this service
 // (FDSTORE of systemd 254; for older ones the unit says so).
 func managerStores() bool {
 	n, err := strconv.Atoi(os.Getenv("FDSTORE"))

@@ -130,7 +130,7 @@ func where(getenv func(string) string, uid int) (dirs []string) {
 	return dirs
 }
 
-// trusted tells whether a folder is the user's or root's, and nobody else can write to it.
+// trusted reports whether a folder is the user's or root's, and nobody else can write to it.
 func trusted(dir string, uid int) bool {
 	info, err := os.Lstat(dir)
 	if err != nil || !info.IsDir() || info.Mode().Perm()&0o022 != 0 {

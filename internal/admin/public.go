@@ -119,7 +119,7 @@ func withoutBody(h http.Handler) http.Handler {
 	})
 }
 
-// allows tells whether a request has the token, if one is wanted.
+// allows reports whether a request has the token, if one is wanted.
 func (p Public) allows(r *http.Request) bool {
 	return p.Token == "" || subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), []byte("Bearer "+p.Token)) == 1
 }

@@ -34,7 +34,7 @@ const (
 	StateStopping  = "stopping"
 )
 
-// Serves tells whether every slot is served, and the service is not stopping.
+// Serves reports whether every slot is served, and the service is not stopping.
 func (s Status) Serves() bool {
 	return s.Ready >= s.Slots && s.Generation > 0 && s.State != StateStopping
 }

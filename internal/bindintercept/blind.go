@@ -11,7 +11,7 @@ import (
 	"handoff/internal/linux"
 )
 
-// refused tells whether a call of the kernel's is refused to handoff as a whole, as
+// refused reports whether a call of the kernel's is refused to handoff as a whole, as
 // Docker's default profile does with pidfd_getfd(2).
 func refused(err error) bool { return err == unix.EPERM || err == unix.ENOSYS || err == unix.EACCES }
 

@@ -50,7 +50,7 @@ func (c *Call) Caller() (*linux.Pidfd, error) {
 	return linux.NewPidfd(c.TGID, fd)
 }
 
-// look reads what the call is about; ok tells whether it is about TCP. The program's
+// look reads what the call is about; ok reports whether it is about TCP. The program's
 // socket is closed again here, in the goroutine that attends to this one worker:
 // close(2) of a socket that nobody else has any more waits for its SO_LINGER.
 func (c *Call) look(addr, size uint64) (ok bool, err error) {
@@ -102,7 +102,7 @@ func (c *Call) look(addr, size uint64) (ok bool, err error) {
 	return err == nil, nil // a bad address is the kernel's to refuse
 }
 
-// connected tells whether a TCP socket is, or was, part of a connection.
+// connected reports whether a TCP socket is, or was, part of a connection.
 func connected(fd int) bool {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	return err == nil && info.State != unix.BPF_TCP_CLOSE && info.State != unix.BPF_TCP_LISTEN
@@ -161,7 +161,7 @@ func (c *Call) Give(held int) error {
 	return nil
 }
 
-// closeOnExec tells whether the program's descriptor is: it is a property of the
+// closeOnExec reports whether the program's descriptor is: it is a property of the
 // descriptor, which the duplicate does not have.
 func (c *Call) closeOnExec() bool {
 	flags, err := linux.DescriptorFlags(c.PID, c.FD)

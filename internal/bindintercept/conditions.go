@@ -42,7 +42,7 @@ type Limit struct {
 	Hard     uint64 `json:"hard"`
 }
 
-// None tells whether nothing is to be changed.
+// None reports whether nothing is to be changed.
 func (c Conditions) None() bool {
 	return c.User == nil && c.Umask == nil && c.Nice == nil && c.Limits == nil && c.CPUs == nil && c.Cgroup == "" && c.Death == 0
 }

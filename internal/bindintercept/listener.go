@@ -130,7 +130,7 @@ func (l *Listener) ioctl(request uintptr, p unsafe.Pointer) unix.Errno {
 	return errno
 }
 
-// valid tells whether the call still waits: only then was what has been read
+// valid reports whether the call still waits: only then was what has been read
 // about its process about that process.
 func (l *Listener) valid(id uint64) bool { return l.ioctl(ioctlIDValid, unsafe.Pointer(&id)) == 0 }
 

@@ -72,7 +72,7 @@ type Config struct {
 	Colour bool      // of the prefix
 	Recent io.Writer // gets each line as JSON, but with None; may be nil
 	// Lost hears of what cannot be written, from any goroutine, and must not block. It
-	// tells whether it has taken note; else it hears of it again. May be nil.
+	// reports whether it has taken note; else it hears of it again. May be nil.
 	Lost func(Loss) bool
 }
 

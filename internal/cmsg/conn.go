@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Named is a descriptor with the name that it is passed by.
+// Named is a descriptor with its name.
 type Named struct {
 	Name string // "" if it has none
 	FD   int
@@ -104,11 +104,11 @@ func datagram() (int, error) {
 // Close ends a Receive or Write under way, which then returns os.ErrClosed.
 func (c *Conn) Close() error { return c.file.Close() }
 
-// Message is what came in one go.
+// Message is one received message.
 type Message struct {
 	N         int         // bytes; 0 from a stream is its end
 	FDs       []int       // the caller's to close, close-on-exec
-	Sender    *unix.Ucred // nil where they were not asked for
+	Sender    *unix.Ucred // nil if not requested
 	Truncated bool        // the datagram was longer, or had more descriptors
 }
 
@@ -125,8 +125,8 @@ func (c *Conn) Receive(p []byte) (m Message, err error) {
 	return m, err
 }
 
-// waited is the error of a wait in Go's poller, which has a type of its own for a
-// file that was closed meanwhile.
+// waited converts the error of a wait in Go's poller, which has a type of its own for a
+// closed file.
 func waited(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
@@ -134,8 +134,7 @@ func waited(err error) error {
 	return os.ErrClosed
 }
 
-// ReceiveNow is Receive for who waits by other means: where nothing is there, the
-// error is EAGAIN.
+// ReceiveNow is Receive without blocking: if nothing is there, the error is EAGAIN.
 func (c *Conn) ReceiveNow(p []byte) (m Message, err error) {
 	if cerr := c.raw.Control(func(fd uintptr) { m, err = receive(int(fd), p, c.oob) }); cerr != nil {
 		return Message{}, os.ErrClosed
@@ -164,8 +163,7 @@ func (c *Conn) Read(p []byte) (n int, fds []int, err error) {
 	return m.N, m.FDs, err
 }
 
-// unpack takes what is known from control messages; anything else in them is
-// ignored.
+// unpack reads descriptors and credentials from control messages; others are ignored.
 func unpack(oob []byte) (fds []int, sender *unix.Ucred) {
 	if len(oob) == 0 {
 		return nil, nil
@@ -179,7 +177,7 @@ func unpack(oob []byte) (fds []int, sender *unix.Ucred) {
 		if m.Header.Level != unix.SOL_SOCKET {
 			continue
 		}
-		switch n := len(m.Data); { // x/sys does not look at it
+		switch n := len(m.Data); { // x/sys does not check it
 		case m.Header.Type == unix.SCM_RIGHTS && n > 0 && n%4 == 0:
 			if got, err := unix.ParseUnixRights(m); err == nil {
 				fds = append(fds, got...)
@@ -193,8 +191,8 @@ func unpack(oob []byte) (fds []int, sender *unix.Ucred) {
 	return fds, sender
 }
 
-// WriteNow writes what there is room for, without waiting: EAGAIN where there is none.
-// The descriptors go with the first byte.
+// WriteNow writes as much as possible without blocking: EAGAIN if nothing. The
+// descriptors are sent with the first byte.
 func (c *Conn) WriteNow(p []byte, fds ...int) (n int, err error) {
 	var oob []byte
 	if len(fds) > 0 {
@@ -214,8 +212,8 @@ func (c *Conn) WriteNow(p []byte, fds ...int) (n int, err error) {
 	return max(n, 0), err
 }
 
-// Write writes all of p, with the descriptors attached to its first byte. The
-// receiver gets duplicates; the caller's stay its own.
+// Write writes all of p, with the descriptors attached to its first byte. The receiver
+// gets duplicates; the caller keeps its own.
 func (c *Conn) Write(p []byte, fds ...int) error {
 	var oob []byte
 	if len(fds) > 0 {
@@ -244,7 +242,7 @@ func (c *Conn) Write(p []byte, fds ...int) error {
 	return err
 }
 
-// FD is the descriptor, for who keeps a duplicate; 0 when it is closed.
+// FD is the descriptor, for storing a duplicate; 0 when it is closed.
 func (c *Conn) FD() (fd int) {
 	c.raw.Control(func(n uintptr) { fd = int(n) })
 	return fd
@@ -253,13 +251,13 @@ func (c *Conn) FD() (fd int) {
 // SyscallConn is the descriptor, for options of its own.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.raw, nil }
 
-// SetReadDeadline bounds the Receives from now on.
+// SetReadDeadline limits later Receives.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.file.SetReadDeadline(t) }
 
-// SetWriteDeadline bounds the Writes from now on.
+// SetWriteDeadline limits later Writes.
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.file.SetWriteDeadline(t) }
 
-// CloseAll closes descriptors that nobody wants.
+// CloseAll closes unused descriptors.
 func CloseAll(fds []int) {
 	for _, fd := range fds {
 		unix.Close(fd)

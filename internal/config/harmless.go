@@ -29,7 +29,7 @@ func (f *File) CheckHarmless() error {
 	return nil
 }
 
-// Has tells whether a key is there.
+// Has reports whether a key is there.
 func (f *File) Has(key string) bool {
 	return slices.ContainsFunc(f.values, func(v value) bool { return v.key == key && strings.Join(v.words, "") != "" })
 }

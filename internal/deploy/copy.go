@@ -93,7 +93,7 @@ func (k *copier) entry(name, from, to string, info fs.FileInfo) error {
 	return nil
 }
 
-// leaves tells whether a link at name leads out of the tree.
+// leaves reports whether a link at name leads out of the tree.
 func leaves(name, target string) bool {
 	return filepath.IsAbs(target) || !filepath.IsLocal(filepath.Join(filepath.Dir(name), target))
 }

@@ -153,12 +153,12 @@ func (f *Folder) put(copy, version string, exists bool) (err error) {
 	return syncDir(f.Path)
 }
 
-// Unfinished tells whether a name is that of a copy that is no version yet.
+// Unfinished reports whether a name is that of a copy that is no version yet.
 func Unfinished(name string) bool {
 	return strings.HasPrefix(name, unfinished) && !strings.Contains(name, "/")
 }
 
-// Unswap puts back the copy that Deploy has swapped by force, and tells whether there
+// Unswap puts back the copy that Deploy has swapped by force, and reports whether there
 // was one.
 func (f *Folder) Unswap(version string) (bool, error) {
 	if f.swapped == "" {
@@ -177,7 +177,7 @@ func random(n int) []byte {
 	return b
 }
 
-// registered tells whether a source below the folder is one of its versions: a version
+// registered reports whether a source below the folder is one of its versions: a version
 // may be deployed from another.
 func (f *Folder) registered(from, to string) bool {
 	rel, err := filepath.Rel(to, from)

@@ -22,7 +22,7 @@ type Folder struct {
 // ErrNone is that a folder is no deployment.
 var ErrNone = errors.New("is not a valid deployment")
 
-// Is tells whether a folder is a deployment.
+// Is reports whether a folder is a deployment.
 func Is(path string) bool {
 	_, err := os.Stat(filepath.Join(path, File))
 	return err == nil

@@ -51,7 +51,7 @@ func parseIgnore(text []byte) (rules ignore) {
 	return rules
 }
 
-// match tells whether a path, relative and with slashes, is left out. Folders above it
+// match reports whether a path, relative and with slashes, is left out. Folders above it
 // have been asked before.
 func (rules ignore) match(name string, isDir bool) bool {
 	name = path.Clean(name)

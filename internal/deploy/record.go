@@ -156,7 +156,7 @@ func (r *Record) Marshal() ([]byte, error) {
 	return append(b, '\n'), err
 }
 
-// CheckName tells whether a version's name is one that stays in its folder.
+// CheckName reports whether a version's name is one that stays in its folder.
 func CheckName(name string) error {
 	switch {
 	case name == "" || len(name) > 200 || !utf8.ValidString(name):

@@ -94,7 +94,7 @@ func lastIndex(list []string, s string) int {
 // Dir is the directory of a version.
 func (f *Folder) Dir(version string) string { return filepath.Join(f.Path, version) }
 
-// there tells whether a version's directory is there, and not elsewhere.
+// there reports whether a version's directory is there, and not elsewhere.
 func (f *Folder) there(version string) error {
 	if err := CheckName(version); err != nil {
 		return err

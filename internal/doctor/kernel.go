@@ -17,7 +17,7 @@ import (
 	"handoff/internal/bindintercept"
 )
 
-// before tells whether the kernel is older than a version.
+// before reports whether the kernel is older than a version.
 func (m Machine) before(major, minor int) bool {
 	var a, b int
 	fmt.Sscanf(m.Release, "%d.%d", &a, &b)

@@ -13,17 +13,16 @@ import (
 	"handoff/internal/linux"
 )
 
-// candidate is a process that may become the master, until then.
+// candidate is a process that may become the master.
 type candidate struct {
 	pid   int
 	pidfd int
 	until time.Time
 }
 
-// consider makes a process that says so a candidate, if it is one: a child of the master,
-// which has said that it starts one (masters of before say nothing of it), and of the
-// binary that an upgrade starts. Workers are children of the master, too, and may be of its
-// user.
+// consider accepts a process as a candidate if it is a child of the master, the master
+// has announced an upgrade (older masters do not announce it), and it runs the binary
+// that an upgrade starts. Workers are children of the master, too, and may have its user.
 func (k *keeper) consider(pid int) {
 	if pid <= 0 || k.isCandidate(pid) || parent(pid) != k.master.pid || k.master.upgrade == fdstore.NotAwaited || !runs(pid, k.cfg.Path) {
 		return
@@ -33,9 +32,8 @@ func (k *keeper) consider(pid int) {
 	}
 }
 
-// runs tells whether a process runs the binary at a path. Of one that this process may not
-// look into it is not known, and taken for true: a program without privileges can be looked
-// into.
+// runs reports whether a process runs the binary at a path. It is true if the process
+// cannot be inspected: a program without privileges can be.
 func runs(pid int, path string) bool {
 	is, err := os.Stat("/proc/" + strconv.Itoa(pid) + "/exe")
 	if err != nil {
@@ -49,7 +47,7 @@ func (k *keeper) isCandidate(pid int) bool {
 	return slices.ContainsFunc(k.candidates, func(c candidate) bool { return c.pid == pid })
 }
 
-// forget takes a process out of the candidates.
+// forget removes a process from the candidates.
 func (k *keeper) forget(pid int) {
 	k.candidates = slices.DeleteFunc(k.candidates, func(c candidate) bool {
 		if c.pid == pid {
@@ -59,7 +57,7 @@ func (k *keeper) forget(pid int) {
 	})
 }
 
-// forgetDead forgets candidates that are dead: their pids may be others' soon.
+// forgetDead removes dead candidates: their pids may be reused.
 func (k *keeper) forgetDead() {
 	k.candidates = slices.DeleteFunc(k.candidates, func(c candidate) bool {
 		n, _ := unix.Poll([]unix.PollFd{{Fd: int32(c.pidfd), Events: unix.POLLIN}}, 0)
@@ -70,8 +68,8 @@ func (k *keeper) forgetDead() {
 	})
 }
 
-// awaitCandidates tells whether there is one that says READY=1 soon, or dies; one that
-// takes too long is killed.
+// awaitCandidates reports whether a candidate is about to send READY=1, or to die; one
+// that takes too long is killed.
 func (k *keeper) awaitCandidates(now time.Time) bool {
 	k.forgetDead()
 	for _, c := range k.candidates {

@@ -6,8 +6,8 @@
 //	keeper → master   NOTIFY_SOCKET, and signals as real-time ones (SignalBase)
 //	master → keeper   what fdstore says
 //
-// Only the master, and a candidate that is its child, are believed, by the credentials
-// that the kernel attaches.
+// Only messages of the master, and of a candidate that is its child, are accepted, by the
+// credentials that the kernel attaches.
 package keeper
 
 import (
@@ -28,38 +28,38 @@ import (
 	"handoff/internal/sdnotify"
 )
 
-// Config is what a keeper needs to know.
+// Config configures a keeper.
 type Config struct {
 	Path     string       // of the binary as it was called, absolute: what an upgrade starts
 	Args     []string     // of the master, after the program's name
 	Passed   []cmsg.Named // by a service manager; they are in the store from the start
-	Kept     []cmsg.Named // what a keeper before had, as the service manager or that one's master gives it
+	Kept     []cmsg.Named // the store of a previous keeper, from the service manager or that keeper's master
 	Upstream string       // NOTIFY_SOCKET of a service manager; "" is none
 	Stores   bool         // it keeps descriptors for this service
 	Calm     func()       // is called when there is nothing to do for a while; may be nil
 	Waits    Waits
 	Dir      string    // for its socket, absolute
 	Terminal *os.File  // the controlling terminal, non-blocking; nil: there is none
-	Stderr   io.Writer // for the little that it has to say
+	Stderr   io.Writer // for its few messages
 }
 
 // Names and variables that keeper and master agree on.
 const (
 	// EnvKeeper is the keeper's pid, in the environment of a master.
 	EnvKeeper = "HANDOFF_KEEPER"
-	// EnvInstance tells this keeper's processes from others'.
+	// EnvInstance identifies this keeper's processes.
 	EnvInstance = "HANDOFF_INSTANCE"
 	// EnvRestarts counts the masters that have died, and EnvReason says how the
 	// last one did.
 	EnvRestarts = "HANDOFF_RESTARTS"
 	EnvReason   = "HANDOFF_REASON"
-	// EnvUpstream is where the service manager above listens, for a master whose
-	// keeper has died.
+	// EnvUpstream is the service manager's notify socket, for a master whose keeper has
+	// died.
 	EnvUpstream = "HANDOFF_UPSTREAM"
-	// SignalBase is what is added to a signal's number on its way to the master, as
-	// a real-time signal: so the master knows what comes from the keeper. A
-	// service manager that signals a whole control group, or killall, means the
-	// keeper, which passes it on; the master's own copy would be a second one.
+	// SignalBase is added to the number of a signal that is forwarded to the master, as a
+	// real-time signal, so that the master knows that it comes from the keeper. A service
+	// manager or killall that signals a whole control group signals the master, too; that
+	// copy must not count.
 	SignalBase = 34 // SIGRTMIN: 32 and 33 are the C library's
 
 	// EnvBinary is the descriptor that the binary was executed by, to close.
@@ -73,7 +73,7 @@ type keeper struct {
 	instance   string
 	socket     *socket
 	store      fdstore.Server
-	closers    struct{ store, strangers cmsg.Closer } // who is not believed holds nothing up
+	closers    struct{ store, strangers cmsg.Closer } // a rejected sender must not block the keeper
 	manager    manager
 	master     master
 	binary     *os.File // of the last master that was ready; nil: none was yet
@@ -84,13 +84,13 @@ type keeper struct {
 	reason     string // how the last one did
 	wait       time.Duration
 	startAt    time.Time // when the next master is started; zero: there is one
-	stopAsked  time.Time // when a stop was asked for that no master has heeded yet; zero: none was
-	stopAt     time.Time // when more is done for it; zero: never
+	stopAsked  time.Time // when a stop was ordered that no master has handled yet; zero: none
+	stopAt     time.Time // when the next measure is due; zero: never
 	stops      stopping
 }
 
-// Run supervises the master until it ends as it means to, and returns its exit
-// code. It takes over the process's signals and children.
+// Run supervises the master until it ends intentionally, and returns its exit code. It
+// takes over the process's signals and children.
 func Run(cfg Config) int {
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals, unix.SIGCHLD, unix.SIGUSR2, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGTTIN, unix.SIGTTOU, unix.SIGUSR1)
@@ -155,10 +155,10 @@ func (k *keeper) run(signals <-chan os.Signal) (code int) {
 		select {
 		case s := <-signals:
 			if s != unix.SIGCHLD {
-				k.heed(s.(unix.Signal), time.Now())
+				k.handle(s.(unix.Signal), time.Now())
 				continue
 			}
-			k.read() // a master that says that its exit is meant, and exits
+			k.read() // a master that announces its exit, and exits
 			code, ended = k.reap()
 		case <-k.socket.readable:
 			k.read()
@@ -174,7 +174,8 @@ func (k *keeper) run(signals <-chan os.Signal) (code int) {
 	}
 }
 
-// inherit takes over what a keeper before has held, and what a service manager has passed.
+// inherit takes over the store of a previous keeper, and the sockets of a service
+// manager.
 func (k *keeper) inherit() {
 	k.store.Adopt(k.manager.split(k.cfg.Kept)...)
 	if len(k.cfg.Kept) > 0 {
@@ -193,7 +194,7 @@ func (k *keeper) inherit() {
 	}
 }
 
-// deadline is when tick has something to do; zero: never.
+// deadline is when tick must be called; zero: never.
 func (k *keeper) deadline() time.Time {
 	if k.startAt.IsZero() || !k.stopAt.IsZero() && k.stopAt.Before(k.startAt) {
 		return k.stopAt
@@ -201,10 +202,10 @@ func (k *keeper) deadline() time.Time {
 	return k.startAt
 }
 
-// tick does what time has brought, and tells whether that was the end.
+// tick handles the timers, and reports whether the keeper must end.
 func (k *keeper) tick(now time.Time) (code int, ended bool) {
 	if !k.stopAt.IsZero() && !now.Before(k.stopAt) {
-		k.read() // the keeper may have been stopped (Ctrl-Z), and the master have heeded it
+		k.read() // the keeper may have been stopped (Ctrl-Z), and the master has handled it
 		if k.signals.stop() && k.stop(now) {
 			return 1, true
 		}
@@ -215,7 +216,7 @@ func (k *keeper) tick(now time.Time) (code int, ended bool) {
 	return 0, false
 }
 
-// notice heeds what a process says. The descriptors are its own.
+// notice handles a message, and owns its descriptors.
 func (k *keeper) notice(pid int, text string, fds []int) {
 	m := fdstore.Parse(text)
 	k.forgetDead()

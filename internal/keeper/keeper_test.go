@@ -301,7 +301,7 @@ func TestStopBeforeReady(t *testing.T) {
 	w.ends(5)
 }
 
-// A master that hangs does not heed a stop: it is killed, the next one does.
+// A master that hangs does not handle a stop: it is killed, the next one does.
 func TestStopOfAMasterThatHangs(t *testing.T) {
 	w := run(t, "hang-once", Config{Waits: Waits{Stop: time.Second, BackoffFirst: time.Millisecond}})
 	w.await("ready")

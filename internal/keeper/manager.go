@@ -10,23 +10,22 @@ import (
 	"handoff/internal/sdnotify"
 )
 
-// manager is the service manager that has started the keeper, seen from below: an
-// ordinary service (sd_notify(3)), and where that one stores descriptors
-// (FileDescriptorStoreMax, $FDSTORE), one whose whole store is there too. A name
-// is stored with a number behind it, since the service manager adds where the
-// keeper replaces: the highest number counts, and the one before is removed after.
+// manager is the connection to the service manager that has started the keeper
+// (sd_notify(3)). If it stores descriptors (FileDescriptorStoreMax, $FDSTORE), the whole
+// store is also there. Names have a number appended, since the service manager adds where
+// the keeper replaces: the highest number is valid, and the previous one is removed
+// afterwards.
 type manager struct {
 	socket  string         // NOTIFY_SOCKET; "" for none
 	stores  bool           // it keeps descriptors
-	numbers map[string]int // the number behind each name that it keeps
+	numbers map[string]int // the number of each stored name
 }
 
-// KeptPrefix begins the names of what a keeper before has held.
+// KeptPrefix begins the names of a previous keeper's store.
 const KeptPrefix = "keep-"
 
-// Split tells what a keeper before has held, by the names that it held it by, from
-// sockets that a service manager has passed. What is there twice is closed but
-// for the newest.
+// Split separates the store of a previous keeper, with its original names, from sockets
+// that a service manager has passed. Of duplicates it closes all but the newest.
 func (m *manager) split(all []cmsg.Named) (kept []cmsg.Named) {
 	at := map[string]int{}
 	for _, n := range all {
@@ -81,5 +80,5 @@ func (m *manager) say(text string, fds ...int) {
 	if m.socket == "" {
 		return
 	}
-	sdnotify.Send(m.socket, text, fds...) // whom it does not reach it cannot help
+	sdnotify.Send(m.socket, text, fds...) // nothing can be done if it is not reachable
 }

@@ -19,14 +19,14 @@ type master struct {
 	pid      int // 0: none
 	pidfd    int // -1: none
 	began    time.Time
-	ready    bool // it heeds signals
-	stopping bool // its end is meant
-	leaving  bool // it makes room for a candidate
+	ready    bool // it handles signals
+	stopping bool // its exit is intended
+	leaving  bool // it leaves for a candidate
 	upgrade  fdstore.Upgrade
 }
 
-// start starts a master: from the binary that the last one that was ready ran, whatever
-// is on disk.
+// start starts a master: the binary of the last master that was ready, even if another
+// one is on disk.
 func (k *keeper) start() error {
 	path, extra := "/proc/self/exe", ""
 	files := []uintptr{0, 1, 2}
@@ -50,7 +50,8 @@ func (k *keeper) start() error {
 	return nil
 }
 
-// environ is this process's environment with these in it; one without a value is taken out.
+// environ is this process's environment with these variables set; one without a value is
+// removed.
 func environ(set ...string) []string {
 	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
 		name, _, _ := strings.Cut(kv, "=")
@@ -59,26 +60,26 @@ func environ(set ...string) []string {
 	return append(env, slices.DeleteFunc(set, func(s string) bool { return strings.HasSuffix(s, "=") })...)
 }
 
-// becomes makes a process that says that it is ready the master.
+// becomes makes a ready process the master.
 func (k *keeper) becomes(pid int, upgrade fdstore.Upgrade) {
 	if pid != k.master.pid {
 		fd, err := unix.PidfdOpen(pid, 0)
 		if err != nil {
-			return // it is dead already
+			return // already dead
 		}
 		if k.master.pidfd >= 0 {
 			unix.Close(k.master.pidfd)
 		}
 		k.master, k.startAt = master{pid: pid, pidfd: fd, began: time.Now()}, time.Time{}
 		k.forget(pid)
-		k.signals.unsend() // the one before has left them to this one
+		k.signals.unsend() // left by the previous master
 	}
 	k.master.ready, k.master.upgrade = true, upgrade
 	if k.cfg.Calm != nil {
 		defer k.cfg.Calm()
 	}
 	k.manager.Store(fdstore.Master, k.master.pidfd)
-	// What runs now is what is started again, whatever is on disk then.
+	// This binary is the one to restart, even if another one is on disk.
 	if f, err := linux.OpenImage(pid); err == nil {
 		if k.binary != nil {
 			k.binary.Close()
@@ -91,7 +92,7 @@ func (k *keeper) becomes(pid int, upgrade fdstore.Upgrade) {
 	}
 }
 
-// reap takes every dead child. ended tells that the master's end was meant.
+// reap reaps every dead child. ended reports that the master's exit was intended.
 func (k *keeper) reap() (code int, ended bool) {
 	for {
 		var status unix.WaitStatus
@@ -103,10 +104,10 @@ func (k *keeper) reap() (code int, ended bool) {
 			return code, ended
 		}
 		if pid != k.master.pid {
-			continue // a stranger, a worker whose master has gone, the master of before
+			continue // an orphan, a worker without a master, the previous master
 		}
-		// One that has never been ready, and was not killed, has said why: no
-		// other would fare better.
+		// One that was never ready, and was not killed, has printed the reason: another
+		// would fail, too.
 		if k.master.stopping || k.binary == nil && !status.Signaled() {
 			code, ended = exitCode(status), true
 		} else {
@@ -117,7 +118,7 @@ func (k *keeper) reap() (code int, ended bool) {
 	}
 }
 
-// died has the next master started, soon, unless a candidate is about to be it.
+// died schedules the next master, unless a candidate takes over.
 func (k *keeper) died(status unix.WaitStatus, now time.Time) {
 	if k.master.leaving {
 		k.wait = 0
@@ -125,8 +126,8 @@ func (k *keeper) died(status unix.WaitStatus, now time.Time) {
 		k.restarts++
 		k.reason = linux.Ended(status)
 	}
-	k.signals.unsend()    // what it was told and may not have done, the next one is told
-	if k.signals.stop() { // also where each master says that it is ready, and dies of it
+	k.signals.unsend()    // the next master gets the signals that this one may not have handled
+	if k.signals.stop() { // also if each master dies right after it is ready
 		k.stopAt = k.stopAsked.Add(k.waits.Stop)
 	}
 	if now.Sub(k.master.began) >= k.waits.Stable {
@@ -136,7 +137,7 @@ func (k *keeper) died(status unix.WaitStatus, now time.Time) {
 	k.wait = min(max(2*k.wait, k.waits.BackoffFirst), k.waits.BackoffMax)
 }
 
-// restart starts the next master, where no candidate is about to be it.
+// restart starts the next master, unless a candidate takes over.
 func (k *keeper) restart(now time.Time) {
 	k.startAt = time.Time{}
 	if k.master.pid != 0 {
@@ -159,8 +160,8 @@ func exitCode(s unix.WaitStatus) int {
 	return s.ExitStatus()
 }
 
-// end ends the master of the keeper before: what it does from now on nobody keeps. It
-// takes the descriptor over.
+// end ends the previous keeper's master, whose changes would not be stored. It owns the
+// descriptor.
 func end(pidfd int, timeout time.Duration) {
 	master, err := linux.NewPidfd(0, pidfd)
 	if err != nil {

@@ -9,27 +9,27 @@ import (
 	"handoff/internal/linux"
 )
 
-// pending are the signals of which no master has taken note yet, each once.
+// pending are the signals that no master has acknowledged yet, each once.
 type pending struct {
-	waiting []unix.Signal // came while no master could take them
-	sent    []unix.Signal // were sent to the master, which has not said that it took them
+	waiting []unix.Signal // arrived while no master could take them
+	sent    []unix.Signal // sent to the master, and not acknowledged
 }
 
 func isStop(s unix.Signal) bool { return s == unix.SIGTERM || s == unix.SIGINT || s == unix.SIGQUIT }
 
-// stop tells whether one of them is a stop.
+// stop reports whether one of them is a stop.
 func (p *pending) stop() bool {
 	return slices.ContainsFunc(p.waiting, isStop) || slices.ContainsFunc(p.sent, isStop)
 }
 
-// send notes a signal that the master was sent.
+// send records a signal that was sent to the master.
 func (p *pending) send(s unix.Signal) {
-	if !slices.Contains(p.sent, s) { // one that is pending twice comes once
+	if !slices.Contains(p.sent, s) { // a signal that is pending twice arrives once
 		p.sent = append(p.sent, s)
 	}
 }
 
-// keep notes a signal for the next master; again tells that it was noted already.
+// keep records a signal for the next master; again reports that it was recorded already.
 func (p *pending) keep(s unix.Signal) (again bool) {
 	if slices.Contains(p.waiting, s) {
 		return true
@@ -38,26 +38,26 @@ func (p *pending) keep(s unix.Signal) (again bool) {
 	return false
 }
 
-// took forgets signals of which the master has taken note, by their names.
+// took removes signals that the master has acknowledged, by their names.
 func (p *pending) took(names []string) {
 	p.sent = slices.DeleteFunc(p.sent, func(s unix.Signal) bool { return slices.Contains(names, linux.SignalName(s)) })
 }
 
-// unsend leaves to the next master what this one was sent and may not have done.
+// unsend keeps the unacknowledged signals of this master for the next one.
 func (p *pending) unsend() {
 	p.waiting, p.sent = append(p.sent, p.waiting...), nil
 }
 
-// take returns what waits, for a master that can take it now.
+// take returns the waiting signals, for a master that can take them now.
 func (p *pending) take() (all []unix.Signal) {
 	all, p.waiting = p.waiting, nil
 	return all
 }
 
-// heed passes on what a signal orders.
-func (k *keeper) heed(s unix.Signal, now time.Time) { k.order(s, k.terminal.means(s, now), now) }
+// handle forwards the order of a signal.
+func (k *keeper) handle(s unix.Signal, now time.Time) { k.order(s, k.terminal.means(s, now), now) }
 
-// order passes on what a signal means, if that is anything.
+// order forwards an order, if there is one.
 func (k *keeper) order(s, means unix.Signal, now time.Time) {
 	if means == 0 {
 		return
@@ -68,7 +68,7 @@ func (k *keeper) order(s, means unix.Signal, now time.Time) {
 	k.forward(means, now)
 }
 
-// forward passes a signal on, or keeps it until a master can take it.
+// forward forwards a signal, or keeps it until a master can take it.
 func (k *keeper) forward(s unix.Signal, now time.Time) {
 	stop := isStop(s)
 	if stop && k.stopAsked.IsZero() {
@@ -76,12 +76,12 @@ func (k *keeper) forward(s unix.Signal, now time.Time) {
 	}
 	if stop && k.binary == nil && k.master.pidfd >= 0 { // nothing serves yet
 		k.master.stopping = true
-		unix.PidfdSendSignal(k.master.pidfd, s, nil, 0) // it dies, or is about to be ready
+		unix.PidfdSendSignal(k.master.pidfd, s, nil, 0) // it is dying, or not ready yet
 	}
 	if k.master.ready && unix.PidfdSendSignal(k.master.pidfd, SignalBase+s, nil, 0) == nil {
 		k.signals.send(s)
 	} else if again := k.signals.keep(s); again {
-		if stop { // once more, and no master there: it is done at once
+		if stop { // a second stop, and no master is running: stop immediately
 			k.stopAt = now
 		}
 		return

@@ -9,15 +9,15 @@ import (
 	"handoff/internal/sdnotify"
 )
 
-// socket is where masters speak to the keeper.
+// socket receives the messages of masters.
 type socket struct {
 	conn     *cmsg.Conn
 	address  string
-	readable chan struct{} // is sent to when something has come; never closed
+	readable chan struct{} // receives when a notice has arrived; never closed
 	closed   chan struct{} // by close, once
 }
 
-const maxRead = 256 // notices at once
+const maxRead = 256 // maximum notices per read
 
 // listen opens the socket, and waits for notices in a goroutine that ends with it.
 func listen(place sdnotify.Place) (*socket, error) {
@@ -44,8 +44,8 @@ func (s *socket) close() {
 	sdnotify.Close(s.conn)
 }
 
-// await waits for notices, and leaves them to the owner: what has come before a child's
-// death is read before that is heeded.
+// await waits for notices, and leaves them to the owner: notices before a child's death
+// are read before the death is handled.
 func (s *socket) await() {
 	raw, err := s.conn.SyscallConn()
 	if err != nil {
@@ -67,7 +67,7 @@ func (s *socket) await() {
 	}
 }
 
-// read takes every notice that has come.
+// read handles every notice that has arrived.
 func (k *keeper) read() {
 	buf := make([]byte, 4096)
 	for range maxRead {
@@ -76,8 +76,8 @@ func (k *keeper) read() {
 			return
 		}
 		pid := 0
-		// Somebody outside of this pid namespace has pid 0; another user is no master of
-		// ours.
+		// A sender outside of this pid namespace has pid 0; one of another user is not a
+		// master.
 		if m.Sender != nil && int(m.Sender.Uid) == os.Geteuid() {
 			pid = int(m.Sender.Pid)
 		}

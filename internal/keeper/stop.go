@@ -9,19 +9,19 @@ import (
 	"handoff/internal/linux"
 )
 
-// stopping is what was done for a stop that no master heeds.
+// stopping is the state of a stop that no master has handled.
 type stopping int
 
 const (
 	asked      stopping = iota
-	killed              // the master, which hung; the next one is told
-	terminated          // the workers, by SIGTERM
+	killed              // the hanging master was killed; the next one gets the stop
+	terminated          // the workers got SIGTERM
 )
 
-// stop does what a stop wants that no master has heeded in its time, a step at each call,
-// and tells whether all is done. A master that hangs is killed, so that the next one
-// stops in good order. Where that does not either, the workers, which are children of
-// this process by now, get SIGTERM, then SIGKILL.
+// stop enforces a stop that no master has handled in time, one step per call, and reports
+// whether it is complete. A hanging master is killed, so that the next one stops in good
+// order. If that hangs, too, the workers, which are then children of this process, get
+// SIGTERM, then SIGKILL.
 func (k *keeper) stop(now time.Time) (done bool) {
 	k.stopAt = now.Add(k.waits.Stop)
 	if k.stops == asked && k.master.ready {

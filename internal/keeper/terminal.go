@@ -60,7 +60,7 @@ func (t *terminal) watch() {
 	}
 }
 
-// hungUp tells whether a terminal has closed.
+// hungUp reports whether a terminal has closed.
 func hungUp(fd uintptr) bool {
 	p := []unix.PollFd{{Fd: int32(fd)}}
 	n, err := unix.Poll(p, 0)
@@ -81,7 +81,7 @@ func (t *terminal) lives(now time.Time) bool {
 	return t.closed.IsZero()
 }
 
-// foreground tells whether the kernel would tell this process of its end.
+// foreground reports whether the kernel would tell this process of its end.
 func (t *terminal) foreground() (yes bool) {
 	sid, _ := unix.Getsid(0)
 	if sid == os.Getpid() {

@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// Waits are how long a keeper waits for what. A zero is the default.
+// Waits are the keeper's timeouts. Zero means the default.
 type Waits struct {
-	Stop         time.Duration // for a master that heeds a stop; then for workers that heed SIGTERM: 10 s
-	Candidate    time.Duration // for a candidate that says that it is ready, once the master is gone: 30 s
-	BackoffFirst time.Duration // before a master that has died twice is started again; doubled each time: 50 ms
-	BackoffMax   time.Duration // before it is started again, at most: 2 s
-	Stable       time.Duration // a master's life, after which its death counts as the first: 1 s
-	Give         time.Duration // for a master that reads what it has asked for: 2 s
-	End          time.Duration // for the end of the master of a keeper before: 10 s
+	Stop         time.Duration // for a master to handle a stop; then for workers to handle SIGTERM: 10 s
+	Candidate    time.Duration // for a candidate to be ready, after the master has exited: 30 s
+	BackoffFirst time.Duration // before a restart of a master that has died twice; doubled each time: 50 ms
+	BackoffMax   time.Duration // maximum of that: 2 s
+	Stable       time.Duration // lifetime of a master after which its death counts as the first: 1 s
+	Give         time.Duration // for a master to read the store: 2 s
+	End          time.Duration // for the exit of a previous keeper's master: 10 s
 }
 
 func (w Waits) orDefaults() Waits {
@@ -32,7 +32,8 @@ func (w Waits) orDefaults() Waits {
 	return w
 }
 
-// ParseWaits reads what tests shorten: "stop=1s,backoff-max=100ms". "" is the defaults.
+// ParseWaits parses timeouts, shortened by tests: "stop=1s,backoff-max=100ms". "" is the
+// defaults.
 func ParseWaits(text string) (w Waits, err error) {
 	at := map[string]*time.Duration{"stop": &w.Stop, "candidate": &w.Candidate, "backoff-first": &w.BackoffFirst,
 		"backoff-max": &w.BackoffMax, "stable": &w.Stable, "give": &w.Give, "end": &w.End}

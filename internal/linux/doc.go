@@ -1,5 +1,4 @@
-// Package linux is what the rest of handoff asks the kernel about processes, once
-// each: pidfd_open(2) and what goes through one, memfd_create(2), proc(5). It knows
-// nothing of workers, masters or services, and imports the standard library and
-// x/sys alone.
+// Package linux wraps what handoff needs of the kernel, once each: pidfds,
+// memfd_create(2), proc(5). It knows nothing of workers, masters or services, and imports
+// only the standard library and x/sys.
 package linux

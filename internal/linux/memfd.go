@@ -7,8 +7,7 @@ import (
 )
 
 // Memfd returns a file in memory with that content, which the caller closes. It is
-// close-on-exec; its offset is at the beginning. The name is for people who look
-// into /proc.
+// close-on-exec; its offset is at the beginning. The name is visible in /proc.
 func Memfd(name string, content []byte) (fd int, err error) {
 	if fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC); err != nil {
 		return -1, fmt.Errorf("cannot create a memory file: %w", err)

@@ -65,7 +65,7 @@ func openOutput(path string, flags int, perm uint32) (int, error) {
 	return fd, nil
 }
 
-// ownFolder tells whether nobody but root can change what a folder has.
+// ownFolder reports whether nobody but root can change what a folder has.
 func ownFolder(st *unix.Stat_t) bool {
 	return st.Uid == 0 && st.Mode&0o002 == 0 && (st.Mode&0o020 == 0 || st.Gid == 0)
 }

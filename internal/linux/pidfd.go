@@ -11,9 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Pidfd is a process, by a descriptor that means this one for as long as it is
-// open. Its pid is a number for people, and may be another's once the process has
-// been reaped.
+// Pidfd identifies a process by a descriptor, for as long as that is open. The pid is for
+// people, and may be reused after the process has been reaped.
 //
 //	alive ──► dead (AwaitDeath returns) ──► reaped (AwaitReaped returns, Exit knows how)
 //
@@ -60,8 +59,8 @@ func OpenThread(tid int) (*Pidfd, error) {
 	return OpenPidfd(pid)
 }
 
-// NewPidfd takes a pidfd over that came from elsewhere: from clone(2), or from
-// another process. It is closed where there is an error.
+// NewPidfd takes ownership of a pidfd from clone(2), or from another process. On error it
+// is closed.
 func NewPidfd(pid, fd int) (*Pidfd, error) {
 	if err := unix.SetNonblock(fd, true); err != nil { // into Go's poller
 		unix.Close(fd)
@@ -73,21 +72,21 @@ func NewPidfd(pid, fd int) (*Pidfd, error) {
 // PID is the number of the process when it was opened.
 func (p *Pidfd) PID() int { return p.pid }
 
-// Close lets go of the process, which goes on.
+// Close closes the descriptor. The process continues.
 func (p *Pidfd) Close() error { return p.file.Close() }
 
-// SyscallConn is the descriptor, for who passes it on.
+// SyscallConn is the descriptor, for passing it on.
 func (p *Pidfd) SyscallConn() (syscall.RawConn, error) { return p.file.SyscallConn() }
 
-// FD is the descriptor, which stays this one's; -1 when it is closed.
+// FD is the descriptor, which p still owns; -1 when it is closed.
 func (p *Pidfd) FD() int {
 	fd := -1
 	p.control(func(n int) error { fd = n; return nil })
 	return fd
 }
 
-// Duplicate opens the same process once more, as a plain descriptor, which the
-// caller closes, or makes another Pidfd of.
+// Duplicate returns another descriptor of the same process, which the caller closes, or
+// passes to NewPidfd.
 func (p *Pidfd) Duplicate() (fd int, err error) {
 	err = p.control(func(n int) error {
 		fd, err = unix.FcntlInt(uintptr(n), unix.F_DUPFD_CLOEXEC, 3)
@@ -99,8 +98,8 @@ func (p *Pidfd) Duplicate() (fd int, err error) {
 	return fd, nil
 }
 
-// Signal sends a signal. The error of a process that has been reaped is ESRCH; a
-// dead one takes it without an error. The signal 0 asks whether one could be sent.
+// Signal sends a signal. The error for a reaped process is ESRCH; for a dead one there is
+// none. Signal 0 only checks whether a signal could be sent.
 func (p *Pidfd) Signal(s unix.Signal) error {
 	return p.control(func(fd int) error { return unix.PidfdSendSignal(fd, s, nil, 0) })
 }
@@ -121,8 +120,8 @@ func (p *Pidfd) SignalGroup(s unix.Signal) error {
 	return p.control(func(fd int) error { return unix.PidfdSendSignal(fd, s, nil, group) })
 }
 
-// Getfd duplicates a descriptor of the process (pidfd_getfd(2)), for who may trace
-// it. The caller closes the duplicate, which is close-on-exec.
+// Getfd duplicates a descriptor of the process (pidfd_getfd(2)). It requires permission
+// to trace it. The caller closes the duplicate, which is close-on-exec.
 func (p *Pidfd) Getfd(n int) (fd int, err error) {
 	err = p.control(func(pidfd int) error {
 		fd, err = unix.PidfdGetfd(pidfd, n, 0)
@@ -134,16 +133,16 @@ func (p *Pidfd) Getfd(n int) (fd int, err error) {
 	return fd, nil
 }
 
-// Dead tells whether the process has ended, reaped or not.
+// Dead reports whether the process has ended, reaped or not.
 func (p *Pidfd) Dead() bool {
 	dead := false
 	err := p.control(func(fd int) error { dead = readable(fd); return nil })
 	return dead || err != nil
 }
 
-// AwaitDeath blocks until the process is dead. Until somebody reaps it, its pid and
-// its group's cannot be used again. The error is os.ErrDeadlineExceeded after until
-// (zero: no limit), os.ErrClosed after Close. One goroutine may wait at a time.
+// AwaitDeath blocks until the process is dead. Until it is reaped, its pid and its
+// group's cannot be reused. The error is os.ErrDeadlineExceeded after until (zero: no
+// limit), os.ErrClosed after Close. One goroutine may wait at a time.
 func (p *Pidfd) AwaitDeath(until time.Time) error {
 	err := p.file.SetReadDeadline(until)
 	if err == nil {
@@ -163,8 +162,8 @@ func readable(fd int) bool {
 	return n > 0 || err != nil && err != unix.EINTR
 }
 
-// AwaitReaped waits until the parent of a dead process has reaped it, which the
-// kernel tells since Linux 6.9 (POLLHUP), for at most so long. It holds a thread.
+// AwaitReaped waits until the parent of a dead process has reaped it, which the kernel
+// reports since Linux 6.9 (POLLHUP), at most so long. It blocks a thread.
 func (p *Pidfd) AwaitReaped(most time.Duration) {
 	p.control(func(fd int) error {
 		for until := time.Now().Add(most); ; {
@@ -188,11 +187,12 @@ const (
 	pidfdInfoExit = 1 << 3     // Linux 6.15
 )
 
-// ErrUnknownExit is that the kernel does not tell how a process ended: it is older
-// than 6.15, or nobody has reaped the process.
+// ErrUnknownExit means that the kernel does not report how a process ended: it is older
+// than 6.15, or the process was not reaped.
 var ErrUnknownExit = errors.New("ended; the kernel does not report how")
 
-// Exit tells how a process ended that somebody else has reaped (PIDFD_GET_INFO).
+// Exit returns the exit status of a process that another process has reaped
+// (PIDFD_GET_INFO).
 func (p *Pidfd) Exit() (unix.WaitStatus, error) {
 	info := pidfdInfo{mask: pidfdInfoExit}
 	err := p.control(func(fd int) error {
@@ -219,7 +219,7 @@ func (p *Pidfd) control(f func(fd int) error) error {
 	return ferr
 }
 
-// Ended puts a wait status in words: "exited with code 1", "killed by SIGSEGV (core
+// Ended is the text of a wait status: "exited with code 1", "killed by SIGSEGV (core
 // dumped)".
 func Ended(status unix.WaitStatus) string {
 	if !status.Signaled() {
@@ -239,8 +239,8 @@ const (
 	sigRTMax = 64
 )
 
-// SignalName is what a signal is called: "SIGTERM", and as kill -l has the
-// real-time ones, "SIGRTMIN+1" and "SIGRTMAX-1", counted from the nearer end.
+// SignalName is the name of a signal: "SIGTERM", and as in kill -l, "SIGRTMIN+1" and
+// "SIGRTMAX-1", counted from the nearer end.
 func SignalName(s unix.Signal) string {
 	if name := unix.SignalName(s); name != "" {
 		return name

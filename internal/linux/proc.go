@@ -13,16 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Stat is what /proc/PID/stat says of a process.
+// Stat has the fields of /proc/PID/stat.
 type Stat struct {
 	PID    int
-	Name   string // of the program, 15 bytes of it; it may have anything in it
+	Name   string // of the program, up to 15 bytes of any value
 	State  byte   // R, S, D, T, t, Z, X, I
 	Parent int
 	Group  int           // process group
-	Start  uint64        // ticks from the machine's start to the process's: with the PID an identity
+	Start  uint64        // ticks from the machine's start to the process's: identifies it together with the PID
 	CPU    time.Duration // user and system, in ticks of 10 ms
-	RSS    int64         // resident memory in bytes, what is shared with others included
+	RSS    int64         // resident memory in bytes, including shared memory
 }
 
 var errStat = errors.New("not a line of /proc/PID/stat")
@@ -60,8 +60,8 @@ func ParseStat(line string) (s Stat, err error) {
 	return s, nil
 }
 
-// ReadStat reads what the kernel says of a process. The error of one that does not
-// exist is fs.ErrNotExist.
+// ReadStat reads the Stat of a process. The error for one that does not exist is
+// fs.ErrNotExist.
 func ReadStat(pid int) (Stat, error) { return readStat(proc(pid) + "/stat") }
 
 func readStat(path string) (Stat, error) {
@@ -72,8 +72,8 @@ func readStat(path string) (Stat, error) {
 	return ParseStat(string(b))
 }
 
-// Processes are all that can be seen, in the order of their pids. One that ends
-// meanwhile is left out.
+// Processes returns all visible processes, in the order of their pids. One that exits in
+// the meantime is skipped.
 func Processes() iter.Seq[Stat] {
 	return func(yield func(Stat) bool) {
 		for _, pid := range numbers("/proc", 0) {
@@ -84,11 +84,10 @@ func Processes() iter.Seq[Stat] {
 	}
 }
 
-// PIDs are the pids that can be seen, in their order.
+// PIDs returns the visible pids, in order.
 func PIDs() []int { return numbers("/proc", 0) }
 
-// Threads are what the kernel says of each thread of a process; PID is the thread's
-// number.
+// Threads returns the Stat of each thread of a process; PID is the thread's id.
 func Threads(pid int) iter.Seq[Stat] {
 	return func(yield func(Stat) bool) {
 		dir := proc(pid) + "/task/"
@@ -100,8 +99,8 @@ func Threads(pid int) iter.Seq[Stat] {
 	}
 }
 
-// Children are the children of a process that have not been reaped, whichever
-// thread of it has started them.
+// Children returns the children of a process that have not been reaped, of all its
+// threads.
 func Children(pid int) []int {
 	var all []int
 	dir := proc(pid) + "/task/"
@@ -121,7 +120,7 @@ func childrenOf(task string) (pids []int) {
 	return pids
 }
 
-// Descends tells whether a process is ancestor, or comes from it, or is in the
+// Descends reports whether a process is ancestor, or comes from it, or is in the
 // process group that it leads (what outlives its parent still is).
 func Descends(pid, ancestor int) bool {
 	if pid <= 0 {
@@ -146,15 +145,14 @@ func Descends(pid, ancestor int) bool {
 	return false
 }
 
-// Environ is the environment that a process was started with, for who may read it;
-// nil for who may not.
+// Environ is the environment that a process was started with; nil if it may not be read.
 func Environ(pid int) []string { return zeroed(proc(pid) + "/environ") }
 
-// Arguments is the command line of a process, with the program's name; nil for one
-// that has none, or is dead.
+// Arguments is the command line of a process, with the program's name; nil if it has
+// none, or is dead.
 func Arguments(pid int) []string { return zeroed(proc(pid) + "/cmdline") }
 
-// zeroed reads a file of words that end with a zero byte each.
+// zeroed reads a file of zero-terminated strings.
 func zeroed(path string) []string {
 	b, err := os.ReadFile(path)
 	if err != nil || len(b) == 0 {
@@ -183,11 +181,11 @@ func link(path string) string {
 	return to
 }
 
-// OpenImage opens the file that a process executes, also where it has been removed
-// or replaced. The caller closes it.
+// OpenImage opens the file that a process executes, also if it was removed or replaced.
+// The caller closes it.
 func OpenImage(pid int) (*os.File, error) { return os.Open(proc(pid) + "/exe") }
 
-// ThreadGroup is the pid of the process that a thread belongs to.
+// ThreadGroup is the pid of a thread's process.
 func ThreadGroup(tid int) (int, error) { return field(proc(tid)+"/status", "Tgid:", 10) }
 
 // DescriptorFlags are the flags of a descriptor of another process, with O_CLOEXEC

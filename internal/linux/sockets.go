@@ -13,11 +13,11 @@ import (
 type TCPSocket struct {
 	Local, Remote uint16 // ports
 	Listening     bool
-	Inode         uint64 // 0: no process has it, nobody has accepted it yet
+	Inode         uint64 // 0: no process has it, it is not accepted yet
 	UID           int    // of who made it
 }
 
-// TCPSockets are all of this network namespace.
+// TCPSockets returns all TCP sockets of this network namespace.
 func TCPSockets() iter.Seq[TCPSocket] {
 	return func(yield func(TCPSocket) bool) {
 		for _, file := range []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"} {
@@ -54,8 +54,8 @@ func parseTCP(line string) (s TCPSocket, ok bool) {
 	return s, ok1 && ok2 && err == nil && uerr == nil
 }
 
-// Sockets are the descriptors of a process that are sockets, with their inodes, as
-// far as they may be read.
+// Sockets returns the sockets of a process, with their inodes, as far as they may be
+// read.
 func Sockets(pid int) iter.Seq2[int, uint64] {
 	return func(yield func(int, uint64) bool) {
 		dir := proc(pid) + "/fd/"
@@ -67,8 +67,7 @@ func Sockets(pid int) iter.Seq2[int, uint64] {
 	}
 }
 
-// socketInode is the inode of the socket that a descriptor in /proc stands for, 0
-// if it is none.
+// socketInode is the inode of a socket by its descriptor in /proc; 0 if it is none.
 func socketInode(path string) uint64 {
 	number, ok := strings.CutPrefix(link(path), "socket:[")
 	if !ok {
@@ -115,9 +114,9 @@ func UnixListeners() map[uint64]string {
 	return all
 }
 
-// HasSocket tells whether a process or a descendant of it has the socket with that
-// inode open. It looks at so many descriptors, threads and processes at most; where
-// there are more, the answer is that it has.
+// HasSocket reports whether a process or a descendant of it has the socket with that
+// inode open. It inspects at most so many descriptors, threads and processes; if there
+// are more, it returns true.
 func HasSocket(pid int, inode uint64, most int) bool {
 	s := search{inode: inode, left: most}
 	return s.process(pid) || s.left <= 0

@@ -158,7 +158,7 @@ func Reason(refused string, stderr []string) string {
 	return fmt.Sprintf("cannot bind port %d: address already in use: %s", port, Who(port))
 }
 
-// Complaint tells whether a program that ends has said that an address is in use, and which
+// Complaint reports whether a program that ends has said that an address is in use, and which
 // port that is; 0: it does not say.
 //
 //	Error: listen EADDRINUSE: address already in use :::3000

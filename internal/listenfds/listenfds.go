@@ -22,7 +22,7 @@ const passedFirst = 3
 // is.
 func Passed(env func(string) string) ([]cmsg.Named, error) {
 	if pid, err := strconv.Atoi(env("LISTEN_PID")); err != nil || pid != os.Getpid() {
-		return nil, nil // it was for somebody else
+		return nil, nil // for another process
 	}
 	n, err := strconv.Atoi(env("LISTEN_FDS"))
 	if err != nil || n < 0 || n > 1<<16 {

@@ -137,7 +137,7 @@ func parseRequest(lines []string) (r Request, ok bool, err error) {
 	return r, true, nil
 }
 
-// token tells whether a word is one of RFC 9110, 5.6.2.
+// token reports whether a word is one of RFC 9110, 5.6.2.
 func token(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(c rune) bool {
 		return c <= ' ' || c >= 0x7f || strings.ContainsRune("\"(),/:;<=>?@[\\]{}", c)

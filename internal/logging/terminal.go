@@ -79,7 +79,7 @@ func event(e map[string]slog.Value) string {
 	return ""
 }
 
-// shows tells whether a line is for a terminal.
+// shows reports whether a line is for a terminal.
 func (s *seen) shows(level slog.Level, e map[string]slog.Value) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -79,7 +79,7 @@ func Text(v any) string {
 	return fmt.Sprint(v)
 }
 
-// NameOK tells whether a name can be one of an environment variable.
+// NameOK reports whether a name can be one of an environment variable.
 func NameOK(name string) bool { return name != "" && !strings.ContainsAny(name, "=\x00") }
 
 // Word is a TOML basic string.

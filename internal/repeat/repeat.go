@@ -177,7 +177,7 @@ func (w *Writer) Flush() {
 	w.held = nil
 }
 
-// Failed takes how a start has ended, with the last lines of its stderr, and tells whether
+// Failed takes how a start has ended, with the last lines of its stderr, and reports whether
 // the one before has ended so: but for pids and times.
 func (s *Starts) Failed(pid int, reason string, lines []string) (same bool) {
 	how := reason + "\n" + s.key(strings.Join(lines, "\n"), word(pid))

@@ -79,7 +79,7 @@ func (l *Limiter) extends(now time.Time, by time.Duration) (news time.Duration, 
 	return news, time.Time{}
 }
 
-// MayAsk counts a question, and tells whether it is to be answered.
+// MayAsk counts a question, and reports whether it is to be answered.
 func (l *Limiter) MayAsk(now time.Time) bool {
 	if now.Sub(l.askedAt) >= time.Second {
 		l.asked, l.askedAt = 0, now

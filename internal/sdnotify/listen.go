@@ -57,7 +57,7 @@ func (p Place) Listen() (*cmsg.Conn, string, error) {
 	return c, address, nil
 }
 
-// Abstract tells whether any local user may send to an address.
+// Abstract reports whether any local user may send to an address.
 func Abstract(address string) bool { return strings.HasPrefix(address, "@") }
 
 // Close closes a socket of [Place.Listen], and removes what stands for it.

@@ -55,7 +55,7 @@ func New(timeout time.Duration) (*Upgrader, error) {
 	return &Upgrader{tf}, nil
 }
 
-// Candidate tells whether this process was started to take over from a master,
+// Candidate reports whether this process was started to take over from a master,
 // which goes on if this one does not call Take.
 func (u *Upgrader) Candidate() bool { return u.tf.HasParent() }
 
@@ -115,7 +115,7 @@ func (u *Upgrader) Start(state []byte) error {
 	return nil
 }
 
-// Changed tells whether the binary on disk is another one than this process
+// Changed reports whether the binary on disk is another one than this process
 // runs: by inode and size, then by build id. One that is not there, or cannot be
 // read, is no other one.
 func Changed() bool {

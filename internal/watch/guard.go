@@ -122,7 +122,7 @@ func (g *Guard) count(files map[string]time.Time, last Reload) (edited bool) {
 	return edited
 }
 
-// loops tells whether workers write a file at each start: three times at the same moment,
+// loops reports whether workers write a file at each start: three times at the same moment,
 // which nobody who edits it does, or more often than anybody edits.
 func (g *Guard) loops(name string) bool {
 	all := g.written[name]

@@ -68,7 +68,7 @@ func (w *watcher) counts(name string, now time.Time) verdict {
 	return counts
 }
 
-// inRoots tells whether an event is of a file that matches.
+// inRoots reports whether an event is of a file that matches.
 func (w *watcher) inRoots(e fsnotify.Event, now time.Time) (found bool) {
 	for _, r := range w.roots {
 		rel, err := filepath.Rel(r.real, e.Name)
@@ -110,7 +110,7 @@ func (w *watcher) created(r root, dir string, now time.Time) (found bool) {
 	return found
 }
 
-// own tells whether a file is no file of a program's: the caller writes it, or it is a
+// own reports whether a file is no file of a program's: the caller writes it, or it is a
 // socket. info is nil where it has gone.
 func (w *watcher) own(name string, info fs.FileInfo) bool {
 	if w.omitted[name] || w.globs.isOwn(name) {

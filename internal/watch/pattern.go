@@ -119,7 +119,7 @@ func globsOf(c Config, dir string) (g globs) {
 	return g
 }
 
-// matches tells whether a path is watched: the last pattern that fits decides. rel is the
+// matches reports whether a path is watched: the last pattern that fits decides. rel is the
 // same, below its root.
 func (g globs) matches(name, rel string) bool {
 	yes := false
@@ -131,7 +131,7 @@ func (g globs) matches(name, rel string) bool {
 	return yes
 }
 
-// ignores tells whether a path below a root, or a folder that it is in, is not looked at.
+// ignores reports whether a path below a root, or a folder that it is in, is not looked at.
 func (g globs) ignores(root, rel string) bool {
 	parts := strings.Split(rel, "/")
 	for i, part := range parts {
@@ -148,7 +148,7 @@ func (g globs) ignores(root, rel string) bool {
 	return false
 }
 
-// isOwn tells whether a resolved path is one that the caller writes.
+// isOwn reports whether a resolved path is one that the caller writes.
 func (g globs) isOwn(name string) bool {
 	return slices.ContainsFunc(g.own, func(glob string) bool {
 		ok, _ := doublestar.Match(glob, name)

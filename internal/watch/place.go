@@ -252,7 +252,7 @@ func (w *watcher) link(r root, rel string) error {
 	return w.target(name, target{})
 }
 
-// below tells whether something below a name may match.
+// below reports whether something below a name may match.
 func (g globs) below(name string) bool {
 	return slices.ContainsFunc(g.patterns, func(p pattern) bool {
 		return !p.not && p.deep == unlimited && strings.HasPrefix(name, p.base+"/")

@@ -44,7 +44,7 @@ type Config struct {
 // Inode is a file, whatever it is called.
 type Inode struct{ Dev, Ino uint64 }
 
-// Equal tells whether the same is watched.
+// Equal reports whether the same is watched.
 func (c Config) Equal(o Config) bool {
 	return c.Dir == o.Dir && c.Delay == o.Delay && slices.Equal(c.Patterns, o.Patterns) && slices.Equal(c.Ignore, o.Ignore) &&
 		slices.Equal(c.Files, o.Files) && slices.Equal(c.Own, o.Own) && slices.Equal(c.Inodes, o.Inodes)

@@ -48,7 +48,7 @@ type Config struct {
 	// Private replaces every requested address by an unused one on loopback.
 	Private bool
 	// User is whose rights count for what workers ask for; nil: handoff's own. Allowed
-	// tells whether they may listen on a privileged port all the same; nil: on none.
+	// reports whether they may listen on a privileged port all the same; nil: on none.
 	User    *linux.User
 	Allowed func(netip.AddrPort) bool
 	// Grace is how long an address without a lease is kept.

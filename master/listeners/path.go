@@ -94,7 +94,7 @@ func bindPath(fd int, path string, made *pathMode) (file fileID, err error) {
 	return file, unix.Fchownat(at, "", made.uid, made.gid, unix.AT_EMPTY_PATH)
 }
 
-// stale tells whether a path is a socket at which nobody listens.
+// stale reports whether a path is a socket at which nobody listens.
 func stale(folder int, name, path string) bool {
 	var st unix.Stat_t
 	if unix.Fstatat(folder, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {

@@ -23,7 +23,7 @@ func (e *NotAllowed) Error() string {
 	return fmt.Sprintf("port %d is privileged, and workers run as user %d (--user); use --allow %d, or --listen %d", e.Port, e.User, e.Port, e.Port)
 }
 
-// permits tells whether a worker may have what it asks for: what its user could bind,
+// permits reports whether a worker may have what it asks for: what its user could bind,
 // what was allowed, or a socket that a service manager has passed for it. (The path of a
 // unix socket is the kernel's to judge, see bindUnix.)
 func (t *Table) permits(e Endpoint) error {

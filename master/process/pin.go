@@ -89,7 +89,7 @@ func linksOf(full string) (links []string) {
 	return links
 }
 
-// switchedAway tells whether a link is one of Kubernetes', or leads through one.
+// switchedAway reports whether a link is one of Kubernetes', or leads through one.
 func switchedAway(link string) bool {
 	to, _ := os.Readlink(link)
 	return filepath.Base(link) == kubernetes || slices.Contains(strings.Split(to, "/"), kubernetes)

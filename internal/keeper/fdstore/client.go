@@ -15,35 +15,35 @@ import (
 	"handoff/internal/cmsg"
 )
 
-// Client is a master's way to its keeper. A nil Client is that of a master without
-// one: nothing is held. Tick and Deadline belong to the master's loop; all else may
-// be called from any goroutine.
+// Client is a master's connection to its keeper. A nil Client is that of a master without
+// keeper: nothing is stored. Tick and Deadline belong to the master's loop; the other
+// methods may be called from any goroutine.
 type Client struct {
 	conn *cmsg.Conn
-	// mute: the keeper has not read what it was told, and is not told any more, so
-	// that a keeper that is stopped (Ctrl-Z) keeps nobody waiting.
+	// mute: the keeper has not read a message, and gets no more, so that a stopped keeper
+	// (Ctrl-Z) does not block the master.
 	mute    atomic.Bool
 	onMute  func(why error)
-	timeout time.Duration // readTimeout, but in tests
-	probeAt time.Time     // when a mute keeper is tried next
+	timeout time.Duration // readTimeout, except in tests
+	probeAt time.Time     // when a mute keeper is probed next
 }
 
 const (
-	// readTimeout is how long the keeper may take to read. It does nothing else, so
-	// that a longer wait means that it is stopped.
+	// readTimeout is how long the keeper may take to read. It does nothing else, so a
+	// longer wait means that it is stopped.
 	readTimeout  = time.Second
 	probeEvery   = time.Second
 	probeTimeout = 10 * time.Millisecond
-	// giveTimeout is how long the keeper may take to give everything.
+	// giveTimeout is how long the keeper may take to send the store.
 	giveTimeout = 10 * time.Second
 )
 
-// ErrMute says that the keeper does not read what it is told.
+// ErrMute means that the keeper does not read its messages.
 var ErrMute = errors.New("the keeper does not respond")
 
-// Dial connects to the keeper that listens at an address; "" is none, for which the
-// Client is nil. onMute is called when the keeper becomes mute, from whatever
-// goroutine has noticed it. The caller closes the Client.
+// Dial connects to the keeper at an address; "" is none, for which the Client is nil.
+// onMute is called when the keeper becomes mute, in any goroutine. The caller closes the
+// Client.
 func Dial(address string, onMute func(why error)) (*Client, error) {
 	if address == "" {
 		return nil, nil
@@ -55,17 +55,17 @@ func Dial(address string, onMute func(why error)) (*Client, error) {
 	return &Client{conn: c, onMute: onMute, timeout: readTimeout}, nil
 }
 
-// Close ends the talk.
+// Close closes the connection.
 func (c *Client) Close() {
 	if c != nil {
 		c.conn.Close()
 	}
 }
 
-// Mute tells whether the keeper does not read.
+// Mute reports whether the keeper does not read.
 func (c *Client) Mute() bool { return c != nil && c.mute.Load() }
 
-// Deadline is when Tick is to be called next; zero: need not.
+// Deadline is when Tick must be called; zero: never.
 func (c *Client) Deadline() time.Time {
 	if !c.Mute() {
 		return time.Time{}
@@ -73,8 +73,8 @@ func (c *Client) Deadline() time.Time {
 	return c.probeAt
 }
 
-// Tick tries a mute keeper once a second, and tells whether it responds again. It is to
-// be told everything then, see [Client.Resync].
+// Tick probes a mute keeper once a second, and reports whether it responds again. Then
+// everything must be sent again, see [Client.Resync].
 func (c *Client) Tick(now time.Time) (responds bool) {
 	if !c.Mute() || now.Before(c.probeAt) {
 		return false
@@ -87,7 +87,7 @@ func (c *Client) Tick(now time.Time) (responds bool) {
 	return true
 }
 
-// Say sends a message, with descriptors that stay the caller's.
+// Say sends a message, with descriptors, which the caller still owns.
 func (c *Client) Say(text string, fds ...int) error {
 	if c == nil {
 		return nil
@@ -107,10 +107,10 @@ func (c *Client) send(timeout time.Duration, text string, fds ...int) error {
 	return c.conn.Write([]byte(text), fds...)
 }
 
-// Ready says that this master heeds signals from now on.
+// Ready reports that this master handles signals from now on.
 func (c *Client) Ready() { c.Say("READY=1\nX_UPGRADE=0") }
 
-// Upgrading says whether this master has a candidate started.
+// Upgrading reports whether this master has started a candidate.
 func (c *Client) Upgrading(yes bool) {
 	if yes {
 		c.Say("X_UPGRADE=1")
@@ -119,23 +119,23 @@ func (c *Client) Upgrading(yes bool) {
 	}
 }
 
-// Stopping says that this master's exit is meant.
+// Stopping reports that this master's exit is intended.
 func (c *Client) Stopping() { c.Say("STOPPING=1") }
 
-// Leaving says that this master makes room for its candidate.
+// Leaving reports that this master leaves for its candidate.
 func (c *Client) Leaving() { c.Say("X_LEAVING=1") }
 
-// NotifyManager tells the service manager above, by way of the keeper, which is the
-// process that it knows.
+// NotifyManager sends a notice to the service manager, through the keeper, which is the
+// main process of the service.
 func (c *Client) NotifyManager(text string) { c.Say("X_UP=1\n" + text) }
 
-// Store has a duplicate of fd held by that name, in the place of what has it.
+// Store stores a duplicate of fd under a name, replacing an earlier one.
 func (c *Client) Store(name string, fd int) error { return c.Say(storeText(name), fd) }
 
 func storeText(name string) string { return "FDSTORE=1\nFDPOLL=0\nFDNAME=" + name }
 
-// StoreState is Store for the record, and takes note of signals in the same message, so
-// that a signal is never both in the record and told to the next master.
+// StoreState is Store for the record, and acknowledges signals in the same message, so
+// that a signal is never both in the record and sent to the next master.
 func (c *Client) StoreState(fd int, took []unix.Signal) error {
 	text := storeText(State)
 	var names []string
@@ -148,7 +148,7 @@ func (c *Client) StoreState(fd int, took []unix.Signal) error {
 	return c.Say(text, fd)
 }
 
-// StoreFile is Store for a file or a socket of Go's.
+// StoreFile is Store for a Go file or socket.
 func (c *Client) StoreFile(name string, f syscall.Conn) error {
 	raw, err := f.SyscallConn()
 	if err != nil {
@@ -161,12 +161,12 @@ func (c *Client) StoreFile(name string, f syscall.Conn) error {
 	return err
 }
 
-// Remove has what is held by a name closed.
+// Remove closes the descriptor stored under a name.
 func (c *Client) Remove(name string) { c.Say("FDSTOREREMOVE=1\nFDNAME=" + name) }
 
-// Resync has the keeper hold these, and nothing else (but what a service manager has
-// passed). Meanwhile it holds at least what it held before. The descriptors stay the
-// caller's.
+// Resync replaces the store by these descriptors (except the sockets of a service
+// manager). Until it is complete the keeper holds at least the previous ones. The caller
+// still owns the descriptors.
 func (c *Client) Resync(all []cmsg.Named) {
 	c.Say("X_BEGIN=1")
 	for _, n := range all {
@@ -175,7 +175,7 @@ func (c *Client) Resync(all []cmsg.Named) {
 	c.Say("X_END=1")
 }
 
-// Flush waits until the keeper has heeded all that was said, for a second at most.
+// Flush waits until the keeper has handled all messages, at most a second.
 func (c *Client) Flush() {
 	if c == nil || c.mute.Load() {
 		return
@@ -188,10 +188,10 @@ func (c *Client) Flush() {
 	c.Say("BARRIER=1", int(w.Fd()))
 	w.Close()
 	r.SetReadDeadline(time.Now().Add(c.timeout))
-	r.Read(make([]byte, 1)) // its end
+	r.Read(make([]byte, 1)) // the keeper's end
 }
 
-// Announce tells the keeper that this process may become the master.
+// Announce reports that this process may become the master.
 func Announce(address string) error {
 	c, err := Dial(address, nil)
 	if err != nil || c == nil {
@@ -201,11 +201,11 @@ func Announce(address string) error {
 	return c.conn.Write([]byte("X_CANDIDATE=1"))
 }
 
-// TakeAll asks the keeper for duplicates of all that it holds. The caller owns them,
-// also where there is an error.
+// TakeAll fetches duplicates of the whole store. The caller owns them, also after an
+// error.
 func TakeAll(address string) ([]cmsg.Named, error) { return take(address, "") }
 
-// ReadProgram asks the keeper for what [Program] was last; nil if there is none.
+// ReadProgram fetches the last [Program]; nil if there is none.
 func ReadProgram(address string) ([]byte, error) {
 	named, err := take(address, Program)
 	var text []byte

@@ -1,17 +1,17 @@
-// Package fdstore is both ends of the talk between a keeper and its masters: the
-// master's client, and the server in the keeper, which holds a duplicate of every
-// descriptor that must survive a master. It is the service manager's side of
-// systemd's notify protocol with its fd store (sd_notify(3)), and a few words more.
-// Each message is a datagram of lines, KEY=VALUE:
+// Package fdstore implements both ends of the protocol between a keeper and its masters:
+// the master's client, and the server in the keeper, which holds a duplicate of every
+// descriptor that must survive a master. It is systemd's notify protocol with its fd
+// store (sd_notify(3)), with a few extensions. Each message is a datagram of lines
+// KEY=VALUE:
 //
 //	keeper → master   NOTIFY_SOCKET: where the keeper listens
 //	master → keeper   X_GIVE=1 + socket           the store, please: each name with its descriptor;
 //	                                              with FDNAME=n that one alone
 //	keeper → master   n + fd, on that socket      a line each; an empty line is the end
-//	master → keeper   READY=1                     it heeds signals from now on
+//	master → keeper   READY=1                     it handles signals from now on
 //	                  FDSTORE=1 FDNAME=n + fd     hold this; what had the name is closed
 //	                  FDSTOREREMOVE=1 FDNAME=n    close it
-//	                  BARRIER=1 + pipe            close this when you have heeded what came before
+//	                  BARRIER=1 + pipe            close this when all before it is handled
 //	                  X_UPGRADE=1                 I start a candidate now; 0: I await none (said with
 //	                                              READY=1, too; who never says it may have one always)
 //	                  X_CANDIDATE=1               I may become the master (an upgrade)
@@ -22,20 +22,19 @@
 //	                  X_UP=1 and more             the rest is for the service manager above
 //	                  X_PROBE=1                   nothing: whether you read
 //
-// The keeper never answers but to X_GIVE, so that a master that is stopped keeps it
-// waiting at most for that; a keeper that does not read is mute for its client, which
-// goes on without it, and tells it everything again when it reads.
+// The keeper only answers X_GIVE, so that a stopped master blocks it at most for that. A
+// keeper that does not read is mute for its client, which continues without it, and sends
+// everything again when it reads.
 package fdstore
 
 import "strconv"
 
-// The names of what is held.
+// The names in the store.
 const (
 	State   = "state"   // the record of the last master
-	Program = "program" // what the next master is to run
+	Program = "program" // the configuration of the next master
 	Admin   = "admin"   // the listener of --admin
-	// Master is the pidfd of a master, for a keeper that comes after its own: it
-	// ends it.
+	// Master is the pidfd of a master, with which a later keeper ends it.
 	Master = "master"
 	// PassedPrefix begins the names of sockets that a service manager has passed.
 	PassedPrefix = "passed-"

@@ -301,7 +301,7 @@ func TestMute(t *testing.T) {
 	}
 }
 
-// Flush returns when all was heeded, and not before.
+// Flush returns when everything was handled, and not before.
 func TestFlush(t *testing.T) {
 	k := listen(t, nil)
 	c := dial(t, k, nil)

@@ -17,10 +17,10 @@ const File = "package.json"
 // ErrNone is that a package.json starts nothing.
 var ErrNone = errors.New("it has no scripts.start")
 
-// Is tells whether a file is npm's, by its name.
+// Is reports whether a file is npm's, by its name.
 func Is(path string) bool { return filepath.Base(path) == File }
 
-// Starts tells whether a folder has a package.json that starts something.
+// Starts reports whether a folder has a package.json that starts something.
 func Starts(dir string) bool {
 	_, err := Read(filepath.Join(dir, File))
 	return err == nil

@@ -121,7 +121,7 @@ func (c *conversion) ready(ports bool, env map[string]string) {
 	c.set("ready_delay", `"1s"`)
 }
 
-// hasPort tells whether an app is known to listen.
+// hasPort reports whether an app is known to listen.
 func (c *conversion) hasPort(env map[string]string) bool {
 	named := func(s string) bool { return strings.Contains(strings.ToLower(s), "port") }
 	return c.left["listen_timeout"] != nil || slices.ContainsFunc(slices.Collect(maps.Keys(env)), named) || slices.ContainsFunc(c.args, func(a string) bool { return named(a) || a == "-p" })

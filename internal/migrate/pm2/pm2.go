@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// Is tells whether a file is PM2's, by its name.
+// Is reports whether a file is PM2's, by its name.
 func Is(path string) bool {
 	base := filepath.Base(path)
 	for _, end := range []string{".config.js", ".config.cjs", ".config.mjs", ".config.json", ".config.yaml", ".config.yml"} {

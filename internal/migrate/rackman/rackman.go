@@ -24,7 +24,7 @@ const (
 	File        = ".rackman.json"
 )
 
-// Is tells whether a file is RackMan's, by its name.
+// Is reports whether a file is RackMan's, by its name.
 func Is(path string) bool {
 	return slices.Contains([]string{RackFile, VersionFile, File}, filepath.Base(path))
 }
