@@ -305,7 +305,8 @@ func (m *Master) attend(w *worker) {
 	stdout, stderr := io.Writer(os.Stdout), io.Writer(os.Stderr)
 	if m.cfg.Output != nil {
 		stdout, stderr = m.cfg.Output(w.slot, w.process.PID(), int(w.gen))
-	} else if g := m.gens[w.gen]; g != nil && !w.process.Adopted() {
+	}
+	if g := m.gens[w.gen]; g != nil && !m.cfg.Captured && !w.process.Adopted() {
 		w.stderr = g.starts.Writer(w.process.PID(), stderr)
 		stderr = w.stderr
 	}

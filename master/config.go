@@ -131,6 +131,9 @@ type Config struct {
 	// Output returns the writers for the captured output of a worker, each used by one
 	// goroutine; nil: handoff's own output.
 	Output func(slot, pid, generation int) (stdout, stderr io.Writer)
+	// Captured: each worker's output is told apart. Where it is not, what starts of one
+	// generation have in common is passed on once.
+	Captured bool
 	// Losses sets a function that is called when output is lost, and with a nil error
 	// when it no longer is; it returns whether it has recorded that. May be nil.
 	Losses func(hear func(to string, err error, lines int) (taken bool))

@@ -218,6 +218,7 @@ func (s *serving) beside(conf *master.Config) (err error) {
 		return err
 	}
 	conf.Stdout, conf.Output, conf.Losses = s.output.stdout, s.output.worker, s.output.losses
+	conf.Captured = s.log.Output != nil
 	conf.Reopen = func() error { return errors.Join(s.log.Reopen(), s.output.Reopen()) }
 	if conf.Admin, err = publicOf(s.cfg, s.what, s.log.Logger); err != nil {
 		return err

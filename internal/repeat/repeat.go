@@ -58,9 +58,7 @@ type Writer struct {
 
 // Writer returns what takes the output of a process that starts.
 func (s *Starts) Writer(pid int, out io.Writer) *Writer {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return &Writer{starts: s, pid: word(pid), out: out, like: slices.Clone(s.known)}
+	return &Writer{starts: s, pid: word(pid), out: out}
 }
 
 // Write never fails: a reader of ours that is gone is no reason to stop a program.
@@ -131,6 +129,9 @@ func (w *Writer) compare(line string) compared {
 	if at >= maxLines {
 		return tooMuch
 	}
+	if at == 0 {
+		w.like = slices.Clone(w.starts.known)
+	}
 	same := slices.DeleteFunc(slices.Clone(w.like), func(t *text) bool { return at < len(t.lines) && t.lines[at] != line })
 	for _, t := range same {
 		if at < len(t.lines) {
@@ -175,6 +176,9 @@ func (w *Writer) Flush() {
 		w.ended()
 	}
 	w.held = nil
+	if f, ok := w.out.(interface{ Flush() }); ok {
+		f.Flush()
+	}
 }
 
 // Failed takes how a start has ended, with the last lines of its stderr, and reports whether

@@ -23,6 +23,9 @@ func TestRepeat(t *testing.T) {
 	} {
 		starts, workers := New(), map[string]*Writer{}
 		var out bytes.Buffer
+		for _, who := range []string{"1", "2"} { // these run at once
+			workers[who] = starts.Writer(int(who[0]-'0'), &out)
+		}
 		for _, step := range strings.Split(c.script, ",") {
 			who, what, _ := strings.Cut(step, " ")
 			w := workers[who]
