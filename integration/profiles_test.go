@@ -13,8 +13,7 @@ func TestPidfdGetfdRefused(t *testing.T) {
 	for _, deny := range []string{"pidfd_getfd", "pidfd_getfd,process_vm_readv"} {
 		t.Run(deny, func(t *testing.T) {
 			t.Parallel()
-			w := start(t, python(t, `s = http.server.HTTPServer(("127.0.0.1", port), H); s.serve_forever()`,
-				options{flags: []string{"-n", "2"}, env: []string{"PORT=" + freePort(t), "DENY=" + deny}, behind: []string{goProgram("denyseccomp")}}))
+			w := start(t, options{flags: []string{"-n", "2"}, app: []string{goProgram("gosdk")}, env: []string{"PORT=" + freePort(t), "DENY=" + deny}, behind: []string{goProgram("denyseccomp")}})
 			if said := w.all("worker.unseated"); len(said) != 1 || !strings.Contains(said[0].Msg, "pidfd_getfd is refused") {
 				t.Errorf("said %+v, want once", said)
 			}
@@ -33,4 +32,13 @@ func TestPidfdOpenRefused(t *testing.T) {
 	if err == nil || cmd.ProcessState.ExitCode() != 1 || strings.Count(string(out), "\n") != 1 || !strings.Contains(string(out), "pidfd_open or pidfd_send_signal is refused") {
 		t.Errorf("%v: %s", err, out)
 	}
+}
+
+// Where memfd_create is refused, files without a name do: binds are answered, and the next
+// master finds the record.
+func TestMemfdRefused(t *testing.T) {
+	t.Parallel()
+	w := start(t, options{flags: []string{"-n", "2"}, app: []string{goProgram("gosdk")}, env: []string{"PORT=" + freePort(t), "DENY=memfd_create"}, behind: []string{goProgram("denyseccomp")}})
+	reloadsOf(t, w, 2, 2)
+	w.stop()
 }

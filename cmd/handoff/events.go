@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"handoff/internal/api"
+	"handoff/internal/printable"
 )
 
 func eventsCommand() *cobra.Command {
@@ -67,8 +68,8 @@ func printEvent(out io.Writer, line []byte) {
 	if e.Reason != "" {
 		add("reason", strconv.Quote(e.Reason))
 	}
-	fmt.Fprintf(out, "%s %-5s %s  %s\n", e.Time.Local().Format(time.DateTime), e.Level, e.Msg, strings.Join(about, " "))
+	fmt.Fprintf(out, "%s %-5s %s  %s\n", e.Time.Local().Format(time.DateTime), e.Level, printable.Text(e.Msg), strings.Join(about, " "))
 	for l := range strings.Lines(e.Stderr) {
-		fmt.Fprintln(out, "    "+strings.TrimRight(l, "\n"))
+		fmt.Fprintln(out, "    "+printable.Text(strings.TrimRight(l, "\n")))
 	}
 }

@@ -7,9 +7,11 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"handoff/internal/api"
 	"handoff/internal/capture"
+	"handoff/internal/printable"
 )
 
 func logsCommand() *cobra.Command {
@@ -35,6 +37,9 @@ Requires handoff run --capture prefix, json or files (or --log-prefix); otherwis
 				}
 				var l capture.Line
 				if json.Unmarshal(line, &l) == nil {
+					if term.IsTerminal(int(os.Stdout.Fd())) { // colours are all that a worker may do to it
+						l.Line = printable.Coloured(l.Line)
+					}
 					fmt.Printf("%s.%d | %s\n", l.Name, l.Slot, l.Line)
 				}
 			}

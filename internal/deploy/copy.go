@@ -20,6 +20,7 @@ type copier struct {
 	skip       string // the deployment, where it is inside of the source
 	previous   string // a version to share files with; "": none
 	rules      ignore
+	links      []string // that are copied, in the source
 	files, of  int
 	bytes      int64
 }
@@ -86,6 +87,7 @@ func (k *copier) entry(name, from, to string, info fs.FileInfo) error {
 		if !k.Outside && leaves(name, target) {
 			return fmt.Errorf("the link %s leads to %s, outside the source (use --unsafe-links to copy it anyway)", name, target)
 		}
+		k.links = append(k.links, name)
 		return os.Symlink(target, to)
 	case info.Mode().IsRegular():
 		return k.file(name, from, to, info)
@@ -93,7 +95,31 @@ func (k *copier) entry(name, from, to string, info fs.FileInfo) error {
 	return nil
 }
 
-// leaves reports whether a link at name leads out of the tree.
+// checkLinks finds a link that leads out of the copy over other links, which its text does
+// not show: with sub -> ., sub/sub/../../x is outside.
+func (k *copier) checkLinks() error {
+	if k.Outside {
+		return nil
+	}
+	root, err := os.Open(k.into)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, name := range k.links {
+		fd, err := unix.Openat2(int(root.Fd()), name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH})
+		if err == nil {
+			unix.Close(fd)
+		}
+		if err == unix.EXDEV { // also if nothing is there yet
+			target, _ := os.Readlink(filepath.Join(k.into, name))
+			return fmt.Errorf("the link %s leads to %s, outside the source (use --unsafe-links to copy it anyway)", name, target)
+		}
+	}
+	return nil
+}
+
+// leaves tells whether a link at name leads out of the tree, by its text.
 func leaves(name, target string) bool {
 	return filepath.IsAbs(target) || !filepath.IsLocal(filepath.Join(filepath.Dir(name), target))
 }

@@ -87,6 +87,10 @@ func TestDeployFails(t *testing.T) {
 		{"one that is not there to link from", Copy{From: src, Version: "v", LinkFrom: "gone"}, nil, "--link-from: Couldn't find"},
 		{"a link that leads out", Copy{Version: "v"}, func(_ *Folder, src string) { os.Symlink("/etc/passwd", filepath.Join(src, "secret")) }, "the link secret leads to /etc/passwd"},
 		{"a link that climbs out", Copy{Version: "v"}, func(_ *Folder, src string) { os.Symlink("../../x", filepath.Join(src, "lib/up")) }, "the link lib/up leads to ../../x"},
+		{"a link that leads out over another", Copy{Version: "v"}, func(f *Folder, src string) {
+			os.Symlink(".", filepath.Join(src, "sub"))
+			os.Symlink("sub/sub/../../.rack.json", filepath.Join(src, "up"))
+		}, "the link up leads to "},
 	} {
 		f := web(t, "old")
 		if c.do != nil {

@@ -111,7 +111,11 @@ func (f *Folder) fill(k *copier) error {
 	if k.Progress != nil {
 		k.count()
 	}
-	if err := k.tree("."); err != nil {
+	err := k.tree(".")
+	if err == nil {
+		err = k.checkLinks()
+	}
+	if err != nil {
 		return fmt.Errorf("cannot deploy: %w", err)
 	}
 	if shared, ok := f.shared(); ok {

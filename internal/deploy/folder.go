@@ -104,10 +104,12 @@ func (f *Folder) Close() {
 }
 
 func lock(path string, timeout time.Duration) (*os.File, error) {
-	l, err := os.OpenFile(filepath.Join(path, lockFile), os.O_RDWR|os.O_CREATE, 0o644)
+	// Whoever can open it can lock it: nobody else.
+	l, err := os.OpenFile(filepath.Join(path, lockFile), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("cannot change the deployment: %w", err)
 	}
+	l.Chmod(0o600) // an older one may be open to others
 	for end := time.Now().Add(timeout); ; time.Sleep(20 * time.Millisecond) {
 		err = unix.Flock(int(l.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {

@@ -19,6 +19,7 @@ import (
 
 	"handoff/internal/events"
 	"handoff/internal/linux"
+	"handoff/internal/printable"
 )
 
 // Log is where events go, and a file that can be reopened for logrotate. It is
@@ -198,13 +199,14 @@ func Colour(tty bool) bool {
 	return tty && os.Getenv("TERM") != "dumb"
 }
 
-// forPeople leaves out what the words say already, and keeps an event on a line.
+// forPeople leaves out what the words say already, and keeps an event on a line that
+// does nothing to a terminal.
 func forPeople(groups []string, a slog.Attr) slog.Attr {
 	switch {
 	case a.Key == "event":
 		return slog.Attr{}
-	case a.Value.Kind() == slog.KindString && strings.Contains(a.Value.String(), "\n"):
-		return slog.String(a.Key, strings.ReplaceAll(a.Value.String(), "\n", " | "))
+	case a.Value.Kind() == slog.KindString:
+		return slog.String(a.Key, printable.Text(strings.ReplaceAll(a.Value.String(), "\n", " | ")))
 	}
 	return a
 }

@@ -23,10 +23,10 @@ func TestLog(t *testing.T) {
 		}
 		l.Info("Not at this level", "event", "a.b")
 		l.SetLevel(slog.LevelInfo)
-		l.Info("Hello", "event", "a.c", "after", 1500*time.Millisecond+123*time.Microsecond, "stderr", "one\ntwo")
+		l.Info("Hello", "event", "a.c", "after", 1500*time.Millisecond+123*time.Microsecond, "stderr", "one\ntwo\x1b[2J")
 		l.Flush()
 		b, err := os.ReadFile(path)
-		if err != nil || bytes.Count(b, []byte("\n")) != 1 {
+		if err != nil || bytes.Count(b, []byte("\n")) != 1 || bytes.Contains(b, []byte("\x1b[2J")) {
 			t.Fatalf("%s: %v, %s", format, err, b)
 		}
 		if text := string(b); format == "text" {

@@ -4,6 +4,8 @@ package tail
 import (
 	"strings"
 	"sync"
+
+	"handoff/internal/printable"
 )
 
 // Tail keeps the last bytes that were written to it. One goroutine may write
@@ -32,7 +34,8 @@ func (t *Tail) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// Lines returns the last n lines that are not blank, oldest first. The first
+// Lines returns the last n lines that are not blank, oldest first, without colours and
+// control characters: who reads them may be a terminal. The first
 // of all may be cut at its beginning.
 func (t *Tail) Lines(n int) []string {
 	t.mu.Lock()
@@ -41,7 +44,7 @@ func (t *Tail) Lines(n int) []string {
 	var lines []string
 	for l := range strings.Lines(text) {
 		if l = strings.TrimRight(l, " \t\r\n"); l != "" {
-			lines = append(lines, l)
+			lines = append(lines, printable.Text(l))
 		}
 	}
 	return lines[max(0, len(lines)-n):]

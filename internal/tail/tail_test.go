@@ -14,6 +14,10 @@ func TestTail(t *testing.T) {
 	if got := r.Lines(3); !slices.Equal(got, []string{"three", "four", "xxx"}) {
 		t.Errorf("%q", got)
 	}
+	r.Write([]byte("\n\x1b[2J\x1b[31mr\n"))
+	if got := r.Lines(1); !slices.Equal(got, []string{`\x1b[2Jr`}) {
+		t.Errorf("%q", got)
+	}
 	r.Write([]byte(strings.Repeat("y", 100)))
 	if got := r.Lines(9); !slices.Equal(got, []string{strings.Repeat("y", 16)}) {
 		t.Errorf("%q", got)
