@@ -2,6 +2,8 @@ package integration
 
 import (
 	"os"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,6 +52,16 @@ func TestTerminalClosesAndTheServiceStops(t *testing.T) {
 	t.Parallel()
 	end, closeIt := closingTerminal(t)
 	w := start(t, options{flags: []string{"-n", "2"}, app: talkative(t), stdout: end, session: true})
+	for _, pid := range w.workers() { // one of another user could type into it (TIOCSTI)
+		stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		if err != nil {
+			t.Fatal(err)
+		}
+		const tty = 7 - 3 // of proc_pid_stat(5), after the name
+		if f := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:])); f[tty] != "0" {
+			t.Errorf("worker %d has the controlling terminal %s", pid, f[tty])
+		}
+	}
 	answered := make(chan error, 1)
 	go func() {
 		resp, err := fresh.Get("http://" + w.addr + "/?ms=1000")

@@ -12,9 +12,10 @@ import (
 
 // hearNotices returns a server for a worker's notify socket that posts its notices.
 func (m *Master) hearNotices(id fleet.ID, pid int, c *cmsg.Conn) *sdnotify.Server {
+	keeper := m.cfg.PID // of a program that outlives its parent it is the parent
 	return &sdnotify.Server{
 		Conn:    c,
-		Believe: func(sender int) bool { return linux.Descends(sender, pid) },
+		Believe: func(sender int) bool { return linux.Descends(sender, pid) || linux.LeftBehind(sender, pid, keeper) },
 		Limiter: sdnotify.Limiter{AliveEvery: m.cfg.Fleet.Watchdog / 8},
 		News:    func(n sdnotify.Notice) { m.mail.post(notified{id, n}) },
 		Draining: func() (yes bool, delivered func()) {

@@ -155,10 +155,10 @@ func printStatus(out io.Writer, s api.Status, cpu map[int]float64, now time.Time
 		fmt.Fprintf(out, "last error: %s\n", s.LastError)
 	}
 	for _, o := range s.Output {
-		fmt.Fprintf(out, "output: cannot write to %s: %s; %d lines lost\n", o.To, o.Error, o.Lost)
+		fmt.Fprintf(out, "output: cannot write to %s: %s; lines lost: %d\n", o.To, o.Error, o.Lost)
 	}
 	if len(s.Output) == 0 && s.LostLines > 0 {
-		fmt.Fprintf(out, "output: %d lines were lost; it is written again\n", s.LostLines)
+		fmt.Fprintf(out, "output: written again; lines lost: %d\n", s.LostLines)
 	}
 	fmt.Fprintln(out)
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)

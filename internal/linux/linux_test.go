@@ -184,6 +184,22 @@ func TestSignalGroup(t *testing.T) {
 	if !Descends(kid.PID(), p.PID()) || !Descends(kid.PID(), os.Getpid()) || Descends(p.PID(), kid.PID()) {
 		t.Error("a child does not descend from its parent, or a parent from its child")
 	}
+	stranger := exec.Command("/bin/sleep", "60") // joins the group, as anybody in the session may
+	stranger.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: p.PID()}
+	if err := stranger.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Wait()
+	defer stranger.Process.Kill()
+	if Descends(stranger.Process.Pid, p.PID()) {
+		t.Error("one that has joined the group descends from its leader")
+	}
+	if LeftBehind(stranger.Process.Pid, p.PID(), os.Getppid()) || LeftBehind(kid.PID(), os.Getpid(), os.Getpid()) || LeftBehind(os.Getpid(), p.PID(), os.Getpid()) {
+		t.Error("one that nobody's death has left to the reaper is left behind")
+	}
+	if !LeftBehind(stranger.Process.Pid, p.PID(), os.Getpid()) {
+		t.Error("a child of the reaper, in the group, is not left behind")
+	}
 	if err := p.SignalGroup(unix.SIGKILL); err == unix.EINVAL {
 		t.Skip("before Linux 6.9")
 	} else if err != nil {

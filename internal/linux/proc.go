@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Stat has the fields of /proc/PID/stat.
@@ -120,21 +118,11 @@ func childrenOf(task string) (pids []int) {
 	return pids
 }
 
-// Descends reports whether a process is ancestor, or comes from it, or is in the
-// process group that it leads (what outlives its parent still is).
+// Descends reports whether a process is ancestor, or comes from it.
 func Descends(pid, ancestor int) bool {
-	if pid <= 0 {
-		return false
-	}
-	if pgid, err := unix.Getpgid(pid); err == nil && pgid == ancestor {
-		return true
-	}
-	for range 64 {
+	for range maxLineage {
 		if pid == ancestor {
-			return true
-		}
-		if pid <= 1 {
-			return false
+			return pid > 0
 		}
 		s, err := ReadStat(pid)
 		if err != nil {
@@ -144,6 +132,26 @@ func Descends(pid, ancestor int) bool {
 	}
 	return false
 }
+
+// LeftBehind reports whether a process, or one that it comes from, is in a group and has
+// outlived its parent: it is a child of reaper (PR_SET_CHILD_SUBREAPER). The group alone
+// says nothing, since whoever is in the session can join it (setpgid(2)).
+func LeftBehind(pid, group, reaper int) bool {
+	for range maxLineage {
+		s, err := ReadStat(pid)
+		if err != nil || pid == reaper {
+			return false
+		}
+		if s.Parent == reaper {
+			return s.Group == group
+		}
+		pid = s.Parent
+	}
+	return false
+}
+
+// maxLineage is how many processes are looked at, from one to its ancestors.
+const maxLineage = 64
 
 // Environ is the environment that a process was started with; nil if it may not be read.
 func Environ(pid int) []string { return zeroed(proc(pid) + "/environ") }
