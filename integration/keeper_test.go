@@ -440,10 +440,36 @@ func (w *world) answer(path string) string {
 }
 
 // Keeper and master are killed at once: a program that is no cluster worker of
-// Node's serves on, and the next start takes its sockets over.
+// Node's serves on, and the next start takes its sockets over; also one that has
+// overwritten its environment, as setproctitle(3) does, and one of another user.
 func TestBothAreKilled(t *testing.T) {
 	t.Parallel()
-	o := options{flags: []string{"-n", "2"}, app: []string{goProgram("goserver")}, env: []string{"PORT=" + freePort(t)}, dir: t.TempDir()}
+	const overwrites = `
+with open("/proc/self/stat") as f: a, b = map(int, f.read().rsplit(")")[1].split()[47:49])
+with open("/proc/self/mem", "r+b", 0) as f: f.seek(a); f.write(bytes(b - a))
+http.server.ThreadingHTTPServer(("127.0.0.1", port), H).serve_forever()`
+	goserver := options{app: []string{goProgram("goserver")}, env: []string{"PORT=" + freePort(t)}, dir: t.TempDir()}
+	title := python(t, overwrites, options{env: []string{"PORT=" + freePort(t)}, dir: t.TempDir()})
+	cases := map[string]options{"goserver": goserver, "overwritten environment": title}
+	if os.Geteuid() == 0 {
+		o := goserver
+		bin := t.TempDir() // that nobody can reach
+		os.Chmod(bin, 0o755)
+		os.Chmod(filepath.Dir(bin), 0o755)
+		copyFile(t, goserver.app[0], filepath.Join(bin, "goserver"))
+		o.app, o.flags, o.env, o.dir = []string{filepath.Join(bin, "goserver")}, []string{"--user", "nobody"}, []string{"PORT=" + freePort(t)}, t.TempDir()
+		cases["another user"] = o
+	}
+	for name, o := range cases {
+		o.flags = append(o.flags, "-n", "2")
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bothAreKilled(t, o)
+		})
+	}
+}
+
+func bothAreKilled(t *testing.T, o options) {
 	w := start(t, o)
 	fresh := w.load(load.Config{Clients: 8})
 	for range times(10, 2) {

@@ -87,11 +87,18 @@ func TestStatus(t *testing.T) {
 	if _, _, code := handoff(t, []string{run}, "status"); code != 3 {
 		t.Errorf("stopped: exit code %d, want 3", code)
 	}
-	// The folder of notify sockets is one for all services of a user: it stays, empty.
+	// The folders of notify sockets and of who the workers are, are one for all services of
+	// a user: they stay, empty.
 	dir := strings.TrimPrefix(run, "HANDOFF_RUNTIME_DIR=")
-	sockets, _ := os.ReadDir(filepath.Join(dir, "notify"))
-	if left, _ := os.ReadDir(dir); len(left) > 1 || len(left) == 1 && left[0].Name() != "notify" || len(sockets) > 0 {
-		t.Errorf("left over: %v, %v", left, sockets)
+	left, _ := filepath.Glob(filepath.Join(dir, "*/*"))
+	others, _ := os.ReadDir(dir)
+	for _, e := range others {
+		if name := e.Name(); name != "notify" && name != "workers" {
+			left = append(left, name)
+		}
+	}
+	if len(left) > 0 {
+		t.Errorf("left over: %v", left)
 	}
 }
 

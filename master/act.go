@@ -217,6 +217,7 @@ func (m *Master) spawn(a fleet.Spawn) {
 	w := &worker{process: started, id: a.ID, slot: a.Slot, gen: a.Gen, notify: notify,
 		port: portOf(m.cfg.Ports, a.Slot), began: time.Now()}
 	w.session = m.contract.Start(m.counterpart(w), pair)
+	w.identify()
 	m.workers[a.ID] = w
 	m.keepWorker(w)
 	m.log.Info("Worker starts", w.attrs(events.WorkerStarted)...)

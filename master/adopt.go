@@ -3,6 +3,7 @@ package master
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -39,6 +40,7 @@ func (m *Master) inherit(s snapshot.Descriptors) (first func(), adopted bool) {
 		return m.takeOver(r, found), true
 	}
 	if fd < 0 {
+		m.killStored(s)
 		m.discard(s)
 		m.keep.Flush() // else the addresses are still in use
 		m.killUnrecorded(fleet.State{})
@@ -47,6 +49,7 @@ func (m *Master) inherit(s snapshot.Descriptors) (first func(), adopted bool) {
 	r, err := snapshot.Read(fd)
 	if err != nil {
 		m.log.Error(err.Error()+"; starting from scratch", "event", events.ClusterFailed)
+		m.killStored(s)
 		m.discard(s)
 		m.keep.Flush() // else the addresses are still in use
 		m.killUnrecorded(fleet.State{})
@@ -61,7 +64,7 @@ func (m *Master) recoverIf(start bool) (r snapshot.Record, s snapshot.Descriptor
 		return r, nil, false
 	}
 	return snapshot.Search{Service: m.service(), Slots: m.cfg.Fleet.Slots, Balance: m.cfg.Balance.String(), Holds: m.cfg.Holds, Environ: process.Environ,
-		Listen: m.cfg.Listen, Warn: func(pid int, err error) {
+		Listen: m.cfg.Listen, File: m.history.file, Warn: func(pid int, err error) {
 			m.log.Warn("Cannot adopt a worker of a previous handoff: "+err.Error(), "event", events.WorkerLost, "pid", pid)
 		}}.Find()
 }
@@ -84,6 +87,7 @@ func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first func
 		}
 	}
 	m.resteer()
+	m.killStored(s)
 	m.discard(s)
 	if recovered := r.Keeper == 0 && m.cfg.PID != 0; recovered || !whole { // the keeper does not have these descriptors
 		m.resyncKeeper()
@@ -116,6 +120,7 @@ func (m *Master) restoreRooms(r snapshot.Record, now time.Time) (ordered []reloa
 	}
 	if r.Instance != "" {
 		m.cfg.Instance = r.Instance
+		m.history.file = m.workersFile()
 	}
 	m.contract = m.newContract(r.Seq)
 	m.reloads, ordered = reload.Restore(reloadState(r), m.cfg.BeforeReload != nil, now)
@@ -210,15 +215,39 @@ func (m *Master) adoptWorker(r snapshot.Worker, s snapshot.Descriptors) (w *work
 	if fd := s.Take(fdstore.WorkerName(int(r.ID), fdstore.Notify)); fd >= 0 {
 		w.notify, _ = cmsg.Open(fd)
 	}
+	w.identify()
 	state := contract.State{InFlight: r.InFlight, Bound: r.Bound, Several: r.Several, Ports: r.Ports}
 	w.session, err = m.contract.Restore(m.counterpart(w), state, func(what string) int { return s.Take(fdstore.WorkerName(int(r.ID), what)) })
 	return w, err
 }
 
-// killUnrecorded kills processes of a previous master that are not in its record: it died
-// between their start and the record. They have the instance in their environment, and
-// the number of no known worker. (Processes that a worker has started and left are not
-// touched.)
+// killStored kills processes of a previous master that are not in its record: it died
+// between their start and the record. A pidfd that is left in the store belongs to one,
+// whatever its environment says.
+func (m *Master) killStored(s snapshot.Descriptors) {
+	for _, name := range slices.Sorted(maps.Keys(s)) {
+		if !fdstore.IsWorker(name, fdstore.PID) {
+			continue
+		}
+		fd := s.Take(name)
+		if p, err := linux.NewPidfd(linux.PIDOf(fd), fd); err == nil {
+			if !p.Dead() {
+				m.killedUnrecorded(p)
+			}
+			p.Close()
+		}
+		m.keep.Remove(name)
+	}
+}
+
+func (m *Master) killedUnrecorded(p *linux.Pidfd) {
+	m.log.Warn("Killed a process that the previous master had not recorded", "event", events.WorkerKilled, "pid", p.PID())
+	m.report(events.SignalFailed, process.Adopt(p, nil, nil).Kill())
+}
+
+// killUnrecorded kills those whose pidfd was not yet stored. They have the instance in
+// their environment, and the number of no known worker. (Processes that a worker has
+// started and left are not touched.)
 func (m *Master) killUnrecorded(r fleet.State) {
 	if m.cfg.Instance == "" || m.cfg.PID == 0 {
 		return
@@ -238,8 +267,7 @@ func (m *Master) killUnrecorded(r fleet.State) {
 		env := linux.Environ(pid)
 		id, err := strconv.Atoi(linux.Lookup(env, "HANDOFF_WORKER"))
 		if err == nil && linux.Lookup(env, "HANDOFF_INSTANCE") == m.cfg.Instance && m.workers[fleet.ID(id)] == nil && (fleet.ID(id) > r.LastID || slices.ContainsFunc(r.Workers, func(w fleet.WorkerState) bool { return int(w.ID) == id })) {
-			m.log.Warn("Killed a process that the previous master had not recorded", "event", events.WorkerKilled, "pid", pid)
-			m.report(events.SignalFailed, process.Adopt(pidfd, nil, nil).Kill())
+			m.killedUnrecorded(pidfd)
 		}
 		pidfd.Close()
 	}

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 
 	"handoff/handoff"
 	"handoff/internal/api"
+	"handoff/internal/cmsg"
 	"handoff/internal/keeper/fdstore"
 	"handoff/master/snapshot"
 )
@@ -560,4 +563,44 @@ func TestRecordIsLost(t *testing.T) {
 	next := activated(t, again)                             // on another port: the sockets of the one before are this process's own
 	next.await("worker.killed", fmt.Sprint("pid=", before)) // nobody would look after it
 	next.ask("who")
+}
+
+// A process that the master before had started and not recorded is killed by its pidfd,
+// whatever it has made of its environment.
+func TestUnrecordedIsKilled(t *testing.T) {
+	k := newKeeper(t)
+	cfg := base("activation", ActivationContract)
+	cfg.Keeper, cfg.PID, cfg.Instance = k.address, os.Getpid(), t.Name()
+	cfg.Upgrade = func(state []byte) error { return CheckRecord(state) }
+	w := activated(t, cfg)
+	_, _, before := w.ask("who")
+	if err := w.control.Upgrade(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.ends()
+	stranger := exec.Command("sleep", "60")
+	stranger.Env, stranger.SysProcAttr = []string{}, &syscall.SysProcAttr{Setpgid: true}
+	if err := stranger.Start(); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.PidfdOpen(stranger.Process.Pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := w.cfg
+	again.Store, again.Upgraded = append(k.takeAll(t), cmsg.Named{Name: fdstore.WorkerName(9, fdstore.PID), FD: fd}), true
+	next := run(t, again)
+	next.at = w.at
+	next.await("worker.killed", fmt.Sprint("pid=", stranger.Process.Pid))
+	if err := stranger.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Errorf("%v", err)
+	}
+	next.await("master.upgraded", "workers=2")
+	<-next.began
+	for range 64 {
+		if _, _, pid := next.ask("who"); pid == before {
+			return
+		}
+	}
+	t.Errorf("%d does not answer any more", before)
 }

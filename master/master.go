@@ -53,14 +53,15 @@ type clients struct {
 type history struct {
 	began        time.Time
 	counters     api.Counters
-	restarts     map[int]int        // of slots, by crashes
-	reported     fleet.Gen          // the last generation that was reported to serve
-	lastError    string             // printable
-	failedChange *api.ChangeStatus  // the last scale or restart that failed; nil: none
-	keeper       int                // pid of the previous master's keeper; 0: none
-	output       []api.OutputStatus // output that is lost
-	warned       map[string]bool    // warnings already logged
-	saver        snapshot.Saver     // writes the record for the next master
+	restarts     map[int]int           // of slots, by crashes
+	reported     fleet.Gen             // the last generation that was reported to serve
+	lastError    string                // printable
+	failedChange *api.ChangeStatus     // the last scale or restart that failed; nil: none
+	keeper       int                   // pid of the previous master's keeper; 0: none
+	output       []api.OutputStatus    // output that is lost
+	warned       map[string]bool       // warnings already logged
+	saver        snapshot.Saver        // writes the record for the next master
+	file         *snapshot.WorkersFile // who the workers are, if keeper and master are both killed; nil: none
 	end          ending
 }
 
@@ -145,6 +146,7 @@ func newMaster(cfg Config) (*Master, error) {
 		m.log.Warn(err.Error(), "event", events.AddressPassed)
 	}
 	m.contract = m.newContract(0)
+	m.history.file = m.workersFile()
 	return m, nil
 }
 
@@ -163,6 +165,7 @@ func (m *Master) finish(clients func()) int {
 	close(m.mail.quit)
 	clients()
 	m.listeners.Close()
+	m.history.file.Remove()
 	if m.cfg.Finish != nil {
 		m.cfg.Finish()
 	}

@@ -1,8 +1,11 @@
 package master
 
 import (
+	"slices"
+
 	"handoff/internal/events"
 	"handoff/internal/keeper/fdstore"
+	"handoff/internal/sdnotify"
 	"handoff/master/reload"
 	"handoff/master/snapshot"
 )
@@ -42,9 +45,37 @@ func (m *Master) record() snapshot.Record {
 
 // save stores the record with the keeper.
 func (m *Master) save() {
+	if err := m.history.file.Save(m.identities()); err != nil {
+		m.once("workers file", err.Error()+"; if keeper and master are both killed, a program that has overwritten its environment is not found", "event", events.RecordFailed)
+	}
 	if m.keep != nil {
 		m.report(events.RecordFailed, m.history.saver.Save(m.record(), m.keep))
 	}
+}
+
+// workersFile returns their file, nil if workers do not outlive their master.
+func (m *Master) workersFile() *snapshot.WorkersFile {
+	if !m.contract.Plan().Survives || m.cfg.Name == "" || m.cfg.DryRun {
+		return nil
+	}
+	return snapshot.NewWorkersFile(m.cfg.RuntimeDir, m.service(), m.cfg.Instance)
+}
+
+// identities returns who the workers are.
+func (m *Master) identities() (all []snapshot.Identity) {
+	for _, w := range m.workers {
+		if w.identity.Start != 0 {
+			all = append(all, w.identity)
+		}
+	}
+	slices.SortFunc(all, func(a, b snapshot.Identity) int { return int(a.ID - b.ID) })
+	return all
+}
+
+// identify notes who a worker is.
+func (w *worker) identify() {
+	pid, start := snapshot.IdentityOf(w.process.Pidfd())
+	w.identity = snapshot.Identity{ID: w.id, Slot: w.slot, Gen: w.gen, PID: pid, Start: start, Notify: sdnotify.Address(w.notify)}
 }
 
 // CheckRecord reports whether this binary can take over from a master with that state.

@@ -18,11 +18,13 @@ import (
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 	"handoff/master/process"
+	"handoff/master/snapshot"
 )
 
 // worker is a live process, as the loop knows it.
 type worker struct {
 	process   *process.Process
+	identity  snapshot.Identity
 	id        fleet.ID
 	slot      int
 	gen       fleet.Gen

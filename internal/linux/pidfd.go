@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"syscall"
 	"time"
 	"unsafe"
@@ -67,6 +68,15 @@ func NewPidfd(pid, fd int) (*Pidfd, error) {
 		return nil, err
 	}
 	return &Pidfd{pid: pid, file: os.NewFile(uintptr(fd), "pidfd")}, nil
+}
+
+// PIDOf is the number of the process that a pidfd is of; 0 if it has been reaped.
+func PIDOf(fd int) int {
+	pid, err := field("/proc/self/fdinfo/"+strconv.Itoa(fd), "Pid:", 10)
+	if err != nil || pid < 0 {
+		return 0
+	}
+	return pid
 }
 
 // PID is the number of the process when it was opened.

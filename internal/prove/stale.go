@@ -15,7 +15,7 @@ const staleTries = 4
 
 // stale makes a few connections and finds which process has each: one of an older
 // generation is an error. A process has its generation in its environment, also if it is
-// a descendant of the worker.
+// a descendant of the worker; the status has that of one which has overwritten it.
 func (h *Handoff) stale(s api.Status) (wrong []error) {
 	for range staleTries {
 		c, err := net.DialTimeout("tcp", h.addr, time.Second)
@@ -26,9 +26,9 @@ func (h *Handoff) stale(s api.Status) (wrong []error) {
 		generation := 0
 		for late := time.Now().Add(200 * time.Millisecond); generation == 0 && time.Now().Before(late); {
 			time.Sleep(5 * time.Millisecond)
-			for s := range linux.TCPSockets() {
-				if int(s.Remote) == port && s.Inode != 0 {
-					generation = max(generation, generationOf(s.Inode))
+			for tcp := range linux.TCPSockets() {
+				if int(tcp.Remote) == port && tcp.Inode != 0 {
+					generation = max(generation, generationOf(tcp.Inode, s.Workers))
 				}
 			}
 		}
@@ -42,10 +42,17 @@ func (h *Handoff) stale(s api.Status) (wrong []error) {
 
 // generationOf returns the newest generation of the processes that have a socket; 0: no
 // process has it.
-func generationOf(inode uint64) (generation int) {
-	for _, pid := range linux.PIDs() {
+func generationOf(inode uint64, workers []api.WorkerStatus) (generation int) {
+	all := map[int]linux.Stat{}
+	for p := range linux.Processes() {
+		all[p.PID] = p
+	}
+	for pid := range all {
 		n, err := strconv.Atoi(linux.Lookup(linux.Environ(pid), "HANDOFF_GENERATION"))
-		if err != nil || n <= generation {
+		if err != nil { // it may have overwritten its environment (setproctitle)
+			n = generationBelow(pid, all, workers)
+		}
+		if n <= generation {
 			continue
 		}
 		for _, has := range linux.Sockets(pid) {
@@ -56,4 +63,28 @@ func generationOf(inode uint64) (generation int) {
 		}
 	}
 	return generation
+}
+
+// generationBelow is the generation of the worker that a process is, comes from, or is in
+// the process group of; 0: of none.
+func generationBelow(pid int, all map[int]linux.Stat, workers []api.WorkerStatus) int {
+	of := func(pid int) int {
+		for _, w := range workers {
+			if w.PID == pid {
+				return w.Generation
+			}
+		}
+		return 0
+	}
+	if n := of(all[pid].Group); n > 0 {
+		return n
+	}
+	for range 64 {
+		p, there := all[pid]
+		if n := of(pid); n > 0 || !there {
+			return n
+		}
+		pid = p.Parent
+	}
+	return 0
 }

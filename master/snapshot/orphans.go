@@ -23,11 +23,11 @@ import (
 // reconstructs the record that the master would have left.
 //
 // Workers under the bind or the activation contract then keep serving (Node's cluster
-// workers end with their channel). The next start finds them by their environment and
-// duplicates their listening sockets with pidfd_getfd(2), if permitted (root, or the same
-// user if Yama allows it). Then it reloads: they are drained when new workers serve. The
-// kernel's order of their sockets is unknown: if one of them dies before that reload,
-// connections may be steered wrongly.
+// workers end with their channel). The next start finds them by their file, or its own
+// user's by their environment, and duplicates their listening sockets with
+// pidfd_getfd(2), if permitted (root, or the same user if Yama allows it). Then it
+// reloads: they are drained when new workers serve. The kernel's order of their sockets
+// is unknown: if one of them dies before that reload, connections may be steered wrongly.
 type Search struct {
 	Service string // in their environment, see ServiceVariable
 	Slots   int
@@ -36,12 +36,14 @@ type Search struct {
 	Environ func(env []string) (of []string) // removes handoff's own variables from an environment
 	Listen  []listeners.Listen               // addresses that are opened before workers start
 	Warn    func(pid int, err error)         // reports a worker that cannot be taken over
+	File    *WorkersFile                     // nil: none
 }
 
 // orphan is a worker without keeper and master.
 type orphan struct {
 	process       *linux.Pidfd
 	id, slot, gen int
+	env           []string // that it was started with; nil: it has overwritten it
 	sockets       []int
 }
 
@@ -52,8 +54,9 @@ const ServiceVariable = "HANDOFF_SERVICE"
 // blocks for up to 300 ms while a handoff still seems to supervise them.
 func (s Search) Find() (r Record, d Descriptors, found bool) {
 	var orphans []*orphan
+	file := s.File.Found()
 	for end := time.Now().Add(endingTimeout); ; time.Sleep(endingTimeout / 20) {
-		all, attended := s.look(orphans)
+		all, attended := s.look(orphans, file)
 		if orphans = all; attended == 0 || time.Now().After(end) {
 			break
 		}
@@ -71,12 +74,12 @@ func (s Search) Find() (r Record, d Descriptors, found bool) {
 const endingTimeout = 300 * time.Millisecond
 
 // look adds orphans, and counts the workers of the service whose handoff is alive.
-func (s Search) look(known []*orphan) (all []*orphan, attended int) {
+func (s Search) look(known []*orphan, file map[int]Identity) (all []*orphan, attended int) {
 	for _, pid := range linux.PIDs() {
 		if slices.ContainsFunc(known, func(o *orphan) bool { return o.process.PID() == pid }) {
 			continue
 		}
-		o, err := findOrphan(pid, s.Service)
+		o, err := s.orphan(pid, file)
 		switch {
 		case errors.Is(err, errAttended):
 			attended++
@@ -91,31 +94,34 @@ func (s Search) look(known []*orphan) (all []*orphan, attended int) {
 
 var errAttended = errors.New("its handoff is still running")
 
-// findOrphan checks whether a process is a worker of the service whose handoff has died.
-func findOrphan(pid int, service string) (*orphan, error) {
-	var st unix.Stat_t
-	if unix.Stat("/proc/"+strconv.Itoa(pid), &st) != nil || int(st.Uid) != os.Geteuid() {
+// orphan checks whether a process is a worker of the service whose handoff has died. The
+// file is trusted for any process; an environment only for group leaders of this user.
+func (s Search) orphan(pid int, file map[int]Identity) (*orphan, error) {
+	i, recorded := file[pid]
+	if !recorded && !leads(pid) {
 		return nil, nil
-	}
-	if pgid, err := unix.Getpgid(pid); err != nil || pgid != pid {
-		return nil, nil // not a leader
 	}
 	leader, err := linux.OpenPidfd(pid)
 	if err != nil {
 		return nil, nil
 	}
-	env := linux.Environ(pid)
 	o := &orphan{process: leader}
-	var errs [3]error
-	o.id, errs[0] = strconv.Atoi(linux.Lookup(env, "HANDOFF_WORKER"))
-	o.slot, errs[1] = strconv.Atoi(linux.Lookup(env, "WORKER_ID"))
-	o.gen, errs[2] = strconv.Atoi(linux.Lookup(env, "HANDOFF_GENERATION"))
-	if errors.Join(errs[:]...) != nil || linux.Lookup(env, ServiceVariable) != service || o.id < 1 || o.gen < 1 || o.slot < 0 || o.slot > 1<<12 {
+	if env := linux.Environ(pid); linux.Lookup(env, ServiceVariable) == s.Service {
+		o.env = env
+	}
+	if !recorded || !i.is(leader) {
+		i = Identity{}
+		if leads(pid) {
+			i = byEnviron(o.env)
+		}
+	}
+	if i.ID < 1 || i.Gen < 1 || i.Slot < 0 || i.Slot > 1<<12 {
 		leader.Close()
 		return nil, nil
 	}
+	o.id, o.slot, o.gen = int(i.ID), i.Slot, int(i.Gen)
 	// The keeper or the master listens there while it lives.
-	if c, err := cmsg.Dial(linux.Lookup(env, "NOTIFY_SOCKET")); err == nil {
+	if c, err := cmsg.Dial(i.Notify); err == nil {
 		c.Close()
 		leader.Close()
 		return nil, errAttended
@@ -128,6 +134,28 @@ func findOrphan(pid int, service string) (*orphan, error) {
 		return nil, err
 	}
 	return o, nil
+}
+
+// leads reports whether a process belongs to this user and leads a process group.
+func leads(pid int) bool {
+	var st unix.Stat_t
+	if unix.Stat("/proc/"+strconv.Itoa(pid), &st) != nil || int(st.Uid) != os.Geteuid() {
+		return false
+	}
+	pgid, err := unix.Getpgid(pid)
+	return err == nil && pgid == pid
+}
+
+// byEnviron returns a worker's identity from its environment, without a start time; the
+// zero value if it is incomplete.
+func byEnviron(env []string) Identity {
+	id, err1 := strconv.Atoi(linux.Lookup(env, "HANDOFF_WORKER"))
+	slot, err2 := strconv.Atoi(linux.Lookup(env, "WORKER_ID"))
+	gen, err3 := strconv.Atoi(linux.Lookup(env, "HANDOFF_GENERATION"))
+	if errors.Join(err1, err2, err3) != nil {
+		return Identity{}
+	}
+	return Identity{ID: fleet.ID(id), Slot: slot, Gen: fleet.Gen(gen), Notify: linux.Lookup(env, "NOTIFY_SOCKET")}
 }
 
 // socketsOf duplicates the listening TCP sockets of a process and its descendants, down
@@ -170,9 +198,13 @@ func (s Search) record(orphans []*orphan, d Descriptors) Record {
 	live := fleet.Gen(last.gen)
 	r.Reported = live
 	r.Fleet = fleet.State{Slots: s.Slots, LastGen: live, Live: live, Wanted: live, Known: []fleet.Gen{live}, Began: now, Proven: true}
-	pid := last.process.PID()
-	r.Generations = []Generation{{Gen: live, Path: Text(linux.Image(pid)), Dir: Text(linux.Directory(pid)),
-		Args: Texts(linux.Arguments(pid)), Env: Texts(s.Environ(linux.Environ(pid)))}}
+	// Who has overwritten its environment has overwritten its arguments, too: the master
+	// resolves its command anew for that generation.
+	if i := slices.IndexFunc(orphans, func(o *orphan) bool { return o.gen == last.gen && o.env != nil }); i >= 0 {
+		pid := orphans[i].process.PID()
+		r.Generations = []Generation{{Gen: live, Path: Text(linux.Image(pid)), Dir: Text(linux.Directory(pid)),
+			Args: Texts(linux.Arguments(pid)), Env: Texts(s.Environ(orphans[i].env))}}
+	}
 	targets := map[int]fleet.ID{}
 	addresses := map[netip.AddrPort]*listeners.AddressState{}
 	slices.SortFunc(orphans, func(a, b *orphan) int { return b.id - a.id }) // the newest worker of a slot serves

@@ -27,7 +27,10 @@
 // everything again when it reads.
 package fdstore
 
-import "strconv"
+import (
+	"strconv"
+	"strings"
+)
 
 // The names in the store.
 const (
@@ -55,6 +58,13 @@ const (
 // OfWorker lists what may be held of a worker.
 func OfWorker() []string {
 	return []string{PID, Pair, Stderr, Stdout, Notify, Filter, Calls, Bound}
+}
+
+// IsWorker tells whether a name is that of something of a worker.
+func IsWorker(name, what string) bool {
+	id, ok := strings.CutSuffix(strings.TrimPrefix(name, "w"), "-"+what)
+	_, err := strconv.Atoi(id)
+	return ok && err == nil && strings.HasPrefix(name, "w")
 }
 
 // WorkerName is the name of something of a worker.
