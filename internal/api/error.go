@@ -2,8 +2,8 @@ package api
 
 import "fmt"
 
-// Error is the body of an answer that is not 200. What a client does about it
-// depends on Code; Message is for people, and may be worded differently any day.
+// Error is the body of a response that is not 200. Clients decide by Code; Message is for
+// people, and may change.
 type Error struct {
 	Message string `json:"error"`
 	Code    Code   `json:"code"`
@@ -16,8 +16,7 @@ func Errorf(code Code, format string, args ...any) Error {
 	return Error{fmt.Sprintf(format, args...), code}
 }
 
-// Code says what kind of error it is. Codes are stable: they are added, never
-// changed.
+// Code is the kind of an error. Codes are stable: they are added, never changed.
 type Code string
 
 // The codes, see [Codes].

@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// Metrics is what /metrics is made from.
+// Metrics is the data of /metrics.
 type Metrics struct {
 	Status   Status
 	Counters Counters
 }
 
-// Counters count since the service was started, over masters: they are in the
-// record. Fields are added, never changed.
+// Counters count since the start of the service, across masters: they are in the record.
+// Fields are added, never changed.
 type Counters struct {
 	Reloads   map[string]int `json:"reloads,omitempty"`  // by outcome: served, failed
 	Restarts  map[string]int `json:"restarts,omitempty"` // of workers, by reason: crashed, asked, hung, stalled, recycled
@@ -45,7 +45,7 @@ func (c Counters) Clone() Counters {
 	return c
 }
 
-// CountReload counts a reload that has ended.
+// CountReload counts a completed reload.
 func (c *Counters) CountReload(outcome string) { count(&c.Reloads, outcome) }
 
 // CountRestart counts a worker that was replaced; by is what of the reason, for its slot.

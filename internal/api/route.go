@@ -2,7 +2,7 @@ package api
 
 import "strconv"
 
-// Paths that clients ask for.
+// Paths that clients request.
 const (
 	StatusPath  = "/v1/status"
 	ConfigPath  = "/v1/config"
@@ -14,10 +14,10 @@ const (
 	StopPath    = "/v1/stop"
 )
 
-// RestartPath is of a slot.
+// RestartPath is the restart path of a slot.
 func RestartPath(slot int) string { return "/v1/slots/" + strconv.Itoa(slot) + "/restart" }
 
-// Route is one request of the API.
+// Route is a request of the API.
 type Route struct {
 	Pattern string // method and path, as in [net/http.ServeMux]
 	Text    string // what it does and answers
@@ -45,7 +45,7 @@ func Routes() []Route {
 	}
 }
 
-// What the requests that change something answer.
+// The responses to requests that change something.
 type (
 	// Reloading is of POST /v1/reload. [Status.Reload] says what comes of it.
 	Reloading struct {
@@ -85,8 +85,8 @@ type (
 	}
 )
 
-// Config is of GET /v1/config, as far as a command decides by it; the answer has
-// every key of handoff.toml.
+// Config is the part of GET /v1/config that commands use; the response has every key of
+// handoff.toml.
 type Config struct {
 	File string `json:"file"` // handoff.toml; "": there is none
 }

@@ -23,7 +23,7 @@ func Keys(fs *pflag.FlagSet) []string {
 	return keys
 }
 
-// Apply sets the flags that were not given, nor set by the environment.
+// Apply sets the flags that are set neither on the command line nor by the environment.
 func (f *File) Apply(fs *pflag.FlagSet) error {
 	set := map[string]bool{}
 	fs.Visit(func(flag *pflag.Flag) { set[flag.Name] = true })
@@ -46,7 +46,7 @@ func (f *File) Apply(fs *pflag.FlagSet) error {
 		}
 		for _, word := range v.words {
 			if err := fs.Set(v.flag, word); err != nil {
-				// pflag's words are about a command line, and may have a secret in them.
+				// pflag's text is about a command line, and may contain a secret.
 				var why error = err
 				if inner := errors.Unwrap(err); inner != nil {
 					why = inner
@@ -58,7 +58,7 @@ func (f *File) Apply(fs *pflag.FlagSet) error {
 	return nil
 }
 
-// suggest names what was meant, if it is near.
+// suggest names a similar key, if there is one.
 func suggest(key string, known []string) string {
 	return nearest(key, known, "; `handoff init` lists all keys")
 }
@@ -76,7 +76,7 @@ func nearest(key string, known []string, none string) string {
 	return fmt.Sprintf("; did you mean %q?", at)
 }
 
-// distance is Levenshtein's.
+// distance is the Levenshtein distance.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -10,7 +10,7 @@ import (
 	"handoff/internal/watch"
 )
 
-// Check finds what the flags' own types do not.
+// Check finds wrong values and combinations that the flags' types allow.
 func (r *Run) Check() error {
 	for _, check := range []func() error{r.checkValues, r.checkNumbers, r.checkCombinations, r.checkEnv} {
 		if err := check(); err != nil {
@@ -20,7 +20,7 @@ func (r *Run) Check() error {
 	return nil
 }
 
-// checkValues parses what is parsed again later.
+// checkValues parses the values that are parsed again later.
 func (r *Run) checkValues() error {
 	for _, parse := range []func() error{
 		func() error { _, err := r.Slots(); return err },
@@ -76,7 +76,7 @@ func (r *Run) checkCombinations() error {
 	return nil
 }
 
-// checkEnv does not repeat values: they may be secrets.
+// checkEnv does not print values: they may be secrets.
 func (r *Run) checkEnv() error {
 	for _, kv := range r.Env {
 		if k, _, ok := strings.Cut(kv, "="); !ok || k == "" {

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// Workdir returns the workers' working directory as the user named it, absolute:
-// by its symlinks, so that a reload follows them. here is handoff's own.
+// Workdir returns the workers' working directory, absolute, with its symlinks, so that a
+// reload follows them. here is handoff's own.
 func (r *Run) Workdir(here string) (string, error) {
 	dir := r.WorkdirPath(here)
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
@@ -21,7 +21,7 @@ func (r *Run) Workdir(here string) (string, error) {
 	return dir, nil
 }
 
-// WorkdirPath is Workdir, whether it is there or not.
+// WorkdirPath is Workdir without a check that it exists.
 func (r *Run) WorkdirPath(here string) string {
 	if filepath.IsAbs(r.Dir) {
 		return r.Dir
@@ -53,7 +53,7 @@ func Command(args []string, dir string) (command []string, script int, err error
 	return command, script, nil
 }
 
-// CommandLine is Command, whether the script is there or not.
+// CommandLine is Command without a check that the script exists.
 func CommandLine(args []string, dir string) (command []string, script int, err error) {
 	if meant := OneWord(args[0]); meant != "" {
 		path := args[0]
@@ -122,10 +122,10 @@ func isNode(name string) bool {
 	return base == "node" || base == "nodejs"
 }
 
-// nodeTimeout is how long node may take to say what it can do.
+// nodeTimeout is how long node may take to print its features.
 const nodeTimeout = 5 * time.Second
 
-// typescriptFlags asks the node at hand what it needs to run TypeScript.
+// typescriptFlags returns the options with which the installed node runs TypeScript.
 func typescriptFlags() ([]string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), nodeTimeout)
 	defer cancel()

@@ -1,5 +1,5 @@
-// Package config turns flags and environment variables into what the master
-// runs by.
+// Package config has the configuration of a service: flags, environment variables and the
+// configuration file.
 package config
 
 import (
@@ -14,7 +14,7 @@ import (
 	"handoff/internal/cpus"
 )
 
-// InContainer guesses whether a container's runtime will stop this process.
+// InContainer guesses whether this process runs in a container.
 func InContainer() bool {
 	if os.Getpid() == 1 || os.Getenv("container") != "" || os.Getenv("KUBERNETES_SERVICE_HOST") != "" {
 		return true
@@ -59,8 +59,8 @@ func (r *Run) Slots() (int, error) {
 	return n, nil
 }
 
-// MaxSlots is how many workers the kernel's program can steer to: it has at
-// most 4096 instructions, two for each slot of a random choice, ten of a sticky one.
+// MaxSlots is how many workers the kernel's program can steer to: it has at most 4096
+// instructions, two per slot of a random choice, ten of a sticky one.
 func (r *Run) MaxSlots() int {
 	if len(r.Ports) > 0 {
 		return len(r.Ports)
@@ -92,11 +92,11 @@ func (r *Run) PortNumbers() (ports []int, err error) {
 	return ports, nil
 }
 
-// readyDelay is for programs that listen before they have loaded: gunicorn without
-// --preload. Node listens by what it has loaded.
+// readyDelay is for programs that listen before they have loaded, such as gunicorn
+// without --preload. Node listens after it has loaded.
 const readyDelay = time.Second
 
-// ReadyDelayOf is what auto comes to for a command line.
+// ReadyDelayOf is the value of auto for a command line.
 func (r *Run) ReadyDelayOf(command []string) time.Duration {
 	switch {
 	case r.ReadyDelay != Auto:

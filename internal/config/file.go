@@ -10,7 +10,7 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// FileName is the configuration file that is looked for.
+// FileName is the default name of the configuration file.
 const FileName = "handoff.toml"
 
 // File is a configuration file. Its keys are the flags of `handoff run`, with _
@@ -19,14 +19,14 @@ type File struct {
 	Path    string
 	Text    []byte
 	Command []string // of the key command; nil if there is none
-	Report  string   // what became of keys that are not ours
+	Report  string   // the fate of another tool's keys
 	// OfWorkers: the user that workers run as can write it, and handoff is root.
 	OfWorkers bool
 	Here      string // what is relative in it is relative to; "": its folder
 	values    []value
 }
 
-// value is one key of a file.
+// value is the value of one key of a file.
 type value struct {
 	flag  string
 	key   string // as it stands there
@@ -35,11 +35,11 @@ type value struct {
 	at    unstable.Position
 }
 
-// ParseFile reads the text of a configuration file. Errors have its line and
-// column. That the values make sense is looked at by Apply.
+// ParseFile parses a configuration file. Errors have its line and column. Apply checks
+// the values.
 func ParseFile(path string, text []byte) (*File, error) {
 	var all map[string]any
-	if err := toml.Unmarshal(text, &all); err != nil { // also finds keys that are there twice
+	if err := toml.Unmarshal(text, &all); err != nil { // also finds duplicate keys
 		var de *toml.DecodeError
 		if errors.As(err, &de) {
 			line, column := de.Position()
@@ -75,7 +75,7 @@ func ParseFile(path string, text []byte) (*File, error) {
 	return f, p.Error()
 }
 
-// add takes one key with its value.
+// add adds a key with its value.
 func (f *File) add(key []string, node *unstable.Node, at unstable.Position) (err error) {
 	v := value{key: key[0], flag: strings.ReplaceAll(key[0], "_", "-"), at: at}
 	switch {
@@ -116,7 +116,7 @@ func (f *File) add(key []string, node *unstable.Node, at unstable.Position) (err
 	return nil
 }
 
-// words reads a value, or a list of them.
+// words parses a value, or a list of values.
 func words(node *unstable.Node) (words []string, list bool, err error) {
 	if node.Kind != unstable.Array {
 		word, err := scalar(node)
@@ -135,7 +135,7 @@ func words(node *unstable.Node) (words []string, list bool, err error) {
 	return words, true, nil
 }
 
-// pairs reads the inline table of env.
+// pairs parses the inline table of env.
 func pairs(node *unstable.Node) (words []string, err error) {
 	for i := node.Children(); i.Next(); {
 		pair := i.Node()

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Run is the configuration of `handoff run`. NewRun gives the defaults.
+// Run is the configuration of `handoff run`. NewRun returns the defaults.
 type Run struct {
 	Workers        string
 	ReadyWhen      string
@@ -61,7 +61,7 @@ type Run struct {
 	Recycle
 	WebsocketClose int
 	DryRun         bool
-	Private        bool // beside others of the same configuration: what is theirs is left alone
+	Private        bool // do not use what other services with the same configuration use
 	RackVersion    string
 	SlotVariable   string
 	DrainMessage   string
@@ -73,7 +73,7 @@ type Run struct {
 	EnvFileAsUser  bool   // EnvFile is read with the rights of the workers' user, who has named it
 }
 
-// Defaults of a stop: below what a container's runtime gives it (Docker: 10 s).
+// Defaults of a stop: below the limit of a container's runtime (Docker: 10 s).
 const (
 	drainTimeout          = 30 * time.Second
 	killGrace             = 5 * time.Second
@@ -223,7 +223,7 @@ func EnvName(flag string) string {
 	return "HANDOFF_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// FromEnviron sets the flags that were not given from their variables.
+// FromEnviron sets the flags that are not on the command line from their variables.
 func FromEnviron(fs *pflag.FlagSet) error {
 	var errs []error
 	fs.VisitAll(func(f *pflag.Flag) {

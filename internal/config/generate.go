@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Sample is a configuration file with everything in it, as comments.
+// Sample is a configuration file with every key, as comments.
 func Sample(fs *pflag.FlagSet, command string) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# handoff reads this file in its working directory (or: handoff run -c FILE).\n# Flags and HANDOFF_ variables override it. `handoff check` validates it.\n\n")
@@ -29,7 +29,7 @@ func Sample(fs *pflag.FlagSet, command string) []byte {
 
 func upper(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
-// literal is a flag's default as TOML.
+// literal is the TOML of a flag's default.
 func literal(f *pflag.Flag) string {
 	switch f.Value.Type() {
 	case "bool", "int":
@@ -41,8 +41,8 @@ func literal(f *pflag.Flag) string {
 	return string(b)
 }
 
-// Effective returns what r says, by the keys of a file; of the environment and of hooks
-// the names alone, since the rest may be secret.
+// Effective returns the values of r, by the keys of a file; of the environment and of
+// hooks only the names, since the rest may be secret.
 func (r *Run) Effective() map[string]any {
 	all := map[string]any{}
 	run := *r

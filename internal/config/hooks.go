@@ -8,21 +8,20 @@ import (
 	"handoff/internal/events"
 )
 
-// HookEvents are what hooks can be for, in the order of a life.
+// HookEvents are the events for which there can be hooks, in chronological order.
 var HookEvents = []string{
 	events.ClusterStarted, events.ClusterReloading, events.ClusterReloaded, events.ClusterFailed, events.ClusterChanged, events.ClusterShutdown, events.ClusterStopped,
 	events.WorkerStarted, events.WorkerReady, events.WorkerDraining, events.WorkerShutdown, events.WorkerCrashed,
 	BeforeReload, BeforeReady,
 }
 
-// The hooks that may refuse.
+// The hooks that can refuse.
 const (
 	BeforeReload = "before_reload"
 	BeforeReady  = "before_ready"
 )
 
-// HookCommands returns the commands of each event, in the order that they were
-// given in.
+// HookCommands returns the commands of each event, in their order.
 func (r *Run) HookCommands() (map[string][]string, error) {
 	hooks := map[string][]string{}
 	for _, text := range r.Hooks {

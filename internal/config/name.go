@@ -2,7 +2,7 @@ package config
 
 import "strings"
 
-// ServiceName makes a name that a service may have of one that it may not.
+// ServiceName makes a valid service name.
 func ServiceName(name string) string {
 	name = strings.Map(func(r rune) rune {
 		switch {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Recycle is what has workers replaced while nothing is wrong with the code.
+// Recycle is when workers are replaced without a reload.
 type Recycle struct {
 	MaxAge      time.Duration
 	MaxMemory   string

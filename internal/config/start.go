@@ -16,7 +16,7 @@ import (
 	"handoff/internal/cpus"
 )
 
-// Start is what workers start under; see Run.Conditions.
+// Start is the start conditions of workers; see Run.Conditions.
 type Start struct {
 	User, Group string
 	Umask       string
@@ -36,7 +36,7 @@ var limits = map[string]int{
 	"rttime": unix.RLIMIT_RTTIME, "sigpending": unix.RLIMIT_SIGPENDING, "stack": unix.RLIMIT_STACK,
 }
 
-// Conditions returns what workers start under.
+// Conditions returns the start conditions of workers.
 func (s *Start) Conditions() (c bindintercept.Conditions, err error) {
 	if c.User, _, err = s.identity(); err != nil {
 		return c, err
@@ -82,7 +82,7 @@ func (s *Start) Conditions() (c bindintercept.Conditions, err error) {
 	return c, nil
 }
 
-// identity looks up who workers run as, and what that user's environment says.
+// identity looks up the user of the workers, and that user's environment.
 func (s *Start) identity() (id *bindintercept.Identity, env []string, err error) {
 	name, group, both := strings.Cut(s.User, ":")
 	if both && s.Group != "" {
@@ -130,7 +130,7 @@ func (s *Start) identity() (id *bindintercept.Identity, env []string, err error)
 		}
 	}
 	if os.Geteuid() != 0 && id.UID == os.Getuid() && id.GID == os.Getgid() {
-		return nil, env, nil // it is so already
+		return nil, env, nil // already the case
 	}
 	if os.Geteuid() != 0 && (id.UID != os.Getuid() || id.GID != os.Getgid()) {
 		return nil, nil, errors.New("--user and --group require root: start handoff as root, or as that user without them")
@@ -138,7 +138,7 @@ func (s *Start) identity() (id *bindintercept.Identity, env []string, err error)
 	return id, env, nil
 }
 
-// Environ is what a login gives the user of --user; nil without one.
+// Environ is the login environment of the user of --user; nil without one.
 func (s *Start) Environ() []string {
 	_, env, _ := s.identity()
 	return env

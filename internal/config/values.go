@@ -34,7 +34,7 @@ func (d *durationValue) String() string {
 	return s
 }
 
-// Auto is a duration that is found out.
+// Auto is a duration that is determined automatically.
 const Auto time.Duration = -1
 
 // autoValue is a duration, or auto.
@@ -64,7 +64,7 @@ func ParseDuration(s string) (time.Duration, error) {
 	const most = 1 << 53
 	d, err := time.ParseDuration(s)
 	if n, nerr := strconv.ParseFloat(s, 64); nerr == nil {
-		// What converting NaN, or too much, gives is the processor's choice:
+		// The result of converting NaN, or a too large value, depends on the processor:
 		// NaN is 0 on arm64.
 		if n *= float64(time.Second); !(n >= 0 && n <= most) {
 			n = -1
@@ -77,7 +77,7 @@ func ParseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// choiceValue is a flag with a few possible words.
+// choiceValue is a flag with a few possible values.
 type choiceValue struct {
 	p     *string
 	words []string
@@ -97,4 +97,4 @@ func (c *choiceValue) Set(s string) error {
 
 func (c *choiceValue) Type() string    { return "word" }
 func (c *choiceValue) String() string  { return *c.p }
-func (c *choiceValue) Words() []string { return c.words } // for a shell that completes
+func (c *choiceValue) Words() []string { return c.words } // for shell completion

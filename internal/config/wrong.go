@@ -15,8 +15,8 @@ const (
 	noEquals  = `^\s*([A-Za-z0-9_.-]+)\s*(?::\s*|\s+)([^=]+?)\s*$`
 )
 
-// inWords says what the line should be, where that can be guessed; else it returns what
-// the parser says.
+// inWords returns what the line should be, if that can be guessed; else the parser's
+// error.
 func inWords(text []byte, line int, parser string) string {
 	lines := strings.Split(string(text), "\n")
 	if line < 1 || line > len(lines) {
@@ -31,7 +31,7 @@ func inWords(text []byte, line int, parser string) string {
 	return parser
 }
 
-// bare is about a value without quotes that wants some.
+// bare describes the error of a value without quotes.
 func bare(key, value, parser string) string {
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	NewRun().Flags(fs)
@@ -41,7 +41,7 @@ func bare(key, value, parser string) string {
 	}
 	switch _, err := strconv.ParseFloat(value, 64); {
 	case err == nil || value == "true" || value == "false":
-		return parser // it is no text
+		return parser // not a text
 	case kind == "bool":
 		return fmt.Sprintf("%s: want true or false, without quotes", key)
 	case key == "workers":
@@ -52,7 +52,7 @@ func bare(key, value, parser string) string {
 	return fmt.Sprintf("text needs quotes: %s = %s", key, inTOML(key, value))
 }
 
-// inTOML is a value as TOML has it.
+// inTOML is a value in TOML.
 func inTOML(key, value string) string {
 	if _, err := strconv.Atoi(value); err == nil {
 		return value
@@ -67,8 +67,8 @@ func inTOML(key, value string) string {
 	return strconv.Quote(value)
 }
 
-// OneWord returns what is meant by a program whose name has spaces and that is not
-// there: "npm start"; "" if it has none.
+// OneWord returns the probable meaning of a missing program whose name has spaces: "npm
+// start"; "" if it has none.
 func OneWord(program string) string {
 	words := strings.Fields(program)
 	if len(words) < 2 {

@@ -16,13 +16,13 @@ import (
 // was live before it. It drops them from the record first, so that none that is listed is
 // half gone. dry changes nothing.
 type Clean struct {
-	Until     string        // versions before this one in the list, as Resolve has it; "": none for that
-	Keep      int           // all but so many of the newest; 0: none for that
-	OlderThan time.Duration // those that were deployed before; 0: none for that
+	Until     string        // versions before this one in the list, see Resolve; "": none
+	Keep      int           // all but so many of the newest; 0: none
+	OlderThan time.Duration // those deployed before; 0: none
 	Dry       bool
 }
 
-// Clean removes versions, and what deploy has left unfinished.
+// Clean removes versions, and unfinished copies of deploy.
 func (f *Folder) Clean(c Clean) (names []string, err error) {
 	gone, err := f.old(c, time.Now())
 	if err != nil {
@@ -34,7 +34,7 @@ func (f *Folder) Clean(c Clean) (names []string, err error) {
 	}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), unfinished) || strings.HasPrefix(e.Name(), replaced) {
-			names = append(names, e.Name()) // who makes one has the lock, which is ours
+			names = append(names, e.Name()) // a deploy has the lock, which this process has now
 		}
 	}
 	for _, v := range f.Versions {
@@ -111,7 +111,7 @@ func (f *Folder) remove(name string) error {
 	info, err := os.Lstat(at)
 	switch {
 	case err != nil:
-		return nil // it is gone already
+		return nil // already removed
 	case info.Mode()&fs.ModeSymlink != 0:
 		return os.Remove(at) // what it leads to is not ours
 	}

@@ -21,21 +21,21 @@ type Copy struct {
 	Force    bool   // a version that is there is swapped for the new copy
 	LinkFrom string // a version whose unchanged files are shared; "": none
 	Outside  bool   // symlinks may lead out of the source
-	// Build runs in the copy before it is a version; nil: nothing does.
+	// Build runs in the copy before it is a version; may be nil.
 	Build func(dir string) error
-	// Progress is told of each file, of so many; nil: nobody is.
+	// Progress is called for each file, with their number; may be nil.
 	Progress func(files, of int, bytes int64)
 }
 
-// NewVersion makes a name up: it sorts by time.
+// NewVersion generates a name that sorts by time.
 func NewVersion(now time.Time) string {
 	b := make([]byte, 3)
 	rand.Read(b)
 	return now.UTC().Format("20060102-150405-") + hex.EncodeToString(b)
 }
 
-// Deploy copies a source into the folder, and registers it. It is a version only when
-// all of it is on the disk; what was begun and is not finished has a hidden name.
+// Deploy copies a source into the folder, and registers it. It is a version only when all
+// of it is on the disk; an unfinished copy has a hidden name.
 func (f *Folder) Deploy(c Copy) (version string, err error) {
 	if version = c.Version; version == "" {
 		version = NewVersion(time.Now())

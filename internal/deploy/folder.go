@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Folder is a deployment. Open and Setup make it; Close lets others in.
+// Folder is a locked deployment. Open and Setup return it; Close unlocks it.
 type Folder struct {
 	Path string
 	*Record
@@ -19,7 +19,7 @@ type Folder struct {
 	swapped string // where the copy is that Deploy has swapped by force
 }
 
-// ErrNone is that a folder is no deployment.
+// ErrNone means that a folder is not a deployment.
 var ErrNone = errors.New("is not a valid deployment")
 
 // Is reports whether a folder is a deployment.
@@ -40,7 +40,7 @@ func Find(path string) (string, bool) {
 	}
 }
 
-// Read reads a deployment's record, without keeping others out.
+// Read reads a deployment's record, without a lock.
 func Read(path string) (*Record, error) {
 	b, err := os.ReadFile(filepath.Join(path, File))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -56,8 +56,8 @@ func Read(path string) (*Record, error) {
 	return r, nil
 }
 
-// Open takes a deployment for a change: who else wants to change it waits, for as long
-// as timeout says. The caller closes it.
+// Open locks a deployment for a change. It waits up to timeout for another process that
+// changes it. The caller closes it.
 func Open(path string, timeout time.Duration) (*Folder, error) {
 	f := &Folder{Path: path}
 	if !Is(path) {
@@ -75,7 +75,7 @@ func Open(path string, timeout time.Duration) (*Folder, error) {
 	return f, nil
 }
 
-// Setup makes a folder a deployment; one that is stays as it is.
+// Setup makes a folder a deployment; an existing one does not change.
 func Setup(path, resourceLink string) error {
 	if resourceLink != "" {
 		if err := CheckName(resourceLink); err != nil {
@@ -92,15 +92,15 @@ func Setup(path, resourceLink string) error {
 	f := &Folder{Path: path, lock: l, Record: &Record{ResourceLink: resourceLink}}
 	defer f.Close()
 	if Is(path) {
-		_, err := Read(path) // one that cannot be understood is not overwritten
+		_, err := Read(path) // one that cannot be parsed is not overwritten
 		return err
 	}
 	return f.Save()
 }
 
-// Close lets others in.
+// Close unlocks it.
 func (f *Folder) Close() {
-	f.lock.Close() // and with it the lock
+	f.lock.Close() // this releases the lock
 }
 
 func lock(path string, timeout time.Duration) (*os.File, error) {

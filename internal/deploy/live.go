@@ -6,13 +6,13 @@ import (
 	"path/filepath"
 )
 
-// How a version came to be live, in the history.
+// How a version became live, in the history.
 const (
 	BySwitch   = "switch"
 	ByRollback = "rollback"
 )
 
-// Locate tells the deployment from the other arguments of a command, by RackMan's rule:
+// Locate finds the deployment among the arguments of a command, by RackMan's rule:
 // the first argument if it is one, else the folder here, or one above it.
 func Locate(here string, args []string) (folder string, rest []string, err error) {
 	if len(args) > 0 && Is(args[0]) {
@@ -28,12 +28,12 @@ func Locate(here string, args []string) (folder string, rest []string, err error
 	return "", nil, fmt.Errorf("%s %w: there is no %s here or above; `rackadmin setup` creates one", here, ErrNone, File)
 }
 
-// Serves waits until what was made live serves. The error says why it does not.
+// Serves waits until the live version serves. The error is why it does not.
 type Serves func() error
 
-// GoLive makes a version live, and puts back what was if it does not come to serve: the
-// copy that was swapped by force, else the version that was live before. serves nil:
-// nobody runs the folder, or nobody waits.
+// GoLive makes a version live, and restores the previous state if it does not serve: the
+// copy that was replaced with --force, else the version that was live before. serves nil:
+// no handoff runs the folder, or the caller does not wait.
 func (f *Folder) GoLive(version, by, how string, serves Serves) error {
 	before := f.Head
 	if err := f.Switch(version, by, how); err != nil {
@@ -72,7 +72,7 @@ func (f *Folder) Rollback(steps int, by string, serves Serves) (version string, 
 	return version, f.GoLive(version, by, ByRollback, serves)
 }
 
-// Listed is a version as a list of them shows it.
+// Listed is an entry of the list of versions.
 type Listed struct {
 	Version  string
 	Live     bool

@@ -29,14 +29,14 @@ const (
 	replaced    = ".replaced-"
 )
 
-// Record is what .rack.json says. Keys that it does not know are kept.
+// Record is the content of .rack.json. Unknown keys are kept.
 type Record struct {
 	ResourceLink string           // of setup -s: the link in the folder; "": none
 	Resources    string           // directory inside of a version
 	Head         string           // the live version; "": none
 	Versions     []string         // oldest first
-	History      []Live           // what was live when, oldest first
-	Deployed     map[string]About // what is known of versions
+	History      []Live           // the history of live versions, oldest first
+	Deployed     map[string]About // details of versions
 	other        map[string]json.RawMessage
 }
 
@@ -48,15 +48,15 @@ type Live struct {
 	How     string    `json:"how"` // switch, rollback
 }
 
-// About is where a version comes from.
+// About describes the origin of a version.
 type About struct {
 	At   time.Time `json:"at"`
 	By   string    `json:"by,omitempty"`
 	From string    `json:"from,omitempty"`
 }
 
-// Parse reads a record. Versions may be numbers: RackMan has written those that look
-// like one so.
+// Parse parses a record. Versions may be numbers: RackMan writes those that look like one
+// as numbers.
 func Parse(b []byte) (*Record, error) {
 	all := map[string]json.RawMessage{}
 	if err := json.Unmarshal(bytes.TrimPrefix(b, []byte("\ufeff")), &all); err != nil {
@@ -83,7 +83,7 @@ func Parse(b []byte) (*Record, error) {
 			if err != nil {
 				return nil, err
 			}
-			if CheckName(name) == nil && !slices.Contains(r.Versions, name) { // RackMan registers what it is told, twice too
+			if CheckName(name) == nil && !slices.Contains(r.Versions, name) { // RackMan also registers a version twice
 				r.Versions = append(r.Versions, name)
 			}
 		}
@@ -122,7 +122,7 @@ func word(all map[string]json.RawMessage, key string) (string, error) {
 	return "", fmt.Errorf("%s: want a string", key)
 }
 
-// Config is what the folder says over a version's own configuration; nil: nothing.
+// Config is the folder's configuration, which overrides a version's; nil: none.
 func (r *Record) Config() map[string]any {
 	var over map[string]any
 	json.Unmarshal(r.other["config"], &over)

@@ -8,10 +8,10 @@ import (
 	"sync"
 )
 
-// Events are the last lines of a log as JSON, whatever its own format, for who
-// asks later or wants to follow. It is safe for concurrent use.
+// Events has the last lines of a log as JSON, independent of the log's format, for later
+// requests and followers. It is safe for concurrent use.
 type Events struct {
-	// Heard is given each line too; it must not block, nor keep it. Set it before
+	// Heard is called with each line; it must not block, nor keep the line. Set it before
 	// the first.
 	Heard func(line []byte)
 
@@ -21,8 +21,8 @@ type Events struct {
 	heard map[chan []byte]struct{}
 }
 
-// maxEvents is how many lines are kept, and maxSize how many bytes; maxFollow how many one who follows may
-// be behind, before it is let go of.
+// maxEvents is how many lines are kept, and maxSize how many bytes; maxFollow is how many
+// lines a follower may be behind before it is disconnected.
 const (
 	maxEvents = 500
 	maxSize   = 512 << 10
@@ -61,8 +61,8 @@ func (e *Events) Last(n int) [][]byte {
 	return slices.Clone(e.last[max(0, len(e.last)-n):])
 }
 
-// Follow returns the last n lines and a channel of those that come, which is
-// closed for a reader that is too slow. stop ends it.
+// Follow returns the last n lines and a channel of new ones, which is closed for a reader
+// that is too slow. stop ends it.
 func (e *Events) Follow(n int) (last [][]byte, lines <-chan []byte, stop func()) {
 	ch := make(chan []byte, maxFollow)
 	e.mu.Lock()
@@ -78,7 +78,7 @@ func (e *Events) Follow(n int) (last [][]byte, lines <-chan []byte, stop func())
 	}
 }
 
-// both writes each record twice.
+// both writes each record to two handlers.
 type both struct{ a, b slog.Handler }
 
 func (h both) Enabled(ctx context.Context, l slog.Level) bool {

@@ -1,5 +1,5 @@
-// Package logging writes one line an event: plain words for people, JSON with
-// stable names for machines.
+// Package logging writes one line per event: text for people, JSON with stable names for
+// machines.
 package logging
 
 import (
@@ -22,27 +22,26 @@ import (
 	"handoff/internal/printable"
 )
 
-// Log is where events go, and a file that can be reopened for logrotate. It is
-// safe for concurrent use.
+// Log is the log of events, to a file that can be reopened for logrotate. It is safe for
+// concurrent use.
 type Log struct {
 	*slog.Logger
 	Events       *Events
 	WorkerEvents *WorkerEvents // the events, and messages of Node workers; nil: not recorded
-	Output       *Events       // what workers write, where that is captured; nil: it is not
+	Output       *Events       // the captured output of workers; nil: not captured
 	level        *slog.LevelVar
 	path         string
 	lines        chan []byte // never closed
 	flush        chan chan struct{}
-	lost         atomic.Int64 // lines that found lines full
-	waiting      atomic.Int64 // lines that are not written yet
+	lost         atomic.Int64 // lines dropped because lines was full
+	waiting      atomic.Int64 // lines not written yet
 
 	mu   sync.Mutex // guards file against a Reopen during a write
 	file *os.File
 }
 
-// maxLines is how many lines wait for a reader that is stuck (a full pipe, a
-// terminal that is stopped). What comes on top is dropped and counted: the log
-// must not hold up what it tells of.
+// maxLines is how many lines wait for a blocked reader (a full pipe, a stopped terminal).
+// More lines are dropped and counted: the log must not block the service.
 const maxLines = 4096
 
 // New opens a log. format is "text", "json" or "auto": text on a terminal, else
@@ -81,12 +80,11 @@ func New(format string, level slog.Level, path, name string) (*Log, error) {
 	return l, nil
 }
 
-// SetLevel changes the least level that is logged.
+// SetLevel changes the minimum level that is logged.
 func (l *Log) SetLevel(level slog.Level) { l.level.Set(level) }
 
-// Write is for the handlers. It never blocks: a line is written at once where there
-// is room for it, so that a master that is killed has said what it did, and waits
-// for the reader where there is none.
+// Write is for the handlers. It never blocks: a line is written immediately if there is
+// room, so that a killed master has logged what it did; else it waits for the reader.
 func (l *Log) Write(p []byte) (int, error) {
 	if l.now(p) {
 		return len(p), nil
@@ -101,8 +99,8 @@ func (l *Log) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// now writes a line if nothing waits and it cannot block: a pipe that poll(2) calls
-// writable has room for PIPE_BUF bytes (pipe(7)).
+// now writes a line if none is waiting and it cannot block: a pipe that is writable
+// according to poll(2) has room for PIPE_BUF bytes (pipe(7)).
 func (l *Log) now(p []byte) bool {
 	const pipeBuf = 4096
 	if len(p) > pipeBuf || !l.mu.TryLock() {
@@ -117,8 +115,8 @@ func (l *Log) now(p []byte) bool {
 	return true
 }
 
-// write writes the lines that wait. direct does not wait in their queue, which may be
-// full: what it says would be lost with the rest.
+// write writes the waiting lines. It reports dropped lines by direct, since the queue may
+// be full.
 func (l *Log) write(direct *slog.Logger) {
 	for {
 		select {
@@ -143,7 +141,7 @@ func (l *Log) out(line []byte, direct *slog.Logger) {
 	}
 }
 
-// direct writes to the file at once; it may block.
+// direct writes to the file immediately; it may block.
 type direct struct{ *Log }
 
 func (d direct) Write(line []byte) (int, error) {
@@ -152,7 +150,7 @@ func (d direct) Write(line []byte) (int, error) {
 	return d.file.Write(line)
 }
 
-// Flush writes what waits, for a second at most.
+// Flush writes the waiting lines, for at most a second.
 func (l *Log) Flush() {
 	late := time.After(time.Second)
 	done := make(chan struct{})
@@ -167,8 +165,8 @@ func (l *Log) Flush() {
 	}
 }
 
-// Reopen opens the log file anew, after somebody has renamed it. Without a file
-// it does nothing. On an error the old one stays in use.
+// Reopen reopens the log file, after it was renamed. Without a file it does nothing. On
+// error the old one stays in use.
 func (l *Log) Reopen() error {
 	if l.path == "" {
 		return nil
@@ -211,7 +209,7 @@ func forPeople(groups []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// forMachines gives durations in seconds, as the name says.
+// forMachines writes durations in seconds.
 func forMachines(groups []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindDuration {
 		return slog.Float64(a.Key+"_seconds", math.Round(a.Value.Duration().Seconds()*1000)/1000)

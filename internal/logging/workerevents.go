@@ -24,25 +24,25 @@ import (
 //	  GET …?after=40&of=MASTER         ──►
 //	                                   ◄──  41 {…}; a larger number: what is between is lost
 type WorkerEvents struct {
-	Timeout time.Duration // of WriteWait, while nobody reads; 0: 30 s. Set it before the first
+	Timeout time.Duration // of WriteWait, without a reader; 0: 30 s. Set it before the first
 
 	mu     sync.Mutex // guards all below
 	lines  [][]byte   // the last one is number seq
 	seq    int64
-	read   int64         // the last that was read
+	read   int64         // number of the last line that was read
 	size   int           // of lines, in bytes
 	unread int           // of those after read, in bytes
-	more   chan struct{} // closed at the next line; nil: nobody waits for it
-	room   chan struct{} // closed when little is unread again; nil: nobody waits for it
-	stuck  bool          // nobody has read for Timeout: until somebody does, messages are dropped
-	lost   int           // messages that were dropped
+	more   chan struct{} // closed at the next line; nil: no reader waits
+	room   chan struct{} // closed when little is unread again; nil: no writer waits
+	stuck  bool          // no reader for Timeout: messages are dropped until there is one
+	lost   int           // dropped messages
 }
 
 const (
 	keepRead   = 512 << 10      // bytes that are kept after they were read
-	waitUnread = 4 << 20        // unread bytes, from which on WriteWait waits
-	maxUnread  = 2 * waitUnread // unread bytes, above which the oldest lines go
-	maxBatch   = 128 << 10      // bytes that After returns at once, if there are more
+	waitUnread = 4 << 20        // unread bytes above which WriteWait waits
+	maxUnread  = 2 * waitUnread // unread bytes above which the oldest lines are dropped
+	maxBatch   = 128 << 10      // maximum bytes that After returns at once
 )
 
 // Write adds a line. It never blocks.
@@ -53,9 +53,9 @@ func (q *WorkerEvents) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// WriteWait is Write for who can wait while the reader is behind: a worker, whose
-// process waits in its turn. After Timeout without a reader the line is dropped; how
-// many were is the first thing that the next reader gets.
+// WriteWait is Write that may block while the reader is behind: for the messages of a
+// worker, which then waits, too. After Timeout without a reader the line is dropped; the
+// next reader first gets the number of dropped lines.
 func (q *WorkerEvents) WriteWait(line []byte) {
 	late := time.NewTimer(cmp.Or(q.Timeout, 30*time.Second))
 	defer late.Stop()
@@ -94,7 +94,7 @@ func (q *WorkerEvents) add(line []byte) {
 	}
 }
 
-// trim forgets the oldest lines.
+// trim drops the oldest lines.
 func (q *WorkerEvents) trim() {
 	for len(q.lines) > 1 && (q.unread > maxUnread || q.size-q.unread > keepRead) {
 		size := len(q.lines[0])
@@ -106,8 +106,8 @@ func (q *WorkerEvents) trim() {
 	}
 }
 
-// After returns lines after number n, or what is left of them, and the number of the
-// last one; if there is none yet, a channel that is closed when there is.
+// After returns the remaining lines after number n, and the number of the last one; if
+// there is none yet, a channel that is closed at the next line.
 func (q *WorkerEvents) After(n int64) (lines [][]byte, last int64, more <-chan struct{}) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -126,7 +126,7 @@ func (q *WorkerEvents) After(n int64) (lines [][]byte, last int64, more <-chan s
 	return nil, n, q.more
 }
 
-// Ack says that the lines up to number n are read.
+// Ack records that the lines up to number n were read.
 func (q *WorkerEvents) Ack(n int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

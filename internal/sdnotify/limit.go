@@ -2,16 +2,15 @@ package sdnotify
 
 import "time"
 
-// Limiter turns what a worker says into what is news. A worker may say what it likes
-// as often as it likes: what changes nothing, or comes too often, is no news, so that it
-// keeps nobody busy but who reads it. The zero value has heard nothing yet, and reports
-// no sign of life.
+// Limiter reduces a worker's notices to news. A worker may send any notice at any rate:
+// one that changes nothing, or comes too often, is not news, so that it only loads the
+// reader. The zero value has had no notice, and reports no keep-alive.
 type Limiter struct {
-	AliveEvery time.Duration // between two WATCHDOG=1 that are news; 0: none are
+	AliveEvery time.Duration // minimum time between two WATCHDOG=1 that are news; 0: none are
 
 	ready, stopping, stores, hung bool
 	aliveAt                       time.Time
-	extendedAt                    time.Time     // when more time was asked for last
+	extendedAt                    time.Time     // time of the last extension
 	extend                        time.Duration // is to become news
 	asked                         int           // questions since askedAt
 	askedAt                       time.Time
@@ -22,21 +21,21 @@ type Limiter struct {
 }
 
 const (
-	// stateEvery is how often a worker's state is news, at most. The last one always
-	// is. So it is with the number of its requests.
+	// stateEvery is the minimum interval at which a worker's state is news. The last one
+	// always is. The same applies to the number of its requests.
 	stateEvery = 100 * time.Millisecond
-	// extendEvery is the same for asking for more time: it counts from then on.
+	// extendEvery is the same for extensions: they count from then on.
 	extendEvery = 100 * time.Millisecond
-	// maxAsks is how often in a second a worker is answered whether it is to drain. It
-	// asks for each signal that it gets; no answer means no.
+	// maxAsks is how many questions X_DRAINING a worker is answered per second. It asks
+	// for each signal that it gets; no answer means no.
 	maxAsks = 100
 )
 
-// State is what the worker has said last.
+// State is the last state of the worker.
 func (l *Limiter) State() State { return l.said }
 
-// Hear returns what is news in n, and when to call it again if nothing else comes, with
-// an empty notice; zero: need not.
+// Hear returns the news in n, and when to call it again with an empty notice if no other
+// comes; zero: never.
 func (l *Limiter) Hear(now time.Time, n Notice) (news Notice, again time.Time) {
 	news.Ready = n.Ready && !l.ready
 	news.Stopping = n.Stopping && !l.stopping
@@ -47,7 +46,7 @@ func (l *Limiter) Hear(now time.Time, n Notice) (news Notice, again time.Time) {
 		news.Alive, l.aliveAt = true, now
 	}
 	news.Extend, again = l.extends(now, n.Extend)
-	if n.Requests > l.requests && now.Sub(l.requestsAt) >= stateEvery { // a count only grows
+	if n.Requests > l.requests && now.Sub(l.requestsAt) >= stateEvery { // counts only increase
 		news.Requests, l.requests, l.requestsAt = n.Requests, n.Requests, now
 	}
 	if n.State != nil {
@@ -79,7 +78,7 @@ func (l *Limiter) extends(now time.Time, by time.Duration) (news time.Duration, 
 	return news, time.Time{}
 }
 
-// MayAsk counts a question, and reports whether it is to be answered.
+// MayAsk counts a question, and reports whether to answer it.
 func (l *Limiter) MayAsk(now time.Time) bool {
 	if now.Sub(l.askedAt) >= time.Second {
 		l.asked, l.askedAt = 0, now

@@ -7,26 +7,26 @@ import (
 	"unicode"
 )
 
-// Notice is what of a worker's notifications changes anything for its supervisor.
+// Notice is the part of a worker's notifications that its supervisor handles.
 type Notice struct {
 	Ready    bool          // READY=1
-	Stopping bool          // STOPPING=1: it wants to be replaced
+	Stopping bool          // STOPPING=1: it asks to be replaced
 	Alive    bool          // WATCHDOG=1
 	Hung     bool          // WATCHDOG=trigger
-	Extend   time.Duration // EXTEND_TIMEOUT_USEC, an hour at most; 0: was not said
-	Requests int           // X_REQUESTS, served since its start; 0: was not said
+	Extend   time.Duration // EXTEND_TIMEOUT_USEC, an hour at most; 0: not set
+	Requests int           // X_REQUESTS, served since its start; 0: not set
 	Stores   bool          // FDSTORE=1: there is no store for workers
 	State    *State        // if it has changed
 }
 
-// State is what a worker says about itself, for people.
+// State is a worker's own status, for people.
 type State struct {
 	Status    string // STATUS, of printable characters and maxStatus bytes at most
 	Reloading bool   // RELOADING=1, until READY=1
 }
 
-// Parse reads assignments, one a line. Those that are not for a supervisor of this kind
-// (MAINPID, FDNAME, ERRNO…) change nothing. before is the worker's state until now.
+// Parse parses assignments, one per line. It ignores those that do not apply to this kind
+// of supervisor (MAINPID, FDNAME, ERRNO…). before is the worker's previous state.
 func Parse(text string, before State) Notice {
 	var n Notice
 	after := before
@@ -69,8 +69,8 @@ func Parse(text string, before State) Notice {
 // maxStatus is how much of a worker's status is kept, in bytes.
 const maxStatus = 200
 
-// Printable makes somebody's words fit for one line of a log or a table: 200 bytes at
-// most, with a ? for each character that cannot be printed.
+// Printable makes a text fit for one line of a log or a table: at most 200 bytes, with a
+// ? for each unprintable character.
 func Printable(s string) string {
 	s = strings.ToValidUTF8(s[:min(len(s), maxStatus)], "?")
 	return strings.Map(func(r rune) rune {

@@ -10,11 +10,11 @@ import (
 	"handoff/internal/cmsg"
 )
 
-// sendTimeout is how long a supervisor that does not read is waited for.
+// sendTimeout is how long to wait for a supervisor that does not read.
 const sendTimeout = time.Second
 
-// Send sends a message, with descriptors that stay the caller's, to the socket that
-// NOTIFY_SOCKET names: a path, or an abstract name that begins with @.
+// Send sends a message, with descriptors, which the caller still owns, to the socket in
+// NOTIFY_SOCKET: a path, or an abstract name that begins with @.
 func Send(address, text string, fds ...int) error {
 	c, err := cmsg.Dial(address)
 	if err != nil {
@@ -29,8 +29,8 @@ func send(c *cmsg.Conn, text string, fds ...int) error {
 	return c.Write([]byte(text), fds...)
 }
 
-// SendAndWait sends a message and waits until it has been looked at, since who is gone by
-// then is not believed: the barrier of sd_notify_barrier(3).
+// SendAndWait sends a message and waits until it was checked, since a sender that has
+// exited by then is not accepted: the barrier of sd_notify_barrier(3).
 func SendAndWait(address, text string, timeout time.Duration) error {
 	c, err := cmsg.Dial(address)
 	if err != nil {
@@ -50,8 +50,8 @@ func SendAndWait(address, text string, timeout time.Duration) error {
 	return err
 }
 
-// AskDraining asks handoff whether a signal that this process has got is its order to
-// drain. Where nobody answers in time, the signal is what it is: yes.
+// AskDraining asks handoff whether a signal that this process has received is its order
+// to drain. Without an answer in time the result is true.
 func AskDraining(address string, timeout time.Duration) bool {
 	c, err := cmsg.Dial(address)
 	if err != nil {
@@ -61,8 +61,8 @@ func AskDraining(address string, timeout time.Duration) bool {
 	return !errors.Is(ask(c, "X_DRAINING=1", timeout), io.EOF)
 }
 
-// ask sends a message with a pipe, and reads a byte from it: io.EOF is its end without
-// one.
+// ask sends a message with a pipe, and reads a byte from it: io.EOF if it is closed
+// without one.
 func ask(c *cmsg.Conn, text string, timeout time.Duration) error {
 	r, w, err := os.Pipe()
 	if err != nil {

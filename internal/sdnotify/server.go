@@ -11,20 +11,20 @@ import (
 	"handoff/internal/cmsg"
 )
 
-// Server reads what one worker says.
+// Server reads the notices of one worker.
 type Server struct {
-	Conn    *cmsg.Conn // of Listen; who closes it ends Serve
+	Conn    *cmsg.Conn // from Listen; closing it ends Serve
 	Believe func(pid int) bool
 	Limiter Limiter
-	// News is called with what is news, each once.
+	// News is called with each notice that is news.
 	News func(Notice)
-	// Draining answers a worker that asks whether it is to drain; delivered is called when
+	// Draining answers a worker that asks whether it must drain; delivered is called when
 	// the worker has the answer. It may block: the worker waits.
 	Draining func() (yes bool, delivered func())
 }
 
-// Serve reads until the socket is closed. Descriptors that somebody sends are closed apart
-// from everything else: close(2) may take as long as who sends them likes.
+// Serve reads until the socket is closed. It closes received descriptors asynchronously,
+// since close(2) may block for as long as the sender has set (SO_LINGER).
 func (s *Server) Serve() {
 	buf := make([]byte, 4096)
 	var closer cmsg.Closer
@@ -49,7 +49,7 @@ func (s *Server) heard(text string, fds []int) {
 	if text == "X_DRAINING=1" && len(fds) == 1 && s.Limiter.MayAsk(time.Now()) {
 		yes, delivered := s.Draining()
 		if yes && unix.SetNonblock(fds[0], true) == nil {
-			unix.Write(fds[0], []byte{1}) // to a pipe; who gives something else has no answer
+			unix.Write(fds[0], []byte{1}) // to a pipe; for other descriptors there is no answer
 		}
 		delivered()
 		return

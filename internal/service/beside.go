@@ -15,7 +15,7 @@ import (
 	"handoff/master/process"
 )
 
-// Watch is what a configuration wants watched.
+// Watch is the configuration of the watched files.
 func Watch(cfg *config.Run, p Program) watch.Config {
 	if len(cfg.Watch) == 0 && len(p.Rack) == 0 {
 		return watch.Config{}
@@ -26,11 +26,11 @@ func Watch(cfg *config.Run, p Program) watch.Config {
 	}
 	if len(p.Rack) > 0 && filepath.Base(string(p.Config)) != rackman.File {
 		w.Files = append(w.Files, filepath.Join(w.Dir, rackman.File), filepath.Join(string(p.Rack), rackman.VersionFile))
-		if here := string(p.Here); here != string(p.Rack) { // the version's own
+		if here := string(p.Here); here != string(p.Rack) { // of the version
 			w.Files = append(w.Files, filepath.Join(here, config.FileName))
 		}
 		if cfg.RackVersion != "" {
-			w.Files = nil // it stays what it is, whatever is live
+			w.Files = nil // it does not depend on the live version
 		}
 	}
 	return w
@@ -49,7 +49,7 @@ func written(cfg *config.Run, p Program) (globs []string) {
 	return globs
 }
 
-// Hooks is what runs at events. environ is handoff's own.
+// Hooks are the commands at events. environ is handoff's own.
 func Hooks(cfg *config.Run, p Program, environ []string) hooks.Config {
 	commands, _ := cfg.HookCommands() // they were checked
 	env := slices.DeleteFunc(slices.Clone(process.Environ(environ)), func(kv string) bool { return strings.HasPrefix(kv, "PWD=") })
@@ -67,7 +67,7 @@ func Hooks(cfg *config.Run, p Program, environ []string) hooks.Config {
 	return h
 }
 
-// Vetoes are the hooks that may refuse, asked by ask; nil: there are none.
+// Vetoes are the hooks that can refuse, called with ask; nil: none.
 func Vetoes(cfg *config.Run, ask func(hook string, about map[string]any) error) (reload, ready master.Veto) {
 	commands, _ := cfg.HookCommands()
 	veto := func(hook string) master.Veto {
@@ -79,7 +79,7 @@ func Vetoes(cfg *config.Run, ask func(hook string, about map[string]any) error) 
 	return veto(config.BeforeReload), veto(config.BeforeReady)
 }
 
-// Capture is what becomes of the workers' output; the writers are the caller's to set.
+// Capture is the configuration of captured output; the caller sets the writers.
 func Capture(cfg *config.Run, p Program) capture.Config {
 	mode := capture.Mode(cfg.Capture)
 	if cfg.LogPrefix {
@@ -88,7 +88,7 @@ func Capture(cfg *config.Run, p Program) capture.Config {
 	return capture.Config{Mode: mode, Name: string(p.Name), Dir: p.Path(cfg.CaptureDir)}
 }
 
-// Effective is what a master runs by, for who asks: by the keys of a file.
+// Effective is the effective configuration, by the keys of a file.
 func Effective(cfg *config.Run, p Program) map[string]any {
 	all := cfg.Effective()
 	all["schema"], all["command"], all["file"], all["name"], all["cwd"] = 1, p.Command(), string(p.Config), string(p.Name), string(p.Dir)

@@ -8,7 +8,7 @@ import (
 	"handoff/internal/config"
 )
 
-// fixed are the keys that a running handoff cannot change, as they are.
+// fixed has the values of the keys that a running handoff cannot change.
 func fixed(cfg *config.Run) map[string]string {
 	return map[string]string{
 		"contract": cfg.Contract, "balance": fixedBalance(cfg), "listen": fmt.Sprint(cfg.Listen), "name": cfg.Name, "pid_file": cfg.PIDFile,
@@ -18,7 +18,7 @@ func fixed(cfg *config.Run) map[string]string {
 	}
 }
 
-// fixedBalance tells the kinds of sockets apart: what is not shared can change.
+// fixedBalance distinguishes the kinds of sockets: even and sticky can be exchanged.
 func fixedBalance(cfg *config.Run) string {
 	if cfg.Balance == "shared" {
 		return cfg.Balance
@@ -26,22 +26,21 @@ func fixedBalance(cfg *config.Run) string {
 	return ""
 }
 
-// Fixed knows what of a configuration a master cannot change, and tells what would
-// have to.
+// Fixed finds changes of the configuration that require a restart of handoff.
 type Fixed struct {
 	was  map[string]string
-	said map[string]string // by key: the value that was told of last
-	cfg  config.Run        // with what is in effect
+	said map[string]string // by key: the last reported value
+	cfg  config.Run        // the effective values
 }
 
-// NewFixed returns what a master goes by that runs by cfg.
+// NewFixed returns the Fixed of a master with the configuration cfg.
 func NewFixed(cfg *config.Run) *Fixed {
 	return &Fixed{was: fixed(cfg), said: map[string]string{}, cfg: *cfg}
 }
 
-// Keep takes a configuration that was read again: it puts back what cannot change, as
-// far as Live goes by it, and names each key that needs a restart, once for each value.
-// The change is in effect when Live has been made of it: see Took.
+// Keep takes a reread configuration: it restores the values that cannot change, as far as
+// Live uses them, and names each key that requires a restart, once per value. The change
+// is in effect when Live was made from it: see Took.
 func (f *Fixed) Keep(cfg *config.Run) (later []string) {
 	now := fixed(cfg)
 	for _, key := range slices.Sorted(maps.Keys(f.was)) {
@@ -57,5 +56,5 @@ func (f *Fixed) Keep(cfg *config.Run) (later []string) {
 	return later
 }
 
-// Took says that a configuration that Keep has seen is in effect.
+// Took records that a configuration that Keep has seen is in effect.
 func (f *Fixed) Took(cfg *config.Run) { f.cfg.Balance = cfg.Balance }

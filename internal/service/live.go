@@ -22,7 +22,7 @@ const (
 	drainedGrace = 2 * time.Second        // for the exit, after the last connection has ended
 )
 
-// World is what of the outside a configuration is put into effect with.
+// World is the environment in which a configuration is applied.
 type World struct {
 	Environ []string                      // handoff's own environment
 	Binary  string                        // path of handoff, for programs that call it; "": not known
@@ -30,13 +30,13 @@ type World struct {
 	Log     *slog.Logger
 }
 
-// ThisWorld is the one of this process.
+// ThisWorld is the World of this process.
 func ThisWorld(log *slog.Logger) World {
 	self, _ := os.Executable()
 	return World{Environ: os.Environ(), Binary: self, Preload: node.Install, Log: log}
 }
 
-// Live is what of a configuration may change while a master runs.
+// Live returns the part of a configuration that can change while a master runs.
 func Live(cfg *config.Run, p Program, w World) (live master.Live, err error) {
 	live = master.Live{
 		Fleet: fleet.Config{

@@ -1,6 +1,6 @@
-// Package service makes of a configuration what a master runs by. Flags, environment
-// and file come in; what runs where (Program), what may change while it runs (Live),
-// and what goes beside it (hooks, watched files, captured output) comes out. It starts
+// Package service converts a configuration into that of a master. Its input is flags,
+// environment and file; its output is the program and its place (Program), what can
+// change while it runs (Live), and hooks, watched files and captured output. It starts
 // nothing.
 package service
 
@@ -10,17 +10,16 @@ import (
 	"path/filepath"
 )
 
-// Failure is an error that is not about how handoff was called: something is not there,
-// or cannot be read.
+// Failure is an error that is not one of usage: something is missing or cannot be read.
 type Failure struct{ Err error }
 
 func (f Failure) Error() string { return f.Err.Error() }
 func (f Failure) Unwrap() error { return f.Err }
 
-// Program is what the arguments of `handoff run` meant when they were read last. A
-// master that starts later needs neither the directory nor the script to be there:
-// only a reload does. It is JSON in the record that masters leave: fields are added,
-// never changed. Bytes, since none of it need be UTF-8.
+// Program is the meaning of the arguments of `handoff run` when they were last read. A
+// master that starts later does not require the directory or the script to exist: only a
+// reload does. It is JSON in the record: fields are added, never changed. Bytes, since
+// none of it need be UTF-8.
 type Program struct {
 	From   []byte   // working directory of `handoff run`; a record of an older version has none: Here, then
 	Here   []byte   // what relative paths are relative to: From, or the configuration file's folder
@@ -36,13 +35,13 @@ type Program struct {
 	OfWorkers bool `json:",omitempty"`
 }
 
-// Decode reads what Encode has written; false: there is nothing that can run.
+// Decode decodes the output of Encode; false: there is no program.
 func Decode(text []byte) (p Program, ok bool) {
 	err := json.Unmarshal(text, &p)
 	return p, err == nil && len(p.Args) > p.Script && p.Script >= 0 && len(p.Dir) > 0
 }
 
-// Encode writes it for the next master.
+// Encode encodes it for the next master.
 func (p Program) Encode() ([]byte, error) { return json.Marshal(p) }
 
 // Command is the command line of a worker.
@@ -53,8 +52,8 @@ func (p Program) Command() (args []string) {
 	return args
 }
 
-// Path makes a path absolute that was said relative to where handoff was started; ""
-// stays.
+// Path makes a path absolute that is relative to the directory in which handoff was
+// started; "" stays "".
 func (p Program) Path(path string) string {
 	if path == "" || filepath.IsAbs(path) {
 		return path
@@ -62,11 +61,11 @@ func (p Program) Path(path string) string {
 	return filepath.Join(string(p.Here), path)
 }
 
-// hookFile is RackMan's script of hooks.
+// hookFile is RackMan's hook script.
 const hookFile = ".rackhooks.js"
 
 // HookScript is RackMan's .rackhooks.js, in a folder that RackMan would run: of the
-// version, else of the folder. "": it is no such folder.
+// version, else of the folder. "": not such a folder.
 func (p Program) HookScript() string {
 	if len(p.Rack) == 0 {
 		return ""

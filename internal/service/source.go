@@ -17,7 +17,7 @@ import (
 	"handoff/internal/trust"
 )
 
-// Source is what a configuration is read from, besides the environment.
+// Source is where a configuration is read from, besides the environment.
 type Source struct {
 	Flags *pflag.FlagSet // of `handoff run`, parsed; those that were not given are set
 	Run   *config.Run    // that they set
@@ -26,19 +26,19 @@ type Source struct {
 	// Before is what was found out last, for a master, and for a keeper that replaces
 	// another; nil: nobody was before.
 	Before *Program
-	// Reread reads everything again, for a reload. Without it what was before goes on
-	// as it was: a crash puts nothing new into effect.
+	// Reread rereads everything, for a reload. Without it the previous configuration
+	// continues: a crash puts no change into effect.
 	Reread bool
 }
 
-// Resolved is what it comes to.
+// Resolved is the result of Resolve.
 type Resolved struct {
 	Program
 	Said   []string // the command, as it was said
-	Report string   // what became of the keys of another tool's file; "": nothing to say
+	Report string   // the fate of the keys of another tool's file; "": none
 }
 
-// Resolve reads environment and file, and finds out what is meant. An error that is a
+// Resolve reads environment and file, and resolves the program. An error that is a
 // Failure is not about usage.
 func (s Source) Resolve() (r Resolved, err error) {
 	if s.Run.Embedded {
@@ -116,7 +116,7 @@ func (s Source) place() place {
 // file reads the configuration file; nil: there is none.
 func (s Source) file(at place) (file *config.File, err error) {
 	switch before := s.Before; {
-	case s.Run.Embedded && at.dir == "" && at.file == "": // one where the caller happens to be is not meant
+	case s.Run.Embedded && at.dir == "" && at.file == "": // not one in the current directory
 	case before != nil && !s.Reread && len(before.Config) == 0:
 	case before != nil && !s.Reread:
 		if file, err = config.ParseFile(string(before.Config), before.Text); err == nil {
@@ -129,14 +129,13 @@ func (s Source) file(at place) (file *config.File, err error) {
 	}
 	var pe *fs.PathError
 	var te *trust.Error
-	if errors.As(err, &pe) || errors.As(err, &te) { // it is not there, or cannot be read
+	if errors.As(err, &pe) || errors.As(err, &te) { // missing or unreadable
 		err = Failure{err}
 	}
 	return file, err
 }
 
-// find reads the file that was named, or the one that is there. A folder that was to
-// be run must have one.
+// find reads the named file, or the default one. A folder that is run must have one.
 func find(at place, cfg *config.Run) (*config.File, error) {
 	path := at.file
 	switch {
@@ -208,7 +207,7 @@ func (s Source) apply(file *config.File, args []string) ([]string, error) {
 	return args, err
 }
 
-// restrict leaves alone what another service of the same configuration has.
+// restrict removes what another service with the same configuration uses.
 func (s Source) restrict() {
 	cfg := s.Run
 	if cfg.DryRun || cfg.Private {

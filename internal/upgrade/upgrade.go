@@ -1,5 +1,5 @@
-// Package upgrade replaces a master by the binary that is on disk now, by
-// tableflip. What it meets of tableflip's traps:
+// Package upgrade replaces a master by the binary on disk, with tableflip. How it avoids
+// tableflip's pitfalls:
 //
 //   - It starts os.Args[0]: the keeper makes that absolute, through the symlinks
 //     that the user called, so that a switched one is followed.
@@ -30,18 +30,18 @@ import (
 	"handoff/internal/linux"
 )
 
-// Upgrader is this process's part in upgrades.
+// Upgrader is the state of upgrades in this process.
 type Upgrader struct {
 	tf *tableflip.Upgrader
 }
 
 const stateName = "state"
 
-// parentVariable is what tableflip knows a candidate by.
+// parentVariable is how tableflip identifies a candidate.
 const parentVariable = "TABLEFLIP_HAS_PARENT_7DIU3"
 
-// New is to be called once, before anything is opened. timeout is how long a new
-// binary may take to be ready.
+// New must be called once, before anything is opened. timeout is how long a new binary
+// may take to be ready.
 func New(timeout time.Duration) (*Upgrader, error) {
 	tf, err := tableflip.New(tableflip.Options{UpgradeTimeout: timeout})
 	if err != nil {
@@ -55,8 +55,8 @@ func New(timeout time.Duration) (*Upgrader, error) {
 	return &Upgrader{tf}, nil
 }
 
-// Candidate reports whether this process was started to take over from a master,
-// which goes on if this one does not call Take.
+// Candidate reports whether this process was started to take over from a master, which
+// continues if this one does not call Take.
 func (u *Upgrader) Candidate() bool { return u.tf.HasParent() }
 
 // State returns the state of the master that started this candidate.
@@ -72,8 +72,8 @@ func (u *Upgrader) State() ([]byte, error) {
 	return io.ReadAll(io.NewSectionReader(f, 0, 1<<30))
 }
 
-// Take says that this candidate can take over, and waits until the master before
-// has exited.
+// Take reports that this candidate can take over, and waits until the previous master has
+// exited.
 func (u *Upgrader) Take(timeout time.Duration) error {
 	if err := u.tf.Ready(); err != nil {
 		return fmt.Errorf("cannot take over: %w", err)
@@ -86,12 +86,11 @@ func (u *Upgrader) Take(timeout time.Duration) error {
 	return nil
 }
 
-// Settle is for a master that is no candidate: it may upgrade from now on.
+// Settle is for a master that is not a candidate: it may upgrade from now on.
 func (u *Upgrader) Settle() error { return u.tf.Ready() }
 
-// Start starts the binary that is on disk now with the state, and waits until it
-// can take over. After that the caller must exit at once. On an error nothing has
-// changed.
+// Start starts the binary on disk with the state, and waits until it can take over. After
+// that the caller must exit immediately. On error nothing has changed.
 func (u *Upgrader) Start(state []byte) error {
 	if _, err := exec.LookPath(os.Args[0]); err != nil {
 		var e *exec.Error
@@ -115,9 +114,8 @@ func (u *Upgrader) Start(state []byte) error {
 	return nil
 }
 
-// Changed reports whether the binary on disk is another one than this process
-// runs: by inode and size, then by build id. One that is not there, or cannot be
-// read, is no other one.
+// Changed reports whether the binary on disk differs from the running one: by inode and
+// size, then by build id. A missing or unreadable one does not.
 func Changed() bool {
 	running, err := os.Stat("/proc/self/exe")
 	if err != nil {
