@@ -20,7 +20,7 @@ func TestStatusOfTrouble(t *testing.T) {
 		Vacant: []api.SlotStatus{{Slot: 1, State: "backoff", Generation: 1, Failures: 3, At: in(4 * time.Second), RestartReasons: map[string]int{"crashed": 3}},
 			{Slot: 2, State: "not started", Generation: 1}},
 		Next: []api.NextStatus{{Action: "start", Slot: 1, At: in(4 * time.Second), Failures: 3}, {Action: "recycle", Slot: 3, At: in(2 * time.Hour), Reason: "older than its maximum age"},
-			{Action: "reload", Slot: -1, At: in(30 * time.Hour)}, {Action: "recycle", Slot: 0, Reason: "1000 requests served"}, {Action: "dance", At: in(0)}}}
+			{Action: "reload", Slot: -1, At: in(30 * time.Hour)}, {Action: "recycle", Slot: 0, Reason: "1000 requests served"}, {Action: "replace", Slot: 3, At: in(5 * time.Minute)}, {Action: "dance", At: in(0)}}}
 	var cpu usage
 	cpu.sample(s, now)
 	s.Workers[0].CPU += 0.12
@@ -38,6 +38,7 @@ next: slot 1 starts again in 4 s (3rd failure)
 next: slot 3 is recycled at 05:04: older than its maximum age
 next: reload at 2026-01-03 09:04 (--reload-every)
 next: slot 0 is recycled when its turn comes: 1000 requests served
+next: the worker that replaces the one in slot 3 starts in 5 min
 next: dance now
 `
 	if got := b.String(); got != want {

@@ -131,7 +131,7 @@ const (
 // NextStatus is something that will happen. Of what happens to many workers for the same
 // reason there is the first.
 type NextStatus struct {
-	Action     string     `json:"action"` // start, give_up, recycle, reload, terminate, kill
+	Action     string     `json:"action"` // start, replace, give_up, recycle, reload, terminate, kill
 	Slot       int        `json:"slot"`   // -1: of all
 	Generation int        `json:"generation,omitempty"`
 	At         *time.Time `json:"at,omitempty"`       // without it: when its turn comes

@@ -49,6 +49,8 @@ func (n NextStatus) Text(now time.Time) string {
 	switch n.Action {
 	case "start":
 		return fmt.Sprintf("slot %d starts again %s (%s failure)", n.Slot, when, ordinal(n.Failures))
+	case "replace":
+		return fmt.Sprintf("the worker that replaces the one in slot %d starts %s", n.Slot, when)
 	case "give_up":
 		return fmt.Sprintf("the start in slot %d fails %s, unless it is ready (--ready-timeout)", n.Slot, when)
 	case "recycle":

@@ -21,6 +21,7 @@ type What int
 // What may come.
 const (
 	PlanStart   What = iota // a worker is started, after failures
+	PlanReplace             // one is, in the place of one that serves until then
 	PlanGiveUp              // a start takes too long
 	PlanRecycle             // a worker is replaced
 	PlanReload              // everything is
@@ -29,7 +30,7 @@ const (
 )
 
 func (w What) String() string {
-	return [...]string{"start", "give_up", "recycle", "reload", "terminate", "kill"}[w]
+	return [...]string{"start", "replace", "give_up", "recycle", "reload", "terminate", "kill"}[w]
 }
 
 // Next returns what will happen, the soonest first, and at its end what has no time. Of
@@ -48,7 +49,11 @@ func (f *Fleet) Next(now time.Time) []Plan {
 	if !f.stopping && !f.frozen {
 		for _, s := range f.slotStates {
 			if (s.gen == f.wanted || s.gen == f.live) && s.slot < f.cfg.Slots && s.notBefore.After(now) && !f.stays(s.slot, s.gen) {
-				plans = append(plans, Plan{What: PlanStart, Slot: s.slot, Gen: s.gen, At: s.notBefore, Failures: s.failures})
+				p := Plan{What: PlanStart, Slot: s.slot, Gen: s.gen, At: s.notBefore, Failures: s.failures}
+				if f.served(s.slot) && s.gen == f.live {
+					p.What, p.Failures = PlanReplace, 0 // it may only be paced
+				}
+				plans = append(plans, p)
 			}
 		}
 		if f.cfg.ReloadEvery > 0 && f.live != 0 && f.wanted == f.live {

@@ -26,6 +26,7 @@ var update = flag.Bool("update", false, "rewrite testdata/*.txt with what happen
 //	broken GEN reason
 //	steering fails [reason] | steering works   (from now on)
 //	astray             (a steering without an order has failed)
+//	next               (what will happen, and in which slots nobody is)
 //	after DURATION     (runs every deadline on the way)
 //	# comment
 func TestTranscripts(t *testing.T) {
@@ -145,6 +146,13 @@ func replay(t *testing.T, text string) string {
 		case "steering":
 			refuses = map[bool]string{true: rest(2) + " "}[w[1] == "fails"]
 			refuses = strings.TrimSpace(refuses)
+		case "next":
+			for _, p := range f.Next(clock) {
+				fmt.Fprintf(&out, "    %s\n", sayPlan(p, start))
+			}
+			for _, p := range f.Vacant(clock) {
+				fmt.Fprintf(&out, "    vacant: %s\n", sayPlan(p, start))
+			}
 		case "astray":
 			step(SteerFailed{})
 		case "broken":
@@ -178,6 +186,14 @@ func replay(t *testing.T, text string) string {
 		}
 	}
 	return out.String()
+}
+
+func sayPlan(p Plan, start time.Time) string {
+	at := "in its turn"
+	if !p.At.IsZero() {
+		at = "at " + p.At.Sub(start).String()
+	}
+	return fmt.Sprintf("%s %s: slot %d, generation %d, %d failures %s", at, p.What, p.Slot, p.Gen, p.Failures, p.Reason)
 }
 
 func parseConfig(t *testing.T, words []string) Config {
