@@ -87,6 +87,7 @@ type keeper struct {
 	stopAsked  time.Time // when a stop was ordered that no master has handled yet; zero: none
 	stopAt     time.Time // when the next measure is due; zero: never
 	stops      stopping
+	before     []identity // children that this process had before it was a keeper
 }
 
 // Run supervises the master until it ends intentionally, and returns its exit code. It
@@ -119,6 +120,7 @@ func (k *keeper) say(format string, args ...any) {
 }
 
 func (k *keeper) run(signals <-chan os.Signal) (code int) {
+	k.before = children()
 	k.inherit()
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		k.say("cannot become a subreaper: %v", err)

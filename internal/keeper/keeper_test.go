@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/internal/keeper/fdstore"
+	"handoff/internal/linux"
 )
 
 // The test binary is the masters, too: what one does is its argument.
@@ -87,7 +89,9 @@ func run(t *testing.T, role string, cfg Config, args ...string) *world {
 			case w.signals <- unix.SIGTERM:
 			case <-done:
 			}
-			signalChildren(unix.SIGKILL)
+			for _, pid := range linux.Children(os.Getpid()) {
+				kill(pid)
+			}
 		}
 		<-done
 		signal.Stop(w.signals)
@@ -161,6 +165,13 @@ func play(name string) int {
 			m.child("worker", os.Args[0])
 			m.ready()
 		}
+	case "family": // so is this one; the worker has a child in a group of its own
+		if os.Getenv(EnvRestarts) == "0" {
+			m.child("elder", os.Args[0])
+			m.ready()
+		}
+	case "elder":
+		m.report("grandchild %d", m.child("worker", os.Args[0]).Pid)
 	case "idle":
 		m.report("ends by %v", <-m.signals)
 		return 5
@@ -331,4 +342,29 @@ func TestStopWithoutAMaster(t *testing.T) {
 			w.said("cannot start a master to stop the workers")
 		})
 	}
+}
+
+// What is killed last is everything that descends from the keeper, and nothing that was
+// its child before it became one.
+func TestStopEndsTheWholeTree(t *testing.T) {
+	other := exec.Command("sleep", "1000")
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waits := short
+	waits.Stop = 50 * time.Millisecond
+	w := run(t, "family", Config{Waits: waits})
+	master, _ := strconv.Atoi(w.await("ready"))
+	grandchild, _ := strconv.Atoi(w.await("grandchild"))
+	kill(master)
+	w.signals <- unix.SIGTERM
+	w.ends(1)
+	if s, err := linux.ReadStat(grandchild); err == nil && s.State != 'Z' {
+		t.Errorf("the worker's child is left: %+v", s)
+	}
+	if s, err := linux.ReadStat(other.Process.Pid); err != nil || s.State == 'Z' {
+		t.Errorf("a child of before is gone: %+v, %v", s, err)
+	}
+	other.Process.Kill()
+	other.Wait()
 }

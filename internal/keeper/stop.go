@@ -2,6 +2,9 @@ package keeper
 
 import (
 	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,21 +35,81 @@ func (k *keeper) stop(now time.Time) (done bool) {
 	}
 	if k.stops < terminated {
 		k.say("cannot start a master to stop the workers: sending them SIGTERM")
-		signalChildren(unix.SIGTERM)
+		for _, p := range k.descendants() {
+			p.Signal(unix.SIGTERM)
+			p.Close()
+		}
 		k.stops = terminated
 		return false
 	}
 	k.say("cannot start a master to stop the workers: killing them")
-	signalChildren(unix.SIGKILL)
+	k.killAll(now.Add(k.waits.Kill))
 	return true
 }
 
-// signalChildren signals every child of this process, and its group.
-func signalChildren(s unix.Signal) {
-	for _, pid := range linux.Children(os.Getpid()) { // not reaped before it is read here
-		if pid > 1 {
-			unix.Kill(-pid, s)
-			unix.Kill(pid, s)
+// descendants are the processes that descend from this one, opened: the workers, and what
+// has fallen to this process as the subreaper. Those are left out that were its children
+// before it became a keeper: a script may have started them, and then become handoff. A
+// child is not reaped before it is opened here; of others the parent is looked at again
+// then, so that a pid that is in use again is nobody else's.
+func (k *keeper) descendants() (all []*linux.Pidfd) {
+	for parents := []int{os.Getpid()}; len(parents) > 0 && len(all) < maxDescendants; parents = parents[1:] {
+		for _, pid := range linux.Children(parents[0]) {
+			p, err := linux.OpenPidfd(pid)
+			if err != nil {
+				continue
+			}
+			s, err := linux.ReadStat(pid)
+			if err != nil || s.Parent != parents[0] || slices.Contains(k.before, identity{pid, s.Start}) {
+				p.Close()
+				continue
+			}
+			all, parents = append(all, p), append(parents, pid)
+		}
+	}
+	return all
+}
+
+const maxDescendants = 1 << 14
+
+// identity is a process: a pid may be used again, but not with the same start.
+type identity struct {
+	pid   int
+	start uint64
+}
+
+// children are those that this process has now.
+func children() (all []identity) {
+	for _, pid := range linux.Children(os.Getpid()) {
+		if s, err := linux.ReadStat(pid); err == nil {
+			all = append(all, identity{pid, s.Start})
+		}
+	}
+	return all
+}
+
+// killAll kills what descends from this process, and what that forks meanwhile, until
+// nothing is left, or it is late: it says then what there is.
+func (k *keeper) killAll(until time.Time) {
+	for {
+		all := k.descendants()
+		for _, p := range all {
+			p.Signal(unix.SIGKILL)
+		}
+		var left []string
+		for _, p := range all {
+			if p.AwaitDeath(until) != nil {
+				left = append(left, strconv.Itoa(p.PID()))
+			}
+			p.Close()
+		}
+		k.reap()
+		if len(left) > 0 {
+			k.say("cannot end the processes %s: they are another user's, or wait inside the kernel", strings.Join(left, ", "))
+			return
+		}
+		if len(all) == 0 {
+			return
 		}
 	}
 }

@@ -15,6 +15,7 @@ type Waits struct {
 	Stable       time.Duration // lifetime of a master after which its death counts as the first: 1 s
 	Give         time.Duration // for a master to read the store: 2 s
 	End          time.Duration // for the exit of a previous keeper's master: 10 s
+	Kill         time.Duration // for the exit of the processes that are killed last: 5 s
 }
 
 func (w Waits) orDefaults() Waits {
@@ -23,7 +24,7 @@ func (w Waits) orDefaults() Waits {
 		usual time.Duration
 	}{
 		{&w.Stop, 10 * time.Second}, {&w.Candidate, 30 * time.Second}, {&w.BackoffFirst, 50 * time.Millisecond},
-		{&w.BackoffMax, 2 * time.Second}, {&w.Stable, time.Second}, {&w.Give, 2 * time.Second}, {&w.End, 10 * time.Second},
+		{&w.BackoffMax, 2 * time.Second}, {&w.Stable, time.Second}, {&w.Give, 2 * time.Second}, {&w.End, 10 * time.Second}, {&w.Kill, 5 * time.Second},
 	} {
 		if *d.wait == 0 {
 			*d.wait = d.usual
@@ -36,7 +37,7 @@ func (w Waits) orDefaults() Waits {
 // defaults.
 func ParseWaits(text string) (w Waits, err error) {
 	at := map[string]*time.Duration{"stop": &w.Stop, "candidate": &w.Candidate, "backoff-first": &w.BackoffFirst,
-		"backoff-max": &w.BackoffMax, "stable": &w.Stable, "give": &w.Give, "end": &w.End}
+		"backoff-max": &w.BackoffMax, "stable": &w.Stable, "give": &w.Give, "end": &w.End, "kill": &w.Kill}
 	for _, one := range strings.Split(text, ",") {
 		if one == "" {
 			continue

@@ -13,14 +13,16 @@ import (
 
 // Stat has the fields of /proc/PID/stat.
 type Stat struct {
-	PID    int
-	Name   string // of the program, up to 15 bytes of any value
-	State  byte   // R, S, D, T, t, Z, X, I
-	Parent int
-	Group  int           // process group
-	Start  uint64        // ticks from the machine's start to the process's: identifies it together with the PID
-	CPU    time.Duration // user and system, in ticks of 10 ms
-	RSS    int64         // resident memory in bytes, including shared memory
+	PID     int
+	Name    string // of the program, up to 15 bytes of any value
+	State   byte   // R, S, D, T, t, Z, X, I
+	Parent  int
+	Group   int // process group
+	Session int
+	Threads int
+	Start   uint64        // ticks from the machine's start to the process's: identifies it together with the PID
+	CPU     time.Duration // user and system, in ticks of 10 ms
+	RSS     int64         // resident memory in bytes, including shared memory
 }
 
 var errStat = errors.New("not a line of /proc/PID/stat")
@@ -29,7 +31,7 @@ var errStat = errors.New("not a line of /proc/PID/stat")
 const tick = time.Second / 100
 
 // ParseStat reads a line of /proc/PID/stat (proc_pid_stat(5)): 1 pid, 2 (name),
-// 3 state, 4 parent, 5 group … 14 utime, 15 stime … 22 start … 24 resident pages.
+// 3 state, 4 parent, 5 group, 6 session … 14 utime, 15 stime … 20 threads … 22 start … 24 resident pages.
 func ParseStat(line string) (s Stat, err error) {
 	from, to := strings.IndexByte(line, '('), strings.LastIndexByte(line, ')')
 	if from < 1 || to < from {
@@ -39,15 +41,17 @@ func ParseStat(line string) (s Stat, err error) {
 	if len(f) < 22 || len(f[0]) != 1 {
 		return s, errStat
 	}
-	var errs [7]error
+	var errs [9]error
 	s.Name, s.State = line[from+1:to], f[0][0]
 	s.PID, errs[0] = strconv.Atoi(strings.TrimSpace(line[:from]))
 	s.Parent, errs[1] = strconv.Atoi(f[1])
 	s.Group, errs[2] = strconv.Atoi(f[2])
+	s.Session, errs[7] = strconv.Atoi(f[3])
 	utime, err := strconv.ParseUint(f[11], 10, 63)
 	errs[3] = err
 	stime, err := strconv.ParseUint(f[12], 10, 63)
 	errs[4] = err
+	s.Threads, errs[8] = strconv.Atoi(f[17])
 	s.Start, errs[5] = strconv.ParseUint(f[19], 10, 64)
 	pages, err := strconv.ParseInt(f[21], 10, 64)
 	errs[6] = err
@@ -97,12 +101,12 @@ func Threads(pid int) iter.Seq[Stat] {
 	}
 }
 
-// Children returns the children of a process that have not been reaped, of all its
+// Children returns the children of a process that have not been reaped, of its first 4096
 // threads.
 func Children(pid int) []int {
 	var all []int
 	dir := proc(pid) + "/task/"
-	for _, tid := range numbers(dir, 0) {
+	for _, tid := range numbers(dir, 1<<12) {
 		all = append(all, childrenOf(dir+strconv.Itoa(tid))...)
 	}
 	return all
