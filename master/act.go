@@ -18,6 +18,7 @@ import (
 	"handoff/internal/repeat"
 	"handoff/internal/sdnotify"
 	"handoff/master/contract"
+	"handoff/master/descendants"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 	"handoff/master/process"
@@ -41,6 +42,7 @@ func (m *Master) do(a fleet.Action) {
 		m.listeners.ForgetQuiet(listeners.Worker(a.ID))
 		if w := m.workers[a.ID]; w != nil {
 			w.drainedAt = time.Now()
+			m.descendants.Look(descendants.Worker(w.id))
 			m.log.Info("Worker drains", w.attrs(events.WorkerDraining)...)
 			m.drain(w)
 		}
@@ -92,9 +94,6 @@ func (m *Master) do(a fleet.Action) {
 		m.notRestarted(a)
 	case fleet.Done:
 		m.history.end.done = &a
-		if !a.Failed {
-			m.log.Info("Stopped", "event", events.ClusterStopped)
-		}
 	default:
 		panic(fmt.Sprintf("master: unknown action %T", a))
 	}
@@ -102,11 +101,14 @@ func (m *Master) do(a fleet.Action) {
 
 // drain tells a worker to finish, as its contract defines it.
 func (m *Master) drain(w *worker) {
-	d := contract.Drain{Signal: m.cfg.DrainSignal, Message: m.cfg.DrainMessage}
+	m.report(events.SignalFailed, w.session.Drain(contract.Drain{Signal: m.drainSignal(w), Message: m.cfg.DrainMessage}))
+}
+
+func (m *Master) drainSignal(w *worker) unix.Signal {
 	if g := m.gens[w.gen]; g != nil && g.drain != 0 {
-		d.Signal = g.drain // a signal that it does not handle would end it
+		return g.drain // a signal that it does not handle would end it
 	}
-	m.report(events.SignalFailed, w.session.Drain(d))
+	return m.cfg.DrainSignal
 }
 
 func (m *Master) names() string { return strings.Join(m.listeners.InUse(), " ") }
@@ -295,6 +297,8 @@ func (m *Master) keepWorker(w *worker) {
 
 // attend starts the goroutines that wait for events of a worker.
 func (m *Master) attend(w *worker) {
+	m.descendants.Started(descendants.Worker(w.id), w.process.PID())
+	orphans := m.descendants.Orphans(outputGrace)
 	heard := make(chan struct{}) // closed when its session has read everything
 	if w.notify != nil {
 		go m.hearNotices(w.id, w.process.PID(), w.notify).Serve() // ends with the socket
@@ -332,7 +336,7 @@ func (m *Master) attend(w *worker) {
 				open = w.session.Busy()
 			}
 		}
-		m.mail.post(ended{w.id})
+		m.mail.post(ended{w.id, orphans()})
 	}()
 }
 
@@ -405,10 +409,11 @@ func (m *Master) signal(a fleet.Signal) {
 	}
 	if a.Kill {
 		m.log.Warn("Killing worker: "+a.Reason, w.attrs(events.WorkerKilled)...)
-		m.report(events.SignalFailed, w.process.Kill())
+		m.kill(w)
 		return
 	}
 	m.log.Warn("Sending SIGTERM to worker: "+a.Reason, w.attrs(events.WorkerTerminated)...)
 	m.report(events.SignalFailed, w.process.Signal(unix.SIGTERM))
 	m.report(events.SignalFailed, w.session.Terminate())
+	m.descendants.Terminate(descendants.Worker(w.id))
 }

@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"maps"
-	"os"
 	"slices"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +16,7 @@ import (
 	"handoff/internal/repeat"
 	"handoff/internal/sdnotify"
 	"handoff/master/contract"
+	"handoff/master/descendants"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 	"handoff/master/process"
@@ -78,6 +77,7 @@ func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first func
 	ordered := m.restoreRooms(r, now)
 	whole := m.restoreListeners(r, s)
 	whole = m.adoptWorkers(r, s) && whole
+	m.descendants.Restore(r.Descendants, r.Keeper, r.Instance, now)
 	var actions []fleet.Action
 	m.fleet, actions = fleet.Restore(m.cfg.Fleet, r.Fleet, now)
 	for _, fw := range m.fleet.Workers() {
@@ -245,39 +245,13 @@ func (m *Master) killedUnrecorded(p *linux.Pidfd) {
 	m.report(events.SignalFailed, process.Adopt(p, nil, nil).Kill())
 }
 
-// killUnrecorded kills those whose pidfd was not yet stored. They have the instance in
-// their environment, and the number of no known worker. (Processes that a worker has
-// started and left are not touched.)
+// killUnrecorded kills those whose pidfd was not yet stored, and what descends from them.
 func (m *Master) killUnrecorded(r fleet.State) {
-	if m.cfg.Instance == "" || m.cfg.PID == 0 {
-		return
+	killed := m.descendants.KillUnrecorded(func(of descendants.Worker) bool {
+		id := fleet.ID(of)
+		return m.workers[id] == nil && (id > r.LastID || slices.ContainsFunc(r.Workers, func(w fleet.WorkerState) bool { return w.ID == id }))
+	}, outputGrace)
+	for _, p := range killed {
+		m.log.Warn("Killed a process that the previous master had not recorded", "event", events.WorkerKilled, "pid", p.PID)
 	}
-	known := map[int]bool{os.Getpid(): true, m.cfg.PID: true}
-	for _, w := range m.workers {
-		known[w.process.PID()] = true
-	}
-	for _, pid := range m.candidates() {
-		if known[pid] {
-			continue
-		}
-		pidfd, err := linux.OpenPidfd(pid)
-		if err != nil {
-			continue
-		}
-		env := linux.Environ(pid)
-		id, err := strconv.Atoi(linux.Lookup(env, "HANDOFF_WORKER"))
-		if err == nil && linux.Lookup(env, "HANDOFF_INSTANCE") == m.cfg.Instance && m.workers[fleet.ID(id)] == nil && (fleet.ID(id) > r.LastID || slices.ContainsFunc(r.Workers, func(w fleet.WorkerState) bool { return int(w.ID) == id })) {
-			m.killedUnrecorded(pidfd)
-		}
-		pidfd.Close()
-	}
-}
-
-// candidates lists the pids of processes that a previous master may have started: the
-// keeper's children, or, under a new keeper, all, since it has not become their parent.
-func (m *Master) candidates() []int {
-	if m.history.keeper != 0 && m.history.keeper != m.cfg.PID {
-		return linux.PIDs()
-	}
-	return linux.Children(m.cfg.PID)
 }

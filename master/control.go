@@ -130,7 +130,7 @@ func (c Control) Scale(ctx context.Context, n int, relative bool) (workers int, 
 func (c Control) Stop(ctx context.Context, now bool) error {
 	return c.do(ctx, func(m *Master) error {
 		m.log.Info("Stopping on request", "event", events.ClusterShutdown, "workers", len(m.workers), "now", now)
-		m.step(fleet.Stop{Now: now})
+		m.stop(now)
 		return nil
 	})
 }

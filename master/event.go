@@ -5,6 +5,7 @@ import (
 
 	"handoff/internal/sdnotify"
 	"handoff/master/contract"
+	"handoff/master/descendants"
 	"handoff/master/fleet"
 )
 
@@ -44,8 +45,13 @@ type (
 	}
 	// died: a worker's process is dead. Its last messages are still read.
 	died struct{ id fleet.ID }
-	// ended: they have been read; it is not reaped yet.
-	ended struct{ id fleet.ID }
+	// ended: they have been read; it is not reaped yet. orphans may be its descendants.
+	ended struct {
+		id      fleet.ID
+		orphans []descendants.Orphan
+	}
+	// descendantDied: a process that an ended worker has left is dead.
+	descendantDied struct{}
 	// keeperDied: the keeper has died.
 	keeperDied struct{}
 	// upgraded: a new binary can take over, or cannot; done is closed, or receives the
@@ -75,6 +81,7 @@ func (reloadJudged) event()   {}
 func (readyJudged) event()    {}
 func (died) event()           {}
 func (ended) event()          {}
+func (descendantDied) event() {}
 func (keeperDied) event()     {}
 func (upgraded) event()       {}
 func (upgradeAsked) event()   {}

@@ -17,6 +17,7 @@ import (
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/linux"
 	"handoff/internal/sdnotify"
+	"handoff/master/descendants"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 	"handoff/master/recycle"
@@ -26,21 +27,21 @@ import (
 
 // Master is the loop and what it owns. The rooms know nothing of each other.
 type Master struct {
-	cfg       Config
-	log       *slog.Logger
-	fleet     *fleet.Fleet
-	reloads   *reload.Machine
-	recycler  *recycle.Recycler
-	listeners *listeners.Table
-	workers   map[fleet.ID]*worker
-	gens      map[fleet.Gen]*generation
-	keep      *fdstore.Client // nil: no keeper
-	manager   *sdnotify.Manager
-	clients   clients
-	steps     steps
-	mail      mailbox
-	history   history
-	contract  workerContract
+	cfg         Config
+	log         *slog.Logger
+	fleet       *fleet.Fleet
+	reloads     *reload.Machine
+	recycler    *recycle.Recycler
+	listeners   *listeners.Table
+	descendants *descendants.Tracker
+	workers     map[fleet.ID]*worker
+	gens        map[fleet.Gen]*generation
+	keep        *fdstore.Client // nil: no keeper
+	manager     *sdnotify.Manager
+	clients     clients
+	inbox
+	history  history
+	contract workerContract
 }
 
 // clients are the clients of the master.
@@ -128,10 +129,11 @@ func newMaster(cfg Config) (*Master, error) {
 	m := &Master{
 		cfg: cfg, log: cfg.Log, fleet: fleet.New(cfg.Fleet),
 		workers: map[fleet.ID]*worker{}, gens: map[fleet.Gen]*generation{},
-		mail:    newMailbox(),
+		inbox:   inbox{mail: newMailbox()},
 		history: history{began: time.Now(), restarts: map[int]int{}, warned: map[string]bool{}},
 		reloads: &reload.Machine{Hook: cfg.BeforeReload != nil}, recycler: recycle.New(cfg.recycle()),
 	}
+	m.descendants = descendants.New(descendants.Config{Keeper: cfg.PID, Instance: cfg.Instance, Died: func() { m.mail.post(descendantDied{}) }})
 	m.steps.pause()
 	m.manager = sdnotify.NewManager(func(text string) { m.keep.NotifyManager(text) }, cfg.UpWatchdog, time.Now())
 	var err error
@@ -161,6 +163,9 @@ func (m *Master) finish(clients func()) int {
 		clients()
 		return 0
 	}
+	if !m.history.end.done.Failed {
+		m.log.Info("Stopped", "event", events.ClusterStopped)
+	}
 	m.keep.Stopping()
 	close(m.mail.quit)
 	clients()
@@ -185,7 +190,7 @@ func (m *Master) exitCode() int {
 func (m *Master) loop() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	for m.history.end.done == nil && !m.history.end.replaced {
+	for !m.over() {
 		m.handleListenerNotices()
 		e := m.another()
 		if e == nil {
@@ -230,6 +235,7 @@ func (m *Master) deadline() time.Time {
 	next := earlier(earlier(m.fleet.Deadline(), m.listeners.Deadline()), m.recycler.Deadline())
 	next = earlier(next, m.manager.Deadline())
 	next = earlier(next, m.keep.Deadline())
+	next = earlier(next, m.descendants.Deadline())
 	return earlier(next, m.contract.Deadline())
 }
 
@@ -243,6 +249,8 @@ func (m *Master) tick(now time.Time) {
 	}
 	m.tickKeeper(now)
 	m.contract.Tick(now)
+	m.descendants.Tick(now)
+	m.reportDescendants()
 	if !m.fleet.Deadline().IsZero() && !now.Before(m.fleet.Deadline()) {
 		m.step(nil)
 	}
@@ -335,7 +343,9 @@ func (m *Master) handle(e event) {
 	case died:
 		m.died(e.id)
 	case ended:
-		m.ended(e.id)
+		m.ended(e.id, e.orphans)
+	case descendantDied:
+		m.descendants.Refresh()
 	default:
 		panic(fmt.Sprintf("master: unknown event %T", e))
 	}

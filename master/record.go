@@ -16,7 +16,7 @@ func (m *Master) record() snapshot.Record {
 	r := snapshot.Record{Version: snapshot.Version, Fleet: m.fleet.State(), State: m.listeners.State(), Seq: m.contract.Seq(),
 		Began: m.history.began, Restarts: m.history.restarts, LastError: m.history.lastError, Reload: pending.Reload && !pending.Ask,
 		Asking: m.reloads.Phase == reload.Asking || pending.Ask, Upgrade: pending.Upgrade, Reloaded: m.reloadStatus(),
-		Instance: m.cfg.Instance, Keeper: m.cfg.PID, Reported: m.history.reported, Counters: m.history.counters}
+		Instance: m.cfg.Instance, Keeper: m.cfg.PID, Reported: m.history.reported, Counters: m.history.counters, Descendants: m.descendants.State()}
 	for _, gen := range r.Fleet.Known {
 		g := m.gens[gen]
 		if g == nil {

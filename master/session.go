@@ -111,7 +111,7 @@ func (m *Master) learned(w *worker, f contract.Fact) {
 		m.step(fleet.Drained{ID: w.id})
 	case contract.Overflow:
 		m.log.Error("Killing worker: "+f.Err.Error(), w.attrs(events.WorkerKilled)...)
-		m.report(events.SignalFailed, w.process.Kill())
+		m.kill(w)
 	case contract.ProtocolError:
 		m.log.Warn("Message from a worker dropped: "+f.Reason, w.attrs(events.WorkerGarbled)...)
 	case contract.Refused:

@@ -52,7 +52,7 @@ func (m *Master) signalled(s os.Signal) {
 		if m.fleet.Stopping() {
 			m.history.end.hurried = s
 			m.log.Warn("Stopping immediately; killing workers", "event", events.ClusterShutdown, "signal", linux.SignalName(s.(unix.Signal)))
-			m.step(fleet.Stop{Now: true})
+			m.stop(true)
 			return
 		}
 		what := "Stopping; draining workers"
@@ -61,7 +61,7 @@ func (m *Master) signalled(s os.Signal) {
 		}
 		m.log.Info(what, "event", events.ClusterShutdown, "signal", linux.SignalName(s.(unix.Signal)),
 			"workers", len(m.workers), "within", m.cfg.Fleet.DrainTimeout+m.cfg.Fleet.KillGrace)
-		m.step(fleet.Stop{})
+		m.stop(false)
 	case unix.SIGTTIN:
 		m.scale(+1)
 	case unix.SIGTTOU:

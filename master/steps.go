@@ -38,6 +38,12 @@ func (s *steps) resume(first func()) {
 	s.do(func() {})
 }
 
+// inbox holds what the loop has still to do.
+type inbox struct {
+	steps steps
+	mail  mailbox
+}
+
 // mailbox delivers events of goroutines to the loop.
 type mailbox struct {
 	events chan event    // never closed; posting ends with quit

@@ -2,7 +2,6 @@ package master
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,6 +14,7 @@ import (
 	"handoff/internal/repeat"
 	"handoff/internal/sdnotify"
 	"handoff/master/contract"
+	"handoff/master/descendants"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 	"handoff/master/process"
@@ -34,6 +34,7 @@ type worker struct {
 	drainedAt time.Time      // zero: it is not draining
 	began     time.Time
 	dead      bool           // its process is dead; its last messages may be unread
+	listened  bool           // it had an address when it died
 	port      int            // of its slot; 0: it has none
 	requests  int            // that it reports as served
 	judging   bool           // a hook is asked whether it may serve
@@ -94,9 +95,7 @@ func (m *Master) notified(w *worker, n sdnotify.Notice) {
 }
 
 // isDraining reports whether a worker has been told to drain.
-func (m *Master) isDraining(id fleet.ID) bool {
-	return slices.ContainsFunc(m.fleet.Workers(), func(w fleet.Worker) bool { return w.ID == id && w.Phase == fleet.Draining })
-}
+func (m *Master) isDraining(id fleet.ID) bool { return m.fleet.Worker(id).Phase == fleet.Draining }
 
 func (m *Master) leaving(w *worker) {
 	m.history.counters.CountRestart(w.slot, "asked", "")
@@ -110,22 +109,19 @@ func (m *Master) died(id fleet.ID) {
 	if w == nil {
 		return
 	}
-	w.dead = true
+	w.dead, w.listened = true, m.listeners.Count(listeners.Worker(id)) > 0
 	w.session.Died()
 	m.listeners.ReleaseAll(listeners.Worker(id), time.Now())
 	m.resteer()
 }
 
-func (m *Master) ended(id fleet.ID) {
+func (m *Master) ended(id fleet.ID, orphans []descendants.Orphan) {
 	w := m.workers[id]
 	if w == nil {
 		return
 	}
 	delete(m.workers, id)
 	m.listeners.ForgetQuiet(listeners.Worker(id))
-	if m.contract.Plan().Survives && !w.process.Adopted() {
-		w.process.SignalGroup(unix.SIGTERM) // ends the processes that it leaves in its group
-	}
 	w.session.End()
 	if w.notify != nil {
 		sdnotify.Close(w.notify)
@@ -133,39 +129,10 @@ func (m *Master) ended(id fleet.ID) {
 	for _, what := range fdstore.OfWorker() {
 		m.keep.Remove(fdstore.WorkerName(int(id), what))
 	}
-	status, err := w.process.Reap()
-	reason, ended := linux.Ended(status), []any(nil)
-	switch {
-	case err != nil:
-		reason = err.Error()
-	case status.Signaled():
-		ended = []any{"killed_by", linux.SignalName(status.Signal())}
-	default:
-		ended = []any{"code", status.ExitStatus()}
-	}
-	phase := fleet.Starting
-	for _, fw := range m.fleet.Workers() {
-		if fw.ID == id {
-			phase = fw.Phase
-			m.measureEnd(w, phase, fw.Leaving)
-			if fw.Leaving && status.ExitStatus() == 0 {
-				phase = fleet.Draining
-			}
-		}
-	}
-	final := false
-	if stderrTail := w.process.StderrTail(maxStderrLines); phase < fleet.Quieting {
-		m.gens[w.gen].stderrTail = stderrTail
-		m.history.restarts[w.slot]++
-		m.history.lastError = sdnotify.Printable(fmt.Sprintf("slot %d, generation %d %s", w.slot, w.gen, reason))
-		if why := listener.Reason(w.refused, stderrTail); why != "" && phase == fleet.Starting {
-			reason, final = why, true
-			m.history.lastError = sdnotify.Printable(fmt.Sprintf("slot %d, generation %d: %s", w.slot, w.gen, reason))
-		}
-		m.log.Error("Worker crashed: "+reason, append(w.attrs(events.WorkerCrashed, append(append(ended, "after", time.Since(w.began).Round(time.Millisecond)), m.attempt(w, phase, reason, stderrTail)...)...), stderrAttr(stderrTail)...)...)
-	} else {
-		m.log.Info("Worker ended: "+reason, w.attrs(events.WorkerShutdown, ended...)...)
-	}
+	fw := m.fleet.Worker(id)
+	exit := m.reap(w, fw, orphans)
+	m.measureEnd(w, fw.Phase, fw.Leaving)
+	reason, final := m.reportEnd(w, fw, exit)
 	m.step(fleet.Exited{ID: id, Reason: reason, Final: final})
 	if m.cfg.Calm != nil && len(m.workers) == m.fleet.Slots() {
 		m.cfg.Calm()
@@ -184,6 +151,36 @@ func (m *Master) attempt(w *worker, phase fleet.Phase, reason string, stderrTail
 		about = append(about, "max_failures", m.cfg.Fleet.MaxFailures)
 	}
 	return about
+}
+
+// reportEnd says how a worker has ended, and returns it; final tells that another start
+// would end in the same way.
+func (m *Master) reportEnd(w *worker, fw fleet.Worker, exit process.Exit) (reason string, final bool) {
+	reason, final = exit.Reason()
+	how, crashed := []any(nil), "crashed: "
+	switch {
+	case exit.Err != nil:
+	case exit.Status.Signaled():
+		how = []any{"killed_by", linux.SignalName(exit.Status.Signal())}
+	case exit.Status.ExitStatus() == 0:
+		how, crashed = []any{"code", 0}, ""
+	default:
+		how = []any{"code", exit.Status.ExitStatus()}
+	}
+	if exit.Asked {
+		m.log.Info("Worker ended: "+reason, w.attrs(events.WorkerShutdown, how...)...)
+		return reason, false
+	}
+	stderrTail := w.process.StderrTail(maxStderrLines)
+	m.gens[w.gen].stderrTail = stderrTail
+	m.history.restarts[w.slot]++
+	m.history.lastError = sdnotify.Printable(fmt.Sprintf("slot %d, generation %d %s", w.slot, w.gen, reason))
+	if why := listener.Reason(w.refused, stderrTail); why != "" && !exit.Ready && len(exit.Left) == 0 {
+		reason, final, crashed = why, true, "crashed: "
+		m.history.lastError = sdnotify.Printable(fmt.Sprintf("slot %d, generation %d: %s", w.slot, w.gen, reason))
+	}
+	m.log.Error("Worker "+crashed+reason, append(w.attrs(events.WorkerCrashed, append(append(how, "after", time.Since(w.began).Round(time.Millisecond)), m.attempt(w, fw.Phase, reason, stderrTail)...)...), stderrAttr(stderrTail)...)...)
+	return reason, final
 }
 
 const maxStderrLines = 20 // lines of stderr in a report: the message of a Node error stands above its stack

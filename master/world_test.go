@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime/pprof"
@@ -100,6 +101,14 @@ var roles = map[string]func() int{
 		<-c
 		return 0
 	},
+	"background": func() int { // goes into it
+		if err := exec.Command("/usr/bin/setsid", "-f", "/bin/sh", "-c", `trap "" TERM; while :; do sleep 1; done`).Run(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	},
+	"task": func() int { return 0 },
 	"node": playNode,
 }
 

@@ -114,6 +114,15 @@ type Worker struct {
 // ReadyAt returns when the worker became ready, zero if it is not.
 func (w Worker) ReadyAt() time.Time { return w.readyAt }
 
+// DrainBy returns when a worker that drains is overdue, zero for one that does not drain,
+// or is overdue.
+func (w Worker) DrainBy() time.Time {
+	if w.Phase == Draining && w.asked == askedDrain && !w.drained {
+		return w.deadline
+	}
+	return time.Time{}
+}
+
 // slotState counts the starts of a slot of a generation.
 type slotState struct {
 	slot      int
@@ -187,6 +196,14 @@ func (f *Fleet) Workers() []Worker {
 		ws[i] = *w
 	}
 	return ws
+}
+
+// Worker returns a copy of a worker, zero if it is not there.
+func (f *Fleet) Worker(id ID) Worker {
+	if w := f.worker(id); w != nil {
+		return *w
+	}
+	return Worker{}
 }
 
 // Stays reports whether a worker exists and has not been told to exit.
@@ -391,6 +408,9 @@ func (f *Fleet) exited(e Exited) {
 	}
 	s := f.failure(w)
 	f.tried(s, e.Reason, e.Final)
+	if w.Gen == f.live && e.Final && f.hopeless(w) {
+		f.abort(e.Reason)
+	}
 	if w.Gen != f.wanted || w.Gen == f.live {
 		return // a live generation cannot fail
 	}
@@ -400,6 +420,13 @@ func (f *Fleet) exited(e Exited) {
 	case e.Final || s.failures >= f.cfg.MaxFailures:
 		f.giveUp(e.Reason)
 	}
+}
+
+// hopeless tells whether the first generation has only seemed to serve: nobody of it
+// does, and it has just begun.
+func (f *Fleet) hopeless(w *Worker) bool {
+	return w.Gen == 1 && f.wanted == 1 && !f.cfg.Patient && f.now.Sub(f.began) < f.cfg.Stable &&
+		!slices.ContainsFunc(f.workers, func(o *Worker) bool { return o.Phase == Serving })
 }
 
 // failure counts a failed start for the worker's slot, and sets when the slot may start
@@ -443,13 +470,19 @@ func (f *Fleet) giveUp(reason string) {
 	if f.live == 0 && f.cfg.Patient {
 		return
 	}
-	f.do(Failed{Gen: f.wanted, Reason: reason, Back: f.live})
 	if f.live == 0 {
-		f.failed = true
-		f.stop(false)
+		f.abort(reason)
 		return
 	}
+	f.do(Failed{Gen: f.wanted, Reason: reason, Back: f.live})
 	f.wanted = f.live
+}
+
+// abort ends everything: there is nothing to fall back to.
+func (f *Fleet) abort(reason string) {
+	f.do(Failed{Gen: f.wanted, Reason: reason})
+	f.failed = true
+	f.stop(false)
 }
 
 func (f *Fleet) worker(id ID) *Worker {

@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"handoff/internal/api"
+	"handoff/master/descendants"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 )
@@ -42,6 +43,8 @@ type Record struct {
 	Reloaded  *api.ReloadStatus `json:"reloaded,omitempty"` // the last reload
 	Reported  fleet.Gen         `json:"told,omitempty"`     // the last generation that was reported to serve
 	Keeper    int               `json:"keeper,omitempty"`   // pid; 0 in one that was made of orphans
+	// Descendants are what the workers have started, and what they have left.
+	Descendants descendants.State `json:"descendants"`
 }
 
 // Generation is the program and environment of a generation's workers.

@@ -1,0 +1,88 @@
+package integration
+
+import (
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// hung heeds no SIGTERM, and neither does the daemon that it starts, which has left every
+// process group and session of its.
+const hung = `
+import http.server, os, signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.closerange(0, 100)
+        while True: signal.pause()
+    os._exit(0)
+os.wait()
+http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), http.server.SimpleHTTPRequestHandler).serve_forever()`
+
+// A worker that hangs behind a program that does not share its process group is killed,
+// and all that it has started: after reloads only the last generation is there, and
+// nothing after a stop.
+func TestDescendantsEndWithTheirWorker(t *testing.T) {
+	t.Parallel()
+	mark := "MARK=" + t.Name() + strconv.Itoa(os.Getpid())
+	port := freePort(t)
+	w := start(t, options{flags: []string{"-n", "1", "--drain-timeout", "0.2", "--kill-grace", "0.1"},
+		app: []string{"setsid", "-w", "python3", "-c", hung}, env: []string{mark, "PORT=" + port}})
+	t.Cleanup(func() {
+		for _, pid := range marked(mark) {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+	})
+	for range 2 {
+		w.reload()
+	}
+	// setsid, the server and its daemon; keeper and master
+	for deadline := time.Now().Add(testTimeout); len(marked(mark)) != 5; {
+		if time.Now().After(deadline) {
+			t.Fatalf("there are %d processes, want 5", len(marked(mark)))
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+	w.stop()
+	if left := marked(mark); len(left) > 0 {
+		t.Errorf("%d processes are left", len(left))
+	}
+	if slices.Contains(listeningPorts(), port) {
+		t.Error("the port is taken")
+	}
+}
+
+// marked are the processes that have a variable in their environment.
+func marked(mark string) (pids []int) {
+	all, _ := os.ReadDir("/proc")
+	for _, e := range all {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if b, _ := os.ReadFile("/proc/" + e.Name() + "/environ"); slices.Contains(strings.Split(string(b), "\x00"), mark) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// listeningPorts are those on which somebody listens over IPv4.
+func listeningPorts() (ports []string) {
+	b, _ := os.ReadFile("/proc/net/tcp")
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) < 4 || f[3] != "0A" {
+			continue
+		}
+		if n, err := strconv.ParseUint(f[1][strings.IndexByte(f[1], ':')+1:], 16, 16); err == nil {
+			ports = append(ports, strconv.FormatUint(n, 10))
+		}
+	}
+	return ports
+}

@@ -1,0 +1,64 @@
+package master
+
+import (
+	"time"
+
+	"handoff/internal/events"
+	"handoff/internal/sdnotify"
+	"handoff/master/descendants"
+	"handoff/master/fleet"
+	"handoff/master/process"
+)
+
+// kill kills a worker and all that descends from it.
+func (m *Master) kill(w *worker) {
+	m.descendants.Kill(descendants.Worker(w.id), func() { m.report(events.SignalFailed, w.process.Kill()) })
+}
+
+// stop stops everything; now kills whatever is left.
+func (m *Master) stop(now bool) {
+	m.step(fleet.Stop{Now: now})
+	if now {
+		m.descendants.Hurry(time.Now())
+	}
+}
+
+// over tells whether the loop has nothing more to do: the workers have ended, and what
+// they had started has.
+func (m *Master) over() bool {
+	return m.history.end.replaced || m.history.end.done != nil && m.descendants.Idle()
+}
+
+// reap tells how a worker's process has ended, and has those end that it has left. A
+// server that drains by a process for each connection has the drain timeout for them.
+func (m *Master) reap(w *worker, fw fleet.Worker, orphans []descendants.Orphan) (e process.Exit) {
+	id := descendants.Worker(w.id)
+	left := m.descendants.Left(id, orphans)
+	for _, p := range left {
+		e.Left = append(e.Left, sdnotify.Printable(p.String()))
+	}
+	e.Ready, e.Listened = !fw.ReadyAt().IsZero(), w.listened
+	e.InBackground = !e.Ready || m.descendants.Detached(id, left) && time.Since(fw.ReadyAt()) < m.cfg.Fleet.Stable
+	if g := m.gens[w.gen]; g != nil && g.launch != nil {
+		e.Args = g.launch.Args
+	}
+	e.Status, e.Err = w.process.Reap()
+	e.Asked = fw.Phase >= fleet.Quieting || fw.Leaving && e.Status.ExitStatus() == 0
+	end := descendants.End{Signal: m.drainSignal(w), Grace: m.cfg.Fleet.KillGrace}
+	if w.listened {
+		end.By = fw.DrainBy()
+	}
+	m.descendants.End(id, end, time.Now())
+	return e
+}
+
+// reportDescendants says what was done to processes that workers have left.
+func (m *Master) reportDescendants() {
+	for _, n := range m.descendants.Notices() {
+		if n.Signal == 0 {
+			m.log.Error(sdnotify.Printable(n.String()), "event", events.WorkerDescendants, "worker", int(n.Of), "processes", 1, "reason", n.Reason)
+			continue
+		}
+		m.log.Warn(sdnotify.Printable(n.String()), "event", events.WorkerDescendants, "worker", int(n.Of), "processes", len(n.Processes), "reason", n.Reason)
+	}
+}

@@ -1,0 +1,358 @@
+// Package descendants ends what workers have started: whatever comes from a worker ends
+// with it, in process groups and sessions of its own too, and daemons whose parent has
+// gone.
+//
+//	lives ──its worker ends──► waits ──► terminated ──► killed ──► gone, or reported
+//	                             │ (SIGTERM)   │ (SIGKILL)
+//	                             └─ at once, but for a server's own process group in a drain
+//
+// They are found by their parents, from the worker down. A process whose parent has died
+// is the keeper's child from then on (PR_SET_CHILD_SUBREAPER). It is recognised by having
+// been seen before, by a process group or session that was, by the variables of handoff's
+// that it was started with; and where these cannot be read, or are overwritten
+// (setproctitle), by having begun since the worker that ends.
+//
+// Each is identified by its pid and the time of its start, and is signalled through a
+// pidfd that was opened first and compared then: a pid that is in use again is somebody
+// else's.
+//
+// A [Tracker] belongs to one goroutine; [Orphans] to any.
+package descendants
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/internal/linux"
+)
+
+// Worker names a worker. 0 is nobody; a name is not used again.
+type Worker int
+
+// Config is what a tracker goes by.
+type Config struct {
+	// Keeper is the process to which those fall whose parents die; 0: they fall to
+	// another one, of whose children nothing is concluded.
+	Keeper int
+	// Instance is what workers and keeper know each other by.
+	Instance string
+	// Died is called, from any goroutine, when one has ended whose worker had before:
+	// [Tracker.Refresh] is to follow. No call comes after that of the last one.
+	Died func()
+}
+
+// Process is a descendant.
+type Process struct {
+	PID     int    `json:"pid"`
+	Start   uint64 `json:"start"` // with the pid an identity, see linux.Stat
+	Group   int    `json:"group"`
+	Session int    `json:"session"`
+	Name    string `json:"name"` // of its program, of 15 bytes at most; it may have anything in it
+}
+
+func (p Process) String() string { return fmt.Sprintf("%d (%s)", p.PID, p.Name) }
+
+func describe(s linux.Stat) Process {
+	return Process{PID: s.PID, Start: s.Start, Group: s.Group, Session: s.Session, Name: s.Name}
+}
+
+// phase is how far the descendants of a worker have been told to go.
+type phase int
+
+const (
+	lives phase = iota // their worker does
+	waits              // it has ended; they may go on for a while
+	terminated
+	killed
+)
+
+// endTimeout is how long a killed process may take to be gone, before it is reported.
+const endTimeout = 5 * time.Second
+
+// tree is what descends from one worker.
+type tree struct {
+	of      Worker
+	leader  Process
+	members []*member
+	seen    []int // process groups and sessions
+	phase   phase
+	at      time.Time     // when the phase is over; zero: never
+	grace   time.Duration // from SIGTERM to SIGKILL
+	hard    bool          // they were killed while their worker lived
+}
+
+// member is a process of a tree.
+type member struct {
+	Process
+	parent int
+	pidfd  *linux.Pidfd // once its worker has ended: a goroutine waits for its end
+	err    error        // of the last signal
+}
+
+// Notice is something to report.
+type Notice struct {
+	Of        Worker
+	Signal    unix.Signal // that they were sent; 0: they cannot be ended
+	Processes []Process
+	Reason    string
+}
+
+func (n Notice) String() string {
+	var names []string
+	for _, p := range n.Processes[:min(len(n.Processes), 10)] {
+		names = append(names, p.String())
+	}
+	who := strings.Join(names, ", ")
+	if n.Signal == 0 {
+		return fmt.Sprintf("Cannot end a process that a worker has started: %s: %s; end it by hand", who, n.Reason)
+	}
+	return fmt.Sprintf("Sending %s to processes that a worker has left: %s: %s", linux.SignalName(n.Signal), who, n.Reason)
+}
+
+// Tracker knows the descendants of all workers.
+type Tracker struct {
+	cfg     Config
+	trees   []*tree
+	notices []Notice
+	guessed []Process // that are taken for one worker's, and may be the next one's that ends
+}
+
+// New returns a tracker of nothing.
+func New(cfg Config) *Tracker { return &Tracker{cfg: cfg} }
+
+// Started says that a worker has, or was adopted. Its pid is not used again before
+// [Tracker.End].
+func (t *Tracker) Started(of Worker, pid int) {
+	if t.tree(of) != nil {
+		return // restored
+	}
+	leader := Process{PID: pid, Group: pid}
+	if s, err := linux.ReadStat(pid); err == nil {
+		leader = describe(s)
+		leader.Group = pid // it may not have come to that
+	}
+	tr := &tree{of: of, leader: leader}
+	tr.saw(pid)
+	t.trees = append(t.trees, tr)
+}
+
+func (t *Tracker) tree(of Worker) *tree {
+	if i := slices.IndexFunc(t.trees, func(tr *tree) bool { return tr.of == of }); i >= 0 {
+		return t.trees[i]
+	}
+	return nil
+}
+
+// Look takes note of the descendants that a worker has now.
+func (t *Tracker) Look(of Worker) {
+	if tr := t.tree(of); tr != nil {
+		tr.look()
+	}
+}
+
+// Terminate sends SIGTERM to every descendant of a worker that lives.
+func (t *Tracker) Terminate(of Worker) {
+	if tr := t.tree(of); tr != nil {
+		tr.look()
+		tr.signal(unix.SIGTERM, nil)
+	}
+}
+
+// Kill kills every descendant of a worker that lives, after the worker itself, which
+// leader does: those that it has are known by then.
+func (t *Tracker) Kill(of Worker, leader func()) {
+	tr := t.tree(of)
+	if tr == nil {
+		leader()
+		return
+	}
+	tr.look()
+	leader()
+	tr.hard = true
+	tr.signal(unix.SIGKILL, nil)
+}
+
+// Left are the descendants of a worker that has ended and was not reaped yet, some of
+// orphans among them.
+func (t *Tracker) Left(of Worker, orphans []Orphan) []Process {
+	tr := t.tree(of)
+	if tr == nil {
+		return nil
+	}
+	tr.look()
+	var guessed []Process
+	for _, o := range orphans {
+		if t.attribute(o, tr) {
+			guessed = append(guessed, describe(o.Stat))
+		}
+	}
+	tr.look()
+	if len(guessed) > 1 {
+		t.guessed = append(t.guessed, guessed[1:]...)
+		t.guessed = t.guessed[max(0, len(t.guessed)-maxGuessed):]
+	}
+	if i := slices.IndexFunc(t.guessed, func(p Process) bool { return p.Start >= tr.leader.Start }); i >= 0 && len(tr.members) == 0 {
+		left := t.guessed[i] // it ends with the one that it was taken for
+		t.guessed = slices.Delete(t.guessed, i, i+1)
+		return []Process{left}
+	}
+	return tr.processes()
+}
+
+// maxGuessed bounds what is remembered of workers that end at once.
+const maxGuessed = 64
+
+// Detached tells whether one of those that are left is in a session of its own.
+func (t *Tracker) Detached(of Worker, left []Process) bool {
+	tr := t.tree(of)
+	return tr != nil && slices.ContainsFunc(left, func(p Process) bool { return p.Session != tr.leader.Session })
+}
+
+// End says how those end that a worker has left, which has been reaped.
+type End struct {
+	// By is until when the ones in the worker's own process group may go on; zero:
+	// they are told at once. A server that has a process for each connection drains by
+	// its children.
+	By time.Time
+	// Signal is what the ones outside of it are sent meanwhile, whom nobody may have
+	// told to drain.
+	Signal unix.Signal
+	// Grace is from SIGTERM to SIGKILL.
+	Grace time.Duration
+}
+
+// End has those end that are left.
+func (t *Tracker) End(of Worker, e End, now time.Time) {
+	tr := t.tree(of)
+	if tr == nil {
+		return
+	}
+	tr.grace = e.Grace
+	t.watch(tr)
+	switch {
+	case tr.hard:
+		t.kill(tr, now, "their worker was killed")
+	case now.Before(e.By):
+		tr.phase, tr.at = waits, e.By
+		t.report(tr, e.Signal, "their parent has ended", tr.signal(e.Signal, tr.untold))
+	default:
+		t.terminate(tr, now, "their worker has ended")
+	}
+	t.forget()
+}
+
+// untold tells whether nobody who is left passes a signal on to a process.
+func (tr *tree) untold(m *member) bool {
+	return m.Group != tr.leader.Group && !slices.ContainsFunc(tr.members, func(o *member) bool { return o.PID == m.parent })
+}
+
+// Hurry kills all whose worker has ended.
+func (t *Tracker) Hurry(now time.Time) {
+	for _, tr := range t.trees {
+		if tr.phase == waits || tr.phase == terminated {
+			t.kill(tr, now, "the service stops immediately")
+		}
+	}
+}
+
+// Idle tells whether none is left of a worker that has ended.
+func (t *Tracker) Idle() bool {
+	return !slices.ContainsFunc(t.trees, func(tr *tree) bool { return tr.phase != lives })
+}
+
+// Deadline is when [Tracker.Tick] has something to do, zero if not by time.
+func (t *Tracker) Deadline() (next time.Time) {
+	for _, tr := range t.trees {
+		if !tr.at.IsZero() && (next.IsZero() || tr.at.Before(next)) {
+			next = tr.at
+		}
+	}
+	return next
+}
+
+// Tick does what time has brought.
+func (t *Tracker) Tick(now time.Time) {
+	for _, tr := range t.trees {
+		if tr.at.IsZero() || now.Before(tr.at) {
+			continue
+		}
+		tr.look()
+		t.reparented(tr)
+		switch t.watch(tr); tr.phase {
+		case waits:
+			t.terminate(tr, now, "drain timeout")
+		case terminated:
+			t.kill(tr, now, "did not exit on SIGTERM")
+		case killed:
+			t.giveUp(tr)
+		}
+	}
+	t.forget()
+}
+
+// Refresh is to follow each [Config.Died].
+func (t *Tracker) Refresh() {
+	for _, tr := range t.trees {
+		if tr.phase == lives {
+			continue
+		}
+		tr.look()
+		t.reparented(tr)
+		news := t.watch(tr)
+		switch tr.phase { // they were forked meanwhile
+		case terminated:
+			tr.signal(unix.SIGTERM, news)
+		case killed:
+			tr.signal(unix.SIGKILL, news)
+		}
+	}
+	t.forget()
+}
+
+func (t *Tracker) terminate(tr *tree, now time.Time, reason string) {
+	tr.phase, tr.at = terminated, now.Add(tr.grace)
+	t.report(tr, unix.SIGTERM, reason, tr.signal(unix.SIGTERM, nil))
+}
+
+func (t *Tracker) kill(tr *tree, now time.Time, reason string) {
+	tr.phase, tr.at = killed, now.Add(endTimeout)
+	t.report(tr, unix.SIGKILL, reason, tr.signal(unix.SIGKILL, nil))
+}
+
+func (t *Tracker) report(tr *tree, s unix.Signal, reason string, signalled []Process) {
+	if len(signalled) > 0 {
+		t.notices = append(t.notices, Notice{tr.of, s, signalled, reason})
+	}
+}
+
+// giveUp reports those that cannot be ended, and lets go of them.
+func (t *Tracker) giveUp(tr *tree) {
+	for _, m := range tr.members {
+		reason := "it does not end on SIGKILL: it waits inside the kernel"
+		if errors.Is(m.err, unix.EPERM) {
+			reason = "it runs as another user, whom handoff may not signal"
+		} else if m.err != nil {
+			reason = m.err.Error()
+		}
+		t.notices = append(t.notices, Notice{Of: tr.of, Processes: []Process{m.Process}, Reason: reason})
+		m.close()
+	}
+	tr.members = nil
+}
+
+// Notices are what is to be reported, each once.
+func (t *Tracker) Notices() []Notice {
+	all := t.notices
+	t.notices = nil
+	return all
+}
+
+// forget drops the trees of which nothing is left.
+func (t *Tracker) forget() {
+	t.trees = slices.DeleteFunc(t.trees, func(tr *tree) bool { return tr.phase != lives && len(tr.members) == 0 })
+}

@@ -1,0 +1,152 @@
+package descendants
+
+import (
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/internal/linux"
+)
+
+// Orphan is a process that may have come from a worker: its parent has died.
+type Orphan struct {
+	Stat    linux.Stat
+	Of      Worker // that it was started by, by its environment; 0: it does not say
+	Unknown bool   // its environment says nothing at all
+}
+
+// Variables of a worker's environment that tell whose it is.
+const (
+	instanceVariable = "HANDOFF_INSTANCE"
+	workerVariable   = "HANDOFF_WORKER"
+)
+
+// Orphans returns what looks for processes that may have fallen to the keeper, in any
+// goroutine; where that is not known, at all. It takes so long at most: a process can hold
+// up who reads its environment.
+func (t *Tracker) Orphans(timeout time.Duration) func() []Orphan {
+	keeper, instance := t.cfg.Keeper, t.cfg.Instance
+	if instance == "" {
+		return func() []Orphan { return nil }
+	}
+	return func() []Orphan { return orphans(keeper, instance, timeout) }
+}
+
+func orphans(keeper int, instance string, timeout time.Duration) []Orphan {
+	pids := linux.PIDs
+	if keeper != 0 {
+		pids = func() []int { return linux.Children(keeper) }
+	}
+	var all []Orphan
+	for _, pid := range pids() {
+		if s, err := linux.ReadStat(pid); err == nil && !dead(s) && pid != os.Getpid() {
+			all = append(all, Orphan{Stat: s})
+		}
+	}
+	type read struct {
+		i   int
+		env []string
+	}
+	found := make(chan read, len(all)) // never closed; it has room for every answer
+	for i, o := range all {
+		go func() { found <- read{i, linux.Environ(o.Stat.PID)} }() // ends when the process lets itself be read, or ends
+	}
+	limit := time.NewTimer(timeout)
+	defer limit.Stop()
+	for range all {
+		select {
+		case r := <-found:
+			all[r.i].learn(r.env, instance, keeper)
+		case <-limit.C:
+			return all
+		}
+	}
+	return all
+}
+
+// learn takes what a process was started with.
+func (o *Orphan) learn(env []string, instance string, keeper int) {
+	if !slices.ContainsFunc(env, func(kv string) bool { return strings.Contains(kv, "=") }) {
+		o.Unknown = keeper != 0 // a title is written over it, or it is another user's
+		return
+	}
+	if linux.Lookup(env, "HANDOFF_KEEPER") != "" {
+		return // a master, of a handoff that may itself run under one
+	}
+	if n, err := strconv.Atoi(linux.Lookup(env, workerVariable)); err == nil && n > 0 && linux.Lookup(env, instanceVariable) == instance {
+		o.Of = Worker(n)
+	}
+}
+
+// attribute finds whose a process is; ends is the tree of the worker that just has. It
+// tells whether that was a guess.
+func (t *Tracker) attribute(o Orphan, ends *tree) (guessed bool) {
+	if t.known(o.Stat) {
+		return false
+	}
+	to := t.bySight(o.Stat, ends)
+	switch {
+	case to != nil:
+	case o.Of != 0:
+		if to = t.tree(o.Of); to == nil {
+			to = ends
+		}
+	case o.Unknown && o.Stat.Start >= ends.leader.Start:
+		to, guessed = ends, true
+	default:
+		return false
+	}
+	to.add(o.Stat)
+	return guessed
+}
+
+// known tells whether a process is a worker, or among the descendants of one.
+func (t *Tracker) known(s linux.Stat) bool {
+	return slices.ContainsFunc(t.trees, func(tr *tree) bool { return tr.has(s.PID, s.Start) })
+}
+
+// bySight finds a tree by a process's group and session; first has precedence. Only the
+// keeper's children are looked at so: a number of somebody else's may be in use again.
+func (t *Tracker) bySight(s linux.Stat, first *tree) *tree {
+	if t.cfg.Keeper == 0 || s.Parent != t.cfg.Keeper {
+		return nil
+	}
+	for _, tr := range append([]*tree{first}, t.trees...) {
+		if s.Start >= tr.leader.Start && (slices.Contains(tr.seen, s.Group) || slices.Contains(tr.seen, s.Session)) {
+			return tr
+		}
+	}
+	return nil
+}
+
+// reparented takes in what has fallen to the keeper since.
+func (t *Tracker) reparented(tr *tree) {
+	if t.cfg.Keeper == 0 {
+		return
+	}
+	for _, pid := range linux.Children(t.cfg.Keeper) {
+		if s, err := linux.ReadStat(pid); err == nil && !t.known(s) && t.bySight(s, tr) == tr {
+			tr.add(s)
+		}
+	}
+	tr.look()
+}
+
+// KillUnrecorded kills processes of workers of which unrecorded is true, and what descends
+// from them, and returns them. It blocks for so long at most.
+func (t *Tracker) KillUnrecorded(unrecorded func(Worker) bool, timeout time.Duration) (all []Process) {
+	for _, o := range t.Orphans(timeout)() {
+		if o.Of == 0 || t.known(o.Stat) || !unrecorded(o.Of) {
+			continue
+		}
+		tr := &tree{}
+		tr.add(o.Stat)
+		tr.look()
+		all = append(all, tr.signal(unix.SIGKILL, nil)...)
+	}
+	return all
+}
