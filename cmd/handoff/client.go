@@ -13,10 +13,10 @@ import (
 	"handoff/internal/api"
 )
 
-// look is how often a command looks whether what it waits for has come.
+// look is how often a waiting command polls.
 const look = 50 * time.Millisecond
 
-// find is the client of a command's NAME, if it has one.
+// find returns the client for a command's NAME argument, if there is one.
 func find(args []string) (*admin.Client, error) {
 	if len(args) > 0 {
 		return admin.Find(args[0])
@@ -24,8 +24,8 @@ func find(args []string) (*admin.Client, error) {
 	return admin.Find("")
 }
 
-// await asks for the status until ok likes it. timeout 0 is none. Between two
-// masters nobody answers, for as long as the keeper takes.
+// await polls the status until ok accepts it. timeout 0 is none. Between two masters
+// there is no response, until the keeper has started the next one.
 func await(client *admin.Client, timeout time.Duration, ok func(api.Status) bool) (s api.Status, err error) {
 	began, heard := time.Now(), time.Now()
 	for {
@@ -51,7 +51,7 @@ func await(client *admin.Client, timeout time.Duration, ok func(api.Status) bool
 // the keeper's longest wait before it starts the next one.
 const masterless = 4 * time.Second
 
-// follows streams lines to f, and with follow goes on with those of the next master.
+// follows streams lines to f, and with follow continues with those of the next master.
 func follows(args []string, path string, last int, follow bool, f func(line []byte), end ...func()) error {
 	client, err := find(args)
 	if err != nil {
@@ -64,7 +64,7 @@ func follows(args []string, path string, last int, follow bool, f func(line []by
 		os.Exit(0)
 	}()
 	var seen time.Time
-	for n := last; ; n = 1 << 20 { // of the next master all that is new
+	for n := last; ; n = 1 << 20 { // everything of the next master
 		err := client.Stream(fmt.Sprintf("%s?last=%d&follow=%d", path, n, btoi(follow)), func(line []byte) {
 			var e struct{ Time time.Time }
 			if json.Unmarshal(line, &e) == nil {
@@ -88,8 +88,8 @@ func follows(args []string, path string, last int, follow bool, f func(line []by
 	}
 }
 
-// notDone prints the last lines of the worker that could not be started, and returns what
-// is to be said of it.
+// notDone prints the last lines of the worker that could not be started, and returns the
+// error.
 func notDone(c *api.ChangeStatus, message string) error {
 	for _, line := range c.Stderr {
 		fmt.Fprintln(os.Stderr, "  "+line)
@@ -104,5 +104,5 @@ func btoi(b bool) int {
 	return 0
 }
 
-// plainly keeps an error's words and loses what it is, for the exit code.
+// plainly keeps an error's text and drops its type, for the exit code.
 func plainly(err error) error { return errors.New(err.Error()) }

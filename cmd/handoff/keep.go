@@ -25,9 +25,9 @@ import (
 	"handoff/internal/service"
 )
 
-// keep becomes the keeper, until the master ends as it means to.
+// keep runs the keeper, until the master ends intentionally.
 func keep(cfg *config.Run, what service.Program, kept, passed []cmsg.Named) (code int, err error) {
-	if err := linux.CheckPidfd(); err != nil { // else one master after another would die of it
+	if err := linux.CheckPidfd(); err != nil { // else each master would die of it
 		return 0, failed{err}
 	}
 	if path := what.Path(cfg.PIDFile); path != "" {
@@ -41,7 +41,7 @@ func keep(cfg *config.Run, what service.Program, kept, passed []cmsg.Named) (cod
 	if err != nil {
 		return 0, failed{err}
 	}
-	// Masters start where there is always something, and know where this was.
+	// Masters start in a directory that always exists, and know the original one.
 	text, err := what.Encode()
 	if err == nil {
 		err = os.Setenv(envProgram, string(text))
@@ -71,11 +71,11 @@ func keep(cfg *config.Run, what service.Program, kept, passed []cmsg.Named) (cod
 		Kept: kept, Passed: passed, Upstream: os.Getenv("NOTIFY_SOCKET"), Stores: managerStores(), Calm: dropText, Waits: waits, Dir: dir, Terminal: linux.OpenTerminal(), Stderr: os.Stderr}), nil
 }
 
-// runtimeDir is the folder for sockets, absolute, also for masters; "": there is none.
+// runtimeDir is the folder for sockets, absolute, also for masters; "": none.
 func runtimeDir() (string, error) {
 	dir, err := admin.Dir()
 	if err != nil {
-		return "", nil // a master says so
+		return "", nil // a master reports it
 	}
 	if dir, err = filepath.Abs(dir); err == nil && os.Getenv(admin.DirVariable) != "" {
 		err = os.Setenv(admin.DirVariable, dir)
@@ -86,9 +86,9 @@ func runtimeDir() (string, error) {
 // envParent is the pid of the process that an embedded handoff ends with.
 const envParent = "HANDOFF_PARENT"
 
-// endWithParent has the kernel send a SIGTERM at the end of the process that has
-// started this one: workers drain then. (The signal is for the thread that asks; the
-// main one, which calls this, stays.)
+// endWithParent makes the kernel send a SIGTERM when the process that has started this
+// one ends: then workers drain. (The signal belongs to the calling thread, so the main
+// one calls this.)
 func endWithParent() error {
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGTERM), 0, 0, 0); err != nil {
 		return fmt.Errorf("cannot end with the parent: %w", err)
@@ -99,8 +99,8 @@ func endWithParent() error {
 	return nil
 }
 
-// upWatchdog is how often a service manager wants a sign of life of the keeper,
-// which is the process that it knows.
+// upWatchdog is the service manager's watchdog interval for the keeper, which is the main
+// process of the service.
 func upWatchdog(keeper int) time.Duration {
 	usec, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64)
 	if pid := os.Getenv("WATCHDOG_PID"); err != nil || usec <= 0 || pid != "" && pid != strconv.Itoa(keeper) {
@@ -125,7 +125,7 @@ func binary() (string, error) {
 	return path, nil
 }
 
-// partition tells what the keeper has kept from the sockets of a service manager.
+// partition separates the keeper's store from the sockets of a service manager.
 func partition(all []cmsg.Named) (store, passed []cmsg.Named) {
 	passed, store = split(fdstore.PassedPrefix, all)
 	for i := range passed {
@@ -137,7 +137,7 @@ func partition(all []cmsg.Named) (store, passed []cmsg.Named) {
 // envWaits shortens the keeper's waits, for tests.
 const envWaits = "HANDOFF_KEEPER_WAITS"
 
-// split takes those with a prefix in their names, which it takes off.
+// split returns those with a prefix in their names, without the prefix, and the others.
 func split(prefix string, all []cmsg.Named) (with, without []cmsg.Named) {
 	for _, n := range all {
 		if rest, ok := strings.CutPrefix(n.Name, prefix); ok {
@@ -157,9 +157,9 @@ func managerStores() bool {
 	return err == nil && n > 0
 }
 
-// replaceKeeper starts a new keeper with what the one before had. That one ends this
-// process when it takes over; if it does not, replaceKeeper returns why, and this one may
-// go on.
+// replaceKeeper starts a new keeper with everything that the previous one had. The new
+// one ends this process when it takes over; if it does not, replaceKeeper returns the
+// error, and this one continues.
 func replaceKeeper(named []cmsg.Named, program []byte) error {
 	self, err := linux.OpenPidfd(os.Getpid())
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"handoff/internal/deploy"
 )
 
-// after is what follows a change of what is live.
+// after has the options of commands that change the live version.
 type after struct {
 	wait    bool
 	timeout time.Duration
@@ -27,7 +27,8 @@ func (a *after) flags(c *cobra.Command) {
 	jsonFlag(c, &a.asJSON)
 }
 
-// live makes a version live by f, which is told how to wait until it serves, and says so.
+// live makes a version live by f, which gets a function that waits until it serves, and
+// reports it.
 func (a *after) live(f *deploy.Folder, by func(deploy.Serves) (version string, err error)) error {
 	client := runs(f.Path)
 	var was api.Status
@@ -58,17 +59,17 @@ func (a *after) live(f *deploy.Folder, by func(deploy.Serves) (version string, e
 	return a.say(f, version, took, client)
 }
 
-// liveVersion is live for a version that is known.
+// liveVersion is live for a known version.
 func (a *after) liveVersion(f *deploy.Folder, version string) error {
 	return a.live(f, func(serves deploy.Serves) (string, error) {
 		return version, f.GoLive(version, who(), deploy.BySwitch, serves)
 	})
 }
 
-// served waits for the reload that the master does when it sees the change; one that
-// does not see it is told.
+// served waits for the reload that the master does when it notices the change. If it does
+// not notice it, served requests the reload.
 func (a *after) served(client *admin.Client, was api.Status) (r api.ReloadStatus, err error) {
-	var before time.Time // a number may come twice: one that was refused used none up
+	var before time.Time // a number can occur twice: a refused reload does not use its number
 	if was.Reload != nil {
 		before = was.Reload.Began
 	}
@@ -87,8 +88,7 @@ func (a *after) served(client *admin.Client, was api.Status) (r api.ReloadStatus
 	return r, err
 }
 
-// seenWithin is how long a master may take to see by itself that another version is
-// live.
+// seenWithin is how long a master may take to notice that another version is live.
 const seenWithin = time.Second
 
 func (a *after) say(f *deploy.Folder, version string, took float64, client *admin.Client) error {

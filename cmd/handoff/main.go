@@ -23,12 +23,12 @@ var (
 const (
 	exitFailed     = 1
 	exitUsage      = 2
-	exitNotRunning = 3 // as LSB has it for status
+	exitNotRunning = 3 // as LSB defines it for status
 )
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == bindintercept.Word {
-		os.Exit(bindintercept.Trampoline(os.Args[2:])) // becomes the worker
+		os.Exit(bindintercept.Trampoline(os.Args[2:])) // executes the worker
 	}
 	if len(os.Args) > 1 && os.Args[1] == masterWord {
 		os.Exit(run(os.Args[2:], true))
@@ -38,12 +38,12 @@ func main() {
 		if code >= 0 {
 			os.Exit(code)
 		}
-		os.Args = append(os.Args[:1:1], args...) // what a master is started with, too
+		os.Args = append(os.Args[:1:1], args...) // also the arguments of a master
 	}
 	os.Exit(run(os.Args[1:], false))
 }
 
-// failed is an error that is not about usage; of nil, all has been said.
+// failed is an error that is not about usage; with nil, everything was printed already.
 type failed struct{ error }
 
 func (f failed) Unwrap() error { return f.error }

@@ -20,10 +20,10 @@ import (
 type output struct {
 	*capture.Capture
 	stdout process.Stdout                                // what they have
-	lost   atomic.Pointer[func(string, error, int) bool] // hears of lines that are lost, from the master's start on
+	lost   atomic.Pointer[func(string, error, int) bool] // called when lines are lost, from the master's start on
 }
 
-// outputOf passes output on as a configuration asks for.
+// outputOf writes output as configured.
 func outputOf(c capture.Config, log *logging.Log) (*output, error) {
 	tty := term.IsTerminal(int(os.Stdout.Fd()))
 	o := &output{stdout: process.Piped}
@@ -75,13 +75,13 @@ func (o *output) worker(slot, pid, generation int) (stdout, stderr io.Writer) {
 	return o.Stream(w, capture.Stdout), o.Stream(w, capture.Stderr)
 }
 
-// slowReader is how long the end may take that workers have written, and nobody has read.
+// slowReader is how long to wait at the end for a slow reader of the workers' output.
 const slowReader = 2 * time.Second
 
-// losses has somebody hear of lines that are lost.
+// losses sets the function that is called when lines are lost.
 func (o *output) losses(hear func(to string, err error, lines int) (taken bool)) { o.lost.Store(&hear) }
 
-// effective is what a master runs by, for who asks. It is safe for concurrent use:
+// effective is the effective configuration. It is safe for concurrent use:
 // the mutex is held for a moment.
 type effective struct {
 	mu  sync.Mutex

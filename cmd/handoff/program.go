@@ -13,12 +13,12 @@ import (
 )
 
 const (
-	envProgram  = "HANDOFF_PROGRAM" // tells masters what the keeper has found out
-	envReplaces = "HANDOFF_REKEPT"  // marks a keeper that comes after one that was killed
+	envProgram  = "HANDOFF_PROGRAM" // passes the keeper's result to masters
+	envReplaces = "HANDOFF_REKEPT"  // marks a keeper that replaces a killed one
 )
 
-// configure reads environment and file, and finds out what is meant. A master, and
-// a keeper that comes after another, take what was found out last.
+// configure reads environment and file, and resolves the program. A master, and a keeper
+// that replaces another, use the last result.
 func configure(flags *pflag.FlagSet, cfg *config.Run, args []string, asMaster bool) (service.Resolved, error) {
 	source := service.Source{Flags: flags, Run: cfg, Args: args}
 	var err error
@@ -28,7 +28,7 @@ func configure(flags *pflag.FlagSet, cfg *config.Run, args []string, asMaster bo
 		}
 	}
 	if source.Before == nil {
-		if source.Here, err = os.Getwd(); err != nil { // $PWD where that is right
+		if source.Here, err = os.Getwd(); err != nil { // $PWD if it is correct
 			return service.Resolved{}, failed{fmt.Errorf("cannot find the working directory: %w", err)}
 		}
 	}
@@ -39,9 +39,9 @@ func configure(flags *pflag.FlagSet, cfg *config.Run, args []string, asMaster bo
 	return r, err
 }
 
-// reconfigure is configure for a master that runs: everything is read again, and what
-// is wrong now is an error. args are the command line that the master was started by,
-// before is what was read last: the loop waits for this, and the keeper is not asked.
+// reconfigure is configure for a running master: everything is reread, and a wrong value
+// is an error. args is the master's command line, before the last result: the loop waits
+// for this, so the keeper is not asked.
 func reconfigure(args []string, before service.Program) (*config.Run, service.Program, error) {
 	cfg := config.NewRun()
 	flags := pflag.NewFlagSet("run", pflag.ContinueOnError)
@@ -57,12 +57,11 @@ func reconfigure(args []string, before service.Program) (*config.Run, service.Pr
 	return cfg, r.Program, err
 }
 
-// inherited is what the master before has read last, or what the keeper has passed; nil:
-// nothing.
+// inherited is the last result of the previous master, or that of the keeper; nil: none.
 func inherited(asMaster bool) (*service.Program, error) {
 	text := []byte(os.Getenv(envProgram))
 	if notify := os.Getenv("NOTIFY_SOCKET"); asMaster && notify != "" {
-		if err := fdstore.Announce(notify); err != nil { // a candidate is not believed before; others need not say it
+		if err := fdstore.Announce(notify); err != nil { // a candidate is not accepted before; others need not announce themselves
 			return nil, err
 		}
 		kept, err := fdstore.ReadProgram(notify)

@@ -12,10 +12,10 @@ import (
 	"handoff/internal/deploy"
 )
 
-// lockTimeout is how long somebody else's change of a deployment is waited for.
+// lockTimeout is how long to wait for another process that changes a deployment.
 const lockTimeout = 5 * time.Minute
 
-// project tells the deployment from the other arguments.
+// project finds the deployment among the arguments.
 func project(args []string) (folder string, rest []string, err error) {
 	here, err := os.Getwd()
 	if err == nil {
@@ -38,7 +38,7 @@ func who() string {
 	return strconv.Itoa(os.Getuid())
 }
 
-// change opens the deployment of the arguments, and has f change it.
+// change opens the deployment of the arguments, and calls f to change it.
 func change(args []string, f func(folder *deploy.Folder, rest []string) error) error {
 	path, rest, err := project(args)
 	if err != nil {

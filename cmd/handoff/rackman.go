@@ -16,10 +16,10 @@ import (
 	"handoff/internal/logging"
 )
 
-// By the names rackman and rackadmin (links to this program) RackMan's own command
-// lines are understood.
+// With the names rackman and rackadmin (links to this program) it accepts RackMan's
+// command lines.
 
-// byName tells which program is meant by the name that this one was called by.
+// byName returns the program by the name with which this one was called.
 func byName() string {
 	switch name := filepath.Base(os.Args[0]); name {
 	case "rackman", "rackadmin":
@@ -69,7 +69,7 @@ func paint(on bool, colour int, text string) string {
 	return fmt.Sprintf("\x1b[%dm%s\x1b[39m", colour, text)
 }
 
-// rackmanLines says what happens in RackMan's words.
+// rackmanLines prints events with RackMan's wording.
 func rackmanLines(out, errs io.Writer, pid int, tty bool) func(line []byte) {
 	ready := map[int]bool{}
 	return func(line []byte) {
@@ -116,12 +116,12 @@ func rackmanLines(out, errs io.Writer, pid int, tty bool) func(line []byte) {
 	}
 }
 
-// apart has say called by a goroutine of its own: a reader that is stuck (a terminal that
-// is stopped) keeps nobody waiting. What is more than it can hold is dropped. end waits
-// until everything is said, for so long at most.
+// apart calls say in a goroutine of its own, so that a blocked reader (a stopped
+// terminal) does not block the master. It drops lines if there are too many. end waits
+// until everything is printed, for at most so long.
 func apart(say func(line []byte)) (hear func(line []byte), end func(timeout time.Duration)) {
 	lines, done := make(chan []byte, 1000), make(chan struct{}) // lines is never closed: nil is its end
-	go func() {                                                 // ends with nil, or with the process
+	go func() {                                                 // ends at nil, or with the process
 		defer close(done)
 		for line := range lines {
 			if line == nil {
@@ -151,6 +151,6 @@ func apart(say func(line []byte)) (hear func(line []byte), end func(timeout time
 	return hear, end
 }
 
-// rackmanLog is the log of a master that speaks RackMan's words: its own on stderr,
-// from errors on.
+// rackmanLog is the log of a master with RackMan's wording: its own log goes to stderr,
+// errors only.
 func rackmanLog(cfg *config.Run) bool { return cfg.Log == "rackman" }

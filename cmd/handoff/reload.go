@@ -69,8 +69,7 @@ A reload during a reload is not an error: the newest wins, and both commands wai
 	return c
 }
 
-// printReload says what has come of a reload: on stdout that it serves, on stderr that it
-// does not.
+// printReload prints the outcome of a reload: success on stdout, failure on stderr.
 func printReload(name string, r api.ReloadStatus, serving int) {
 	if r.Outcome == api.OutcomeServed {
 		fmt.Printf("%s: generation %d serves, after %v\n", name, r.Generation, seconds(r.Seconds))

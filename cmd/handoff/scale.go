@@ -15,7 +15,7 @@ import (
 // notAFlag is put before an argument like -1, which is a number.
 const notAFlag = "by:"
 
-// numbers makes arguments of `handoff scale` such that -1 is no flag.
+// numbers rewrites arguments of `handoff scale` so that -1 is not a flag.
 func numbers(args []string) []string {
 	args = slices.Clone(args)
 	command := args

@@ -25,12 +25,12 @@ import (
 	"handoff/master"
 )
 
-// serving is a master that is about to run, and what goes beside it.
+// serving is a master before its start, and what runs beside it.
 type serving struct {
 	cfg  *config.Run
-	what service.Program // as it was read last
+	what service.Program // the last result
 	from launched
-	args []string // of the command line, to be read again
+	args []string // of the command line, to be reread
 
 	log       *logging.Log
 	up        *upgrade.Upgrader
@@ -41,7 +41,7 @@ type serving struct {
 	fixed     *service.Fixed
 }
 
-// serve becomes the master, until it ends.
+// serve runs the master, until it ends.
 func serve(cfg *config.Run, what service.Program, said []string, plan plan) (code int, err error) {
 	s := &serving{cfg: cfg, what: what, from: launchedBy(), args: os.Args[2:], effective: &effective{}, fixed: service.NewFixed(cfg)}
 	if s.log, err = openLog(cfg, what); err != nil {
@@ -65,15 +65,15 @@ func serve(cfg *config.Run, what service.Program, said []string, plan plan) (cod
 	return master.Run(conf), nil
 }
 
-// launched is what the keeper says of a start, in the environment.
+// launched has the keeper's variables of a start.
 type launched struct {
-	pid      int // that people know: the keeper's
+	pid      int // the keeper's, for people
 	restarts int // of masters that died
 	reason   string
 }
 
-// launchedBy reads it, and takes it away: a candidate of this one's would take it for
-// its own.
+// launchedBy reads the variables, and removes them: a candidate of this process must not
+// use them.
 func launchedBy() (l launched) {
 	l.pid, _ = strconv.Atoi(os.Getenv(keeper.EnvKeeper))
 	l.restarts, _ = strconv.Atoi(os.Getenv(keeper.EnvRestarts))
@@ -91,7 +91,7 @@ func launchedBy() (l launched) {
 func openLog(cfg *config.Run, what service.Program) (*logging.Log, error) {
 	format, level := cfg.Log, cfg.Level()
 	if rackmanLog(cfg) {
-		format, level = "text", slog.LevelError+1 // its words say it all
+		format, level = "text", slog.LevelError+1 // the error is complete
 	}
 	log, err := logging.New(format, level, what.Path(cfg.LogFile), string(what.Name))
 	if err != nil {
@@ -100,7 +100,7 @@ func openLog(cfg *config.Run, what service.Program) (*logging.Log, error) {
 	return log, nil
 }
 
-// takeOver lets the master before go, if there is one, and takes what the keeper has.
+// takeOver ends the previous master, if there is one, and fetches the keeper's store.
 func (s *serving) takeOver(conf *master.Config) (err error) {
 	if s.up, err = upgrade.New(s.cfg.UpgradeTimeout); err != nil {
 		return err
@@ -114,7 +114,7 @@ func (s *serving) takeOver(conf *master.Config) (err error) {
 		return err
 	}
 	conf.Keeper = os.Getenv("NOTIFY_SOCKET")
-	if dir, err := admin.Dir(); err == nil { // else control says so
+	if dir, err := admin.Dir(); err == nil { // else control reports it
 		conf.RuntimeDir = dir
 	}
 	all, err := fdstore.TakeAll(conf.Keeper)
@@ -135,7 +135,7 @@ func (s *serving) takeOver(conf *master.Config) (err error) {
 	return nil
 }
 
-// settings is what the configuration says of the workers.
+// settings is the configuration of the workers.
 func (s *serving) settings(conf *master.Config) (err error) {
 	conf.Name, conf.Version, conf.Log = string(s.what.Name), version, s.log.Logger
 	conf.NoSteering, conf.DryRun, conf.Calm = s.cfg.NoSteering, s.cfg.DryRun, dropText
@@ -153,8 +153,8 @@ func (s *serving) live(cfg *config.Run, what service.Program) (master.Live, erro
 	return live, err
 }
 
-// reread reads arguments, environment and file again. Without a file there is nothing
-// that can have changed.
+// reread rereads arguments, environment and file. Without a file nothing can have
+// changed.
 func (s *serving) reread() (live master.Live, later []string, err error) {
 	cfg, what, err := reconfigure(s.args, s.what)
 	if err != nil {
@@ -176,8 +176,8 @@ func (s *serving) reread() (live master.Live, later []string, err error) {
 	return live, later, nil
 }
 
-// listeners has everybody hear of events who wants to: hooks, RackMan's words, a program
-// that has started this.
+// listeners connects the recipients of events: hooks, RackMan's output, the program that
+// has started this one.
 func (s *serving) listeners(conf *master.Config) error {
 	s.hooks = hooks.New(service.Hooks(s.cfg, s.what, os.Environ()), s.log.Logger)
 	conf.BeforeReload, conf.BeforeReady = service.Vetoes(s.cfg, s.hooks.Ask)
@@ -211,7 +211,7 @@ func (s *serving) listeners(conf *master.Config) error {
 	return nil
 }
 
-// beside is what runs in goroutines of its own: captured output, watched files, the
+// beside has what runs in goroutines of its own: captured output, watched files, the
 // sockets of the control API.
 func (s *serving) beside(conf *master.Config) (err error) {
 	if s.output, err = outputOf(service.Capture(s.cfg, s.what), s.log); err != nil {
@@ -255,8 +255,7 @@ func (s *serving) control(c master.Control) (stop func(follows bool)) {
 	}
 }
 
-// stepUp is what a new binary does: it looks whether it understands the state, and
-// lets the master before go.
+// stepUp checks whether this new binary can read the state, and ends the previous master.
 func stepUp(up *upgrade.Upgrader) error {
 	if err := fdstore.Announce(os.Getenv("NOTIFY_SOCKET")); err != nil {
 		return err
@@ -271,8 +270,8 @@ func stepUp(up *upgrade.Upgrader) error {
 	return up.Take(takeTimeout)
 }
 
-// sayTimeout is how long the last of RackMan's words may take to be read.
+// sayTimeout is how long to wait for the reader of RackMan's last lines.
 const sayTimeout = time.Second
 
-// takeTimeout is how long the master before may take to exit.
+// takeTimeout is how long the previous master may take to exit.
 const takeTimeout = 10 * time.Second

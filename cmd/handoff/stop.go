@@ -24,7 +24,7 @@ Exit code: 0 stopped; 1 not within --timeout; 3 handoff is not running.`,
 			if err != nil {
 				return err
 			}
-			// The keeper is the service: when it is gone, it has stopped.
+			// The service has stopped when the keeper has exited.
 			before, err := client.Status()
 			if err != nil {
 				return err

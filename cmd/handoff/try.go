@@ -16,11 +16,11 @@ import (
 	"handoff/internal/events"
 )
 
-// tryTimeout is how long a version may take to start, where its own ready timeout does
-// not say less.
+// tryTimeout is how long a version may take to start, unless its own ready timeout is
+// shorter.
 const tryTimeout = 5 * time.Minute
 
-// try starts a copy in a deployment once, as a version of it and where nobody else is.
+// try starts a copy in a deployment once, like a version, on unused addresses.
 func try(folder, dir string) error {
 	path, err := binary()
 	if err != nil {

@@ -24,7 +24,7 @@ type watcher struct {
 	stop context.CancelFunc // nil: nothing is watched
 }
 
-// set watches by another configuration from now on.
+// set applies another configuration.
 func (w *watcher) set(cfg watch.Config) {
 	ownOutput(&cfg)
 	same := cfg.Equal(w.cfg)
@@ -56,7 +56,7 @@ func (w *watcher) set(cfg watch.Config) {
 	}()
 }
 
-// say says what was decided against a reload.
+// say logs a decision against a reload.
 func say(log *slog.Logger, d watch.Decision) {
 	for _, name := range d.Omit {
 		log.Warn("The workers write "+name+" after each start: it does not cause reloads any more. Write it elsewhere, or exclude it with --watch-ignore", "event", events.WatchOmitted, "file", name)
@@ -67,7 +67,7 @@ func say(log *slog.Logger, d watch.Decision) {
 	}
 }
 
-// lastReload is the last one, by whoever ordered it.
+// lastReload is the last reload.
 func lastReload(ctx context.Context, control master.Control) (last watch.Reload) {
 	s, err := control.Status(ctx)
 	if err != nil || s.Reload == nil {

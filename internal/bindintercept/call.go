@@ -10,7 +10,7 @@ import (
 	"handoff/internal/linux"
 )
 
-// Request is what a stopped call is about.
+// Request describes an intercepted call.
 type Request struct {
 	PID    int // the thread that called
 	TGID   int // its process
@@ -27,8 +27,8 @@ type Request struct {
 	Blind bool
 }
 
-// Call is one stopped bind or listen. Exactly one of Continue and Answer ends it; a
-// program that has died meanwhile is no error.
+// Call is one intercepted bind or listen. Exactly one of Continue and Answer ends it; it
+// is no error if the program has died.
 type Call struct {
 	Request
 	l       *Listener
@@ -38,7 +38,7 @@ type Call struct {
 	options options      // that the program has set on its socket
 }
 
-// About returns what the call is about.
+// About returns the request of the call.
 func (c *Call) About() Request { return c.Request }
 
 // Caller returns the process that called, which the caller of this closes.
@@ -114,7 +114,7 @@ func inode(fd int) (uint64, error) {
 	return st.Ino, err
 }
 
-// Continue lets the call go its way.
+// Continue executes the call.
 func (c *Call) Continue() { c.end(response{id: c.id, flags: responseContinue}) }
 
 // Answer ends the call without executing it: errno 0 is success.
@@ -129,8 +129,8 @@ func (c *Call) end(r response) {
 	}
 }
 
-// Socket returns a duplicate of the program's socket, which the caller closes: not
-// in a goroutine that others wait for, see SO_LINGER.
+// Socket returns a duplicate of the program's socket. The caller closes it, not in a
+// goroutine that must not block (SO_LINGER).
 func (c *Call) Socket() (fd int, err error) {
 	if fd, err = c.process.Getfd(c.FD); err != nil {
 		return -1, fmt.Errorf("cannot duplicate its socket: %w", err)
@@ -142,9 +142,8 @@ func (c *Call) Socket() (fd int, err error) {
 	return fd, nil
 }
 
-// Give puts a duplicate of held under the program's own descriptor, in the
-// place of the socket that the program made, with what the program had set on
-// it. The call itself still waits for its answer.
+// Give replaces the program's socket by a duplicate of held, under the same descriptor,
+// with the options that the program had set. The call still waits for its answer.
 func (c *Call) Give(held int) error {
 	if c.Blind {
 		unix.SetNonblock(held, c.options.nonblock)

@@ -12,10 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Conditions are what a worker starts under, besides its descriptors. The zero
-// value changes nothing. The trampoline puts them into effect, in the worker's own
-// process, after the fork and before the program: what fails there ends the worker
-// with one line that says why.
+// Conditions are the start conditions of a worker, besides its descriptors. The zero
+// value changes nothing. The trampoline applies them, in the worker's own process, after
+// the fork and before the program: a failure ends the worker with an error message.
 type Conditions struct {
 	User   *Identity   `json:"user,omitempty"`   // nil: as handoff
 	Umask  *int        `json:"umask,omitempty"`  // nil: as handoff
@@ -23,11 +22,11 @@ type Conditions struct {
 	Limits []Limit     `json:"limits,omitempty"` // setrlimit(2)
 	CPUs   []int       `json:"cpus,omitempty"`   // sched_setaffinity(2); none: as handoff
 	Cgroup string      `json:"cgroup,omitempty"` // directory of a version 2 hierarchy
-	Death  unix.Signal `json:"death,omitempty"`  // PR_SET_PDEATHSIG: that it gets when its master ends
+	Death  unix.Signal `json:"death,omitempty"`  // PR_SET_PDEATHSIG: signal when its master ends
 	Parent int         `json:"parent,omitempty"` // its master's pid, with Death
 }
 
-// Identity is who a worker runs as.
+// Identity is the user of a worker.
 type Identity struct {
 	UID    int   `json:"uid"`
 	GID    int   `json:"gid"`
@@ -42,7 +41,7 @@ type Limit struct {
 	Hard     uint64 `json:"hard"`
 }
 
-// None reports whether nothing is to be changed.
+// None reports whether nothing is changed.
 func (c Conditions) None() bool {
 	return c.User == nil && c.Umask == nil && c.Nice == nil && c.Limits == nil && c.CPUs == nil && c.Cgroup == "" && c.Death == 0
 }
@@ -55,7 +54,7 @@ func (c Conditions) text() string {
 	return string(b)
 }
 
-// before is what may need the rights that are dropped then.
+// before applies the conditions that may require privileges.
 func (c Conditions) before() error {
 	if c.Cgroup != "" {
 		// 0 means the writer (cgroups(7)).
@@ -87,7 +86,7 @@ func (c Conditions) before() error {
 	return nil
 }
 
-// drop is the rest: who it runs as, and what a change of that resets.
+// drop applies the rest: the user, and what a change of the user resets.
 func (c Conditions) drop() error {
 	if c.Umask != nil {
 		unix.Umask(*c.Umask)

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Listener receives the stopped calls of one worker and its descendants. One
-// goroutine may Receive; calls may be answered from any.
+// Listener receives the intercepted calls of one worker and its descendants. One
+// goroutine may Receive; any may answer calls.
 type Listener struct {
 	file    *os.File
 	raw     syscall.RawConn
@@ -18,10 +18,9 @@ type Listener struct {
 	left    []int // entries of calls that a previous listener has received
 }
 
-// NewListener takes over a notification descriptor, and the file of
-// [NewPendingCalls] that belongs to it: calls that a previous listener has received
-// and not answered are received again. Both descriptors are closed by Close, or here
-// if it returns an error.
+// NewListener takes ownership of a notification descriptor, and its file of
+// [NewPendingCalls]: calls that a previous listener has received and not answered are
+// received again. Close closes both descriptors; on error they are closed here.
 func NewListener(fd, pendingFD int) (*Listener, error) {
 	if err := unix.SetNonblock(fd, true); err != nil { // into Go's poller
 		unix.Close(fd)
@@ -41,16 +40,16 @@ func NewListener(fd, pendingFD int) (*Listener, error) {
 	return l, nil
 }
 
-// Close ends a Receive. Calls that are stopped then fail with ENOSYS in the
-// program. It may be called again.
+// Close ends a Receive. Waiting calls then fail with ENOSYS in the program. It may be
+// called again.
 func (l *Listener) Close() error {
 	err := l.file.Close()
 	l.pending.close()
 	return err
 }
 
-// Descriptors passes on the notification descriptor and the file of pending calls,
-// for who keeps duplicates; nothing once the listener is closed.
+// Descriptors passes the notification descriptor and the file of pending calls to f, for
+// storing duplicates; nothing after Close.
 func (l *Listener) Descriptors(each func(filter, pending int)) {
 	l.raw.Control(func(fd uintptr) {
 		l.pending.mu.Lock()
@@ -91,7 +90,7 @@ func (l *Listener) next() (n notification, entry int, err error) {
 		}
 		l.pending.clear(entry)
 	}
-	entry = <-l.pending.free // each call is answered, by a loop that lives as long as this
+	entry = <-l.pending.free // each call is answered by a loop that runs as long as this
 	for {
 		done := false
 		err := l.raw.Read(func(fd uintptr) bool {
@@ -100,7 +99,7 @@ func (l *Listener) next() (n notification, entry int, err error) {
 			if err == unix.EINTR || k == 0 {
 				return false
 			}
-			done = p[0].Revents&unix.POLLIN == 0 // POLLHUP: nobody is left
+			done = p[0].Revents&unix.POLLIN == 0 // POLLHUP: no process is left
 			return true
 		})
 		if err != nil || done {

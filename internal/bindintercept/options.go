@@ -20,7 +20,7 @@ var copied = [...]struct{ level, name int }{
 	{unix.IPPROTO_IPV6, unix.IPV6_TCLASS},
 }
 
-// options are what a program has set on its socket.
+// options are the options that a program has set on its socket.
 type options struct {
 	values   [len(copied)]int // -1: the socket has none
 	rcvbuf   int
@@ -42,7 +42,7 @@ func optionsOf(fd int) (o options) {
 	return o
 }
 
-// apply sets them on a held socket, where it has others.
+// apply sets them on a held socket, if they differ.
 func (o *options) apply(held int) {
 	for i, c := range copied {
 		if v := o.values[i]; v >= 0 && v != option(held, c.level, c.name) {

@@ -10,17 +10,16 @@ import (
 	"handoff/internal/linux"
 )
 
-// A call that was received and not answered waits for ever: the kernel tells it
-// once (seccomp_unotify(2)). So that a master that is killed between the two does
-// not leave a thread hanging, the kernel writes what it tells into a file that the
-// next master gets.
+// A call that was received and not answered would hang: the kernel reports it only once
+// (seccomp_unotify(2)). In case a master is killed between the two, the kernel writes the
+// notification into a file that the next master gets.
 
-// maxPending is how many calls of a worker wait for an answer at once; what is
-// more waits in the kernel.
+// maxPending is how many received calls of a worker can wait for an answer; others wait
+// in the kernel.
 const maxPending = 32
 
-// pendingCalls is the calls that were received and not answered. An entry whose id
-// is 0 is free; the kernel wants it zeroed.
+// pendingCalls has the calls that were received and not answered. An entry whose id is 0
+// is free; the kernel requires it to be zeroed.
 type pendingCalls struct {
 	fd     int
 	calls  *[maxPending]notification
@@ -40,8 +39,8 @@ func NewPendingCalls() (fd int, err error) {
 	return fd, nil
 }
 
-// mapPendingCalls takes over the file, unless it returns an error, and returns the
-// entries of calls that a previous listener has received.
+// mapPendingCalls takes ownership of the file, unless it returns an error, and returns
+// the entries of calls that a previous listener has received.
 func mapPendingCalls(fd int) (p *pendingCalls, left []int, err error) {
 	p = &pendingCalls{fd: fd, free: make(chan int, maxPending)}
 	size := int(unsafe.Sizeof(*p.calls))

@@ -17,7 +17,7 @@ import (
 	"handoff/internal/cmsg"
 )
 
-// Word is the first argument of a process that is to become a worker.
+// Word is the first argument of a process that executes a worker.
 const Word = "__worker"
 
 // Args returns the arguments for the trampoline: the master's own executable is
@@ -32,8 +32,8 @@ func Prefix(fd, listenFDs int, c Conditions) []string {
 	return []string{"handoff", Word, strconv.Itoa(fd), strconv.Itoa(listenFDs), c.text()}
 }
 
-// Trampoline becomes the program. args are what follows Word. It returns only
-// with an exit code.
+// Trampoline executes the program. args are the arguments after Word. It returns only on
+// error, with an exit code.
 //
 // What it sends over the socketpair is four bytes, an errno: 0 with the
 // notification descriptor, or why there is none; the program runs then all the
@@ -50,13 +50,13 @@ func Trampoline(args []string) int {
 		return 2
 	}
 	path, args := args[3], args[4:]
-	runtime.LockOSThread() // the filter is the thread's, so are nice and affinity; exec makes them the process's
+	runtime.LockOSThread() // filter, nice and affinity belong to the thread; exec makes them the process's
 	if err := conditions.before(); err != nil {
 		return cannotRun(path, err)
 	}
 	if pair >= 0 {
 		if err := sendFilter(pair); err != nil {
-			return 126 // nobody would answer the calls
+			return 126 // the calls would not be answered
 		}
 	}
 	if err := conditions.drop(); err != nil {
@@ -91,8 +91,8 @@ func sendFilter(pair int) error {
 	return unix.Sendmsg(pair, binary.NativeEndian.AppendUint32(nil, uint32(errno)), rights, nil, unix.MSG_NOSIGNAL)
 }
 
-// cannotRun says why the program does not run, and returns the exit code for it,
-// as shells have it.
+// cannotRun prints why the program does not run, and returns the exit code that shells
+// use for it.
 func cannotRun(path string, err error) int {
 	fmt.Fprintf(os.Stderr, "handoff: cannot run %s: %v\n", path, err)
 	return 126
@@ -120,7 +120,7 @@ func ReadFilter(pair *cmsg.Conn) (fd int, refused unix.Errno, err error) {
 	}
 	refused = unix.Errno(binary.NativeEndian.Uint32(word))
 	if fd < 0 && refused == 0 {
-		refused = unix.EBADF // it was lost on its way: this process has no descriptors left
+		refused = unix.EBADF // lost in transfer: this process has no descriptors left
 	}
 	return fd, refused, nil
 }

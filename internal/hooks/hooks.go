@@ -1,6 +1,6 @@
-// Package hooks runs other people's commands at events. Whatever they do, the
-// service goes on: they have a time limit, their output goes to the log, bounded,
-// and their end changes nothing, but for those that may refuse.
+// Package hooks runs commands of the user at events. They cannot disturb the service:
+// they have a time limit, their output goes to the log, with a limit, and their exit code
+// has no effect, except for hooks that can refuse.
 package hooks
 
 import (
@@ -56,8 +56,7 @@ type event struct {
 	line []byte // as JSON
 }
 
-// maxQueue is how many events wait for hooks that are slow. What comes on top is
-// dropped, and said.
+// maxQueue is how many events wait for slow hooks. More are dropped, and reported.
 const maxQueue = 1000
 
 // New returns a Runner. Its goroutine ends with Close.
@@ -67,14 +66,14 @@ func New(cfg Config, log *slog.Logger) *Runner {
 	return r
 }
 
-// Set changes what runs, from the next event on.
+// Set changes the hooks, from the next event on.
 func (r *Runner) Set(cfg Config) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.cfg = cfg
 }
 
-// Event takes an event as a line of JSON with the key event. It does not block.
+// Event queues an event, a line of JSON with the key event. It does not block.
 func (r *Runner) Event(line []byte) {
 	var e struct{ Event string }
 	if json.Unmarshal(line, &e) != nil || e.Event == "" || strings.HasPrefix(e.Event, "hook.") {
@@ -96,7 +95,7 @@ func (r *Runner) Event(line []byte) {
 	}
 }
 
-// Close ends the Runner when what has happened has had its hooks, or after timeout.
+// Close ends the Runner when the hooks of queued events have run, or after timeout.
 func (r *Runner) Close(timeout time.Duration) {
 	r.mu.Lock()
 	r.closed = true
@@ -143,8 +142,8 @@ func (r *Runner) work() {
 	}
 }
 
-// Ask runs the hooks that may refuse; the first error is the refusal. about is what
-// they are told.
+// Ask runs the hooks that can refuse; the first error is the refusal. about is passed to
+// them.
 func (r *Runner) Ask(name string, about map[string]any) error {
 	r.mu.Lock()
 	cfg := r.cfg
@@ -165,13 +164,13 @@ func (r *Runner) Ask(name string, about map[string]any) error {
 	return nil
 }
 
-// maxLine and maxLines bound what of a hook's output is logged.
+// maxLine and maxLines limit the logged output of a hook.
 const (
 	maxLine  = 1 << 10 // bytes; what is longer becomes several lines
 	maxLines = 100
 )
 
-// run runs one command. The error says how it ended.
+// run runs one command. The error is how it ended.
 func (r *Runner) run(cfg Config, e event, command string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), cfg.Timeout)
 	defer cancel()
@@ -180,7 +179,7 @@ func (r *Runner) run(cfg Config, e event, command string) error {
 	cmd.Stdin = bytes.NewReader(e.line)
 	pidfd := -1
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, PidFD: &pidfd}
-	cmd.WaitDelay = time.Second // for what it leaves behind with its output
+	cmd.WaitDelay = time.Second // for processes that it leaves with its output
 	read, write, err := os.Pipe()
 	if err != nil {
 		return err
@@ -191,7 +190,7 @@ func (r *Runner) run(cfg Config, e event, command string) error {
 	if err != nil {
 		read.Close()
 		if _, derr := os.Stat(cfg.Dir); cfg.Dir != "" && derr != nil {
-			err = derr // which execve(2) does not tell
+			err = derr // execve(2) does not report which
 		}
 		return err
 	}
@@ -216,7 +215,7 @@ func (r *Runner) run(cfg Config, e event, command string) error {
 	return err
 }
 
-// outputTimeout is how long the end of a hook's output is waited for.
+// outputTimeout is how long to wait for the end of a hook's output.
 const outputTimeout = 200 * time.Millisecond
 
 // killGroup kills a process that is not reaped yet, with its group.

@@ -23,14 +23,14 @@ type script struct {
 	kill  func()
 }
 
-// toScript gives an event to the script. One that has just ended gets it in a new
-// process.
+// toScript passes an event to the script. If the script has just exited, it is restarted
+// for it.
 func (r *Runner) toScript(cfg Config, e event) {
 	for range 2 {
 		if !r.scriptRuns(cfg, e) {
 			return
 		}
-		// One that is stuck holds up the others for as long as a hook may.
+		// A hanging script blocks the other hooks for at most the hook timeout.
 		r.script.stdin.SetWriteDeadline(time.Now().Add(cfg.Timeout))
 		_, err := r.script.stdin.Write(e.line)
 		if err == nil {
@@ -116,7 +116,7 @@ func (s *script) gone() bool {
 	}
 }
 
-// end closes the script's input, and gives it a moment to do what it was told.
+// end closes the script's input, and waits briefly for it to finish.
 func (s *script) end() {
 	if s == nil {
 		return

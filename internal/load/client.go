@@ -65,7 +65,7 @@ func (c *client) close() {
 	}
 }
 
-// request sends one that was due, and reads its answer.
+// request sends a due request, and reads its response.
 func (c *client) request(due time.Time) {
 	part := c.run.part.Load()
 	start := time.Now()
@@ -103,8 +103,8 @@ func (c *client) request(due time.Time) {
 	c.run.requests.Add(1)
 }
 
-// closedWhileIdle looks, without waiting, whether the server's FIN is here
-// already: any client library notices that and takes another connection.
+// closedWhileIdle checks, without blocking, whether the server has closed the connection:
+// any client library notices that and uses another one.
 func (c *client) closedWhileIdle() bool {
 	sc, ok := c.conn.(syscall.Conn)
 	if !ok {
@@ -123,7 +123,7 @@ func (c *client) closedWhileIdle() bool {
 	return closed
 }
 
-// exchange sends what is next; stage is how far it came.
+// exchange sends the next request; stage is how far it came.
 func (c *client) exchange(deadline time.Time) (class Class, stage Stage, err error) {
 	cfg := &c.run.cfg
 	fresh := c.conn == nil
@@ -180,7 +180,7 @@ func (c *client) exchange(deadline time.Time) (class Class, stage Stage, err err
 	return "", Whole, nil
 }
 
-// echo sends a line and wants it back.
+// echo sends a line and expects it back.
 func (c *client) echo() (class Class, stage Stage, err error) {
 	line := fmt.Appendf(nil, "handoff %d %d\n", c.id, c.sent)
 	if _, err := c.conn.Write(line); err != nil {
@@ -215,7 +215,7 @@ func (c *client) dial(deadline time.Time) error {
 	}
 	if tcp, ok := conn.(*net.TCPConn); ok && c.run.cfg.Mode == New && !cfg.Echo {
 		// A closed loop of new connections would run out of ports: they
-		// are reset at the end, by us, after the whole answer.
+		// are reset at the end, by the client, after the complete response.
 		tcp.SetLinger(0)
 	}
 	c.conn, c.used = conn, 0

@@ -2,9 +2,9 @@
 // echoed: it counts every response that was refused, reset, missing, late or wrong,
 // and retries nothing.
 //
-// A server may say which generation answers (the header X-Generation); then a
-// new connection that is answered by an older generation than the client has
-// already seen counts as a failure too.
+// A server may report its generation (the header X-Generation); then a new connection
+// that is answered by an older generation than the client has already seen is a failure,
+// too.
 package load
 
 import (
@@ -21,31 +21,31 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// Class says how a request failed.
+// Class is the kind of a failure.
 type Class string
 
 // The classes, from the client's point of view.
 const (
 	Refused Class = "refused" // connect: ECONNREFUSED
 	Reset   Class = "reset"   // ECONNRESET or EPIPE, in connect, write or read
-	EOF     Class = "eof"     // closed before a whole response
-	Timeout Class = "timeout" // no whole response in time
+	EOF     Class = "eof"     // closed before a complete response
+	Timeout Class = "timeout" // no complete response in time
 	Status  Class = "status"  // a response with another status than wanted, another echo
 	Order   Class = "order"   // an older generation after a newer one
-	Other   Class = "other"   // anything else, a malformed response among it
-	Inside  Class = "inside"  // Config.Inside said so
+	Other   Class = "other"   // anything else, for example a malformed response
+	Inside  Class = "inside"  // according to Config.Inside
 )
 
 // Classes is every class in the order of printing.
 var Classes = [...]Class{Refused, Reset, EOF, Timeout, Status, Order, Other, Inside}
 
-// Mode says what becomes of a connection after a response.
+// Mode is how connections are used.
 type Mode int
 
 const (
 	// New makes a connection for each request.
 	New Mode = iota
-	// KeepAlive uses a connection until the server says that it closes it.
+	// KeepAlive uses a connection until the server closes it.
 	KeepAlive
 	// Mixed has both kinds of clients, half each.
 	Mixed
@@ -58,17 +58,16 @@ type Config struct {
 	Mode    Mode
 	Clients int           // at once; 16 by default
 	Pause   time.Duration // of each client between two requests
-	// Rate is of requests a second; 0: each client sends when it has its answer. In
-	// Mode New they are sent whether or not others have been answered, else by Clients
-	// connections in turn, and one that is late is late from when it was due.
+	// Rate is the number of requests per second; 0: each client sends when it has its
+	// response. In Mode New they are sent independently of other responses, else by
+	// Clients connections in turn. Latency counts from when a request was due.
 	Rate float64
 	// Follow, with a Rate in Mode New: once a generation has answered one client, an
 	// older one that answers a later connection of any other is a failure (Order).
 	// Without a Rate each client looks at its own connections only.
 	Follow bool
-	// Shed, with a Rate, leaves out what is due while Clients requests are under way,
-	// instead of sending it late: so the load does not grow on a machine that is busy
-	// with something else.
+	// Shed, with a Rate, skips due requests while Clients requests are running, instead
+	// of sending them late, so that the load does not grow on a busy machine.
 	Shed    bool
 	Timeout time.Duration // for one request, 10 s by default
 	Part    string        // name of the first part
@@ -76,13 +75,14 @@ type Config struct {
 	Want    int           // status, 200 by default
 	// Requests are sent in turn, each connection beginning with the first; none: GET Path.
 	Requests []Request
-	// Echo sends lines instead, and wants each back.
+	// Echo sends lines instead, and expects each to be echoed.
 	Echo    bool
 	Sources []net.IP // client i connects from Sources[i mod len]; none: any
 	// Observe, if not nil, is called for each good response, concurrently.
 	Observe func(client int, header http.Header)
-	// Inside, if not nil, is asked at a failure on a connection, by its local address,
-	// whether it was inside of something that was killed. It is called concurrently.
+	// Inside, if not nil, is called at a failure on a connection with its local address,
+	// and reports whether the connection was inside a killed process. It is called
+	// concurrently.
 	Inside func(local string) bool
 }
 
@@ -124,7 +124,7 @@ func (f Failure) String() string {
 	return fmt.Sprintf("%s at %.3fs, client %d, %s from %s: %v", f.Class, f.At.Seconds(), f.Client, kind, f.Local, f.Err)
 }
 
-// Result is what a load has seen.
+// Result has the measurements of a load.
 type Result struct {
 	Requests    int64 // answered or failed
 	Connections int64
@@ -143,7 +143,7 @@ func newResult() Result {
 // NewLatency is an empty histogram of latencies, in µs.
 func NewLatency() *hdrhistogram.Histogram { return hdrhistogram.New(1, 120_000_000, 3) }
 
-// Add adds what another load has seen; Elapsed stays.
+// Add adds the measurements of another load; Elapsed stays.
 func (r *Result) Add(o Result) {
 	r.Requests += o.Requests
 	r.Connections += o.Connections
@@ -187,7 +187,7 @@ func (r Result) String() string {
 // Quantile returns a latency in milliseconds.
 func (r Result) Quantile(q float64) float64 { return float64(r.Latency.ValueAtQuantile(q)) / 1000 }
 
-// Run is a load under way.
+// Run is a running load.
 type Run struct {
 	cfg    Config
 	start  time.Time
@@ -202,7 +202,7 @@ type Run struct {
 	parts []*Part
 }
 
-// Part is a stretch of a load. What began in it counts for it, however late it ends.
+// Part is an interval of a load. A request counts for the part in which it began.
 type Part struct {
 	Name string
 	At   time.Duration // since the start
@@ -236,15 +236,15 @@ func (p *Part) lost() int64 {
 	return p.seen.Lost()
 }
 
-// Result is what there was in a part, once the load has been stopped.
+// Result returns the measurements of a part, after the load was stopped.
 func (p *Part) Result() Result {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.seen
 }
 
-// Least says that connections that are made from now on must be answered by this
-// generation (X-Generation), or a newer one.
+// Least requires that later connections are answered by this generation (X-Generation),
+// or a newer one.
 func (r *Run) Least(generation int) { r.least.Store(int64(generation)) }
 
 // follow is Least, but never for an older generation than before.
@@ -323,7 +323,7 @@ func Start(cfg Config) *Run {
 	return r
 }
 
-// paced sends requests by the clock, each in a goroutine of its own.
+// paced sends requests at the rate, each in a goroutine of its own.
 func (r *Run) paced(ctx context.Context) {
 	every := time.Duration(float64(time.Second) / r.cfg.Rate)
 	most := 20_000
@@ -375,7 +375,7 @@ func (r *Run) Await(n int64, limit time.Duration) bool {
 	return true
 }
 
-// Stop ends the load. Requests under way are finished, not cut.
+// Stop ends the load. Running requests are finished.
 func (r *Run) Stop() Result {
 	r.cancel()
 	r.wg.Wait()
@@ -389,7 +389,7 @@ func (r *Run) Stop() Result {
 	return all
 }
 
-// Parts are the parts so far, the first without a name.
+// Parts returns the parts so far.
 func (r *Run) Parts() []*Part {
 	r.mu.Lock()
 	defer r.mu.Unlock()

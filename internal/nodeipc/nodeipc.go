@@ -1,7 +1,6 @@
-// Package nodeipc speaks Node's child-process channel and cluster protocol as
-// data: bytes in, messages out, and the other way about. With it a master in
-// any language can be what the parent of cluster.fork() is, for unmodified
-// programs.
+// Package nodeipc implements Node's child-process channel and cluster protocol as data:
+// bytes in, messages out, and vice versa. With it a master that is not a Node program can
+// be the parent of unmodified cluster workers.
 //
 //	worker                                   master
 //	  {act:"online"}                    ──►
@@ -36,8 +35,8 @@ const (
 	EnvUniqueID      = "NODE_UNIQUE_ID"
 )
 
-// MaxLine bounds a line, in bytes. A program may send megabytes to a parent
-// that would not read them; what is longer is dropped whole.
+// MaxLine is the maximum length of a line, in bytes. A program may send megabytes to its
+// parent; longer lines are dropped.
 const MaxLine = 1 << 20
 
 const (
@@ -45,10 +44,10 @@ const (
 	maxAddress = 4 << 10
 )
 
-// Splitter cuts the stream into lines. The zero value is ready.
+// Splitter splits the stream into lines. The zero value is ready for use.
 type Splitter struct {
 	partial  []byte
-	skipping bool // within a line that is too long
+	skipping bool // inside a line that is too long
 }
 
 // Feed takes bytes as they arrive and calls line for each whole line, which is
@@ -92,9 +91,9 @@ func (s *Splitter) Feed(p []byte, line func([]byte)) (dropped int) {
 type Message interface{ message() }
 
 type (
-	// Online says that the process has booted.
+	// Online: the process has booted.
 	Online struct{}
-	// Query asks for a socket. Answer with Reply or Refuse.
+	// Query requests a socket. Answer with Reply or Refuse.
 	Query struct {
 		Seq     int
 		Index   int // counts equal requests within the process
@@ -104,8 +103,8 @@ type (
 		Type    AddressType
 		FD      int // the worker's own descriptor to serve on, or -1
 		V6Only  bool
-		Data    json.RawMessage // goes back to all workers of the address as the first one sent it
-		TooLong bool            // the data is, and is left out: to be refused
+		Data    json.RawMessage // returned to all workers of the address as the first one sent it
+		TooLong bool            // the data is too long, and omitted: refuse the query
 	}
 	// Listening says that the process accepts on a socket: the one that a
 	// Query with the same Address, Type and Index asked for. Port is the real
@@ -117,10 +116,9 @@ type (
 		Index   int
 		FD      int // as in Query
 	}
-	// Closed says that the process has closed the server with that key.
+	// Closed: the process has closed the server with that key.
 	Closed struct{ Key string }
-	// Left says that the process has drained by its own wish. It waits for
-	// Ack before it goes.
+	// Left: the process has drained by itself. It waits for Ack before it exits.
 	Left struct{ Seq int }
 	// Answered is the answer to a NewConn.
 	Answered struct {
@@ -136,7 +134,7 @@ type (
 	// Ready is the program's {cmd:'ready'} or 'ready'.
 	Ready struct{}
 	// ReplaceMe is the program's {cmd:'disconnect'} or
-	// {event:'request-restart'}: it wants to be replaced, then drained.
+	// {event:'request-restart'}: it asks to be replaced, then drained.
 	ReplaceMe struct{}
 	// Requests is {cmd:'handoff:requests', requests:N}: the program has served N
 	// since its start.
@@ -196,8 +194,8 @@ type wire struct {
 	Msg         json.RawMessage `json:"msg"`
 }
 
-// programWire has what is looked at in a message of the program's own: its
-// other fields may have any type.
+// programWire has the fields that are read from a message of the program: its other
+// fields may have any type.
 type programWire struct {
 	Requests any `json:"requests"`
 	Cmd      any `json:"cmd"`

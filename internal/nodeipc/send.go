@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// HandleType says what a descriptor is to the worker that gets it.
+// HandleType is the type of a descriptor for the receiving worker.
 type HandleType string
 
 // The types of descriptors that a master sends.
@@ -84,8 +84,8 @@ func Drain(seq int, message string) []byte {
 	return append(messages, outgoing{Cmd: "NODE_CLUSTER", Act: "disconnect", Seq: seq}.line()...)
 }
 
-// Program makes a line of a message, as JSON, for the program: its 'message' event.
-// One that Node itself would take is an error.
+// Program returns the line of a message, as JSON, for the program: its 'message' event. A
+// message that Node itself would handle is an error.
 func Program(message json.RawMessage) ([]byte, error) {
 	var line bytes.Buffer
 	if err := json.Compact(&line, message); err != nil {
