@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +34,41 @@ func TestReloadsHTTP2(t *testing.T) {
 				t.Errorf("%v of %d requests failed; GOAWAYs %v", run.failed, run.requests, run.goaways)
 			}
 			t.Logf("%d requests, GOAWAYs by their last stream %v", run.requests, run.goaways)
+			w.stop()
+		})
+	}
+}
+
+// A program's own handler for the drain signal is called when kept connections have had
+// their linger: Fastify answers each request after app.close() with 503.
+func TestHandlerAfterTheLinger(t *testing.T) {
+	t.Parallel()
+	modules(t, "fastify")
+	nodeModules, _ := filepath.Abs("node_modules")
+	for _, c := range []struct {
+		name, signal string
+		flags, app   []string
+	}{
+		{"behind npm start", "SIGTERM", nil, []string{"npm", "start", "--silent"}},
+		{"by --drain-signal INT", "SIGINT", []string{"--drain-signal", "INT"}, []string{data("fastify.js")}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			put(t, filepath.Join(dir, "package.json"), `{"name": "web", "scripts": {"start": "node `+data("fastify.js")+`"}}`, 0o644)
+			w := start(t, options{flags: append([]string{"-n", "1", "--keepalive-linger", "1s"}, c.flags...), app: c.app, dir: dir,
+				env: []string{"PORT=" + freePort(t), "NODE_PATH=" + nodeModules, "CLOSE_ON=" + c.signal}})
+			run := w.load(load.Config{Mode: load.KeepAlive, Clients: 16})
+			for range times(5, 2) {
+				run.Await(100, testTimeout)
+				w.reload()
+				w.retired(1)
+			}
+			for _, e := range w.all("worker.shutdown") {
+				if e.KilledBy != "" || e.Code != 0 {
+					t.Errorf("it did not end by its handler: %+v", e)
+				}
+			}
+			w.nothingLost(run)
 			w.stop()
 		})
 	}

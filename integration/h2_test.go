@@ -61,6 +61,16 @@ func (r *h2run) client() {
 	}
 }
 
+// writeGet writes a request.
+func writeGet(f *http2.Framer, id uint32, path string) error {
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	for _, h := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":path", path}, {":authority", "x"}} {
+		enc.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]})
+	}
+	return f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true})
+}
+
 // session asks until it is told to go.
 func (r *h2run) session() error {
 	c, err := net.Dial("tcp", r.addr)
@@ -80,12 +90,7 @@ func (r *h2run) session() error {
 			return nil
 		case <-r.tick.C:
 		}
-		var block bytes.Buffer
-		enc := hpack.NewEncoder(&block)
-		for _, h := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":path", "/"}, {":authority", "x"}} {
-			enc.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]})
-		}
-		if err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true}); err != nil {
+		if err := writeGet(f, id, "/"); err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
 		r.mu.Lock()
@@ -167,4 +172,66 @@ func (r *h2run) end() {
 	close(r.stop)
 	r.all.Wait()
 	r.tick.Stop()
+}
+
+// A client that is slow to read the GOAWAY sends requests meanwhile. They are answered:
+// the session ends when the client has answered the PING that comes with it.
+func TestHTTP2SlowClient(t *testing.T) {
+	t.Parallel()
+	w := start(t, options{flags: []string{"-n", "1"}, app: []string{data("h2c.js")}})
+	c, err := net.Dial("tcp", w.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(testTimeout))
+	io.WriteString(c, http2.ClientPreface)
+	f := http2.NewFramer(c, c)
+	f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	f.WriteSettings()
+	var ping *http2.PingFrame
+	var goaway uint32
+	until := func(what string, ok func(http2.Frame) bool) {
+		t.Helper()
+		for {
+			frame, err := f.ReadFrame()
+			if err != nil {
+				t.Fatalf("no %s: %v", what, err)
+			}
+			switch frame := frame.(type) {
+			case *http2.SettingsFrame:
+				if !frame.IsAck() {
+					f.WriteSettingsAck()
+				}
+			case *http2.PingFrame:
+				ping = frame
+			case *http2.GoAwayFrame:
+				goaway = frame.LastStreamID
+			}
+			if ok(frame) {
+				return
+			}
+		}
+	}
+	answered := func(id uint32, path string) {
+		t.Helper()
+		writeGet(f, id, path)
+		until(fmt.Sprint("answer to request ", id), func(frame http2.Frame) bool {
+			data, ok := frame.(*http2.DataFrame)
+			return ok && data.StreamID == id && data.StreamEnded()
+		})
+	}
+	answered(1, "/")
+	w.reload()
+	until("GOAWAY", func(http2.Frame) bool { return goaway > 0 })
+	answered(3, "/?ms=700") // twice the time that it had before
+	answered(5, "/")
+	if goaway != 1<<31-1 || ping == nil {
+		t.Fatalf("GOAWAY %d, PING %v", goaway, ping)
+	}
+	f.WritePing(true, ping.Data)
+	until("last GOAWAY", func(http2.Frame) bool { return goaway == 5 })
+	c.Close()
+	w.retired(1)
+	w.stop()
 }

@@ -107,6 +107,8 @@ type event struct {
 	Stderr     string    `json:"stderr"`
 	File       string    `json:"file"`
 	Conns      int       `json:"connections"`
+	Code       int       `json:"code"`
+	KilledBy   string    `json:"killed_by"`
 	After      float64   `json:"after_seconds"`
 	Time       time.Time `json:"time"`
 }

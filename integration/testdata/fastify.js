@@ -5,3 +5,5 @@ app.get('/', async (req, reply) => {
   return 'ok\n'
 })
 app.listen({ port: Number(process.env.PORT), host: '0.0.0.0' })
+// With a handler of its own, which refuses requests with 503 from then on.
+if (process.env.CLOSE_ON) process.once(process.env.CLOSE_ON, () => app.close().then(() => process.exit(0)))

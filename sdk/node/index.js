@@ -137,4 +137,8 @@ function run (hooks) {
   state.pending = pending
 }
 
+// Under the preload, which has the signal first, and calls other listeners later.
+state.begin = begin
+state.signalled = signalled
+
 module.exports = { isHandoff, slot, generation, ready, onDrain, requestRestart, reportRequests }

@@ -12,10 +12,14 @@
 //      is still answered.
 //
 // HTTP/2 sessions get a GOAWAY in two steps: first one with stream 2^31-1, so that
-// requests in flight are still answered, then the session's own close. Servers that the
-// cluster module does not know (listen with exclusive or reusePort) are closed here.
+// requests in flight are still answered; then the session's own close, once the client
+// has answered a PING sent after that GOAWAY, and so sends no more requests. Servers that
+// the cluster module does not know (listen with exclusive or reusePort) are closed here.
 // Websockets are left to the program, or closed with --websocket-close, spread over
 // --drain-spread.
+//
+// The program's own listeners for the drain signal are called at the end of the linger:
+// most close their server, and some (Fastify) refuse requests from then on.
 //
 // Before the drain only these are changed: process.env, which is restored to what the
 // user had, cluster.worker.disconnect, and net.Server.prototype.emit, which records
@@ -25,8 +29,8 @@
 // Under --no-preload a program may require it itself, as its first line; of several
 // copies only the first is active.
 //
-// Touched: net.Server.prototype.emit, the handle below an HTTP/2 session's socket
-// (process.binding('stream_wrap'), undocumented; Node 18-26),
+// Touched: net.Server.prototype.emit, close of a server that drains, process.emit (behind
+// a launcher, for the drain signal), the handle below an HTTP/2 session's socket (process.binding('stream_wrap'), undocumented; Node 18-26),
 // http.ServerResponse.prototype.writeHead, closeIdleConnections of
 // http.Server.prototype and https.Server.prototype (Node >= 18.2; before, Node leaves
 // idle connections open), process 'internalMessage' (undocumented; Node 12-26).
@@ -39,7 +43,7 @@ const READY = 'HANDOFF_PRELOAD_READY' // handoff waits for ready
 const REQUESTS = 'HANDOFF_MAX_REQUESTS' // served requests after which the worker is replaced
 const WEBSOCKET = 'HANDOFF_PRELOAD_WEBSOCKET' // the code of the close frame, and the ms over which the closes are spread
 const EMIT = 'HANDOFF_PRELOAD_EMIT' // a signal whose listeners are called in the drain
-const GOAWAY_MS = 300 // between the two steps
+const GOAWAY_MS = 300 // from the client's answer to the second step
 const RECHECK_MS = 250
 const EXIT_MS = 2000 // for the exit, after the last connection has ended
 
@@ -99,8 +103,13 @@ function attach (lingerMs) {
     if (message && message.cmd === 'NODE_HANDOFF' && message.act === 'drain' && !draining) {
       draining = true
       drain(lingerMs)
+      for (const server of noted.servers) closeOnce(server)
       // For a program that drains on a signal (PM2's SIGINT).
-      if (emitted && process.listenerCount(emitted) > 0) process.emit(emitted, emitted, require('os').constants.signals[emitted])
+      if (emitted) {
+        whenOver(noted.servers, () => {
+          if (process.listenerCount(emitted) > 0) process.emit(emitted, emitted, require('os').constants.signals[emitted])
+        })
+      }
       // After the cluster module has closed its servers.
       setTimeout(() => { for (const server of noted.servers) if (server.listening) server.close() }, 0)
     }
@@ -126,7 +135,7 @@ function countRequests (most) {
 }
 
 // noted has what a drain must close, besides HTTP/1.
-const noted = { servers: new Set(), sessions: new Set(), upgraded: new Set(), draining: false }
+const noted = { servers: new Set(), sessions: new Set(), upgraded: new Set(), draining: false, lingerMs: 0, lingered: null }
 
 function note () {
   const prototype = require('net').Server.prototype
@@ -143,7 +152,7 @@ function note () {
         if (one && typeof one.goaway === 'function') {
           noted.sessions.add(one)
           one.once('close', () => noted.sessions.delete(one))
-          if (noted.draining) leave(one)
+          if (noted.draining) leave(one, noted.lingerMs)
         }
         break
       case 'upgrade':
@@ -158,13 +167,20 @@ function note () {
 
 // leave ends an HTTP/2 session: requests in progress and in flight are answered. A close
 // in the meantime (by the server itself, from Node 24 on) is delayed.
-function leave (session) {
+function leave (session, lingerMs) {
   if (session.destroyed || session.closed || !sayShutdown(session)) return
   session.close = (done) => { if (typeof done === 'function') session.once('close', done) }
-  setTimeout(() => {
+  const end = () => {
     delete session.close
     if (!session.destroyed) session.close()
-  }, GOAWAY_MS)
+  }
+  const late = setTimeout(end, Math.max(GOAWAY_MS, lingerMs)).unref()
+  // What the client sends before it has read the GOAWAY comes before its answer.
+  const answered = () => {
+    clearTimeout(late)
+    setTimeout(end, GOAWAY_MS).unref()
+  }
+  try { session.ping(answered) } catch (err) {}
 }
 
 // sayShutdown writes a GOAWAY with stream 2^31-1 (RFC 9113, 6.8). It writes to the
@@ -196,42 +212,103 @@ function closeWebsockets (code, spreadMs) {
   })
 }
 
-// attachBehind waits for a server of this process to listen. From then on the
-// signal drains it, unless the program has a handler of its own, which then closes its
-// servers itself; C and I apply to both.
+// attachBehind waits for a server of this process to listen. From then on the signal
+// drains it. At the end of the drain the program's own listeners for the signal are
+// called; without any, the process exits.
 function attachBehind (lingerMs, signal) {
   const { Server } = require('net')
   const listen = Server.prototype.listen
+  const emit = process.emit
   const servers = new Set()
   let draining = false
+  let release = null // calls the program's listeners at once
   note()
-  const onSignal = () => {
-    if (draining) { // the drain timeout is over
-      process.removeListener(signal, onSignal)
-      process.kill(process.pid, signal)
-      return
-    }
+  const keep = () => {} // takes the signal's own effect away
+  const sdk = () => process[Symbol.for('handoff.drain')] || {} // index.js has a listener of its own, which closes nothing
+  const handled = () => {
+    const { listening, signalled } = sdk()
+    return process.listenerCount(signal) > 1 + (signalled ? process.listeners(signal).includes(signalled) : Boolean(listening))
+  }
+  const begin = (args) => {
     draining = true
     drain(lingerMs)
-    const sdk = process[Symbol.for('handoff.drain')] // the listener of index.js closes nothing
-    if (process.listenerCount(signal) > (sdk && sdk.listening ? 2 : 1)) return
-    let open = servers.size
+    if (sdk().begin) sdk().begin()
+    let gone = false // to the program, which ends the process as it likes
+    release = () => {
+      release = null
+      gone = handled()
+      if (gone) emit.apply(process, args)
+      return gone
+    }
+    whenOver(servers, () => { if (release) release() })
+    if (gone) return
     const exit = () => {
-      const { pending } = sdk || {} // hooks of the program that are still running
+      const { pending } = sdk() // hooks of the program that are still running
       if (pending) pending.then(exit)
       else process.exit(0)
     }
-    const closed = () => { if (--open <= 0) setTimeout(exit, EXIT_MS).unref() }
-    for (const server of servers) server.close(closed)
+    let open = servers.size
+    const closed = () => { if (--open <= 0 && !gone) setTimeout(exit, EXIT_MS).unref() }
+    for (const server of servers) {
+      closeOnce(server)
+      server.close(closed)
+    }
+  }
+  process.emit = function (event, name, number) {
+    if (event !== signal || typeof number !== 'number' || (servers.size === 0 && !draining)) return emit.apply(this, arguments)
+    if (!draining) {
+      begin(arguments)
+      return true
+    }
+    if (release && release()) return true // the drain timeout is over
+    if (handled()) return emit.apply(this, arguments)
+    process.removeAllListeners(signal)
+    process.kill(process.pid, signal)
+    return true
   }
   Server.prototype.listen = function () {
-    if (servers.size === 0 && !draining) process.on(signal, onSignal)
+    if (servers.size === 0 && !draining) process.on(signal, keep)
     servers.add(this)
     this.once('close', () => {
       servers.delete(this)
-      if (servers.size === 0 && !draining) process.removeListener(signal, onSignal)
+      if (servers.size === 0 && !draining) process.removeListener(signal, keep)
     })
     return listen.apply(this, arguments)
+  }
+}
+
+// whenOver calls f at the end of the drain: at the end of the linger, or when the servers
+// have no connections any more. If none of them is an HTTP server, at once.
+function whenOver (servers, f) {
+  const http = [...servers].filter((server) => server.listenerCount('request') + server.listenerCount('stream') > 0)
+  let open = http.length
+  const over = () => {
+    const once = f
+    f = null
+    if (once) once()
+  }
+  if (open === 0) return over()
+  for (const server of http) server.once('close', () => { if (--open === 0) over() })
+  noted.lingered.then(over)
+}
+
+// closeOnce makes further calls of a server's close succeed: the drain has closed the
+// server before the program does.
+function closeOnce (server) {
+  const close = server.close
+  let called = false
+  let closed = false
+  server.once('close', () => { closed = true })
+  server.close = function (done) {
+    if (!called) {
+      called = true
+      return close.apply(this, arguments)
+    }
+    if (typeof done === 'function') {
+      if (closed) process.nextTick(done)
+      else this.once('close', () => done())
+    }
+    return this
   }
 }
 
@@ -263,19 +340,27 @@ function replaceFirst (draining) {
 
 function drain (lingerMs) {
   noted.draining = true
-  for (const session of noted.sessions) leave(session)
+  noted.lingerMs = lingerMs
+  for (const session of noted.sessions) leave(session, lingerMs)
   if (websocket[0] >= 1000) closeWebsockets(websocket[0], websocket[1] || 0)
   const http = require('http')
   closeAfterResponse(http.ServerResponse.prototype)
   const waiting = new Map() // server -> its closeIdleConnections
   closeIdleLater(http.Server.prototype, waiting)
   if (process.moduleLoadList.includes('NativeModule https')) closeIdleLater(require('https').Server.prototype, waiting)
-  setTimeout(() => {
-    const close = () => { for (const [server, closeIdle] of waiting) closeIdle.call(server) }
-    waiting.over = true
-    close()
-    setInterval(close, RECHECK_MS).unref()
-  }, lingerMs).unref()
+  noted.lingered = new Promise((resolve) => {
+    setTimeout(() => {
+      // What has come meanwhile is read first: on a busy machine this timer is late, and
+      // timers come before the poll.
+      setImmediate(() => {
+        const close = () => { for (const [server, closeIdle] of waiting) closeIdle.call(server) }
+        waiting.over = true
+        close()
+        setInterval(close, RECHECK_MS).unref()
+        resolve()
+      })
+    }, lingerMs).unref()
+  })
 }
 
 function closeAfterResponse (prototype) {
