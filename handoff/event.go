@@ -33,6 +33,13 @@ type (
 		FDs    []int
 		Err    error // why Accept ended early
 	}
+	// Stranger: a socket of a program that is none of the owner's has joined the group, or
+	// has left it. No connections are steered to it.
+	Stranger struct {
+		Group *Group
+		Inode uint64
+		Left  bool
+	}
 	// Failed: an operation on a group's sockets failed. It has no consequence besides.
 	Failed struct {
 		Group *Group
@@ -44,4 +51,5 @@ func (Repaired) event() {}
 func (Detached) event() {}
 func (Queued) event()   {}
 func (Accepted) event() {}
+func (Stranger) event() {}
 func (Failed) event()   {}

@@ -119,7 +119,9 @@ func (g *Group) SetBalance(b Balance) error {
 func (g *Group) Steerable() bool { return !g.hash && g.cfg.Balance != Shared }
 
 // Sockets returns the sockets in the kernel's order.
-func (g *Group) Sockets() []*Socket { return slices.Clone(g.order) }
+func (g *Group) Sockets() []*Socket {
+	return slices.DeleteFunc(slices.Clone(g.order), func(s *Socket) bool { return s.stranger })
+}
 
 // Steered counts the programs attached so far.
 func (g *Group) Steered() uint64 { return g.steered }
@@ -132,12 +134,9 @@ func (g *Group) Take(slot int) (*Socket, error) {
 		s = g.clean(s, true)
 	}
 	if s == nil {
-		fd, err := bind(g.addr, g.cfg.V6Only, false)
-		if err != nil {
+		var err error
+		if s, err = g.grow(slot); err != nil {
 			return nil, fmt.Errorf("cannot bind another socket to %v: %w", g.addr, err)
-		}
-		if s, err = g.join(fd, slot); err != nil {
-			return nil, err
 		}
 	}
 	s.holders++
@@ -155,6 +154,7 @@ func (g *Group) pick(slot int) *Socket {
 	for _, s := range g.order {
 		r := 0
 		switch {
+		case s.stranger:
 		case g.hash && s.slot == slot:
 			r = 5 // also while the previous worker still has it
 		case s.Held():
@@ -198,6 +198,7 @@ func (g *Group) Steer(targets []*Socket) error {
 	g.targets = slices.Clone(targets)
 	g.balance.reset(len(targets))
 	g.armed, g.calm, g.next = false, false, time.Time{}
+	g.noteStrangers()
 	err := g.apply()
 	if err != nil {
 		g.targets = old
@@ -259,7 +260,7 @@ func (g *Group) attach(p program) error {
 	// other member works.
 	var refused error
 	for _, s := range g.order {
-		if !s.listening() {
+		if s.stranger || !s.listening() {
 			continue
 		}
 		if refused = attach(s.fd, p); refused == nil {
@@ -393,7 +394,7 @@ func (g *Group) MaxQueue() int { return g.maxQueue }
 // Close closes the sockets. Queued connections are reset, unless a worker still has the
 // socket.
 func (g *Group) Close() {
-	for _, s := range g.order {
+	for _, s := range g.Sockets() {
 		g.close(s)
 	}
 	g.order, g.targets, g.next, g.armed = nil, nil, time.Time{}, false

@@ -35,14 +35,15 @@ func halfOpen(local netip.AddrPort) (map[netip.AddrPort]struct{}, error) {
 		families = []byte{unix.AF_INET6, unix.AF_INET}
 	}
 	for _, family := range families {
-		if err := dumpHalfOpen(fd, family, local.Port(), peers); err != nil {
+		if err := dumpDiag(fd, family, stateSynRecv, local.Port(), func(m []byte) { peers[diagPeer(m)] = struct{}{} }); err != nil {
 			return nil, fmt.Errorf("cannot list half-open connections: %w", err)
 		}
 	}
 	return peers, nil
 }
 
-func dumpHalfOpen(fd int, family byte, port uint16, peers map[netip.AddrPort]struct{}) error {
+// dumpDiag passes each struct inet_diag_msg of the TCP sockets in those states to each.
+func dumpDiag(fd int, family byte, states uint32, port uint16, each func(m []byte)) error {
 	req := make([]byte, unix.SizeofNlMsghdr+diagReqSize)
 	binary.NativeEndian.PutUint32(req[0:], uint32(len(req)))
 	binary.NativeEndian.PutUint16(req[4:], sockDiagByFamily)
@@ -50,7 +51,7 @@ func dumpHalfOpen(fd int, family byte, port uint16, peers map[netip.AddrPort]str
 	body := req[unix.SizeofNlMsghdr:]
 	body[0] = family
 	body[1] = unix.IPPROTO_TCP
-	binary.NativeEndian.PutUint32(body[4:], stateSynRecv)
+	binary.NativeEndian.PutUint32(body[4:], states)
 	binary.BigEndian.PutUint16(body[8:], port) // idiag_sport
 	if err := unix.Sendto(fd, req, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return err
@@ -64,15 +65,15 @@ func dumpHalfOpen(fd int, family byte, port uint16, peers map[netip.AddrPort]str
 		if err != nil {
 			return err
 		}
-		done, err := parseHalfOpen(buf[:n], peers)
+		done, err := parseDiag(buf[:n], each)
 		if done || err != nil {
 			return err
 		}
 	}
 }
 
-// parseHalfOpen adds the peers in one netlink datagram; done reports the end mark.
-func parseHalfOpen(b []byte, peers map[netip.AddrPort]struct{}) (done bool, err error) {
+// parseDiag reads one netlink datagram; done reports the end mark.
+func parseDiag(b []byte, each func(m []byte)) (done bool, err error) {
 	for len(b) >= unix.SizeofNlMsghdr {
 		size := int(binary.NativeEndian.Uint32(b))
 		if size < unix.SizeofNlMsghdr || size > len(b) {
@@ -91,7 +92,7 @@ func parseHalfOpen(b []byte, peers map[netip.AddrPort]struct{}) (done bool, err 
 			return true, nil
 		case sockDiagByFamily:
 			if len(body) >= diagMsgSize {
-				peers[diagPeer(body)] = struct{}{}
+				each(body)
 			}
 		}
 		b = b[min((size+3)&^3, len(b)):]

@@ -68,7 +68,7 @@ func TestQuietWaitsForHalfOpenHandshakes(t *testing.T) {
 func FuzzDiag(f *testing.F) {
 	f.Add([]byte{16, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		parseHalfOpen(b, map[netip.AddrPort]struct{}{})
+		parseDiag(b, func(m []byte) { diagPeer(m); diagListener(m) })
 	})
 }
 

@@ -159,6 +159,7 @@ type SocketState struct {
 	Slot     int
 	OwnFlags bool // see Socket.OwnFlags
 	Foreign  bool // somebody else has created it, and set its options
+	Stranger bool // it is another program's
 	Holders  int  // workers that have a duplicate
 }
 
@@ -166,7 +167,7 @@ type SocketState struct {
 func (g *Group) State() State {
 	s := State{Addr: g.addr, V6Only: g.cfg.V6Only, Balance: g.cfg.Balance, Steerable: g.Steerable()}
 	for _, o := range g.order {
-		s.Sockets = append(s.Sockets, SocketState{o.inode, o.slot, o.ownFlags, o.foreign, o.holders})
+		s.Sockets = append(s.Sockets, SocketState{o.inode, o.slot, o.ownFlags, o.foreign, o.stranger, o.holders})
 	}
 	return s
 }
@@ -180,6 +181,10 @@ func (w *Watch) Restore(state State, fd func(inode uint64) int) (*Group, error) 
 	g := &Group{watch: w, cfg: Config{Addr: state.Addr, V6Only: state.V6Only, Balance: state.Balance}, addr: state.Addr, hash: !state.Steerable}
 	var gone []int // places of missing sockets
 	for i, s := range state.Sockets {
+		if s.Stranger {
+			g.order = append(g.order, &Socket{group: g, fd: -1, inode: s.Inode, slot: -1, stranger: true, closed: true})
+			continue
+		}
 		n := fd(s.Inode)
 		if n < 0 {
 			gone = append(gone, i)
@@ -191,34 +196,35 @@ func (w *Watch) Restore(state State, fd func(inode uint64) int) (*Group, error) 
 	for _, i := range slices.Backward(gone) {
 		g.leave(g.order[i])
 	}
+	own := g.Sockets()
 	if err := g.check(); err != nil {
-		for _, s := range g.order {
+		for _, s := range own {
 			unix.Close(s.fd)
 		}
 		return nil, fmt.Errorf("cannot take over %v: %w", state.Addr, err)
 	}
-	for i, s := range g.order {
+	for i, s := range own {
 		if err := w.add(s); err != nil {
-			for _, s := range g.order[:i+1] {
+			for _, s := range own[:i+1] {
 				w.remove(s)
 			}
-			for _, s := range g.order {
+			for _, s := range own {
 				unix.Close(s.fd)
 			}
 			return nil, fmt.Errorf("cannot take over %v: %w", state.Addr, err)
 		}
 	}
 	w.groups = append(w.groups, g)
-	_, g.backlog, _ = g.order[0].queue()
+	_, g.backlog, _ = own[0].queue()
 	return g, nil
 }
 
 // check returns an error if a socket is not bound to the group's address.
 func (g *Group) check() error {
-	if len(g.order) == 0 {
+	if len(g.Sockets()) == 0 {
 		return unix.ENOENT
 	}
-	for _, s := range g.order {
+	for _, s := range g.Sockets() {
 		at, err := bound(s.fd)
 		if err != nil {
 			return err

@@ -20,6 +20,7 @@ type Socket struct {
 	shut      bool // does not listen, and is out of the group's record
 	closed    bool
 	accepting bool // Accept is running
+	stranger  bool // another program's, of which only the place is known; it counts as closed
 	foreign   bool // somebody else has created it, and set its options
 }
 

@@ -177,6 +177,11 @@ func (w *Watch) Collect(now time.Time) (events []Event) {
 			g.arrived(now)
 			if now.Sub(g.repaired) > repairEvery {
 				g.repaired = now
+				if g.noteStrangers() {
+					if err := g.apply(); err != nil {
+						events = append(events, Failed{g, err})
+					}
+				}
 				for _, o := range g.Sockets() {
 					if o.Held() {
 						events = append(events, g.repair(o)...)
@@ -184,6 +189,11 @@ func (w *Watch) Collect(now time.Time) (events []Event) {
 				}
 			}
 		case s.socket.Pending() > 0:
+			if g.noteStrangers() { // perhaps that is why
+				if err := g.apply(); err != nil {
+					events = append(events, Failed{g, err})
+				}
+			}
 			events = append(events, Queued{g, s.socket})
 		default:
 			g.arrange(s.socket)
@@ -269,6 +279,14 @@ func (w *Watch) control(f func(fd int) error) error {
 		return cerr
 	}
 	return err
+}
+
+// all returns the sockets of every group.
+func (w *Watch) all() (all []*Socket) {
+	for _, s := range w.sockets {
+		all = append(all, s)
+	}
+	return all
 }
 
 func (w *Watch) add(s *Socket) error {

@@ -35,6 +35,19 @@ func (l *Live) workerUser() *linux.User {
 	return &linux.User{UID: u.UID, GID: u.GID, Groups: u.Groups}
 }
 
+// stranger reports who else listens where the workers do.
+func (m *Master) stranger(n listeners.Stranger) {
+	if n.Left {
+		m.log.Info("The other program no longer listens", "event", events.AddressStranger, "address", n.Address.Name())
+		return
+	}
+	who := "a process that handoff may not inspect"
+	if len(n.Who) > 0 {
+		who = strings.Join(n.Who, ", ")
+	}
+	m.log.Warn("Another program has joined the address with SO_REUSEPORT: "+who+". It gets no connections; if it is a second copy that was started by hand, stop it", "event", events.AddressStranger, "address", n.Address.Name())
+}
+
 // openListens opens the preopened addresses, and holds them until the end.
 func (m *Master) openListens() error {
 	for _, l := range m.cfg.Listen {
@@ -85,6 +98,9 @@ func (m *Master) noticed(n listeners.Notice) {
 			attrs = append(w.attrs(events.AddressMended), "address", n.Address.Name())
 		}
 		m.log.Warn("A worker "+n.What+"; repaired", attrs...)
+	case listeners.Stranger:
+		m.history.saver.Changed()
+		m.stranger(n)
 	case listeners.Detached:
 		m.resteer()
 		m.step(fleet.Leave{ID: fleet.ID(n.Worker)})

@@ -62,6 +62,7 @@ const (
 	AddressClosed   = "address.closed"
 	AddressPassed   = "address.passed"
 	AddressShared   = "address.shared"
+	AddressStranger = "address.stranger"
 	AddressHash     = "address.hash"
 	AddressMended   = "address.mended"
 	AddressRefused  = "address.refused"

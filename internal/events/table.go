@@ -104,6 +104,7 @@ func addresses() []Info {
 		of(AddressClosed, info, "an address that no worker uses any more is closed", "address"),
 		of(AddressPassed, warn, "a socket of the service manager cannot be used"),
 		of(AddressShared, warn, "all workers share the one socket that the service manager passed"),
+		of(AddressStranger, warn, "another program has joined an address with SO_REUSEPORT and gets no connections; as information: it has left", "address").or(info),
 		of(AddressHash, warn, "the kernel refuses to steer connections: it spreads them by a hash, and generations overlap", "address"),
 		worker(AddressMended, warn, "a worker has changed a listening socket of handoff; repaired", "address"),
 		worker(AddressRefused, fail, "a worker does not get the socket that it wants", "address"),

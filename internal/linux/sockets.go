@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"fmt"
 	"iter"
 	"os"
 	"strconv"
@@ -93,6 +94,21 @@ func SocketOf(pid, fd int) (inode uint64, protocol string, err error) {
 		return 0, "", err
 	}
 	return inode, strings.TrimRight(string(name[:n]), "\x00"), nil
+}
+
+// SocketHolders names the processes that have a socket, as far as this user may see:
+// "nginx (pid 12)". It reads all of /proc.
+func SocketHolders(inode uint64) (names []string) {
+	for _, pid := range PIDs() {
+		for _, has := range Sockets(pid) {
+			if has == inode {
+				comm, _ := os.ReadFile(proc(pid) + "/comm")
+				names = append(names, fmt.Sprintf("%s (pid %d)", strings.TrimSpace(string(comm)), pid))
+				break
+			}
+		}
+	}
+	return names
 }
 
 // UnixListeners are the paths of the unix sockets of this network namespace that somebody

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/handoff"
+	"handoff/internal/linux"
 )
 
 // handle turns events of the sockets into notices.
@@ -28,6 +29,10 @@ func (t *Table) handle(events []handoff.Event) {
 			}
 		case handoff.Accepted:
 			t.accepted(e)
+		case handoff.Stranger:
+			if a := t.ofGroup(e.Group); a != nil {
+				t.note(Stranger{a, linux.SocketHolders(e.Inode), e.Left})
+			}
 		case handoff.Failed:
 			t.trouble(e.Err)
 		}

@@ -21,6 +21,13 @@ type (
 		Address *Address
 		Worker  Worker
 	}
+	// Stranger: another program has joined the address with SO_REUSEPORT, or has left it.
+	// It gets no connections.
+	Stranger struct {
+		Address *Address
+		Who     []string // "nginx (pid 12)"; none where it cannot be seen
+		Left    bool
+	}
 	// Queued: a connection was queued at a parked socket.
 	Queued struct{ Queue Queue }
 	// Accepted: the connections that [Queue.Accept] has taken out of a queue. The
@@ -57,6 +64,7 @@ type (
 	Failed struct{ Err error }
 )
 
+func (Stranger) notice()     {}
 func (Violation) notice()    {}
 func (Detached) notice()     {}
 func (Queued) notice()       {}

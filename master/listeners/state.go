@@ -46,6 +46,8 @@ type SocketState struct {
 	Own   bool   `json:"own,omitempty"` // its worker decides about its flags
 	// Foreign: a service manager has made it, and its options are that one's.
 	Foreign bool `json:"foreign,omitempty"`
+	// Stranger: it is another program's, which has joined with SO_REUSEPORT.
+	Stranger bool `json:"stranger,omitempty"`
 }
 
 // SharedState is the state of a socket that all workers share.
