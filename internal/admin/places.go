@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"handoff/internal/linux"
 )
 
@@ -78,6 +80,11 @@ func prepare(dir string) error {
 	info, err := own(dir)
 	if err == nil && mode == 0o755 && info.Mode().Perm() != mode { // of a handoff before this one
 		err = os.Chmod(dir, mode)
+	}
+	if err == nil { // the file system may be read-only
+		if err = unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+			err = fmt.Errorf("%s: %w", dir, err)
+		}
 	}
 	return err
 }

@@ -176,10 +176,13 @@ func serveAs(t *testing.T, uid int, dir string) {
 
 // A user without a runtime folder, a root that is read-only: memory is left.
 func TestReadOnlyRoot(t *testing.T) {
-	if !inside(t, "mount -t tmpfs -o mode=1777 none /dev/shm; mount --bind /tmp /tmp; mount -o remount,bind,ro /tmp; mount -t tmpfs -o mode=755 none /run") {
+	if !inside(t, "mount -t tmpfs -o mode=1777 none /dev/shm; mount --bind /tmp /tmp; mount -o remount,bind,ro /tmp; mount -t tmpfs -o mode=755 none /run; mkdir /run/own; mount -t tmpfs -o ro,mode=700,uid=4321,gid=4321 none /run/own") {
 		return
 	}
 	serveAs(t, 4321, "")
+	if dir, err := usable([]string{"/run/own"}); err == nil { // from before it was read-only
+		t.Errorf("%s can be used", dir)
+	}
 	dir, err := Dir()
 	if err != nil || dir != "/dev/shm/handoff-4321" {
 		t.Errorf("%s, %v", dir, err)
