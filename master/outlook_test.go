@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -39,10 +40,16 @@ func TestStatusOfWhatIsToCome(t *testing.T) {
 	unix.Kill(pid, unix.SIGKILL)
 	w.await("worker.crashed", fmt.Sprint("pid=", pid))
 	s := w.status()
-	if len(s.Vacant) != 1 || s.Vacant[0].Slot != other || s.Vacant[0].State != api.SlotBackoff || s.Vacant[0].Failures != 1 || s.Vacant[0].At == nil || s.Vacant[0].RestartReasons["crashed"] != 1 {
+	if len(s.Vacant) != 1 || s.Vacant[0].At == nil {
+		t.Fatalf("vacant: %+v", s.Vacant)
+	}
+	if s.Vacant[0].Slot != other || s.Vacant[0].State != api.SlotBackoff || s.Vacant[0].Failures != 1 || s.Vacant[0].RestartReasons["crashed"] != 1 {
 		t.Errorf("vacant: %+v", s.Vacant)
 	}
-	if len(s.Next) != 1 || s.Next[0].Action != "start" || s.Next[0].Slot != other || !s.Next[0].At.Equal(*s.Vacant[0].At) {
+	starts := func(n api.NextStatus) bool {
+		return n.Action == "start" && n.Slot == other && n.Failures == 1 && n.At.Equal(*s.Vacant[0].At)
+	}
+	if !slices.ContainsFunc(s.Next, starts) {
 		t.Errorf("next: %+v", s.Next)
 	}
 	for _, x := range s.Workers {
