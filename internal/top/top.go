@@ -25,7 +25,7 @@ const (
 	every = 500 * time.Millisecond
 	kept  = 16
 	lines = 200
-	// maxNotes is how many slots without a worker, and plans, are shown.
+	// maxNotes is how many slots without a worker, and plans, are shown where there is room.
 	maxNotes = 2
 )
 
@@ -302,8 +302,12 @@ func (m *model) screen() []string {
 		add(bad("last error: " + s.LastError))
 	}
 	add(bold(fmt.Sprintf("%4s %8s %4s %-9s %6s %5s %-*s %5s %-*s %8s %s", "SLOT", "PID", "GEN", "PHASE", "READY", "QUEUE", m.sparks(), "", "CPU", m.sparks(), "", "MEMORY", "STATUS")))
+	notes := 0
+	if m.height >= 20 {
+		notes = maxNotes
+	}
 	// The table has at most half of the screen; the selected row is in it.
-	most := max((m.height-len(out)-3-min(len(s.Vacant), maxNotes)-min(len(s.Next), maxNotes))/2, 2)
+	most := max((m.height-len(out)-3-min(len(s.Vacant), notes)-min(len(s.Next), notes))/2, 2)
 	from := max(min(m.selected-most/2, len(s.Workers)-most), 0)
 	for i := from; i < min(from+most, len(s.Workers)); i++ {
 		add(m.row(i))
@@ -311,10 +315,10 @@ func (m *model) screen() []string {
 	if n := len(s.Workers) - most; n > 0 {
 		add(dim(fmt.Sprintf("     %d more", n)))
 	}
-	for _, v := range s.Vacant[:min(len(s.Vacant), maxNotes)] {
+	for _, v := range s.Vacant[:min(len(s.Vacant), notes)] {
 		add(bad(fmt.Sprintf("%4d %8s %4d %s: %s", v.Slot, "-", v.Generation, v.State, v.Text(m.at))))
 	}
-	for _, n := range s.Next[:min(len(s.Next), maxNotes)] {
+	for _, n := range s.Next[:min(len(s.Next), notes)] {
 		add(dim("next: " + n.Text(m.at)))
 	}
 	log, title := m.events, "events"

@@ -19,6 +19,10 @@ func TestScreenFits(t *testing.T) {
 			m := &model{client: &admin.Client{Name: "web"}, width: size[0], height: size[1], history: map[int]*history{}}
 			var s api.Status
 			s.Name, s.State, s.LastError = "web", "degraded", strings.Repeat("wrong ", 50)
+			for i := range n / 2 {
+				s.Vacant = append(s.Vacant, api.SlotStatus{Slot: n + i, State: api.SlotBackoff, Failures: 3, At: &now})
+				s.Next = append(s.Next, api.NextStatus{Action: "start", Slot: n + i, At: &now, Failures: 3})
+			}
 			for i := range n {
 				s.Workers = append(s.Workers, api.WorkerStatus{Slot: i, Worker: i + 1, Status: strings.Repeat("é", 100), CPU: float64(i)})
 			}
@@ -28,6 +32,9 @@ func TestScreenFits(t *testing.T) {
 				m.heard(lineMsg{"events", []byte(`{"time":"2026-11-21T12:00:00Z","level":"ERROR","msg":"` + strings.Repeat("long ", 100) + `"}`)})
 			}
 			lines := m.screen()
+			if text := ansi.Strip(strings.Join(lines, "\n")); n > 1 && size[1] > 20 && (!strings.Contains(text, "3rd failure") || !strings.Contains(text, "next: slot")) {
+				t.Errorf("%v, %d workers: nothing of what is to come in\n%s", size, n, text)
+			}
 			if len(lines) > size[1] {
 				t.Errorf("%v, %d workers: %d lines", size, n, len(lines))
 			}
