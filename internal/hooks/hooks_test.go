@@ -314,3 +314,18 @@ func TestScriptOfSomebodyElse(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestScriptThatOthersCanWrite(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	path := filepath.Join(t.TempDir(), ".rackhooks.js")
+	os.WriteFile(path, nil, 0o644)
+	os.Chmod(path, 0o666)
+	r, log := runner(t, Config{Script: path})
+	r.Event(said("worker.ready"))
+	if got := log.await(t, "hook.failed"); !strings.Contains(got, "others can write "+path) {
+		t.Error(got)
+	}
+}

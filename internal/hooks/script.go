@@ -75,6 +75,9 @@ func (r *Runner) startScript(cfg Config) (*script, error) {
 	if owner := info.Sys().(*syscall.Stat_t).Uid; cfg.As == nil && owner != 0 && int(owner) != os.Geteuid() {
 		return nil, fmt.Errorf("%s belongs to another user (%d) and would run as this one; set --user", cfg.Script, owner)
 	}
+	if mode := info.Mode().Perm(); cfg.As == nil && os.Geteuid() == 0 && (mode&0o002 != 0 || mode&0o020 != 0 && info.Sys().(*syscall.Stat_t).Gid != 0) {
+		return nil, fmt.Errorf("others can write %s (mode %#o), and it would run as root; chmod go-w it, or set --user", cfg.Script, mode)
+	}
 	cmd := exec.Command("node", "-e", rackhooks, "--", cfg.Script)
 	cmd.Dir, cmd.Env = cfg.Dir, cfg.Env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: cfg.As}
