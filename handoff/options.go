@@ -178,7 +178,7 @@ func (g *Group) replace(s *Socket) (*Socket, error) {
 		}
 	}
 	g.watch.remove(s)
-	unix.Shutdown(s.fd, unix.SHUT_RDWR) // whoever else has a duplicate
+	unix.Shutdown(s.fd, unix.SHUT_RDWR) // also for other holders of a duplicate
 	g.leave(s)
 	g.close(s)
 	g.arrange(n)

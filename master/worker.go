@@ -147,7 +147,7 @@ func (m *Master) attempt(w *worker, phase fleet.Phase, reason string, stderrTail
 	}
 	before, _ := m.fleet.Failures(w.slot, w.gen)
 	about := []any{"failures", before + 1, "same", m.gens[w.gen].starts.Failed(w.process.PID(), reason, stderrTail)}
-	if w.gen != m.fleet.Live() && !m.cfg.Fleet.Patient {
+	if w.gen != m.fleet.Live() && !m.cfg.Fleet.RetryFirst {
 		about = append(about, "max_failures", m.cfg.Fleet.MaxFailures)
 	}
 	return about

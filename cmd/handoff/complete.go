@@ -85,8 +85,8 @@ func subcommands(root *cobra.Command) (names []string) {
 	return names
 }
 
-// given tells apart the arguments of a command: its name, and whether it has a number.
-func given(args []string) (name string, number bool) {
+// nameAndNumber returns the name among the arguments of a command, and reports whether there is a number.
+func nameAndNumber(args []string) (name string, number bool) {
 	for _, a := range args {
 		if _, err := strconv.Atoi(strings.TrimPrefix(a, notAFlag)); err == nil {
 			number = true
@@ -97,17 +97,17 @@ func given(args []string) (name string, number bool) {
 	return name, number
 }
 
-// serviceName completes the name of what runs, where none is given yet.
+// serviceName completes the name of a running service, if there is none yet.
 func serviceName(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if name, _ := given(args); name != "" {
+	if name, _ := nameAndNumber(args); name != "" {
 		return nil, noFiles
 	}
 	return admin.Names(), noFiles
 }
 
-// slotAndName completes the slots of the service, and its name, in whatever order.
+// slotAndName completes the slots of the service, and its name, in any order.
 func slotAndName(_ *cobra.Command, args []string, _ string) (offer []string, _ cobra.ShellCompDirective) {
-	name, number := given(args)
+	name, number := nameAndNumber(args)
 	if name == "" {
 		offer = admin.Names()
 	}

@@ -73,7 +73,7 @@ A slot without a worker has a row, with what it waits for; "next" says what will
 CPU is of one CPU, over a quarter of a second.
 Exit code: 0 every slot is served; 1 not every slot is served; 3 not running; 4 every slot is served, but a
 worker is stalled: it accepts nothing, while others do; 5 a slot has no worker: its starts fail, and it waits
-for the next one, or nobody is started in it.`,
+for the next one, or no worker is started in it.`,
 		Example: `  handoff status
   handoff status web --json | jq .state`,
 		Args: cobra.MaximumNArgs(1),

@@ -31,7 +31,7 @@ func TestStatusOfTrouble(t *testing.T) {
 SLOT  PID  GEN  PHASE        READY  QUEUE  RESTARTS                               CPU  MEMORY  STATUS
 0     100  1    stalled      1s     7      3 (2 recycled: max memory, 1 crashed)  12%  0.0 MB  
 1     -    1    backoff      -      -      3 (3 crashed)                          -    -       3rd failure; starts again in 4 s
-2     -    1    not started  -      -      0                                      -    -       nobody is started
+2     -    1    not started  -      -      0                                      -    -       no worker is started
 3     103  1    serving      1s     0      0                                      0%   0.0 MB  
 
 next: slot 1 starts again in 4 s (3rd failure)

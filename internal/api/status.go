@@ -125,7 +125,7 @@ type SlotStatus struct {
 // The states of a slot without a worker.
 const (
 	SlotBackoff    = "backoff"     // its starts fail, and it waits for the next one
-	SlotNotStarted = "not started" // nobody is started in it
+	SlotNotStarted = "not started" // no worker is started in it
 )
 
 // NextStatus is something that will happen. Of what happens to many workers for the same

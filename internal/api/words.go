@@ -96,7 +96,7 @@ func ordinal(n int) string {
 // Text says what a slot without a worker waits for.
 func (s SlotStatus) Text(now time.Time) string {
 	if s.At == nil {
-		return "nobody is started"
+		return "no worker is started"
 	}
 	return fmt.Sprintf("%s failure; starts again %s", ordinal(s.Failures), at(*s.At, now))
 }

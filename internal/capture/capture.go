@@ -53,7 +53,7 @@ type Capture struct {
 	dir      string
 	out, err *sink
 	colour   bool
-	recent   io.Writer // each line as JSON, for who asks later
+	recent   io.Writer // each line as JSON, for later requests
 	lost     func(Loss) bool
 	late     time.Duration  // how long a line's end is waited for, with None
 	streams  sync.WaitGroup // that something was written to, and that have not ended
@@ -282,8 +282,7 @@ func (k *Capture) slot(slot int) *sink {
 	return f
 }
 
-// Reopen has the next lines go to files of the same names, made anew where
-// somebody has renamed them.
+// Reopen reopens the files for the next lines, after they were renamed.
 func (k *Capture) Reopen() error {
 	k.mu.Lock()
 	all := slices.Collect(maps.Values(k.files))

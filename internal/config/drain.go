@@ -40,7 +40,7 @@ var drains = []struct {
 	{[]string{"lighttpd"}, unix.SIGINT, "at SIGTERM lighttpd drops the requests that it has", nil},
 	{[]string{"waitress", "waitress-serve"}, unix.SIGINT, "SIGTERM ends waitress at once, with the requests that it has", nil},
 	{[]string{"unicorn", "unicorn_rails"}, unix.SIGQUIT, "at SIGTERM unicorn drops the requests that it has", nil},
-	{[]string{"uwsgi", "uwsgi-core", "uwsgi_python*", "uwsgi-python*"}, unix.SIGINT, "at SIGTERM uWSGI starts anew and does not end",
+	{[]string{"uwsgi", "uwsgi-core", "uwsgi_python*", "uwsgi-python*"}, unix.SIGINT, "at SIGTERM uWSGI restarts instead of exiting",
 		// SIGINT drops the requests that it has, as every signal does that ends it. Its
 		// options may be variables: with a master, and without one.
 		[]string{"UWSGI_HOOK_MASTER_START=unix_signal:2 gracefully_kill_them_all", "UWSGI_HOOK_ACCEPTING1=unix_signal:2 gracefully_kill"}},

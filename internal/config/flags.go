@@ -69,7 +69,7 @@ type Run struct {
 	PM2Env         string
 	Embedded       bool   // started by the Node SDK
 	Config         string // the file; "": handoff.toml, if it is there
-	TrustConfig    bool   // whoever can write the file
+	TrustConfig    bool   // regardless of who can write the file
 	EnvFileAsUser  bool   // EnvFile is read with the rights of the workers' user, who has named it
 }
 

@@ -48,7 +48,7 @@ func (r *Run) Effective() map[string]any {
 	run := *r
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	run.Flags(fs)
-	// Flags has set lists anew, which have no defaults.
+	// Flags has reset the lists, which have no defaults.
 	lists := map[string][]string{"ports": r.Ports, "hold": r.HoldOnly, "no-hold": r.NoHold, "allow": r.Allow, "listen": r.Listen, "watch": r.Watch,
 		"watch-ignore": r.WatchIgnore, "rlimit": r.Limits}
 	fs.VisitAll(func(f *pflag.Flag) {

@@ -1,6 +1,6 @@
 // Package deploy keeps versions of a program side by side in one folder, as RackMan
 // did: each in a directory of its own, one of them live. Its files are RackMan's,
-// readable both ways. It knows nothing of who runs them.
+// readable both ways. It knows nothing of the service that runs them.
 //
 //	/srv/web/.rack.json     which versions there are, which is live, what was live when
 //	/srv/web/v1/, v2/       the versions

@@ -33,7 +33,7 @@ func as(u *User, f func() error) error {
 	}
 	umask := unix.Umask(0)
 	unix.Umask(umask)
-	defer unix.Umask(umask) // the main thread is not ended by the runtime, it waits for ever
+	defer unix.Umask(umask) // the runtime does not end the main thread
 	if u == nil {
 		return f()
 	}

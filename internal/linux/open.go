@@ -53,9 +53,9 @@ func openOutput(path string, flags int, perm uint32) (int, error) {
 	if err = errors.Join(unix.Fstat(fd, &st), unix.Fstat(folder, &dir)); err == nil && !ownFolder(&dir) {
 		switch regular := st.Mode&unix.S_IFMT == unix.S_IFREG; {
 		case !regular:
-			err = errors.New("not a file, in a folder that another user can write to")
+			err = errors.New("not a file, in a directory that another user can write to")
 		case st.Nlink != 1:
-			err = errors.New("it has another name as well, and another user can write to its folder")
+			err = errors.New("it has another hard link, and another user can write to its folder")
 		}
 	}
 	if err != nil {
@@ -112,7 +112,7 @@ func RemoveFile(path string, f *os.File) error {
 		return fmt.Errorf("%s is another file now", path)
 	}
 	if is.Mode&unix.S_IFMT != unix.S_IFREG { // /dev/null
-		return fmt.Errorf("%s is no regular file", path)
+		return fmt.Errorf("%s is not a regular file", path)
 	}
 	return unix.Unlinkat(folder, name, 0)
 }

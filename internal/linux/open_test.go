@@ -72,7 +72,7 @@ func TestOpenOutput(t *testing.T) {
 		{"theirs/roots/g", ""},
 		{"theirs/link/f", "link is a link of user 65534"},
 		{"theirs/file.log", "is a link of user 65534"},
-		{"theirs/hard", "it has another name as well"},
+		{"theirs/hard", "it has another hard link"},
 		{"theirs/fifo", "not a file"},
 	} {
 		f, err := OpenOutput(at(c.name), flags, 0o640)

@@ -15,7 +15,7 @@ type TCPSocket struct {
 	Local, Remote uint16 // ports
 	Listening     bool
 	Inode         uint64 // 0: no process has it, it is not accepted yet
-	UID           int    // of who made it
+	UID           int    // of its creator
 }
 
 // TCPSockets returns all TCP sockets of this network namespace.

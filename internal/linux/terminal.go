@@ -31,7 +31,7 @@ func LeaveTerminal() error {
 		return err
 	}
 	if err := unix.IoctlSetInt(int(tty.Fd()), unix.TIOCNOTTY, 0); err != nil {
-		return fmt.Errorf("cannot give up the terminal: %w", err)
+		return fmt.Errorf("cannot detach from the terminal: %w", err)
 	}
 	return nil
 }

@@ -45,7 +45,7 @@ func Live(cfg *config.Run, p Program, w World) (live master.Live, err error) {
 			Respawn: cfg.Respawn, Backoff: cfg.Backoff, Stable: cfg.Backoff, MaxFailures: cfg.MaxFailures,
 			Strategy: strategies()[cfg.Strategy], Surge: cfg.Surge, Canary: cfg.Canary,
 			Watchdog: cfg.Watchdog, DrainSpread: cfg.DrainSpread,
-			MaxAge: cfg.MaxAge, ReloadEvery: cfg.ReloadEvery, Patient: cfg.Embedded,
+			MaxAge: cfg.MaxAge, ReloadEvery: cfg.ReloadEvery, RetryFirst: cfg.Embedded,
 		},
 		Command: process.Command{
 			Args: p.Command(), Script: p.Script, Dir: string(p.Dir), Env: workerEnviron(cfg, w.Environ), EnvFile: cfg.EnvFile, Set: cfg.Env,
@@ -133,7 +133,7 @@ func environ(cfg *config.Run, command []string, signal config.DrainSignal, w Wor
 }
 
 // preload returns what adds the drain preload to a worker's environment. The file is
-// looked for at each start: whoever deletes it deletes it for one moment.
+// checked at each start, and written again if it was deleted.
 func preload(cfg *config.Run, command []string, signal string, w World) func([]string) []string {
 	if cfg.NoPreload {
 		return func(env []string) []string { return env }

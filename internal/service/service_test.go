@@ -263,7 +263,7 @@ func TestLive(t *testing.T) {
 		{"--drain-spread 7", func(l master.Live) any { return l.Fleet.DrainSpread }, 7 * time.Second},
 		{"--max-age 1h", func(l master.Live) any { return l.Fleet.MaxAge }, time.Hour},
 		{"--reload-every 1h", func(l master.Live) any { return l.Fleet.ReloadEvery }, time.Hour},
-		{"--embedded", func(l master.Live) any { return l.Fleet.Patient }, true},
+		{"--embedded", func(l master.Live) any { return l.Fleet.RetryFirst }, true},
 		{"--cwd sub", func(l master.Live) any { return filepath.Base(l.Command.Dir) }, "sub"},
 		{"", func(l master.Live) any { return l.Command.Args }, []string{"node", "app.js"}},
 		{"", func(l master.Live) any { return l.Command.Script }, 1},

@@ -34,7 +34,7 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	return fmt.Sprintf("cannot use %s: %s, and handoff runs as root: it would do as root what is written there. chown root it and chmod go-w it, run handoff as that user, or use --trust-config", e.Path, e.Why)
+	return fmt.Sprintf("cannot use %s: %s, and handoff runs as root: it would apply its settings as root. chown root it and chmod go-w it, run handoff as that user, or use --trust-config", e.Path, e.Why)
 }
 
 // ReadFile reads a file. workers tells that the user of the workers can write it, and
@@ -118,12 +118,12 @@ func (r Reader) judge(path string, info fs.FileInfo) (workers bool, err error) {
 	mode := info.Mode().Perm()
 	switch {
 	case mode&0o002 != 0:
-		return false, &Error{path, fmt.Sprintf("everybody may write it (mode %#o)", mode)}
+		return false, &Error{path, fmt.Sprintf("anyone can write to it (mode %#o)", mode)}
 	case mode&0o020 == 0 || st.Gid == 0:
 	case r.User != 0 && int(st.Gid) == r.Group:
 		workers = true
 	default:
-		return false, &Error{path, fmt.Sprintf("its group %d may write it (mode %#o)", st.Gid, mode)}
+		return false, &Error{path, fmt.Sprintf("its group %d can write to it (mode %#o)", st.Gid, mode)}
 	}
 	return workers, nil
 }
@@ -137,7 +137,7 @@ func (r Reader) planted(path string, owners []int) error {
 	}
 	for _, uid := range owners {
 		if uid != 0 && uid != r.UID {
-			return fmt.Errorf("cannot use %s: it belongs to %s, in a folder that everybody may write to. Start handoff in another folder, or use --trust-config", path, name(uid))
+			return fmt.Errorf("cannot use %s: it belongs to %s, in a directory that anyone can write to. Start handoff in another folder, or use --trust-config", path, name(uid))
 		}
 	}
 	return nil

@@ -50,14 +50,14 @@ func TestRootReadsWhatNobodyElseCanWrite(t *testing.T) {
 	}{
 		{"root", 0, 0, 0o644, 0, ""},
 		{"root-root-writable", 0, 0, 0o664, nobody, ""},
-		{"root-group", 0, other, 0o664, 0, "its group 65533 may write it"},
+		{"root-group", 0, other, 0o664, 0, "its group 65533 can write to it"},
 		{"root-group-readable", 0, other, 0o640, 0, ""},
-		{"everybody", 0, 0, 0o666, nobody, "everybody may write it"},
+		{"everybody", 0, 0, 0o666, nobody, "anyone can write to it"},
 		{"another", other, 0, 0o600, 0, "it belongs to user 65533"},
 		{"another-than-workers", other, 0, 0o600, nobody, "it belongs to user 65533"},
 		{"workers", nobody, nobody, 0o644, nobody, "workers"},
 		{"workers-group", nobody, nobody, 0o664, nobody, "workers"},
-		{"workers-other-group", nobody, other, 0o664, nobody, "its group 65533 may write it"},
+		{"workers-other-group", nobody, other, 0o664, nobody, "its group 65533 can write to it"},
 		{"workers-of-nobody", nobody, nobody, 0o644, 0, "it belongs to user"},
 		{"root-workers-group", 0, nobody, 0o664, nobody, "workers"},
 	} {
@@ -117,7 +117,7 @@ func TestPlanted(t *testing.T) {
 		t.Error(err)
 	}
 	os.Chmod(dir, 0o777|os.ModeSticky)
-	if _, _, err := r.ReadFile(path); err == nil || !strings.Contains(err.Error(), "everybody may write to") {
+	if _, _, err := r.ReadFile(path); err == nil || !strings.Contains(err.Error(), "anyone can write to") {
 		t.Error(err)
 	}
 	if _, _, err := r.ReadFile(file("own", nobody, nobody, 0o644)); err != nil {

@@ -3,7 +3,7 @@
 //
 //   - It starts os.Args[0]: the keeper makes that absolute, through the symlinks
 //     that the user called, so that a switched one is followed.
-//   - A failed Upgrade keeps the descriptors that were added to it for ever, and
+//   - A failed Upgrade keeps the descriptors that were added to it forever, and
 //     there is one Upgrader a process. So only the state goes through it, for the
 //     new binary to see whether it understands; listening sockets and the rest
 //     come from the keeper, to which they are known already.

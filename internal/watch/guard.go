@@ -19,9 +19,9 @@ const (
 	perMinute  = 10
 )
 
-// Guard keeps watched files from reloading for ever. Workers that write a watched file
-// when they start would be reloaded because they were: such a file is left out. Whatever
-// else makes a loop is slowed down. It is a decision alone: time comes in as a value.
+// Guard prevents endless reloads by watched files. Workers that write a watched file when
+// they start would cause another reload: such a file is ignored. Other loops are slowed
+// down. It is pure: time is an argument.
 type Guard struct {
 	asked   time.Time // the last reload by it
 	inRow   int       // reloads without an edit before them
@@ -39,7 +39,7 @@ type strike struct {
 	delay time.Duration
 }
 
-// Reload is the last one of the workers, by whoever ordered it.
+// Reload is the last reload of the workers, of any cause.
 type Reload struct {
 	Began time.Time // zero: there was none
 	Ended time.Time // zero: it goes on

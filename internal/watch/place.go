@@ -76,7 +76,7 @@ func follow(path string) (real string, ways []string, ok bool) {
 	return at, ways, true
 }
 
-// open watches everything anew.
+// open starts to watch everything.
 func (w *watcher) open() (err error) {
 	w.place = place{targets: map[string]*target{}, ways: map[string]bool{}, files: map[string]string{}, special: map[string]bool{}}
 	if w.fs, err = fsnotify.NewWatcher(); err != nil {

@@ -152,8 +152,8 @@ func (w *watcher) note(name string, now time.Time) {
 	}
 }
 
-// reopen watches everything anew, before anybody is told of the change, so that nothing
-// falls between.
+// reopen watches everything again, before the change is reported, so that no change is
+// missed.
 func (w *watcher) reopen() bool {
 	before := w.place
 	if err := w.open(); err != nil {

@@ -111,7 +111,7 @@ func (n Notice) String() string {
 	if n.Signal == 0 {
 		return fmt.Sprintf("Cannot end a process that a worker has started: %s: %s; end it by hand", who, n.Reason)
 	}
-	return fmt.Sprintf("Sending %s to processes that a worker has left: %s: %s", linux.SignalName(n.Signal), who, n.Reason)
+	return fmt.Sprintf("Sending %s to processes left by a worker: %s: %s", linux.SignalName(n.Signal), who, n.Reason)
 }
 
 // Tracker knows the descendants of all workers.
@@ -239,9 +239,9 @@ func (t *Tracker) End(of Worker, e End, now time.Time) {
 		t.kill(tr, now, "their worker was killed")
 	case now.Before(e.By):
 		tr.phase, tr.at = waits, e.By
-		t.report(tr, e.Signal, "their parent has ended", tr.signal(e.Signal, tr.untold))
+		t.report(tr, e.Signal, "their parent has exited", tr.signal(e.Signal, tr.untold))
 	default:
-		t.terminate(tr, now, "their worker has ended")
+		t.terminate(tr, now, "their worker has exited")
 	}
 	t.forget()
 }
@@ -333,9 +333,9 @@ func (t *Tracker) report(tr *tree, s unix.Signal, reason string, signalled []Pro
 // giveUp reports those that cannot be ended, and lets go of them.
 func (t *Tracker) giveUp(tr *tree) {
 	for _, m := range tr.members {
-		reason := "it does not end on SIGKILL: it waits inside the kernel"
+		reason := "it does not exit on SIGKILL: it is blocked in the kernel"
 		if errors.Is(m.err, unix.EPERM) {
-			reason = "it runs as another user, whom handoff may not signal"
+			reason = "it runs as another user, which handoff may not signal"
 		} else if m.err != nil {
 			reason = m.err.Error()
 		}

@@ -230,7 +230,7 @@ func TestLeft(t *testing.T) {
 			}
 			now := time.Now()
 			w.End(1, End{Grace: time.Minute}, now)
-			w.want(w.said(), []string{"SIGTERM 1: their worker has ended"})
+			w.want(w.said(), []string{"SIGTERM 1: their worker has exited"})
 			if at := w.Tracker.Deadline(); !at.Equal(now.Add(time.Minute)) || w.Idle() || !w.alive(w.all[0]) {
 				t.Errorf("deadline %v", at)
 			}
@@ -297,7 +297,7 @@ func TestWaits(t *testing.T) {
 	w = start(t, "stays", "s", "heeds")
 	w.ends()
 	w.End(1, End{By: now.Add(time.Minute), Signal: unix.SIGTERM, Grace: time.Second}, now)
-	w.want(w.said(), []string{"SIGTERM 1: their parent has ended"})
+	w.want(w.said(), []string{"SIGTERM 1: their parent has exited"})
 	w.awaitIdle()
 
 	w = start(t, "stays", "", "deaf")
@@ -367,7 +367,7 @@ func TestCannotBeEnded(t *testing.T) {
 	tr.members[0].err = unix.EPERM
 	w.Notices()
 	w.Tick(now.Add(endTimeout))
-	w.want(w.said(), []string{" 1: it runs as another user, whom handoff may not signal"})
+	w.want(w.said(), []string{" 1: it runs as another user, which handoff may not signal"})
 	if !w.Idle() {
 		t.Error("it is waited for")
 	}

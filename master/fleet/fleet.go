@@ -59,7 +59,7 @@ type Config struct {
 	Watchdog     time.Duration // maximum time between pings of a serving worker; 0: no watchdog
 	DrainSpread  time.Duration // time over which the drains of workers that retire together are spread
 	MaxAge       time.Duration // time of serving after which a worker is replaced; 0: never
-	Patient      bool          // the first generation never fails, and ReadyTimeout applies only to reloads
+	RetryFirst   bool          // the first generation never fails, and ReadyTimeout applies only to reloads
 	ReloadEvery  time.Duration // after the last reload, the next one; 0: never
 }
 
@@ -425,7 +425,7 @@ func (f *Fleet) exited(e Exited) {
 // hopeless tells whether the first generation has only seemed to serve: nobody of it
 // does, and it has just begun.
 func (f *Fleet) hopeless(w *Worker) bool {
-	return w.Gen == 1 && f.wanted == 1 && !f.cfg.Patient && f.now.Sub(f.began) < f.cfg.Stable &&
+	return w.Gen == 1 && f.wanted == 1 && !f.cfg.RetryFirst && f.now.Sub(f.began) < f.cfg.Stable &&
 		!slices.ContainsFunc(f.workers, func(o *Worker) bool { return o.Phase == Serving })
 }
 
@@ -467,7 +467,7 @@ func (f *Fleet) slotState(slot int, gen Gen) *slotState {
 // giveUp abandons the wanted generation. The live one is wanted again; if none is live
 // the fleet stops.
 func (f *Fleet) giveUp(reason string) {
-	if f.live == 0 && f.cfg.Patient {
+	if f.live == 0 && f.cfg.RetryFirst {
 		return
 	}
 	if f.live == 0 {

@@ -367,7 +367,7 @@ func (f *Fleet) fill(slot int, gen Gen) bool {
 	}
 	f.lastID++
 	w := &Worker{ID: f.lastID, Slot: slot, Gen: gen, extra: f.served(slot), started: f.now}
-	if !f.cfg.Patient || f.live != 0 && gen != f.live { // with Patient only reloads fail
+	if !f.cfg.RetryFirst || f.live != 0 && gen != f.live { // with RetryFirst only reloads fail
 		w.deadline = f.now.Add(f.cfg.ReadyTimeout)
 	}
 	f.workers = append(f.workers, w)

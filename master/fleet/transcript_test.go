@@ -209,7 +209,7 @@ func parseConfig(t *testing.T, words []string) Config {
 		case k == "strategy":
 			c.Strategy = map[string]Strategy{"all": All, "slot": Slot}[v]
 		case w == "patient":
-			c.Patient = true
+			c.RetryFirst = true
 		case durations[k] != nil:
 			*durations[k], err = time.ParseDuration(v)
 		case numbers[k] != nil:

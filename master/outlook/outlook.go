@@ -1,4 +1,4 @@
-// Package outlook is what the fleet is about to do, as the control API says it.
+// Package outlook converts the fleet's next actions for the control API.
 package outlook
 
 import (

@@ -199,7 +199,7 @@ func (s Search) record(orphans []*orphan, d Descriptors) Record {
 	r.Reported = live
 	r.Fleet = fleet.State{Slots: s.Slots, LastGen: live, Live: live, Wanted: live, Known: []fleet.Gen{live}, Began: now, Proven: true}
 	// Who has overwritten its environment has overwritten its arguments, too: the master
-	// resolves its command anew for that generation.
+	// resolves its command again for that generation.
 	if i := slices.IndexFunc(orphans, func(o *orphan) bool { return o.gen == last.gen && o.env != nil }); i >= 0 {
 		pid := orphans[i].process.PID()
 		r.Generations = []Generation{{Gen: live, Path: Text(linux.Image(pid)), Dir: Text(linux.Directory(pid)),

@@ -64,7 +64,7 @@ func evaluate(path string, as Identity) (value any, err error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "node", "-e", script, "--", path)
 	cmd.Dir = filepath.Dir(path)
-	// A session of its own: it must not type into the terminal of who has started handoff.
+	// A session of its own: it must not be able to type into handoff's terminal.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as.credential, Setsid: true}
 	cmd.WaitDelay = time.Second
 	var errs bytes.Buffer
