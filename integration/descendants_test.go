@@ -1,7 +1,9 @@
 package integration
 
 import (
+	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -55,6 +57,50 @@ func TestDescendantsEndWithTheirWorker(t *testing.T) {
 	if slices.Contains(listeningPorts(), port) {
 		t.Error("the port is taken")
 	}
+}
+
+// forks serves each request in a process of its own, and does not wait for them.
+const forks = `
+import http.server, os, signal, socketserver, threading, time
+class H(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        with open("asked", "w") as f: f.write("yes")
+        while not os.path.exists("answer"): time.sleep(0.005)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    def log_message(self, *a): pass
+class S(socketserver.ForkingMixIn, http.server.HTTPServer):
+    block_on_close = False
+s = S(("127.0.0.1", int(os.environ["PORT"])), H)
+signal.signal(signal.SIGTERM, lambda *a: threading.Thread(target=s.shutdown).start() if os.getpid() == main else os._exit(1))
+main = os.getpid()
+s.serve_forever(0.01)
+os._exit(0)`
+
+// Children of a server that has drained serve on, at a stop too: they have the drain
+// timeout.
+func TestChildrenOfAServerDrain(t *testing.T) {
+	t.Parallel()
+	w := start(t, options{flags: []string{"-n", "1"}, app: []string{"python3", "-c", forks}, env: []string{"PORT=" + freePort(t)}})
+	answered := make(chan error, 1)
+	go func() { // ends with the answer
+		resp, err := http.Get("http://" + w.addr)
+		if err == nil {
+			resp.Body.Close()
+		}
+		answered <- err
+	}()
+	awaitFile(t, filepath.Join(w.dir, "asked"), "yes")
+	w.signal(syscall.SIGTERM)
+	w.await("worker.shutdown")
+	if err := os.WriteFile(filepath.Join(w.dir, "answer"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+	w.exits(0)
 }
 
 // marked are the processes that have a variable in their environment.

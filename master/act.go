@@ -71,6 +71,9 @@ func (m *Master) do(a fleet.Action) {
 		m.order(reload.Stopping{})
 		m.reportStopping()
 		m.contract.GiveUp()
+		for _, w := range m.workers {
+			m.noteListened(w)
+		}
 		m.listeners.CloseAll()
 		m.keep.Flush() // only then are connections refused
 	case fleet.Live:

@@ -109,10 +109,16 @@ func (m *Master) died(id fleet.ID) {
 	if w == nil {
 		return
 	}
-	w.dead, w.listened = true, m.listeners.Count(listeners.Worker(id)) > 0
+	w.dead = true
+	m.noteListened(w)
 	w.session.Died()
 	m.listeners.ReleaseAll(listeners.Worker(id), time.Now())
 	m.resteer()
+}
+
+// noteListened remembers whether a worker has an address, before that is taken from it.
+func (m *Master) noteListened(w *worker) {
+	w.listened = w.listened || m.listeners.Count(listeners.Worker(w.id)) > 0
 }
 
 func (m *Master) ended(id fleet.ID, orphans []descendants.Orphan) {
