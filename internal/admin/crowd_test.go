@@ -54,17 +54,12 @@ func TestPublicCrowd(t *testing.T) {
 				t.Fatalf("after %d: %q %v", i, b, err)
 			}
 			probe.Close()
+			// What came before it was accepted before it; those that were closed for it may end
+			// a little later.
+			if n := descriptors() - before - len(conns); n > 3*maxConns {
+				t.Fatalf("after %d: %d descriptors of the server's are open", i, n)
+			}
 		}
-	}
-	// The first ones are closed again, so that the server's ends of at most maxConns are left.
-	for _, c := range conns[:rogues-maxConns] {
-		c.SetReadDeadline(time.Now().Add(30 * time.Second))
-		if _, err := io.Copy(io.Discard, c); err != nil && strings.Contains(err.Error(), "timeout") {
-			t.Fatal("one of the first is still open")
-		}
-	}
-	if n := descriptors() - before - rogues; n > maxConns+8 {
-		t.Errorf("%d descriptors of the server's are open", n)
 	}
 	// A body is refused before it is read.
 	c := conns[rogues-1]
