@@ -176,6 +176,7 @@ func TestDoesNotStart(t *testing.T) {
 		t.Error(err)
 	}
 	h = scripted(t)
+	h.Binary, h.Args = "/bin/sleep", []string{"60"}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 	defer cancel()
 	if err := h.Start(ctx); err == nil || !strings.HasPrefix(err.Error(), "the program did not become ready: ") {

@@ -69,12 +69,12 @@ func signals(which ...os.Signal) chan os.Signal {
 }
 
 func playServer() error {
+	c := signals(unix.SIGTERM, unix.SIGHUP) // before it answers: HUP would end it
 	l, err := net.Listen("tcp", os.Getenv("ADDRESS"))
 	if err != nil {
 		return err
 	}
 	go http.Serve(l, http.NotFoundHandler())
-	c := signals(unix.SIGTERM, unix.SIGHUP)
 	for s := range c {
 		fmt.Println("took", s)
 		if s == unix.SIGTERM {
