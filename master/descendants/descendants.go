@@ -78,6 +78,7 @@ const endTimeout = 5 * time.Second
 type tree struct {
 	of      Worker
 	leader  Process
+	image   string // that it executes; "": not known
 	members []*member
 	seen    []int // process groups and sessions
 	phase   phase
@@ -215,12 +216,12 @@ func (t *Tracker) Detached(of Worker, left []Process) bool {
 
 // End says how those end that a worker has left, which has been reaped.
 type End struct {
-	// By is until when the ones in the worker's own process group may go on; zero:
-	// they are told at once. A server that has a process for each connection drains by
-	// its children.
+	// By is until when the ones that the worker has forked, in its own process group, may
+	// go on; zero: they are told at once. A server that has a process for each connection
+	// drains by its children.
 	By time.Time
-	// Signal is what the ones outside of it are sent meanwhile, whom nobody may have
-	// told to drain.
+	// Signal is what others are sent meanwhile, whom nobody may have told to drain: those
+	// of another group, or another program, which a shell has started.
 	Signal unix.Signal
 	// Grace is from SIGTERM to SIGKILL.
 	Grace time.Duration
@@ -246,9 +247,11 @@ func (t *Tracker) End(of Worker, e End, now time.Time) {
 	t.forget()
 }
 
-// untold tells whether nobody who is left passes a signal on to a process.
+// untold tells whether nobody may have told a process to drain: it is not one that the
+// worker has forked, and nobody who is left passes a signal on to it.
 func (tr *tree) untold(m *member) bool {
-	return m.Group != tr.leader.Group && !slices.ContainsFunc(tr.members, func(o *member) bool { return o.PID == m.parent })
+	forked := m.Group == tr.leader.Group && (tr.image == "" || linux.Image(m.PID) == tr.image)
+	return !forked && !slices.ContainsFunc(tr.members, func(o *member) bool { return o.PID == m.parent })
 }
 
 // Hurry kills all whose worker has ended.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,7 +40,7 @@ func TestMain(m *testing.M) {
 //	leaves HOW ROLE…     starts another one, and exits once that runs
 //
 // HOW is "", or of: s (in a session of its own), g (in a group of its own), e (without an
-// environment), o (with somebody else's).
+// environment), o (with somebody else's), x (as another program).
 func play(role string, rest []string) {
 	if role == "deaf" {
 		signal.Ignore(unix.SIGTERM)
@@ -52,6 +53,9 @@ func play(role string, rest []string) {
 		}
 		if strings.Contains(rest[0], "o") {
 			c.Env = []string{"A=1"}
+		}
+		if strings.Contains(rest[0], "x") {
+			c.Path = os.Getenv("OTHER")
 		}
 		out, err := c.StdoutPipe()
 		if err == nil {
@@ -93,7 +97,7 @@ func start(t *testing.T, roles ...string) *world {
 	w := &world{T: t, died: make(chan struct{}, 100), began: time.Now()}
 	w.next()
 	w.cmd = exec.Command("/proc/self/exe", append([]string{"play"}, roles...)...)
-	w.cmd.Env = []string{"HANDOFF_INSTANCE=" + instance, "HANDOFF_WORKER=1"}
+	w.cmd.Env = []string{"HANDOFF_INSTANCE=" + instance, "HANDOFF_WORKER=1", "OTHER=" + os.Getenv("OTHER")}
 	w.cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
 	out, err := w.cmd.StdoutPipe()
 	if err == nil {
@@ -295,6 +299,21 @@ func TestWaits(t *testing.T) {
 	w.awaitIdle()
 
 	w = start(t, "stays", "s", "heeds")
+	w.ends()
+	w.End(1, End{By: now.Add(time.Minute), Signal: unix.SIGTERM, Grace: time.Second}, now)
+	w.want(w.said(), []string{"SIGTERM 1: their parent has exited"})
+	w.awaitIdle()
+
+	self, err := os.ReadFile("/proc/self/exe")
+	other := filepath.Join(t.TempDir(), "other")
+	if err == nil {
+		err = os.WriteFile(other, self, 0o700)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("OTHER", other)
+	w = start(t, "stays", "x", "heeds") // as a shell does, which passes no signals on
 	w.ends()
 	w.End(1, End{By: now.Add(time.Minute), Signal: unix.SIGTERM, Grace: time.Second}, now)
 	w.want(w.said(), []string{"SIGTERM 1: their parent has exited"})

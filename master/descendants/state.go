@@ -17,6 +17,7 @@ type State struct {
 type TreeState struct {
 	Of      Worker        `json:"of"`
 	Leader  Process       `json:"leader"`
+	Image   string        `json:"image,omitempty"`
 	Members []Process     `json:"members,omitempty"`
 	Seen    []int         `json:"seen,omitempty"`
 	Phase   int           `json:"phase,omitempty"`
@@ -28,7 +29,7 @@ type TreeState struct {
 // State returns what the next master must know.
 func (t *Tracker) State() (s State) {
 	for _, tr := range t.trees {
-		s.Trees = append(s.Trees, TreeState{Of: tr.of, Leader: tr.leader, Members: tr.processes(), Seen: slices.Clone(tr.seen),
+		s.Trees = append(s.Trees, TreeState{Of: tr.of, Leader: tr.leader, Image: tr.image, Members: tr.processes(), Seen: slices.Clone(tr.seen),
 			Phase: int(tr.phase), At: tr.at, Grace: tr.grace, Hard: tr.hard})
 	}
 	return s
@@ -45,7 +46,7 @@ func (t *Tracker) Restore(s State, keeper int, instance string, now time.Time) {
 		t.cfg.Instance = instance
 	}
 	for _, ts := range s.Trees {
-		tr := &tree{of: ts.Of, leader: ts.Leader, seen: ts.Seen, phase: min(max(phase(ts.Phase), lives), killed), at: ts.At, grace: ts.Grace, hard: ts.Hard}
+		tr := &tree{of: ts.Of, leader: ts.Leader, image: ts.Image, seen: ts.Seen, phase: min(max(phase(ts.Phase), lives), killed), at: ts.At, grace: ts.Grace, hard: ts.Hard}
 		for _, p := range ts.Members {
 			tr.members = append(tr.members, &member{Process: p})
 		}

@@ -20,6 +20,9 @@ func (tr *tree) look() {
 	var parents []int
 	if s, err := linux.ReadStat(tr.leader.PID); err == nil && tr.phase == lives && s.Start == tr.leader.Start {
 		tr.leader.Session = s.Session
+		if image := linux.Image(tr.leader.PID); image != "" { // it is "" when it is dead
+			tr.image = image
+		}
 		parents = append(parents, tr.leader.PID)
 	}
 	for _, m := range tr.members {
