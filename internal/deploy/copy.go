@@ -111,6 +111,13 @@ func (k *copier) checkLinks() error {
 		if err == nil {
 			unix.Close(fd)
 		}
+		if err == unix.ENOSYS || err == unix.EPERM { // a container's profile: by what is there now
+			at, aerr := filepath.EvalSymlinks(filepath.Join(k.into, name))
+			into, ierr := filepath.EvalSymlinks(k.into)
+			if rel, rerr := filepath.Rel(into, at); aerr == nil && ierr == nil && (rerr != nil || !filepath.IsLocal(rel)) {
+				err = unix.EXDEV
+			}
+		}
 		if err == unix.EXDEV { // also if nothing is there yet
 			target, _ := os.Readlink(filepath.Join(k.into, name))
 			return fmt.Errorf("the link %s leads to %s, outside the source (use --unsafe-links to copy it anyway)", name, target)

@@ -3,6 +3,8 @@ package linux
 import (
 	"os"
 	"runtime"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,12 +15,14 @@ type User struct {
 	Groups   []int
 }
 
-// As runs f in a thread of its own, which ends with it: with a umask and a working
-// directory of its own, and, unless u is nil, with the rights to files of that user
-// alone. They are the file system's ids (setfsuid(2)), not the thread's: whoever has a
-// real or effective id in a process may kill it. f must not start goroutines that are to
-// have these rights.
+// As runs f with the rights to files of that user alone, in a thread of its own, which ends
+// with it; with handoff's own, where it is called, if u is nil. They are the file system's
+// ids (setfsuid(2)), not the thread's: whoever has a real or effective id in a process may
+// kill it. f must not start goroutines that are to have these rights.
 func As(u *User, f func() error) error {
+	if u == nil {
+		return f()
+	}
 	done := make(chan error, 1)
 	go func() { // ends with f; it never unlocks its thread, so that the runtime ends that
 		runtime.LockOSThread()
@@ -28,21 +32,12 @@ func As(u *User, f func() error) error {
 }
 
 func as(u *User, f func() error) error {
-	if err := unix.Unshare(unix.CLONE_FS); err != nil {
-		return os.NewSyscallError("unshare", err)
-	}
-	umask := unix.Umask(0)
-	unix.Umask(umask)
-	defer unix.Umask(umask) // the runtime does not end the main thread
-	if u == nil {
-		return f()
-	}
 	groups, err := unix.Getgroups()
 	if err != nil {
 		return os.NewSyscallError("getgroups", err)
 	}
 	dumpable, _ := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
-	defer func() {
+	defer func() { // the main thread is not ended by the runtime, it waits for ever
 		unix.SetfsuidRetUid(os.Geteuid())
 		unix.SetfsgidRetGid(os.Getegid())
 		setgroups(groups)
@@ -62,4 +57,15 @@ func as(u *User, f func() error) error {
 		return os.NewSyscallError("setfsuid", unix.EPERM)
 	}
 	return f()
+}
+
+// Unmapped tells whether a file's user is none of this user namespace: the machine's root,
+// perhaps, as whom it cannot be told. It is never one in the first namespace.
+func Unmapped(uid int) bool {
+	overflow, err := os.ReadFile("/proc/sys/kernel/overflowuid")
+	if n, nerr := strconv.Atoi(strings.TrimSpace(string(overflow))); err != nil || nerr != nil || n != uid {
+		return false
+	}
+	ids, err := os.ReadFile("/proc/self/uid_map")
+	return err == nil && strings.Join(strings.Fields(string(ids)), " ") != "0 0 4294967295"
 }

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -12,14 +14,6 @@ import (
 
 // What is done as another user has that one's rights, and changes nothing here.
 func TestAs(t *testing.T) {
-	before := unix.Umask(0o022)
-	defer unix.Umask(before)
-	if err := As(nil, func() error { unix.Umask(0); return os.Chdir("/") }); err != nil {
-		t.Fatal(err)
-	}
-	if mask := unix.Umask(0o022); mask != 0o022 {
-		t.Errorf("the umask is %o now", mask)
-	}
 	if os.Geteuid() != 0 {
 		t.Skip("the rest needs root")
 	}
@@ -38,5 +32,28 @@ func TestAs(t *testing.T) {
 	}
 	if n, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); n != 1 || err != nil {
 		t.Error("dumpable:", n, err)
+	}
+}
+
+func TestUnmapped(t *testing.T) {
+	if os.Getenv("HANDOFF_USERNS") == "" {
+		if Unmapped(0) || Unmapped(1000) {
+			t.Error("users of this namespace")
+		}
+		cmd := exec.Command("/proc/self/exe", "-test.run", "^TestUnmapped$", "-test.v")
+		cmd.Env = append(os.Environ(), "HANDOFF_USERNS=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 65533, Size: 1}}}
+		out, err := cmd.CombinedOutput()
+		if err != nil && cmd.ProcessState == nil {
+			t.Skipf("no namespaces here: %v", err)
+		}
+		if err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		return
+	}
+	if !Unmapped(65534) || Unmapped(0) {
+		t.Error("in a namespace:", Unmapped(65534), Unmapped(0))
 	}
 }

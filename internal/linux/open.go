@@ -190,7 +190,7 @@ func linkIn(folder int, name string, anyLinks bool) (target string, err error) {
 	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFLNK {
 		return "", err
 	}
-	if st.Uid != 0 && !anyLinks {
+	if st.Uid != 0 && !anyLinks && !Unmapped(int(st.Uid)) {
 		return "", fmt.Errorf("%s is a link of user %d, which root does not follow: give the path that it leads to", name, st.Uid)
 	}
 	buf := make([]byte, unix.PathMax)

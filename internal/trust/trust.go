@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"handoff/internal/linux"
 )
 
 // maxSize is the largest configuration file.
@@ -78,6 +80,9 @@ func (r Reader) Check(path string) (workers bool, err error) {
 		if err != nil {
 			return false, err
 		}
+		if linux.Unmapped(int(info.Sys().(*syscall.Stat_t).Uid)) && dir != filepath.Dir(path) {
+			info = root{info} // root's, of the machine that this container is on
+		}
 		if info.Mode()&fs.ModeSticky != 0 { // there, nobody can take another's file away
 			info = sticky{info}
 		}
@@ -96,6 +101,15 @@ func (r Reader) Check(path string) (workers bool, err error) {
 type sticky struct{ fs.FileInfo }
 
 func (s sticky) Mode() fs.FileMode { return s.FileInfo.Mode() &^ 0o022 }
+
+// root is a folder of the machine's root, in a user namespace.
+type root struct{ fs.FileInfo }
+
+func (r root) Sys() any {
+	st := *r.FileInfo.Sys().(*syscall.Stat_t)
+	st.Uid, st.Gid = 0, 0
+	return &st
+}
 
 func (r Reader) judge(path string, info fs.FileInfo) (workers bool, err error) {
 	st := info.Sys().(*syscall.Stat_t)

@@ -3,7 +3,9 @@ package listeners
 import (
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -25,7 +27,7 @@ type fileID struct{ dev, ino uint64 }
 //
 // Whoever can write to the folder may put something else in the place of the file at
 // any instant. So it has its mode from bind(2) on (that is the socket's own, less the
-// umask), and its owner is changed by a descriptor that is known to be a socket of
+// umask), and mode and owner are changed by a descriptor that is known to be a socket of
 // handoff's.
 func bindUnix(path string, made *pathMode, user *linux.User) (fd int, file fileID, err error) {
 	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
@@ -53,10 +55,9 @@ func bindUnix(path string, made *pathMode, user *linux.User) (fd int, file fileI
 	return fd, file, nil
 }
 
-// bindPath binds in a thread that has a umask of its own.
+// bindPath binds, and makes the file as it is wanted.
 func bindPath(fd int, path string, made *pathMode) (file fileID, err error) {
 	if made != nil && made.mode != 0 {
-		unix.Umask(0)
 		if err := unix.Fchmod(fd, uint32(made.mode.Perm())); err != nil {
 			return file, err
 		}
@@ -85,13 +86,21 @@ func bindPath(fd int, path string, made *pathMode) (file fileID, err error) {
 		return file, err
 	}
 	file = fileID{uint64(st.Dev), st.Ino}
-	if made == nil || made.uid < 0 && made.gid < 0 {
+	if made == nil || made.mode == 0 && made.uid < 0 && made.gid < 0 {
 		return file, nil
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFSOCK || int(st.Uid) != unix.Geteuid() || st.Nlink != 1 {
 		return fileID{}, fmt.Errorf("somebody has put another file in its place (of user %d): %w", st.Uid, unix.EPERM)
 	}
-	return file, unix.Fchownat(at, "", made.uid, made.gid, unix.AT_EMPTY_PATH)
+	if made.uid >= 0 || made.gid >= 0 {
+		if err := unix.Fchownat(at, "", made.uid, made.gid, unix.AT_EMPTY_PATH); err != nil {
+			return file, err
+		}
+	}
+	if made.mode == 0 || st.Mode&0o777 == uint32(made.mode.Perm()) {
+		return file, nil
+	}
+	return file, os.Chmod("/proc/self/fd/"+strconv.Itoa(at), made.mode.Perm()) // less the umask until now
 }
 
 // stale reports whether a path is a socket at which nobody listens.
