@@ -175,7 +175,8 @@ func (r *h2run) end() {
 }
 
 // A client that is slow to read the GOAWAY sends requests meanwhile. They are answered:
-// the session ends when the client has answered the PING that comes with it.
+// the session ends when the client has answered the PING that follows it. And no answer
+// stands before the GOAWAY: Node's client would refuse what it requests in between.
 func TestHTTP2SlowClient(t *testing.T) {
 	t.Parallel()
 	w := start(t, options{flags: []string{"-n", "1"}, app: []string{data("h2c.js")}})
@@ -190,7 +191,7 @@ func TestHTTP2SlowClient(t *testing.T) {
 	f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	f.WriteSettings()
 	var ping *http2.PingFrame
-	var goaway uint32
+	var goaway, answer uint32 // last stream of the last GOAWAY, stream of the last answer
 	until := func(what string, ok func(http2.Frame) bool) {
 		t.Helper()
 		for {
@@ -207,6 +208,10 @@ func TestHTTP2SlowClient(t *testing.T) {
 				ping = frame
 			case *http2.GoAwayFrame:
 				goaway = frame.LastStreamID
+			case *http2.DataFrame:
+				if frame.StreamEnded() {
+					answer = frame.StreamID
+				}
 			}
 			if ok(frame) {
 				return
@@ -216,21 +221,28 @@ func TestHTTP2SlowClient(t *testing.T) {
 	answered := func(id uint32, path string) {
 		t.Helper()
 		writeGet(f, id, path)
-		until(fmt.Sprint("answer to request ", id), func(frame http2.Frame) bool {
-			data, ok := frame.(*http2.DataFrame)
-			return ok && data.StreamID == id && data.StreamEnded()
-		})
+		until(fmt.Sprint("answer to request ", id), func(http2.Frame) bool { return answer == id })
 	}
 	answered(1, "/")
 	w.reload()
+	until("PING", func(http2.Frame) bool { return ping != nil })
+	if goaway > 0 {
+		t.Error("a GOAWAY before it is known that the client has read every answer")
+	}
+	writeGet(f, 3, "/") // is answered after the GOAWAY
+	f.WritePing(true, ping.Data)
 	until("GOAWAY", func(http2.Frame) bool { return goaway > 0 })
-	answered(3, "/?ms=700") // twice the time that it had before
-	answered(5, "/")
-	if goaway != 1<<31-1 || ping == nil {
-		t.Fatalf("GOAWAY %d, PING %v", goaway, ping)
+	if answer == 3 {
+		t.Error("an answer before the GOAWAY")
+	}
+	until("answer to request 3", func(http2.Frame) bool { return answer == 3 })
+	answered(5, "/?ms=700") // twice the time that it had before
+	answered(7, "/")
+	if goaway != 1<<31-1 {
+		t.Errorf("GOAWAY %d", goaway)
 	}
 	f.WritePing(true, ping.Data)
-	until("last GOAWAY", func(http2.Frame) bool { return goaway == 5 })
+	until("last GOAWAY", func(http2.Frame) bool { return goaway == 7 })
 	c.Close()
 	w.retired(1)
 	w.stop()

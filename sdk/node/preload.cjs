@@ -43,6 +43,8 @@ const READY = 'HANDOFF_PRELOAD_READY' // handoff waits for ready
 const REQUESTS = 'HANDOFF_MAX_REQUESTS' // served requests after which the worker is replaced
 const WEBSOCKET = 'HANDOFF_PRELOAD_WEBSOCKET' // the code of the close frame, and the ms over which the closes are spread
 const EMIT = 'HANDOFF_PRELOAD_EMIT' // a signal whose listeners are called in the drain
+const SETTLE_MS = 1000 // longest time until the first GOAWAY of an HTTP/2 session
+const PING_BYTES = 17
 const GOAWAY_MS = 300 // from the client's answer to the second step
 const RECHECK_MS = 250
 const EXIT_MS = 2000 // for the exit, after the last connection has ended
@@ -135,7 +137,7 @@ function countRequests (most) {
 }
 
 // noted has what a drain must close, besides HTTP/1.
-const noted = { servers: new Set(), sessions: new Set(), upgraded: new Set(), draining: false, lingerMs: 0, lingered: null }
+const noted = { servers: new Set(), sessions: new Set(), upgraded: new Set(), held: new Map(), draining: false, lingerMs: 0, lingered: null }
 
 function note () {
   const prototype = require('net').Server.prototype
@@ -155,6 +157,14 @@ function note () {
           if (noted.draining) leave(one, noted.lingerMs)
         }
         break
+      case 'stream': {
+        const held = one && noted.held.get(one.session)
+        if (held) {
+          held.push(() => { if (!one.destroyed) emit.apply(this, arguments) })
+          return true
+        }
+        break
+      }
       case 'upgrade':
         if (two && one && /websocket/i.test(one.headers && one.headers.upgrade)) {
           noted.upgraded.add(two)
@@ -167,26 +177,53 @@ function note () {
 
 // leave ends an HTTP/2 session: requests in progress and in flight are answered. A close
 // in the meantime (by the server itself, from Node 24 on) is delayed.
+//
+//	PING, answered, nothing sent meanwhile → GOAWAY 2^31-1, PING, answered → close
+//
+// A Node client refuses, unsent, what it requests between reading an answer and the GOAWAY
+// behind that answer (nghttp2's -516; gRPC: "Stream refused by server"). So new requests
+// are held until the client has read every answer, and the GOAWAY comes first.
 function leave (session, lingerMs) {
-  if (session.destroyed || session.closed || !sayShutdown(session)) return
+  if (session.destroyed || session.closed || noted.held.has(session)) return
   session.close = (done) => { if (typeof done === 'function') session.once('close', done) }
+  noted.held.set(session, [])
+  const ping = (then) => { try { session.ping(then) } catch (err) {} }
   const end = () => {
     delete session.close
     if (!session.destroyed) session.close()
   }
-  const late = setTimeout(end, Math.max(GOAWAY_MS, lingerMs)).unref()
-  // What the client sends before it has read the GOAWAY comes before its answer.
-  const answered = () => {
+  const go = () => {
+    const held = noted.held.get(session)
+    if (!held) return
     clearTimeout(late)
-    setTimeout(end, GOAWAY_MS).unref()
+    noted.held.delete(session)
+    if (sayShutdown(session)) {
+      const last = setTimeout(end, Math.max(GOAWAY_MS, lingerMs)).unref()
+      // What the client sends before it has read the GOAWAY comes before its answer.
+      ping(() => {
+        clearTimeout(last)
+        setTimeout(end, GOAWAY_MS).unref()
+      })
+    } else end()
+    for (const emit of held) emit()
   }
-  try { session.ping(answered) } catch (err) {}
+  const late = setTimeout(go, SETTLE_MS)
+  const settle = () => {
+    const before = written(session)
+    ping((err) => {
+      if (err || written(session) - before <= PING_BYTES) go()
+      else if (noted.held.has(session)) settle()
+    })
+  }
+  settle()
 }
+
+function written (session) { return (session.socket && session.socket._handle && session.socket._handle.bytesWritten) || 0 }
 
 // sayShutdown writes a GOAWAY with stream 2^31-1 (RFC 9113, 6.8). It writes to the
 // socket's handle, between two writes of the session, which are whole frames: after
-// session.goaway(), nghttp2 would ignore every new stream, also one in flight. If that is
-// not possible, the session is closed at once.
+// session.goaway(), nghttp2 would ignore every new stream, also one in flight. It returns
+// false if that is not possible.
 function sayShutdown (session) {
   try {
     const handle = session.socket._handle
@@ -197,7 +234,6 @@ function sayShutdown (session) {
     req.async = false
     if (handle.writeBuffer(req, Buffer.from([0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0])) === 0) return true
   } catch (err) {}
-  try { session.close() } catch (err) {} // already closed
   return false
 }
 
