@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -72,6 +73,49 @@ func TestHandlerAfterTheLinger(t *testing.T) {
 			w.stop()
 		})
 	}
+}
+
+// A worker that is busy when its linger ends reads what has come meanwhile, before it
+// closes idle connections.
+func TestLingerOfABusyWorker(t *testing.T) {
+	t.Parallel()
+	w := start(t, options{flags: []string{"-n", "1", "--keepalive-linger", "100ms"}, app: []string{data("busy.js")}})
+	var conns []net.Conn
+	ask := func(c net.Conn) error {
+		_, err := fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		return err
+	}
+	answer := func(c net.Conn) error {
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err == nil {
+			_, err = io.ReadAll(resp.Body)
+		}
+		return err
+	}
+	for range 8 {
+		c, err := net.Dial("tcp", w.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(testTimeout))
+		if err := errors.Join(ask(c), answer(c)); err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, c)
+	}
+	w.reload()
+	w.awaitLine("busy")
+	for _, c := range conns {
+		ask(c)
+	}
+	for i, c := range conns {
+		if err := answer(c); err != nil {
+			t.Errorf("connection %d: %v", i, err)
+		}
+	}
+	w.retired(1)
+	w.stop()
 }
 
 // Websockets are told to go when that is asked for, with the code, spread over time.

@@ -386,15 +386,11 @@ function drain (lingerMs) {
   if (process.moduleLoadList.includes('NativeModule https')) closeIdleLater(require('https').Server.prototype, waiting)
   noted.lingered = new Promise((resolve) => {
     setTimeout(() => {
-      // What has come meanwhile is read first: on a busy machine this timer is late, and
-      // timers come before the poll.
-      setImmediate(() => {
-        const close = () => { for (const [server, closeIdle] of waiting) closeIdle.call(server) }
-        waiting.over = true
-        close()
-        setInterval(close, RECHECK_MS).unref()
-        resolve()
-      })
+      waiting.over = true
+      const close = () => setImmediate(() => { for (const [server, closeIdle] of waiting) closeIdle.call(server) })
+      close()
+      setInterval(close, RECHECK_MS).unref()
+      setImmediate(resolve)
     }, lingerMs).unref()
   })
 }
@@ -440,7 +436,9 @@ function closeIdleLater (prototype, waiting) {
   const closeIdle = prototype.closeIdleConnections
   if (typeof closeIdle !== 'function') return
   prototype.closeIdleConnections = function () {
-    if (waiting.over) return closeIdle.call(this)
-    waiting.set(this, closeIdle)
+    // What has arrived is read first: timers, which are late on a busy machine, come
+    // before the poll, and an immediate after it.
+    if (waiting.over) setImmediate(() => closeIdle.call(this))
+    else waiting.set(this, closeIdle)
   }
 }

@@ -41,7 +41,7 @@ const beside = (f) => describe('beside each other', { concurrency: 8 }, f)
 // folder makes a temporary folder with files in it, which goes with the test.
 function folder (t, files) {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'handoff-sdk-'))
-  t.after(() => fs.rmSync(dir, { recursive: true, force: true }))
+  t.after(() => fs.rmSync(dir, { recursive: true, force: true, maxRetries: 10 })) // a service may still write to it
   for (const [name, text] of Object.entries(files)) fs.writeFileSync(path.join(dir, name), text)
   return dir
 }
