@@ -56,7 +56,7 @@ func TestHandlerAfterTheLinger(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
 			put(t, filepath.Join(dir, "package.json"), `{"name": "web", "scripts": {"start": "node `+data("fastify.js")+`"}}`, 0o644)
-			w := start(t, options{flags: append([]string{"-n", "1", "--keepalive-linger", "5s"}, c.flags...), app: c.app, dir: dir,
+			w := start(t, options{flags: append([]string{"-n", "1", "--keepalive-linger", "2s"}, c.flags...), app: c.app, dir: dir,
 				env: []string{"PORT=" + freePort(t), "NODE_PATH=" + nodeModules, "CLOSE_ON=" + c.signal}})
 			run := w.load(load.Config{Mode: load.KeepAlive, Clients: 16, Rate: 200})
 			for range times(5, 2) {
