@@ -126,8 +126,7 @@ func (k *keeper) run(signals <-chan os.Signal) (code int) {
 		k.say("cannot become a subreaper: %v", err)
 		return 1
 	}
-	var err error
-	if k.socket, err = listen(sdnotify.Place{Dir: k.cfg.Dir, UID: os.Geteuid()}); err != nil {
+	if err := k.listen(); err != nil {
 		k.say("cannot start: %v", err)
 		return 1
 	}
@@ -160,7 +159,6 @@ func (k *keeper) run(signals <-chan os.Signal) (code int) {
 				k.handle(s.(unix.Signal), time.Now())
 				continue
 			}
-			k.read() // a master that announces its exit, and exits
 			code, ended = k.reap()
 		case <-k.socket.readable:
 			k.read()

@@ -148,6 +148,9 @@ func play(name string) int {
 		return m.serve()
 	case "fail":
 		return 3
+	case "leaves": // with its notice
+		m.keep.Stopping()
+		return 7
 	case "dies": // of its first signal
 		m.ready()
 		<-m.signals

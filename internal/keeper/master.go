@@ -28,6 +28,9 @@ type master struct {
 // start starts a master: the binary of the last master that was ready, even if another
 // one is on disk.
 func (k *keeper) start() error {
+	if err := k.listen(); err != nil {
+		return err
+	}
 	path, extra := "/proc/self/exe", ""
 	files := []uintptr{0, 1, 2}
 	if k.binary != nil {
@@ -102,6 +105,9 @@ func (k *keeper) reap() (code int, ended bool) {
 		}
 		if pid <= 0 {
 			return code, ended
+		}
+		if pid == k.master.pid {
+			k.read() // what it sent last: another child's death may have begun this
 		}
 		if pid != k.master.pid {
 			continue // an orphan, a worker without a master, the previous master

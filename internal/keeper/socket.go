@@ -1,6 +1,8 @@
 package keeper
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -37,6 +39,26 @@ func listen(place sdnotify.Place) (*socket, error) {
 	}
 	go s.await()
 	return s, nil
+}
+
+// listen opens the socket; again, if its file is gone: a cleaner of temporary files may
+// have removed the runtime folder, and the next master could not reach this keeper.
+func (k *keeper) listen() error {
+	if k.socket != nil {
+		if _, err := os.Lstat(k.socket.address); sdnotify.Abstract(k.socket.address) || !errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+	}
+	s, err := listen(sdnotify.Place{Dir: k.cfg.Dir, UID: os.Geteuid()})
+	if err != nil {
+		return err
+	}
+	if k.socket != nil {
+		k.say("%s has been removed: listening on %s", k.socket.address, s.address)
+		k.socket.close()
+	}
+	k.socket = s
+	return nil
 }
 
 func (s *socket) close() {

@@ -155,6 +155,57 @@ func TestStrangerHoldsNothingUp(t *testing.T) {
 	}
 }
 
+// The runtime folder is removed, and then the master dies: the next one reaches the keeper.
+func TestRuntimeFolderIsRemoved(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	w := run(t, "serve", Config{Dir: dir})
+	pid, _ := strconv.Atoi(w.await("ready"))
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	kill(pid)
+	w.await("ready")
+	w.signals <- unix.SIGTERM
+	w.ends(7)
+	w.said("has been removed: listening on " + dir)
+}
+
+// A master sends its notice and exits while the death of another child is handled: the exit
+// is intended, and no master follows.
+func TestNoticeBeforeADeath(t *testing.T) {
+	t.Setenv("KEEPER_TEST_ROLE", "leaves")
+	reports := filepath.Join(t.TempDir(), "reports")
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: reports, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	t.Setenv("KEEPER_TEST_REPORTS", reports)
+	k := newKeeper(Config{Path: os.Args[0], Stderr: io.Discard, Waits: short})
+	if k.binary, err = os.Open(os.Args[0]); err != nil { // there has been a master before
+		t.Fatal(err)
+	}
+	defer k.binary.Close()
+	if k.socket, err = listen(sdnotify.Place{Dir: t.TempDir(), UID: os.Geteuid()}); err != nil {
+		t.Fatal(err)
+	}
+	defer k.socket.close()
+	if err := k.start(); err != nil {
+		t.Fatal(err)
+	}
+	p, err := linux.OpenPidfd(k.master.pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := p.AwaitDeath(time.Now().Add(testTimeout)); err != nil {
+		t.Fatal(err)
+	}
+	if code, ended := k.reap(); code != 7 || !ended {
+		t.Errorf("exit code %d, ended: %v", code, ended)
+	}
+}
+
 func devNull(t *testing.T) int {
 	t.Helper()
 	fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)

@@ -38,10 +38,14 @@ async function failsWithoutReload (t, f) {
 // beside has cases that mostly wait: they run at the same time.
 const beside = (f) => describe('beside each other', { concurrency: 8 }, f)
 
-// folder makes a temporary folder with files in it, which goes with the test.
-function folder (t, files) {
+// folder makes a temporary folder with files in it, which goes with the test, once ends()
+// has ended what uses it.
+function folder (t, files, ends = () => {}) {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'handoff-sdk-'))
-  t.after(() => fs.rmSync(dir, { recursive: true, force: true, maxRetries: 10 })) // a service may still write to it
+  t.after(async () => {
+    await ends()
+    fs.rmSync(dir, { recursive: true, force: true })
+  })
   for (const [name, text] of Object.entries(files)) fs.writeFileSync(path.join(dir, name), text)
   return dir
 }

@@ -12,7 +12,7 @@ const { findBinary } = require('../lib/binary')
 // service runs `handoff run`, and waits for its events.
 async function service (t, app, flags = [], command = []) {
   const port = await freePort()
-  const dir = folder(t, { 'app.js': app })
+  const dir = folder(t, { 'app.js': app }, async () => { child.kill('SIGTERM'); child.kill('SIGINT'); await s.exited })
   const child = spawn(findBinary(), ['run', '--log', 'json', '--name', 'sdk', '--keepalive-linger', '200ms', ...flags, '--', ...(command.length ? command : [path.join(dir, 'app.js')])], {
     cwd: dir, env: { ...process.env, PORT: String(port), HANDOFF_RUNTIME_DIR: dir, SDK: root }, stdio: ['ignore', 'pipe', 'pipe']
   })
@@ -41,7 +41,6 @@ async function service (t, app, flags = [], command = []) {
   let cursor = 0
   s.event = (name) => s.until(name, () => { while (cursor < s.events.length) { const e = s.events[cursor++]; if (e.event === name) return e } })
   s.reload = async () => { child.kill('SIGUSR2'); return s.event('cluster.reloaded') }
-  t.after(async () => { child.kill('SIGTERM'); child.kill('SIGINT'); await s.exited })
   return s
 }
 
