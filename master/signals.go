@@ -13,18 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watchSignals posts handoff's signals until stop is called. SIGPIPE is caught, so that a
-// closed stderr has no effect; it is not ignored, since workers would inherit that.
+// watchSignals posts handoff's signals until stop is called.
 //
 // The keeper forwards them as real-time signals: base plus their number; 0: no keeper.
 func watchSignals(base int, post func(event)) (stop func()) {
 	ch := make(chan os.Signal, 16)
-	pipe := make(chan os.Signal, 1) // never read: the signal is dropped
 	for _, s := range [...]unix.Signal{unix.SIGUSR2, unix.SIGHUP, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT,
 		unix.SIGTTIN, unix.SIGTTOU, unix.SIGUSR1} {
 		signal.Notify(ch, s, s+unix.Signal(base))
 	}
-	signal.Notify(pipe, unix.SIGPIPE)
 	go func() { // ends when ch is closed
 		for s := range ch {
 			if n := int(s.(unix.Signal)) - base; base > 0 && n > 0 {
@@ -36,7 +33,6 @@ func watchSignals(base int, post func(event)) (stop func()) {
 	}()
 	return func() {
 		signal.Stop(ch)
-		signal.Stop(pipe)
 		close(ch)
 	}
 }

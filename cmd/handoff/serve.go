@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
 	"strconv"
 	"strings"
 	"time"
@@ -43,6 +44,9 @@ type serving struct {
 
 // serve runs the master, until it ends.
 func serve(cfg *config.Run, what service.Program, said []string, plan plan) (code int, err error) {
+	// Dropped from the first line of the log to the last: a closed stderr ends nothing. It is
+	// not ignored, since workers would inherit that.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	s := &serving{cfg: cfg, what: what, from: launchedBy(), args: os.Args[2:], effective: &effective{}, fixed: service.NewFixed(cfg)}
 	if s.log, err = openLog(cfg, what); err != nil {
 		return 0, failed{err}

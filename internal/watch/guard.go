@@ -60,7 +60,7 @@ func (g *Guard) Changed(now time.Time, c Changes, last Reload) (d Decision) {
 	maps.DeleteFunc(files, func(name string, _ time.Time) bool { return g.omitted[name] })
 	edited := g.count(files, last)
 	for name := range files {
-		if g.loops(name) {
+		if !c.AtOnce && g.loops(name) { // of the configuration every change counts, however quick
 			d.Omit = append(d.Omit, name)
 			delete(files, name)
 		}

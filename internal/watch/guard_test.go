@@ -142,3 +142,17 @@ func TestGuardsLimit(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 }
+
+// The configuration is never left out, also where a tool changes it right after each
+// reload.
+func TestGuardObeysTheConfiguration(t *testing.T) {
+	w := newWorld(t)
+	w.change(map[string]time.Duration{"app.js": 0})
+	for i := range manyMore + 2 {
+		at := w.last.Began.Add(100 * time.Millisecond)
+		w.now = at.Add(time.Second)
+		if d := w.report(Changes{First: "handoff.toml", Files: map[string]time.Time{"handoff.toml": at}, AtOnce: true}); !d.Reload || d.Wait > 0 || d.Omit != nil {
+			t.Fatalf("%d: %+v", i, d)
+		}
+	}
+}
