@@ -20,7 +20,7 @@ Without any of these, only the remains of interrupted deploys are removed.`,
 		Example: "  handoff clean --keep 5\n  handoff clean /srv/web v7 --dry-run\n  handoff clean --older-than 720h",
 		Args:    cobra.MaximumNArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return change(args, func(f *deploy.Folder, rest []string) error {
+			return change(args, 1, func(f *deploy.Folder, rest []string) error {
 				if len(rest) > 0 {
 					what.Until = rest[0]
 				}

@@ -135,7 +135,7 @@ func versionNames(_ *cobra.Command, args []string, _ string) ([]string, cobra.Sh
 }
 
 func versionsIn(args []string) (offer []string) {
-	path, _, err := project(args)
+	path, _, err := project(args, 1)
 	if err != nil {
 		return nil
 	}

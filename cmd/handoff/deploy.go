@@ -32,7 +32,7 @@ Without VERSION a name is generated that sorts by time.`,
   handoff deploy /srv/web --link-from '#0'`,
 		Args: cobra.MaximumNArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return change(args, func(f *deploy.Folder, rest []string) error {
+			return change(args, 1, func(f *deploy.Folder, rest []string) error {
 				if len(rest) > 0 {
 					copy.Version = rest[0]
 				}

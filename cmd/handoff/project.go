@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/user"
 	"strconv"
@@ -15,11 +16,15 @@ import (
 // lockTimeout is how long to wait for another process that changes a deployment.
 const lockTimeout = 5 * time.Minute
 
-// project finds the deployment among the arguments.
-func project(args []string) (folder string, rest []string, err error) {
+// project finds the deployment among the arguments. What is left may be a version, and
+// no more: an argument that is no deployment is not taken for one of them.
+func project(args []string, maxRest int) (folder string, rest []string, err error) {
 	here, err := os.Getwd()
 	if err == nil {
 		folder, rest, err = deploy.Locate(here, args)
+	}
+	if err == nil && len(rest) > maxRest {
+		err = fmt.Errorf("%s %w: it has no %s; `handoff setup %[1]s` creates one", rest[0], deploy.ErrNone, deploy.File)
 	}
 	if err != nil {
 		err = failed{err}
@@ -38,9 +43,10 @@ func who() string {
 	return strconv.Itoa(os.Getuid())
 }
 
-// change opens the deployment of the arguments, and calls f to change it.
-func change(args []string, f func(folder *deploy.Folder, rest []string) error) error {
-	path, rest, err := project(args)
+// change opens the deployment of the arguments, and calls f to change it, with at most
+// maxRest more of them.
+func change(args []string, maxRest int, f func(folder *deploy.Folder, rest []string) error) error {
+	path, rest, err := project(args, maxRest)
 	if err != nil {
 		return err
 	}
@@ -61,7 +67,7 @@ func change(args []string, f func(folder *deploy.Folder, rest []string) error) e
 
 // inspect reads the deployment of the arguments.
 func inspect(args []string) (path string, r *deploy.Record, err error) {
-	if path, _, err = project(args); err != nil {
+	if path, _, err = project(args, 0); err != nil {
 		return "", nil, err
 	}
 	if r, err = deploy.Read(path); err != nil {

@@ -15,7 +15,7 @@ func registerCommand() *cobra.Command {
 		Example: "  handoff register v7",
 		Args:    cobra.RangeArgs(0, 2),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return change(args, func(f *deploy.Folder, rest []string) error {
+			return change(args, 1, func(f *deploy.Folder, rest []string) error {
 				version := ""
 				if len(rest) > 0 {
 					version = rest[0]

@@ -16,7 +16,7 @@ func rollbackCommand() *cobra.Command {
 		Example: "  handoff rollback\n  handoff rollback /srv/web --steps 2",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return change(args, func(f *deploy.Folder, _ []string) error {
+			return change(args, 0, func(f *deploy.Folder, _ []string) error {
 				return a.live(f, func(serves deploy.Serves) (string, error) { return f.Rollback(steps, who(), serves) })
 			})
 		},

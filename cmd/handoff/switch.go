@@ -19,7 +19,7 @@ VERSION is a name, #N (the N-th in handoff versions, from 0), or ^N (N before th
 		Example: "  handoff switch v12\n  handoff switch /srv/web '#0'\n  rackadmin checkout '^1'",
 		Args:    cobra.RangeArgs(0, 2),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return change(args, func(f *deploy.Folder, rest []string) error {
+			return change(args, 1, func(f *deploy.Folder, rest []string) error {
 				ref := ""
 				if len(rest) > 0 {
 					ref = rest[0]

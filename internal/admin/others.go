@@ -77,7 +77,11 @@ func ofFolder(dir string, uid int, words []string) string {
 	if i := slices.IndexFunc(names, func(name string) bool { return slices.Contains(words, name) }); i >= 0 {
 		example = names[i]
 	}
-	return fmt.Sprintf("%s's: %s (HANDOFF_RUNTIME_DIR=%s handoff status %s)", who, strings.Join(names, ", "), dir, example)
+	how := "HANDOFF_RUNTIME_DIR=" + dir // root may talk to everybody's
+	if os.Geteuid() != 0 {
+		how = sudo
+	}
+	return fmt.Sprintf("%s's: %s (%s handoff status %s)", who, strings.Join(names, ", "), how, example)
 }
 
 // listening lists the services of a folder that somebody listens for.
@@ -85,12 +89,32 @@ func listening(dir string) (names []string) {
 	paths, _ := filepath.Glob(filepath.Join(dir, "*.sock"))
 	for _, p := range paths {
 		if name := strings.TrimSuffix(filepath.Base(p), ".sock"); CheckName(name) == nil {
-			if c, err := net.Dial("unix", p); err == nil {
+			c, err := net.Dial("unix", p)
+			if err == nil {
 				c.Close()
+			}
+			if err == nil || errors.Is(err, fs.ErrPermission) && isBound(p) {
 				names = append(names, name)
 			}
 		}
 	}
 	slices.Sort(names)
 	return names
+}
+
+// isBound reports whether somebody has a control socket that this user may not connect to:
+// by the kernel's list, in which it has the name that it was made by (see listen).
+func isBound(path string) bool {
+	list, err := os.ReadFile("/proc/net/unix")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(list)) {
+		_, name, _ := strings.Cut(strings.TrimSpace(line), " "+path)
+		pid, made := strings.CutPrefix(name, ".")
+		if _, err := strconv.Atoi(pid); made && err == nil {
+			return true
+		}
+	}
+	return false
 }

@@ -34,3 +34,26 @@ func TestElsewhere(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// Of a folder that everybody may list (/run/handoff), sockets that only root may connect to
+// are known, too.
+func TestIsBound(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv(DirVariable, dir)
+	l, err := Listen("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"we", "eb", "other"} {
+		if isBound(filepath.Join(dir, name+".sock")) {
+			t.Error(name)
+		}
+	}
+	if !isBound(filepath.Join(dir, "web.sock")) {
+		t.Error("not found")
+	}
+	l.Close()
+	if isBound(filepath.Join(dir, "web.sock")) {
+		t.Error("nobody listens")
+	}
+}

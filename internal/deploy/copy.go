@@ -17,8 +17,8 @@ import (
 type copier struct {
 	Copy
 	root, into string
-	skip       string // the deployment, where it is inside of the source
-	previous   string // a version to share files with; "": none
+	skip       fs.FileInfo // the deployment, which may be inside of the source, by whatever name
+	previous   string      // a version to share files with; "": none
 	rules      ignore
 	links      []string // that are copied, in the source
 	files, of  int
@@ -46,12 +46,15 @@ func (k *copier) tree(rel string) error {
 	for _, e := range entries {
 		name := filepath.Join(rel, e.Name())
 		from := filepath.Join(k.root, name)
-		if e.Name() == ".git" || from == k.skip || k.rules.match(filepath.ToSlash(name), e.IsDir()) {
+		if e.Name() == ".git" || k.rules.match(filepath.ToSlash(name), e.IsDir()) {
 			continue
 		}
 		info, err := e.Info()
 		if err != nil {
 			return err
+		}
+		if os.SameFile(info, k.skip) {
+			continue
 		}
 		if err := k.entry(name, from, filepath.Join(k.into, name), info); err != nil {
 			return err

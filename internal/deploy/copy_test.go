@@ -113,6 +113,10 @@ func TestDeployFails(t *testing.T) {
 	if _, err := f.Deploy(Copy{From: f.Path}); err == nil || !strings.Contains(err.Error(), "into itself") {
 		t.Error(err)
 	}
+	t.Chdir(f.Path)
+	if _, err := f.Deploy(Copy{From: "."}); err == nil || !strings.Contains(err.Error(), "into itself") { // it copied itself, until names were too long
+		t.Error(err)
+	}
 	if _, err := f.Deploy(Copy{From: f.Dir("old"), Version: "new"}); err != nil { // from a version of its own
 		t.Error(err)
 	}
@@ -123,7 +127,7 @@ func TestDeployFails(t *testing.T) {
 	}
 }
 
-// The source may hold the deployment.
+// The source may hold the deployment, and be named relative to it.
 func TestDeployFromAbove(t *testing.T) {
 	src := source(t)
 	dir := filepath.Join(src, "deployed")
@@ -135,11 +139,17 @@ func TestDeployFromAbove(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := f.Deploy(Copy{From: src, Version: "v"}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(filepath.Join(f.Dir("v"), "deployed")); err == nil {
-		t.Error("the deployment is copied into itself")
+	t.Chdir(dir)
+	for version, from := range map[string]string{"absolute": src, "relative": ".."} {
+		if _, err := f.Deploy(Copy{From: from, Version: version}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(filepath.Join(f.Dir(version), "deployed")); err == nil {
+			t.Errorf("%s: the deployment is copied into itself", version)
+		}
+		if r, err := Read(dir); err != nil || r.Deployed[version].From != src {
+			t.Errorf("%s: from %q, %v", version, r.Deployed[version].From, err)
+		}
 	}
 }
 

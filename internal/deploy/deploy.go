@@ -75,19 +75,23 @@ func (f *Folder) Deploy(c Copy) (version string, err error) {
 
 // copier finds out what is copied from where.
 func (f *Folder) copier(c Copy) (*copier, error) {
-	from, err := filepath.EvalSymlinks(c.From)
+	from, err := filepath.Abs(c.From)
+	if err == nil {
+		from, err = filepath.EvalSymlinks(from)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot deploy: %w", err)
 	}
-	if info, err := os.Stat(from); err != nil || !info.IsDir() {
+	source, err := os.Stat(from)
+	if err != nil || !source.IsDir() {
 		return nil, fmt.Errorf("cannot deploy %s: not a directory", c.From)
 	}
-	to, err := filepath.EvalSymlinks(f.Path)
+	to, err := os.Stat(f.Path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot deploy: %w", err)
 	}
-	if from == to || strings.HasPrefix(from+"/", to+"/") && !f.registered(from, to) {
-		return nil, fmt.Errorf("cannot deploy %s into itself: change to the source directory, or name it with --from", c.From)
+	if os.SameFile(source, to) {
+		return nil, fmt.Errorf("cannot deploy %s into itself: it is the deployment; change to the source directory, or name it with --from", c.From)
 	}
 	k := &copier{Copy: c, root: from, skip: to}
 	if c.LinkFrom != "" {
@@ -179,11 +183,4 @@ func random(n int) []byte {
 	b := make([]byte, n)
 	rand.Read(b)
 	return b
-}
-
-// registered reports whether a source below the folder is one of its versions: a version
-// may be deployed from another.
-func (f *Folder) registered(from, to string) bool {
-	rel, err := filepath.Rel(to, from)
-	return err == nil && slices.Contains(f.Versions, rel)
 }

@@ -44,7 +44,7 @@ func Find(path string) (string, bool) {
 func Read(path string) (*Record, error) {
 	b, err := os.ReadFile(filepath.Join(path, File))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s %w: there is no %s; `rackadmin setup` creates one", path, ErrNone, File)
+		return nil, fmt.Errorf("%s %w: there is no %s; `handoff setup` creates one", path, ErrNone, File)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the deployment: %w", err)

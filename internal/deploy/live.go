@@ -23,9 +23,9 @@ func Locate(here string, args []string) (folder string, rest []string, err error
 		return found, args, nil
 	}
 	if len(args) > 0 {
-		return "", nil, fmt.Errorf("%s %w: it has no %s; `rackadmin setup %s` creates one", args[0], ErrNone, File, args[0])
+		return "", nil, fmt.Errorf("%s %w: it has no %s; `handoff setup %s` creates one", args[0], ErrNone, File, args[0])
 	}
-	return "", nil, fmt.Errorf("%s %w: there is no %s here or above; `rackadmin setup` creates one", here, ErrNone, File)
+	return "", nil, fmt.Errorf("%s %w: there is no %s here or above; `handoff setup` creates one", here, ErrNone, File)
 }
 
 // Serves waits until the live version serves. The error is why it does not.
