@@ -236,6 +236,10 @@ func (f *fake) Scale(_ context.Context, n int, relative bool) (int, error) {
 	if relative {
 		n += f.status.Slots
 	}
+	if f.refuse != nil {
+		f.status.Failed = &api.ChangeStatus{Change: api.ChangeScale, Workers: n, Slot: n - 1, Reason: f.refuse.Error(), At: time.Now()}
+		return n, nil
+	}
 	f.status.Slots, f.status.Ready = n, n
 	return n, nil
 }
@@ -326,6 +330,12 @@ func TestAgainstAService(t *testing.T) {
 	}
 
 	f.refuse = errors.New("ready timeout")
+	f.status.Ready-- // one waits in its backoff
+	want := fmt.Sprintf("web: not scaled to %d workers: slot %d: ready timeout; %d keep serving\n", f.status.Slots+1, f.status.Slots, f.status.Ready)
+	if out, errs, code := handoff(t, "scale", "+1"); code != 1 || !strings.HasSuffix(errs, want) {
+		t.Errorf("%d, %q, %q, want %q", code, out, errs, want)
+	}
+	f.status.Ready++
 	if out, errs, code := handoff(t, "reload"); code != 1 || !strings.Contains(errs, "  Error: no database\n") || !strings.Contains(errs, "failed after 1.5s: ready timeout") {
 		t.Errorf("%d, %q, %q", code, out, errs)
 	}

@@ -83,7 +83,7 @@ lines of one; 3 handoff is not running.`,
 					return err
 				}
 				if f := s.Failed; f != nil && f.Change == api.ChangeScale && f.Workers == workers && f.At.After(began) {
-					return failed{notDone(f, fmt.Sprintf("%s: not scaled to %d workers: slot %d: %s; %d keep serving", client.Name, workers, f.Slot, f.Reason, s.Slots))}
+					return failed{notDone(f, fmt.Sprintf("%s: not scaled to %d workers: slot %d: %s; %d keep serving", client.Name, workers, f.Slot, f.Reason, s.Ready))}
 				}
 				if s.State == api.StateStopping || s.Slots != workers {
 					return failed{fmt.Errorf("%s: superseded: it is %s, with %d workers", client.Name, s.State, s.Slots)}

@@ -32,20 +32,23 @@ func OfOthers(words ...string) string {
 // command.
 func elsewhere(patterns []string, own func(dir string, of int) bool, words []string) string {
 	var said []string
+	named := map[int]bool{} // whose services were
 	for _, pattern := range patterns {
 		dirs, _ := filepath.Glob(pattern)
 		for _, dir := range dirs {
 			info, err := os.Lstat(dir)
-			if err != nil || !info.IsDir() || info.Mode().Perm()&0o022 != 0 {
+			if slices.Contains(ofServices(), filepath.Base(dir)) || err != nil || !info.IsDir() || info.Mode().Perm()&0o022 != 0 {
 				continue
 			}
 			uid, ok := owner(info)
 			if !ok || own(dir, uid) {
 				continue
 			}
-			if text := ofFolder(dir, uid, words); text != "" && !slices.Contains(said, text) {
+			text, certain := ofFolder(dir, uid, words)
+			if text != "" && (certain || !named[uid]) && !slices.Contains(said, text) {
 				said = append(said, text)
 			}
+			named[uid] = named[uid] || certain
 		}
 	}
 	if len(said) == 0 {
@@ -54,10 +57,14 @@ func elsewhere(patterns []string, own func(dir string, of int) bool, words []str
 	return "; " + strings.Join(said, "; ")
 }
 
-// ofFolder says which services a folder of a user has.
-func ofFolder(dir string, uid int, words []string) string {
+// ofServices are folders in that of a user's control sockets that are no unit's: of notify
+// sockets (sdnotify), and of the lists of workers (snapshot).
+func ofServices() []string { return []string{"notify", "workers"} }
+
+// ofFolder says which services a folder of a user has, or, not certain, that it may have some.
+func ofFolder(dir string, uid int, words []string) (text string, certain bool) {
 	if id, ok := strings.CutPrefix(filepath.Base(dir), "handoff-"); ok && id != strconv.Itoa(uid) {
-		return "" // anybody can make one
+		return "", false // anybody can make one
 	}
 	who, sudo := strconv.Itoa(uid), "sudo -u "
 	if u, err := user.LookupId(who); err == nil {
@@ -67,11 +74,11 @@ func ofFolder(dir string, uid int, words []string) string {
 		sudo = "sudo"
 	}
 	if _, err := os.ReadDir(dir); errors.Is(err, fs.ErrPermission) {
-		return fmt.Sprintf("there may be some of %s (%s handoff ls)", who, sudo)
+		return fmt.Sprintf("there may be some of %s (%s handoff ls)", who, sudo), false
 	}
 	names := listening(dir)
 	if len(names) == 0 {
-		return ""
+		return "", false
 	}
 	example := names[0]
 	if i := slices.IndexFunc(names, func(name string) bool { return slices.Contains(words, name) }); i >= 0 {
@@ -81,7 +88,7 @@ func ofFolder(dir string, uid int, words []string) string {
 	if os.Geteuid() != 0 {
 		how = sudo
 	}
-	return fmt.Sprintf("%s's: %s (%s handoff status %s)", who, strings.Join(names, ", "), how, example)
+	return fmt.Sprintf("%s's: %s (%s handoff status %s)", who, strings.Join(names, ", "), how, example), true
 }
 
 // listening lists the services of a folder that somebody listens for.

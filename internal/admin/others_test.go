@@ -25,8 +25,12 @@ func TestElsewhere(t *testing.T) {
 	os.Chmod(open, 0o777)                                        // anybody may have put something there
 	os.WriteFile(filepath.Join(theirs, "dead.sock"), nil, 0o600) // nobody listens
 	os.WriteFile(filepath.Join(theirs, "a\nb.sock"), nil, 0o600) // no name
+	for _, name := range ofServices() {                          // no unit's, and closed to others
+		os.Mkdir(filepath.Join(theirs, name), 0o700)
+		net.Listen("unix", filepath.Join(theirs, name, "x.sock"))
+	}
 	mine := func(dir string, _ int) bool { return dir == own }
-	got := elsewhere([]string{theirs, own, open, filepath.Join(own, "none*")}, mine, []string{"status", "web"})
+	got := elsewhere([]string{theirs, theirs + "/*", own, open, filepath.Join(own, "none*")}, mine, []string{"status", "web"})
 	if want := ": api, web (HANDOFF_RUNTIME_DIR=" + theirs + " handoff status web)"; !strings.HasPrefix(got, "; ") || !strings.HasSuffix(got, want) || strings.Contains(got, own) || strings.Contains(got, open) {
 		t.Errorf("%q, want %q", got, want)
 	}

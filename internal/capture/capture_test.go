@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -148,7 +149,9 @@ func (f *full) Write(p []byte) (int, error) {
 
 // What cannot be written is counted, said at once and from time to time, and once more when
 // it is over. A line that was written in part ends before the next one begins.
-func TestLost(t *testing.T) {
+func TestLost(t *testing.T) { synctest.Test(t, testLost) }
+
+func testLost(t *testing.T) {
 	var heard []Loss
 	deaf := false
 	out := &full{room: 12}
@@ -185,6 +188,36 @@ func TestLost(t *testing.T) {
 	if got, want := out.String(), "before\nin pa\nafter\nlater\nover\nfine\n"; got != want {
 		t.Errorf("written is %q, want %q", got, want)
 	}
+}
+
+// What is lost right after that was said is said a while later, without another line.
+func TestLostIsSaidLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		heard := make(chan Loss, 10)
+		deaf := 2 // so often nobody can hear it
+		s := &sink{to: "web.0.log", file: &full{}, lost: func(l Loss) bool {
+			if len(heard) == 1 && deaf > 0 {
+				deaf--
+				return false
+			}
+			heard <- l
+			return true
+		}}
+		s.write([]byte("one\n"))
+		s.write([]byte("two\n"))
+		s.write([]byte("three\n"))
+		synctest.Wait()
+		if len(heard) != 1 {
+			t.Errorf("%d said at once", len(heard))
+		}
+		began := time.Now()
+		<-time.After(4 * lossEvery)
+		for _, want := range []int{1, 2} {
+			if got := <-heard; got.Lines != want || got.Err != syscall.ENOSPC || time.Since(began) != 4*lossEvery {
+				t.Errorf("%+v, want %d lines", got, want)
+			}
+		}
+	})
 }
 
 // A disk that is really full: a file system of 64 KiB.

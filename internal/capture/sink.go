@@ -44,6 +44,7 @@ type sink struct {
 	failed time.Time
 	lines  int // lost, and not said yet
 	said   time.Time
+	later  bool // a timer will say what was not
 }
 
 // write writes whole lines, and what is longer than one, in pieces.
@@ -89,11 +90,28 @@ func (s *sink) account(err error, lines int, now time.Time) {
 		if now.Sub(s.said) >= lossEvery {
 			s.say(err, now)
 		}
+		s.sayLater()
 	case s.err != nil && now.Sub(s.failed) >= lossEvery:
 		if s.say(nil, now) {
 			s.err = nil
 		}
 	}
+}
+
+// sayLater says in a while what was not said at once: there may be no next line for long.
+func (s *sink) sayLater() {
+	if s.lines == 0 || s.later {
+		return
+	}
+	s.later = true
+	time.AfterFunc(lossEvery, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.later = false; s.lines > 0 {
+			s.say(s.err, time.Now())
+			s.sayLater()
+		}
+	})
 }
 
 // say says what was lost since the last time, unless nobody can hear it now: then it is

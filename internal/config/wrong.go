@@ -74,5 +74,5 @@ func OneWord(program string) string {
 	if len(words) < 2 {
 		return ""
 	}
-	return fmt.Sprintf("%q is one word, which is the name of a program; with arguments: command = %s, or handoff run %s", program, inTOML("command", program), program)
+	return fmt.Sprintf("%q: that is one word, the name of a program; with arguments: command = %s, or handoff run %s", program, inTOML("command", program), program)
 }
