@@ -27,9 +27,9 @@ reference: ## docs/reference, from the code
 
 demo: build ## run a real Node server, to play with
 	@printf '\nAs soon as it serves, in another terminal:\n\n'
-	@printf '  curl http://127.0.0.1:3000/            who answers?\n'
+	@printf '  curl http://127.0.0.1:%s/            who answers?\n' $${PORT:-3000}
 	@printf '  kill -USR2 $$(cat bin/demo.pid)         reload: edit examples/node/plain/server.js before\n'
-	@printf '  while curl -sf http://127.0.0.1:3000/; do :; done      reload again: it never stops\n'
+	@printf '  while curl -sf http://127.0.0.1:%s/; do :; done      reload again: it never stops\n' $${PORT:-3000}
 	@printf '  kill -TTIN $$(cat bin/demo.pid)         one worker more\n\nCtrl-C here ends it.\n\n'
 	@PORT=$${PORT:-3000} ./bin/handoff run -n 4 --ready-when ready --pid-file bin/demo.pid examples/node/plain/server.js
 

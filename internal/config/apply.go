@@ -38,6 +38,9 @@ func (f *File) Apply(fs *pflag.FlagSet) error {
 		if v.list && !strings.HasPrefix(flag.Value.Type(), "string") || v.list && flag.Value.Type() == "string" {
 			return wrong("%s: want one value, not a list", v.key)
 		}
+		if v.truth && strings.HasPrefix(flag.Value.Type(), "string") {
+			return wrong("%s: want a text in quotes, not %s; leave the key out for none", v.key, v.words[0])
+		}
 		if flag.Value.Type() == "bool" && !slices.Contains([]string{"true", "false"}, v.words[0]) {
 			return wrong("%s: want true or false", v.key)
 		}

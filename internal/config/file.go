@@ -32,6 +32,7 @@ type value struct {
 	key   string // as it stands there
 	words []string
 	list  bool
+	truth bool // true or false, without quotes
 	at    unstable.Position
 }
 
@@ -102,12 +103,13 @@ func (f *File) add(key []string, node *unstable.Node, at unstable.Position) (err
 		}
 	default:
 		v.words, v.list, err = words(node)
+		v.truth = node.Kind == unstable.Bool
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", strings.Join(key, "."), err)
 	}
 	if v.key == "command" {
-		if f.Command = v.words; len(f.Command) == 0 || f.Command[0] == "" {
+		if f.Command = v.words; len(f.Command) == 0 || f.Command[0] == "" || v.truth {
 			return errors.New("command: want a program, \"server.js\" or [\"node\", \"server.js\"]")
 		}
 		return nil
