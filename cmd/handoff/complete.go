@@ -181,7 +181,11 @@ func valuesOf(f *pflag.Flag) cobra.CompletionFunc {
 	case "dir", "directory", "source":
 		return fixed(folders)
 	case "signal":
-		return fixed(noFiles, "TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH", "KILL")
+		signals := []string{"TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH", "KILL"}
+		if f.DefValue == "auto" {
+			signals = append([]string{"auto"}, signals...)
+		}
+		return fixed(noFiles, signals...)
 	}
 	return fixed(noFiles)
 }
