@@ -15,12 +15,12 @@ func TestCheck(t *testing.T) {
 	if err := Check([]string{"**/*.js", "!lib/**", "{a,b}/?.ts"}); err != nil {
 		t.Error(err)
 	}
-	for _, p := range []string{"lib", "../shared/*.js", "/etc/web", "/etc/web/**", "a/../b/*", "!/**"} {
+	for _, p := range []string{"lib", "../shared/*.js", "/etc/web", "/etc/web/**", "a/../b/*", "!/**", "./~/x", "~x"} {
 		if err := Check([]string{p}); err != nil {
 			t.Error(err)
 		}
 	}
-	for _, p := range []string{"[", "{a", "![x", "", "!", "/", "/**", "/*/x", "*/../x"} {
+	for _, p := range []string{"[", "{a", "![x", "", "!", "/", "/**", "/*/x", "*/../x", "~/web/**", "!~/x"} {
 		if err := Check([]string{"**", p}); err == nil || strings.Trim(p, "!") != "" && !strings.Contains(err.Error(), fmt.Sprintf("%q", p)) {
 			t.Errorf("%s: %v", p, err)
 		}

@@ -21,6 +21,8 @@ func Check(patterns []string) error {
 			return errors.New("an empty pattern")
 		case !doublestar.ValidatePattern(glob):
 			return fmt.Errorf("invalid pattern %q", p)
+		case strings.HasPrefix(glob, "~/"):
+			return fmt.Errorf("pattern %q: only a shell expands ~; write the whole path (./~ is a file of that name)", p)
 		case slices.Contains(strings.Split(rest, "/"), "..") && meta(rest):
 			return fmt.Errorf("pattern %q can match nothing: .. after a wildcard; write it without", p)
 		case path.Clean(base) == "/" && (meta(rest) || rest == "") && !strings.HasPrefix(p, "!"):
