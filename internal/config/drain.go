@@ -78,8 +78,9 @@ func (r *Run) Signal() (unix.Signal, error) {
 	return 0, fmt.Errorf("invalid --drain-signal %q: want auto, or a name like TERM, INT, QUIT, USR1 or WINCH", r.DrainSignal)
 }
 
-// ProgramOf returns the command line without what only starts it: env, and a shell that
-// has one command or ends with an exec. A command that it cannot be sure of stays.
+// ProgramOf returns the command line without what only starts it: env, launchers like
+// tini, and a shell that has one command or ends with an exec. A command that it cannot be
+// sure of stays.
 func ProgramOf(command []string) []string {
 	for range 4 { // env in a shell in env
 		var next []string
@@ -88,6 +89,8 @@ func ProgramOf(command []string) []string {
 			next = afterEnv(command[1:])
 		case slices.Contains([]string{"sh", "dash", "bash", "ash"}, base):
 			next = afterShell(command)
+		default:
+			next = afterLauncher(base, command[1:])
 		}
 		if len(next) == 0 {
 			break

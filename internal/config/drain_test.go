@@ -58,6 +58,22 @@ func TestDrainSignalOf(t *testing.T) {
 		{"", "sh|-c|exec", "", unix.SIGTERM},
 		{"", "sh|nginx", "", unix.SIGTERM},
 		{"", "nginx-exporter", "", unix.SIGTERM},
+		{"", "dumb-init|nginx|-g|daemon off;", "", unix.SIGQUIT},
+		{"", "/usr/bin/dumb-init|-c|--|nginx", "", unix.SIGQUIT},
+		{"", "dumb-init|-r|15:2|nginx", "", unix.SIGTERM},
+		{"", "tini|-g|-p|SIGTERM|--|php-fpm8.2|-F", "", unix.SIGQUIT},
+		{"", "tini-static|sh|-c|exec uwsgi --ini x", "", unix.SIGINT},
+		{"", "setsid|-w|lighttpd|-D", "", unix.SIGINT},
+		{"", "setsid|-f|nginx", "", unix.SIGTERM},
+		{"", "nice|-n|5|ionice|-c3|nginx", "", unix.SIGQUIT},
+		{"", "nice|-n", "", unix.SIGTERM},
+		{"", "stdbuf|--output=L|waitress-serve|app:app", "", unix.SIGINT},
+		{"", "gosu|www-data|nginx", "", unix.SIGQUIT},
+		{"", "gosu|nginx|gunicorn", "", unix.SIGTERM},
+		{"", "gosu|nginx", "", unix.SIGTERM},
+		{"", "su-exec|www:www|nginx", "", unix.SIGQUIT},
+		{"", "setpriv|--reuid=33|--regid|33|--clear-groups|apache2|-DFOREGROUND", "", unix.SIGWINCH},
+		{"", "nohup|nginx-exporter", "", unix.SIGTERM},
 	} {
 		r, _, _ := parsed(t, strings.Fields(c.flags)...)
 		got, err := r.DrainSignalOf(strings.Split(c.command, "|"), c.executable)

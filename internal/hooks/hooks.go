@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/internal/events"
+	"handoff/internal/linux"
 )
 
 // Config is what runs when.
@@ -201,7 +202,7 @@ func (r *Runner) run(cfg Config, e event, command string) error {
 	select {
 	case err = <-ended:
 	case <-ctx.Done():
-		killGroup(pidfd, cmd.Process.Pid)
+		killTree(pidfd, cmd.Process.Pid)
 		<-ended
 		err = fmt.Errorf("not done within %v, killed", cfg.Timeout)
 	}
@@ -218,11 +219,22 @@ func (r *Runner) run(cfg Config, e event, command string) error {
 // outputTimeout is how long to wait for the end of a hook's output.
 const outputTimeout = 200 * time.Millisecond
 
-// killGroup kills a process that is not reaped yet, with its group.
-func killGroup(pidfd, pid int) {
+// killTree kills a process with its group, and what descends from it in groups of its own
+// (setsid, dumb-init); none of these if it has been reaped, whose pid may be another's.
+func killTree(pidfd, pid int) {
+	left := linux.Descendants(pid, nil)
 	const group = 1 << 2 // PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
-	if unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, group) != nil {
-		unix.Kill(-pid, unix.SIGKILL)
+	err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, group)
+	if err == unix.EINVAL {
+		if err = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0); err == nil {
+			unix.Kill(-pid, unix.SIGKILL)
+		}
+	}
+	for _, p := range left {
+		if err == nil {
+			p.Signal(unix.SIGKILL)
+		}
+		p.Close()
 	}
 }
 

@@ -117,26 +117,32 @@ func TestHookFails(t *testing.T) {
 	}
 }
 
-// A hook that takes too long is killed, with what it has started.
+// A hook that takes too long is killed, with what it has started, in a session of its own
+// too.
 func TestHookIsKilled(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	r, log := runner(t, Config{Dir: dir, Timeout: 300 * time.Millisecond, Commands: map[string][]string{"e": {"sleep 1000 & echo $! > child; wait"}}})
-	r.Event(said("e"))
-	if got := log.await(t, "hook.failed"); !strings.Contains(got, "not done within 300ms, killed") {
-		t.Error(got)
+	for _, command := range []string{"sleep 1000 & echo $! > child; wait", "setsid -w sh -c 'echo $$ > child; exec sleep 1000'"} {
+		t.Run("", func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			r, log := runner(t, Config{Dir: dir, Timeout: time.Second, Commands: map[string][]string{"e": {command}}})
+			r.Event(said("e"))
+			if got := log.await(t, "hook.failed"); !strings.Contains(got, "not done within 1s, killed") {
+				t.Error(got)
+			}
+			b, err := os.ReadFile(filepath.Join(dir, "child"))
+			pid, aerr := strconv.Atoi(strings.TrimSpace(string(b)))
+			if err != nil || aerr != nil {
+				t.Fatal(err, aerr)
+			}
+			fd, err := unix.PidfdOpen(pid, 0)
+			if err != nil {
+				return // it is gone
+			}
+			defer unix.Close(fd)
+			ended(t, fd)
+		})
 	}
-	b, err := os.ReadFile(filepath.Join(dir, "child"))
-	pid, aerr := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil || aerr != nil {
-		t.Fatal(err, aerr)
-	}
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return // it is gone
-	}
-	defer unix.Close(fd)
-	ended(t, fd)
 }
 
 // ended waits until a process has.

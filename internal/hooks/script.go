@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"handoff/internal/events"
 )
 
@@ -20,7 +22,8 @@ type script struct {
 	path  string
 	stdin *os.File
 	ended chan struct{}
-	kill  func()
+	pidfd int
+	pid   int
 }
 
 // toScript passes an event to the script. If the script has just exited, it is restarted
@@ -80,7 +83,8 @@ func (r *Runner) startScript(cfg Config) (*script, error) {
 	}
 	cmd := exec.Command("node", "-e", rackhooks, "--", cfg.Script)
 	cmd.Dir, cmd.Env = cfg.Dir, cfg.Env
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: cfg.As}
+	pidfd := -1
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: cfg.As, PidFD: &pidfd}
 	cmd.WaitDelay = time.Second
 	theirs, in, err := os.Pipe()
 	if err != nil {
@@ -101,7 +105,7 @@ func (r *Runner) startScript(cfg Config) (*script, error) {
 		read.Close()
 		return nil, err
 	}
-	s := &script{path: cfg.Script, stdin: in, ended: make(chan struct{}), kill: func() { cmd.Process.Kill() }}
+	s := &script{path: cfg.Script, stdin: in, ended: make(chan struct{}), pidfd: pidfd, pid: cmd.Process.Pid}
 	go r.logOutput(read, "rackhooks") // ends with the process
 	go func() {                       // ends with the process
 		cmd.Wait()
@@ -109,6 +113,8 @@ func (r *Runner) startScript(cfg Config) (*script, error) {
 	}()
 	return s, nil
 }
+
+func (s *script) kill() { killTree(s.pidfd, s.pid) }
 
 func (s *script) gone() bool {
 	select {
@@ -119,7 +125,8 @@ func (s *script) gone() bool {
 	}
 }
 
-// end closes the script's input, and waits briefly for it to finish.
+// end closes the script's input, and waits briefly for it to finish. It is not used any
+// more then.
 func (s *script) end() {
 	if s == nil {
 		return
@@ -130,6 +137,7 @@ func (s *script) end() {
 	case <-time.After(scriptTimeout):
 		s.kill()
 	}
+	unix.Close(s.pidfd)
 }
 
 const scriptTimeout = 2 * time.Second

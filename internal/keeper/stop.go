@@ -49,28 +49,10 @@ func (k *keeper) stop(now time.Time) (done bool) {
 
 // descendants are the processes that descend from this one, opened: the workers, and what
 // has fallen to this process as the subreaper. Those are left out that were its children
-// before it became a keeper: a script may have started them, and then become handoff. A
-// child is not reaped before it is opened here; of others the parent is looked at again
-// then, so that a pid that is in use again is nobody else's.
-func (k *keeper) descendants() (all []*linux.Pidfd) {
-	for parents := []int{os.Getpid()}; len(parents) > 0 && len(all) < maxDescendants; parents = parents[1:] {
-		for _, pid := range linux.Children(parents[0]) {
-			p, err := linux.OpenPidfd(pid)
-			if err != nil {
-				continue
-			}
-			s, err := linux.ReadStat(pid)
-			if err != nil || s.Parent != parents[0] || slices.Contains(k.before, identity{pid, s.Start}) {
-				p.Close()
-				continue
-			}
-			all, parents = append(all, p), append(parents, pid)
-		}
-	}
-	return all
+// before it became a keeper: a script may have started them, and then become handoff.
+func (k *keeper) descendants() []*linux.Pidfd {
+	return linux.Descendants(os.Getpid(), func(s linux.Stat) bool { return slices.Contains(k.before, identity{s.PID, s.Start}) })
 }
-
-const maxDescendants = 1 << 14
 
 // identity is a process: a pid may be used again, but not with the same start.
 type identity struct {
