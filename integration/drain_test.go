@@ -40,30 +40,34 @@ func TestReloadsHTTP2(t *testing.T) {
 	}
 }
 
-// A program's own handler for the drain signal is called when kept connections have had
-// their linger: Fastify answers each request after app.close() with 503.
+// A program's own handler for the drain signal, or for the messages of a drain, is called
+// when kept connections have had their linger: Fastify answers each request after
+// app.close() with 503.
 func TestHandlerAfterTheLinger(t *testing.T) {
 	t.Parallel()
 	modules(t, "fastify")
 	nodeModules, _ := filepath.Abs("node_modules")
 	for _, c := range []struct {
-		name, signal string
-		flags, app   []string
+		name, on   string
+		flags, app []string
 	}{
 		{"behind npm start", "SIGTERM", nil, []string{"npm", "start", "--silent"}},
 		{"by --drain-signal INT", "SIGINT", []string{"--drain-signal", "INT"}, []string{data("fastify.js")}},
+		{"by {cmd: 'disconnect'}", "disconnect", nil, []string{data("fastify.js")}},
+		{"by --drain-message", "shutdown", []string{"--drain-message", "shutdown"}, []string{data("fastify.js")}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
 			put(t, filepath.Join(dir, "package.json"), `{"name": "web", "scripts": {"start": "node `+data("fastify.js")+`"}}`, 0o644)
 			w := start(t, options{flags: append([]string{"-n", "1", "--keepalive-linger", "2s"}, c.flags...), app: c.app, dir: dir,
-				env: []string{"PORT=" + freePort(t), "NODE_PATH=" + nodeModules, "CLOSE_ON=" + c.signal}})
+				env: []string{"PORT=" + freePort(t), "NODE_PATH=" + nodeModules, "CLOSE_ON=" + c.on}})
 			run := w.load(load.Config{Mode: load.KeepAlive, Clients: 16, Rate: 200})
 			for range times(5, 2) {
 				run.Await(100, testTimeout)
 				w.reload()
 				w.retired(1)
 			}
+			w.awaitLine("closed by " + c.on)
 			for _, e := range w.all("worker.shutdown") {
 				if e.KilledBy != "" || e.Code != 0 {
 					t.Errorf("it did not end by its handler: %+v", e)

@@ -5,5 +5,12 @@ app.get('/', async (req, reply) => {
   return 'ok\n'
 })
 app.listen({ port: Number(process.env.PORT), host: '0.0.0.0' })
-// With a handler of its own, which refuses requests with 503 from then on.
-if (process.env.CLOSE_ON) process.once(process.env.CLOSE_ON, () => app.close().then(() => process.exit(0)))
+// With a handler of its own, for a signal or a message, which refuses requests with 503
+// from then on.
+const on = process.env.CLOSE_ON
+const close = () => {
+  console.error('closed by ' + on)
+  app.close().then(() => process.exit(0))
+}
+if (/^SIG/.test(on)) process.once(on, close)
+else if (on) process.on('message', (message) => { if (message === on || message.cmd === on) close() })

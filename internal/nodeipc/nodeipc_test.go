@@ -104,6 +104,7 @@ func TestSent(t *testing.T) {
 		{string(Ack(4)), `{"cmd":"NODE_CLUSTER","ack":4}`},
 		{string(HandleReceipt()), `{"cmd":"NODE_HANDLE_ACK"}`},
 		{string(Drain(5, "")), "{\"cmd\":\"NODE_HANDOFF\",\"act\":\"drain\"}\n{\"cmd\":\"disconnect\"}\n" + `{"cmd":"NODE_CLUSTER","act":"disconnect","seq":5}`},
+		{string(Drain(5, "bye")), `{"cmd":"NODE_HANDOFF","act":"drain","message":"bye"}` + "\n" + `{"cmd":"disconnect"}` + "\n\"bye\"\n" + `{"cmd":"NODE_CLUSTER","act":"disconnect","seq":5}`},
 	} {
 		if c.got != c.want+"\n" {
 			t.Errorf("sent %swant %s", c.got, c.want)

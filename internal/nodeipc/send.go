@@ -26,6 +26,8 @@ type outgoing struct {
 	Seq   int             `json:"seq,omitempty"`
 	Type  HandleType      `json:"type,omitempty"`
 	Msg   *outgoing       `json:"msg,omitempty"`
+
+	Message string `json:"message,omitempty"` // of a drain
 }
 
 func (m outgoing) line() []byte {
@@ -74,9 +76,11 @@ func HandleReceipt() []byte { return outgoing{Cmd: "NODE_HANDLE_ACK"}.line() }
 // Drain tells the preload, if it is there (nobody else sees a cmd that begins
 // with NODE_), then the program, then the cluster module: every server of the
 // worker is closed, and the channel when their connections have ended. The program
-// gets message too, if it is not empty.
+// gets message too, if it is not empty. The preload knows it, and delivers both messages
+// of the program at the end of the linger.
 func Drain(seq int, message string) []byte {
-	messages := []byte(`{"cmd":"NODE_HANDOFF","act":"drain"}` + "\n" + `{"cmd":"disconnect"}` + "\n")
+	messages := outgoing{Cmd: "NODE_HANDOFF", Act: "drain", Message: message}.line()
+	messages = append(messages, outgoing{Cmd: "disconnect"}.line()...)
 	if message != "" {
 		word, _ := json.Marshal(message)
 		messages = append(append(messages, word...), '\n')

@@ -18,8 +18,9 @@
 // Websockets are left to the program, or closed with --websocket-close, spread over
 // --drain-spread.
 //
-// The program's own listeners for the drain signal are called at the end of the linger:
-// most close their server, and some (Fastify) refuse requests from then on.
+// The program's own listeners for the drain signal, and for the two messages of a drain,
+// are called at the end of the linger: most close their server, and some (Fastify) refuse
+// requests from then on.
 //
 // Before the drain only these are changed: process.env, which is restored to what the
 // user had, cluster.worker.disconnect, and net.Server.prototype.emit, which records
@@ -30,7 +31,7 @@
 // copies only the first is active.
 //
 // Touched: net.Server.prototype.emit, close of a server that drains, process.emit (behind
-// a launcher, for the drain signal), the handle below an HTTP/2 session's socket (process.binding('stream_wrap'), undocumented; Node 18-26),
+// a launcher, for the drain signal; in a drain, for its messages), the handle below an HTTP/2 session's socket (process.binding('stream_wrap'), undocumented; Node 18-26),
 // http.ServerResponse.prototype.writeHead, closeIdleConnections of
 // http.Server.prototype and https.Server.prototype (Node >= 18.2; before, Node leaves
 // idle connections open), process 'internalMessage' (undocumented; Node 12-26).
@@ -106,17 +107,41 @@ function attach (lingerMs) {
       draining = true
       drain(lingerMs)
       for (const server of noted.servers) closeOnce(server)
-      // For a program that drains on a signal (PM2's SIGINT).
-      if (emitted) {
-        whenOver(noted.servers, () => {
-          if (process.listenerCount(emitted) > 0) process.emit(emitted, emitted, require('os').constants.signals[emitted])
-        })
-      }
+      const deliver = holdMessages(message.message)
+      whenOver(noted.servers, () => {
+        deliver()
+        // For a program that drains on a signal (PM2's SIGINT).
+        if (emitted && process.listenerCount(emitted) > 0) process.emit(emitted, emitted, require('os').constants.signals[emitted])
+      })
       // After the cluster module has closed its servers.
       setTimeout(() => { for (const server of noted.servers) if (server.listening) server.close() }, 0)
     }
   })
   replaceFirst(() => draining)
+}
+
+// holdMessages holds back the messages that follow the order to drain, {cmd: 'disconnect'}
+// and the word of --drain-message, if there is one: each once, since a user may send the
+// same. It returns the function that delivers them, at the latest before the cluster
+// module closes the channel, so that the program can still answer.
+function holdMessages (word) {
+  const due = [(message) => message && message.cmd === 'disconnect']
+  if (typeof word === 'string') due.push((message) => message === word)
+  const held = []
+  const emit = process.emit
+  process.emit = function (event, message) {
+    if (event !== 'message' || due.length === 0 || !due[0](message)) return emit.apply(this, arguments)
+    due.shift()
+    held.push(arguments)
+    return true
+  }
+  return () => {
+    due.length = 0
+    for (const args of held) {
+      // An exception is the program's, and keeps the cluster module from nothing.
+      try { process.emit.apply(process, args) } catch (err) { process.nextTick(() => { throw err }) }
+    }
+  }
 }
 
 // countRequests notifies the master when that many requests have come.

@@ -231,7 +231,7 @@ func TestLife(t *testing.T) {
 	}
 	n.session.Drain(contract.Drain{Message: "shutdown"})
 	if got := []string{n.line(), n.line(), n.line(), n.line()}; strings.Join(got, " ") !=
-		`{"cmd":"NODE_HANDOFF","act":"drain"} {"cmd":"disconnect"} "shutdown" {"cmd":"NODE_CLUSTER","act":"disconnect","seq":101}` {
+		`{"cmd":"NODE_HANDOFF","act":"drain","message":"shutdown"} {"cmd":"disconnect"} "shutdown" {"cmd":"NODE_CLUSTER","act":"disconnect","seq":101}` {
 		t.Errorf("drain: %q", got)
 	}
 	if w.primary.Seq() != 101 {
