@@ -393,7 +393,8 @@ function replaceFirst (draining) {
   if (!worker) return
   const disconnect = worker.disconnect
   worker.disconnect = function () {
-    if (draining() || !process.connected) return disconnect.call(this)
+    if (draining()) return this // the drain does it; asking the master again would count as a wish to be replaced
+    if (!process.connected) return disconnect.call(this)
     process.send({ cmd: 'disconnect' })
     return this
   }
