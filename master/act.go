@@ -415,6 +415,9 @@ func (m *Master) signal(a fleet.Signal) {
 		m.kill(w)
 		return
 	}
+	if g := m.gens[w.gen]; g != nil && m.fleet.Worker(w.id).ReadyAt().IsZero() {
+		g.stderrTail = w.process.StderrTail(maxStderrLines) // why it is not ready, for the report of a start that has failed
+	}
 	m.log.Warn("Sending SIGTERM to worker: "+a.Reason, w.attrs(events.WorkerTerminated)...)
 	m.report(events.SignalFailed, w.process.Signal(unix.SIGTERM))
 	m.report(events.SignalFailed, w.session.Terminate())

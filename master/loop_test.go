@@ -237,6 +237,16 @@ func TestChangeFails(t *testing.T) {
 	w.ask("who")
 }
 
+// A start that takes too long is reported with the last words of its worker.
+func TestHangingStart(t *testing.T) {
+	cfg := base("second-generation-hangs", ActivationContract)
+	cfg.Fleet.ReadyTimeout = 3 * time.Second
+	w := activated(t, cfg)
+	w.control.Reload(t.Context())
+	w.await("cluster.failed", "generation=2", "not ready within 3s", "waiting for the database")
+	w.ask("who")
+}
+
 // Workers can have the kernel refuse to steer. A reload to which nothing is steered has
 // failed, and nobody is sent away for it; one that can still be steered goes on.
 func TestSteeringFails(t *testing.T) {

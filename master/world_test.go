@@ -92,6 +92,13 @@ var roles = map[string]func() int{
 		}
 		return serve(inherited(3))
 	},
+	"second-generation-hangs": func() int {
+		if os.Getenv("HANDOFF_GENERATION") == "2" {
+			fmt.Fprintln(os.Stderr, "waiting for the database")
+			unix.Pause()
+		}
+		return serve(inherited(3))
+	},
 	"locks-filter": func() int { // at SIGUSR1, or, with LOCK=all, from the second generation on
 		return serve(lockFilter(inherited(3)))
 	},
