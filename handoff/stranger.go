@@ -75,10 +75,18 @@ func (g *Group) members() ([]uint64, bool) {
 
 // newcomers returns those of the members that have no place in the record.
 func (g *Group) newcomers(members []uint64) []uint64 {
-	return slices.DeleteFunc(slices.Clone(members), func(n uint64) bool {
-		return slices.ContainsFunc(g.watch.all(), func(s *Socket) bool { return s.inode == n }) ||
-			slices.ContainsFunc(g.order, func(s *Socket) bool { return s.inode == n })
-	})
+	known := make(map[uint64]bool, len(g.order))
+	for _, s := range g.order {
+		known[s.inode] = true
+	}
+	others := slices.DeleteFunc(slices.Clone(members), func(n uint64) bool { return known[n] })
+	for _, s := range g.watch.sockets {
+		if len(others) == 0 {
+			break
+		}
+		others = slices.DeleteFunc(others, func(n uint64) bool { return s.inode == n })
+	}
+	return others
 }
 
 // noteStrangers brings the record up to date with who else has joined or left, and reports
