@@ -281,14 +281,6 @@ func (w *Watch) control(f func(fd int) error) error {
 	return err
 }
 
-// all returns the sockets of every group.
-func (w *Watch) all() (all []*Socket) {
-	for _, s := range w.sockets {
-		all = append(all, s)
-	}
-	return all
-}
-
 func (w *Watch) add(s *Socket) error {
 	w.sockets[int32(s.fd)] = s
 	return w.set(unix.EPOLL_CTL_ADD, s, 0)
