@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -104,20 +103,19 @@ func (f *Folder) old(c Clean, now time.Time) (gone map[string]bool, err error) {
 // remove removes a version, or what is left of one: out of the way in one instant, so
 // that nobody finds half of it.
 func (f *Folder) remove(name string) error {
-	at := f.Dir(name)
 	if strings.HasPrefix(name, ".") {
-		return os.RemoveAll(at)
+		return f.root.RemoveAll(name)
 	}
-	info, err := os.Lstat(at)
+	info, err := f.root.Lstat(name)
 	switch {
 	case err != nil:
 		return nil // already removed
 	case info.Mode()&fs.ModeSymlink != 0:
-		return os.Remove(at) // what it leads to is not ours
+		return f.root.Remove(name) // what it leads to is not ours
 	}
-	trash := filepath.Join(f.Path, replaced+"clean-"+name)
-	if err := os.Rename(at, trash); err != nil {
+	trash := replaced + "clean-" + name
+	if err := f.root.Rename(name, trash); err != nil {
 		return err
 	}
-	return os.RemoveAll(trash)
+	return f.root.RemoveAll(trash)
 }

@@ -255,3 +255,101 @@ func TestSetup(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A folder, and a source, may be another user's, who would have root write, lock or read
+// elsewhere, or make a program of his root's.
+func TestAnotherUsersFolder(t *testing.T) {
+	outside := t.TempDir()
+	secret := filepath.Join(outside, "secret")
+	os.WriteFile(secret, []byte("secret"), 0o644)
+	at := func(f *Folder, name string) string { return filepath.Join(f.Path, name) }
+	for what, c := range map[string]struct {
+		plant func(f *Folder)
+		want  string
+	}{
+		"a lock that is a link":            {func(f *Folder) { os.Remove(at(f, lockFile)); os.Symlink(secret, at(f, lockFile)) }, "escapes"},
+		"a lock that is a link inside":     {func(f *Folder) { os.Remove(at(f, lockFile)); os.Symlink(File, at(f, lockFile)) }, "is not a lock"},
+		"a lock that is another file, too": {func(f *Folder) { os.Remove(at(f, lockFile)); os.Link(secret, at(f, lockFile)) }, "is not a lock"},
+		"a lock that is a pipe":            {func(f *Folder) { os.Remove(at(f, lockFile)); syscall.Mkfifo(at(f, lockFile), 0o600) }, "is not a lock"},
+		"a record that is a pipe":          {func(f *Folder) { os.Remove(at(f, File)); syscall.Mkfifo(at(f, File), 0o600) }, "not a file"},
+	} {
+		f := web(t, "old")
+		f.Close()
+		c.plant(f)
+		if g, err := Open(f.Path, time.Second); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", what, err, c.want)
+			if err == nil {
+				g.Close()
+			}
+		}
+	}
+	if info, err := os.Stat(secret); err != nil || info.Mode().Perm() != 0o644 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+
+	f := web(t, "v")
+	os.Mkdir(filepath.Join(f.Dir("v"), "in"), 0o755)
+	rel, err := filepath.Rel(f.Path, outside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.ResourceLink, f.Resources = rel+"/planted", "in"
+	if err := f.Switch("v", "me", BySwitch); err == nil {
+		t.Error("a resource link that leaves the folder is made")
+	}
+	if left, err := os.ReadDir(outside); err != nil || len(left) != 1 {
+		t.Errorf("the resource link is made elsewhere: %v, %v", left, err)
+	}
+}
+
+// A copy belongs to who copies, and runs as that one: a program that was to run as its
+// owner does not run as root.
+func TestSetuidOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	f, src := web(t, "old"), source(t)
+	for name, id := range map[string]int{"users": 65534, "roots": 0} {
+		path := filepath.Join(src, name)
+		os.WriteFile(path, nil, 0o755)
+		os.Chown(path, id, id)
+		os.Chmod(path, 0o755|os.ModeSetuid|os.ModeSetgid)
+	}
+	for _, version := range []string{"a", "b"} {
+		c := Copy{From: src, Version: version}
+		if version == "b" {
+			c.LinkFrom = "a"
+		}
+		if _, err := f.Deploy(c); err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]os.FileMode{"users": 0o755, "roots": 0o755 | os.ModeSetuid | os.ModeSetgid} {
+			if info, err := os.Stat(filepath.Join(f.Dir(version), name)); err != nil || info.Mode() != want {
+				t.Errorf("%s/%s: %v, want %v", version, name, info.Mode(), want)
+			}
+		}
+	}
+}
+
+// Whoever looks for a deployment upwards does not believe what somebody has put where
+// everybody can.
+func TestPlantedRecord(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	f := web(t, "v")
+	f.Close()
+	for _, c := range []struct {
+		mode  os.FileMode
+		owner int // of the record
+		dir   int // of the folder
+		ok    bool
+	}{{0o755, 65534, 0, true}, {0o777 | os.ModeSticky, 65534, 0, false}, {0o777, 65534, 65534, true}, {0o777 | os.ModeSticky, 0, 0, true}} {
+		os.Chown(filepath.Join(f.Path, File), c.owner, -1)
+		os.Chown(f.Path, c.dir, -1)
+		os.Chmod(f.Path, c.mode)
+		if _, err := Read(f.Path); (err == nil) != c.ok || err != nil && !strings.Contains(err.Error(), "belongs to the user 65534") {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}

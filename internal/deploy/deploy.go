@@ -47,20 +47,21 @@ func (f *Folder) Deploy(c Copy) (version string, err error) {
 	if err != nil {
 		return "", err
 	}
-	_, err = os.Lstat(f.Dir(version))
+	defer k.from.Close()
+	_, err = f.root.Lstat(version)
 	exists := err == nil
 	if exists && !c.Force {
 		return "", fmt.Errorf("version %s already exists (use --force to swap it for a new copy)", version)
 	}
-	k.into = filepath.Join(f.Path, unfinished+version+"-"+hex.EncodeToString(random(4)))
-	if err := os.Mkdir(k.into, 0o755); err != nil {
+	k.into = unfinished + version + "-" + hex.EncodeToString(random(4))
+	if err := f.root.Mkdir(k.into, 0o755); err != nil {
 		return "", fmt.Errorf("cannot deploy: %w", err)
 	}
 	if err = f.fill(k); err == nil {
 		err = f.put(k.into, version, exists)
 	}
 	if err != nil {
-		os.RemoveAll(k.into)
+		f.root.RemoveAll(k.into)
 		return "", err
 	}
 	if !slices.Contains(f.Versions, version) {
@@ -69,7 +70,7 @@ func (f *Folder) Deploy(c Copy) (version string, err error) {
 	if f.Deployed == nil {
 		f.Deployed = map[string]About{}
 	}
-	f.Deployed[version] = About{time.Now().UTC().Truncate(time.Millisecond), c.By, k.root}
+	f.Deployed[version] = About{time.Now().UTC().Truncate(time.Millisecond), c.By, k.from.Name()}
 	return version, f.Save()
 }
 
@@ -93,7 +94,7 @@ func (f *Folder) copier(c Copy) (*copier, error) {
 	if os.SameFile(source, to) {
 		return nil, fmt.Errorf("cannot deploy %s into itself: it is the deployment; change to the source directory, or name it with --from", c.From)
 	}
-	k := &copier{Copy: c, root: from, skip: to}
+	k := &copier{Copy: c, to: f.root, skip: to}
 	if c.LinkFrom != "" {
 		name, err := f.Resolve(c.LinkFrom)
 		if err == nil {
@@ -102,9 +103,12 @@ func (f *Folder) copier(c Copy) (*copier, error) {
 		if err != nil {
 			return nil, fmt.Errorf("--link-from: %w", err)
 		}
-		k.previous = f.Dir(name)
+		k.previous = name
 	}
-	if b, err := os.ReadFile(filepath.Join(from, IgnoreFile)); err == nil {
+	if k.from, err = os.OpenRoot(from); err != nil {
+		return nil, fmt.Errorf("cannot deploy: %w", err)
+	}
+	if b, err := readFile(filepath.Join(from, IgnoreFile)); err == nil {
 		k.rules = parseIgnore(b)
 	}
 	return k, nil
@@ -128,11 +132,11 @@ func (f *Folder) fill(k *copier) error {
 		}
 	}
 	if k.Build != nil {
-		if err := k.Build(k.into); err != nil {
+		if err := k.Build(f.Dir(k.into)); err != nil {
 			return err
 		}
 	}
-	d, err := os.Open(k.into)
+	d, err := f.root.Open(k.into)
 	if err == nil {
 		err = unix.Syncfs(int(d.Fd()))
 		d.Close()
@@ -147,18 +151,28 @@ func (f *Folder) fill(k *copier) error {
 // files until the next clean.
 func (f *Folder) put(copy, version string, exists bool) (err error) {
 	if exists {
-		err = unix.Renameat2(unix.AT_FDCWD, copy, unix.AT_FDCWD, f.Dir(version), unix.RENAME_EXCHANGE)
+		err = f.rename(copy, version, unix.RENAME_EXCHANGE)
 	} else {
-		err = unix.Renameat2(unix.AT_FDCWD, copy, unix.AT_FDCWD, f.Dir(version), unix.RENAME_NOREPLACE)
+		err = f.rename(copy, version, unix.RENAME_NOREPLACE)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot deploy: %w", err)
 	}
 	if exists {
-		f.swapped = filepath.Join(f.Path, replaced+version+"-"+hex.EncodeToString(random(4)))
-		os.Rename(copy, f.swapped)
+		f.swapped = replaced + version + "-" + hex.EncodeToString(random(4))
+		f.root.Rename(copy, f.swapped)
 	}
-	return syncDir(f.Path)
+	return sync(f.root, ".")
+}
+
+// rename renames one of the folder's entries, with flags of renameat2(2).
+func (f *Folder) rename(from, to string, flags uint) error {
+	d, err := f.root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return unix.Renameat2(int(d.Fd()), from, int(d.Fd()), to, flags)
 }
 
 // Unfinished reports whether a name is that of a copy that is no version yet.
@@ -172,9 +186,9 @@ func (f *Folder) Unswap(version string) (bool, error) {
 	if f.swapped == "" {
 		return false, nil
 	}
-	err := unix.Renameat2(unix.AT_FDCWD, f.swapped, unix.AT_FDCWD, f.Dir(version), unix.RENAME_EXCHANGE)
+	err := f.rename(f.swapped, version, unix.RENAME_EXCHANGE)
 	if err == nil {
-		err = syncDir(f.Path)
+		err = sync(f.root, ".")
 	}
 	return err == nil, err
 }

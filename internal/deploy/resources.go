@@ -19,7 +19,7 @@ func (f *Folder) link(version string) (undo func(), err error) {
 		return undo, nil
 	}
 	if shared, ok := f.shared(); ok {
-		return f.share(f.Dir(version), shared)
+		return f.share(version, shared)
 	}
 	inside, err := f.inside()
 	if err != nil {
@@ -28,23 +28,23 @@ func (f *Folder) link(version string) (undo func(), err error) {
 	if _, err := os.Stat(filepath.Join(f.Dir(version), inside)); errors.Is(err, fs.ErrNotExist) {
 		return undo, nil // this version has none: the link stays where it was
 	}
-	at := filepath.Join(f.Path, f.ResourceLink)
-	info, err := os.Lstat(at)
+	at := f.ResourceLink
+	info, err := f.root.Lstat(at)
 	if err == nil && info.Mode()&fs.ModeSymlink == 0 {
-		return undo, fmt.Errorf("cannot link %s to the version's %s: a file with that name exists; move it away", at, inside)
+		return undo, fmt.Errorf("cannot link %s to the version's %s: a file with that name exists; move it away", filepath.Join(f.Path, at), inside)
 	}
 	before := ""
 	if err == nil {
-		before, _ = os.Readlink(at)
+		before, _ = f.root.Readlink(at)
 	}
-	if err := symlink(filepath.Join(version, inside), at); err != nil {
+	if err := symlink(f.root, filepath.Join(version, inside), at); err != nil {
 		return undo, fmt.Errorf("cannot link the resources: %w", err)
 	}
 	return func() {
 		if before == "" {
-			os.Remove(at)
+			f.root.Remove(at)
 		} else {
-			symlink(before, at)
+			symlink(f.root, before, at)
 		}
 	}, nil
 }
@@ -61,53 +61,72 @@ func (f *Folder) inside() (string, error) {
 	return inside, nil
 }
 
-// shared is the directory that all versions share, if the folder has one.
-func (f *Folder) shared() (path string, ok bool) {
+// shared is the name of the directory that all versions share, if the folder has one.
+func (f *Folder) shared() (name string, ok bool) {
 	if f.ResourceLink == "" {
 		return "", false
 	}
-	path = filepath.Join(f.Path, f.ResourceLink)
-	info, err := os.Lstat(path)
-	return path, err == nil && info.IsDir()
+	info, err := f.root.Lstat(f.ResourceLink)
+	return f.ResourceLink, err == nil && info.IsDir()
 }
 
-// share makes the resources in a version's directory a link to the shared ones.
+// share makes the resources in a directory of the folder, a version or a copy, a link to
+// the shared ones.
 func (f *Folder) share(dir, shared string) (undo func(), err error) {
 	undo = func() {}
 	inside, err := f.inside()
 	if err != nil {
 		return undo, err
 	}
-	own := filepath.Join(dir, inside)
-	to, err := filepath.Rel(filepath.Dir(own), shared)
+	to, err := filepath.Rel(filepath.Dir(filepath.Join(dir, inside)), shared)
 	if err != nil {
 		return undo, err
 	}
-	if _, err := os.Lstat(own); errors.Is(err, fs.ErrNotExist) {
-		if err = os.MkdirAll(filepath.Dir(own), 0o755); err == nil {
-			err = symlink(to, own)
+	in, err := f.within(dir)
+	if err != nil {
+		return undo, fmt.Errorf("cannot link the resources: %w", err)
+	}
+	defer in.Close()
+	if _, err := in.Lstat(inside); errors.Is(err, fs.ErrNotExist) {
+		if err = in.MkdirAll(filepath.Dir(inside), 0o755); err == nil {
+			err = symlink(in, to, inside)
 		}
 		if err != nil {
 			return undo, fmt.Errorf("cannot link the resources: %w", err)
 		}
-		return func() { os.Remove(own) }, nil
+		return func() {
+			if in, err := f.within(dir); err == nil {
+				in.Remove(inside)
+				in.Close()
+			}
+		}, nil
 	}
-	if target, err := os.Readlink(own); err == nil && target == to {
+	if target, err := in.Readlink(inside); err == nil && target == to {
 		return undo, nil
 	}
-	return undo, fmt.Errorf("cannot link the version's %s to the shared %s: a directory or file with that name exists; move it away, or exclude it from the copy with %s", inside, shared, IgnoreFile)
+	return undo, fmt.Errorf("cannot link the version's %s to the shared %s: a directory or file with that name exists; move it away, or exclude it from the copy with %s", inside, filepath.Join(f.Path, shared), IgnoreFile)
+}
+
+// within opens a directory of the folder. It may be a link to one elsewhere, RackMan's
+// habit, if it is this user's own or root's.
+func (f *Folder) within(dir string) (*os.Root, error) {
+	info, err := f.root.Lstat(dir)
+	if err == nil && info.Mode()&fs.ModeSymlink != 0 && (owner(info) == os.Geteuid() || owner(info) == 0) {
+		return os.OpenRoot(f.Dir(dir))
+	}
+	return f.root.OpenRoot(dir)
 }
 
 // symlink puts a link in the place of another in one instant.
-func symlink(to, at string) error {
+func symlink(in *os.Root, to, at string) error {
 	tmp := filepath.Join(filepath.Dir(at), ".rack-link-"+strconv.Itoa(os.Getpid()))
-	os.Remove(tmp)
-	if err := os.Symlink(to, tmp); err != nil {
+	in.Remove(tmp)
+	if err := in.Symlink(to, tmp); err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, at); err != nil {
-		os.Remove(tmp)
+	if err := in.Rename(tmp, at); err != nil {
+		in.Remove(tmp)
 		return err
 	}
-	return syncDir(filepath.Dir(at))
+	return sync(in, filepath.Dir(at))
 }

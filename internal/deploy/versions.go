@@ -148,8 +148,8 @@ func (f *Folder) Switch(version, by, how string) error {
 		return err
 	}
 	// The oldest form, where somebody still reads it.
-	if _, err := os.Lstat(filepath.Join(f.Path, VersionFile)); err == nil {
-		return writeFile(filepath.Join(f.Path, VersionFile), []byte(version+"\n"))
+	if _, err := f.root.Lstat(VersionFile); err == nil {
+		return f.writeFile(VersionFile, []byte(version+"\n"))
 	}
 	return nil
 }

@@ -147,7 +147,7 @@ func (p Place) prepare(dir string) error {
 		if err != nil {
 			return err
 		}
-		if st := info.Sys().(*syscall.Stat_t); !info.IsDir() || int(st.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
+		if !own(info) {
 			return fmt.Errorf("%s is not a directory that only this user can write to", d)
 		}
 	}
@@ -168,22 +168,42 @@ func (p Place) prepare(dir string) error {
 	}
 }
 
-// Sweep removes sockets that nobody has any more, of processes that were killed.
+// own tells whether something is a folder of this user, where nobody else can write.
+func own(info os.FileInfo) bool {
+	st := info.Sys().(*syscall.Stat_t)
+	return info.IsDir() && int(st.Uid) == os.Geteuid() && info.Mode().Perm()&0o022 == 0
+}
+
+// Sweep removes sockets that nobody has any more, of processes that were killed. It looks
+// only into folders of this user's own, and stays in them: another user may have one in a
+// place like /tmp, and may put a link there while it is looked at.
 func (p Place) Sweep() {
 	for _, dir := range p.folders() {
-		entries, _ := os.ReadDir(filepath.Join(dir, "notify"))
-		for _, e := range entries {
-			path := filepath.Join(dir, "notify", e.Name())
-			info, err := e.Info()
-			if err != nil || info.Mode().Type() != os.ModeSocket || time.Since(info.ModTime()) < newSocket {
-				continue // one that is just being bound refuses, too
-			}
-			c, err := cmsg.Dial(path)
-			if err == nil {
-				c.Close()
-			} else if errors.Is(err, unix.ECONNREFUSED) {
-				os.Remove(path)
-			}
+		fd, err := unix.Open(filepath.Join(dir, "notify"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			continue
+		}
+		folder := os.NewFile(uintptr(fd), dir)
+		if info, err := folder.Stat(); err == nil && own(info) {
+			sweep(folder)
+		}
+		folder.Close()
+	}
+}
+
+func sweep(folder *os.File) {
+	names, _ := folder.Readdirnames(-1)
+	at := int(folder.Fd())
+	for _, name := range names {
+		var st unix.Stat_t
+		if unix.Fstatat(at, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK || time.Since(time.Unix(st.Mtim.Unix())) < newSocket {
+			continue // one that is just being bound refuses, too
+		}
+		c, err := cmsg.Dial("/proc/self/fd/" + strconv.Itoa(at) + "/" + name)
+		if err == nil {
+			c.Close()
+		} else if errors.Is(err, unix.ECONNREFUSED) {
+			unix.Unlinkat(at, name, 0)
 		}
 	}
 }

@@ -128,6 +128,37 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// Root removes nothing in a folder that another user has put where one is looked for: that
+// one could exchange it for a link to any folder meanwhile.
+func TestSweepElsewhere(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	for what, make := range map[string]func(dir string){
+		"another user's": func(dir string) { os.Lchown(filepath.Join(dir, "notify"), 65534, 65534) },
+		"a link": func(dir string) {
+			os.Rename(filepath.Join(dir, "notify"), filepath.Join(dir, "etc"))
+			os.Symlink("etc", filepath.Join(dir, "notify"))
+			os.Lchown(filepath.Join(dir, "notify"), 65534, 65534)
+		},
+		"open to others": func(dir string) { os.Chmod(filepath.Join(dir, "notify"), 0o777) },
+	} {
+		p := Place{Dir: folder(t), UID: 0, others: []string{}}
+		c, path, err := p.Listen()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close() // as the kernel does
+		old := time.Now().Add(-time.Hour)
+		os.Chtimes(path, old, old)
+		make(p.Dir)
+		p.Sweep()
+		if _, err := os.Lstat(path); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 // Whoever holds a reader up by a descriptor that takes long to close does not hold up what
 // others say.
 func TestDescriptorThatLingers(t *testing.T) {
