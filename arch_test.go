@@ -75,6 +75,8 @@ func TestImports(t *testing.T) {
 			reason: "what follows an order to reload is decided without I/O or a clock, and tested by transcripts"},
 		{pkg: "master/snapshot", never: []string{"handoff/master", "handoff/internal/nodeipc", "handoff/internal/keeper", "os/exec", "net/http"},
 			reason: "a record is plain data: rooms give their state, and take it back"},
+		{pkg: "master/sequence", only: []string{"slices", "time", "handoff/internal/api", "handoff/internal/sdnotify", "handoff/master/fleet", "handoff/master/reload", "handoff/master/snapshot"},
+			reason: "in which order decisions are written down and carried out is tried by a simulator: what is done is behind its World"},
 		{pkg: "master/recycle", only: []string{"fmt", "time", "maps", "slices", "strconv", "strings", "handoff/internal/jitter"},
 			reason: "samples in, verdicts out"},
 		{pkg: "master/listeners", never: []string{"handoff/master", "handoff/master/*", "handoff/internal/[^cl]*", "handoff/internal/c[^m]*", "os/exec", "net/http"},
@@ -297,6 +299,7 @@ func TestRoomsKnowNothingOfEachOther(t *testing.T) {
 		"master/contract/bind": {"master/contract", "master/listeners"},
 		"master/snapshot":      {"master/fleet", "master/listeners", "master/descendants"}, // the types of their states
 		"master/outlook":       {"master/fleet"},                                           // its plans
+		"master/sequence":      {"master/fleet", "master/reload", "master/snapshot"},       // whose decisions it carries out, in order
 		// What the tests of both contracts share: a loop.
 		"master/contract/contracttest": {"master/contract", "master/listeners"},
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -346,38 +345,6 @@ func (m *Master) attend(w *worker) {
 // outputGrace is how long to wait for the last messages and output of a dead worker.
 const outputGrace = 200 * time.Millisecond
 
-// steer sends connections to these workers, and answers the fleet. If it fails at one
-// address, the previous targets are restored at all.
-func (m *Master) steer(ids []fleet.ID) fleet.Event {
-	before, targets := m.listeners.Targets(), make([]listeners.Worker, m.fleet.Slots())
-	for _, id := range ids {
-		w := m.workers[id]
-		if w == nil {
-			continue
-		}
-		for len(targets) <= w.slot {
-			targets = append(targets, 0)
-		}
-		targets[w.slot] = listeners.Worker(id)
-		w.unreported = w.unreported || !slices.Contains(before, listeners.Worker(id))
-	}
-	m.listeners.SetTargets(targets)
-	m.history.counters.Steerings++
-	// Before the kernel is told: otherwise the next master could steer back, and clients
-	// would see the previous generation again.
-	m.save()
-	if err := m.listeners.Steer(); err != nil {
-		m.report(events.AddressFailed, err)
-		m.listeners.SetTargets(before)
-		m.report(events.AddressFailed, m.listeners.Steer())
-		m.save()
-		return fleet.SteerFailed{Reason: err.Error()}
-	}
-	m.reportReady()
-	m.contract.Retry()
-	return fleet.Steered{}
-}
-
 // reportReady reports each worker that is steered to for the first time: after the kernel
 // has applied the steering, and at least once if a master dies in between.
 func (m *Master) reportReady() {
@@ -391,18 +358,6 @@ func (m *Master) reportReady() {
 		m.history.counters.Ready.Add(time.Since(w.began))
 		m.log.Info("Worker serves", w.attrs(events.WorkerReady, "after", time.Since(w.began).Round(time.Millisecond))...)
 	}
-}
-
-// resteer applies the targets after a worker has started or stopped accepting, and
-// retries waiting connections.
-func (m *Master) resteer() {
-	if err := m.listeners.Steer(); err != nil {
-		m.report(events.AddressFailed, err)
-		m.step(fleet.SteerFailed{Reason: err.Error()})
-	} else {
-		m.reportReady() // of a previous master, which did not report it
-	}
-	m.contract.Retry()
 }
 
 func (m *Master) signal(a fleet.Signal) {

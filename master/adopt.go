@@ -21,6 +21,7 @@ import (
 	"handoff/master/listeners"
 	"handoff/master/process"
 	"handoff/master/reload"
+	"handoff/master/sequence"
 	"handoff/master/snapshot"
 )
 
@@ -42,7 +43,7 @@ func (m *Master) inherit(s snapshot.Descriptors) (first func(), adopted bool) {
 		m.killStored(s)
 		m.discard(s)
 		m.keep.Flush() // else the addresses are still in use
-		m.killUnrecorded(fleet.State{})
+		m.killUnrecorded(func(fleet.ID) bool { return true })
 		return func() {}, false
 	}
 	r, err := snapshot.Read(fd)
@@ -51,7 +52,7 @@ func (m *Master) inherit(s snapshot.Descriptors) (first func(), adopted bool) {
 		m.killStored(s)
 		m.discard(s)
 		m.keep.Flush() // else the addresses are still in use
-		m.killUnrecorded(fleet.State{})
+		m.killUnrecorded(func(fleet.ID) bool { return true })
 		return func() {}, false
 	}
 	return m.takeOver(r, s), true
@@ -73,46 +74,49 @@ func (m *Master) service() string { return m.cfg.Name + "@" + m.cfg.Command.Dir 
 
 // takeOver takes over from the previous master, and returns what must be done first.
 func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first func()) {
-	now := time.Now()
-	ordered := m.restoreRooms(r, now)
-	whole := m.restoreListeners(r, s)
-	whole = m.adoptWorkers(r, s) && whole
-	m.descendants.Restore(r.Descendants, r.Keeper, r.Instance, now)
-	var actions []fleet.Action
-	m.fleet, actions = fleet.Restore(m.cfg.Fleet, r.Fleet, now)
-	for _, fw := range m.fleet.Workers() {
-		if m.workers[fw.ID] == nil {
-			m.listeners.ReleaseAll(listeners.Worker(fw.ID), now)
-			m.step(fleet.Exited{ID: fw.ID, Reason: "lost with the previous master"})
-		}
-	}
-	m.resteer()
-	m.killStored(s)
-	m.discard(s)
-	if recovered := r.Keeper == 0 && m.cfg.PID != 0; recovered || !whole { // the keeper does not have these descriptors
-		m.resyncKeeper()
-	}
-	m.killUnrecorded(r.Fleet)
-	if m.fleet.Stopping() {
-		m.reloads.Step(now, reload.Stopping{})
-		ordered = nil
-	}
-	m.reportAdopted(r, now)
+	h := &heir{effects: effects{m}, r: r, s: s}
+	first = sequence.TakeOver(h, m.cfg.Fleet, m.cfg.BeforeReload != nil, r)
+	m.reportAdopted(r, h.Now())
 	for _, w := range m.workers {
 		m.attend(w)
 	}
-	return func() {
-		for _, a := range actions {
-			m.do(a)
-		}
-		for _, a := range ordered {
-			m.carryOut(a)
-		}
-	}
+	return first
 }
 
-// restoreRooms restores the state of the rooms; it returns pending orders.
-func (m *Master) restoreRooms(r snapshot.Record, now time.Time) (ordered []reload.Action) {
+// heir is a master that takes over, as package sequence sees it.
+type heir struct {
+	effects
+	r     snapshot.Record
+	s     snapshot.Descriptors
+	whole bool // everything in the record was there
+}
+
+func (h *heir) Step(e fleet.Event)       { h.m.step(e) }
+func (h *heir) CarryOut(a reload.Action) { h.m.carryOut(a) }
+func (h *heir) Has(id fleet.ID) bool     { return h.m.workers[id] != nil }
+func (h *heir) Lost(id fleet.ID)         { h.m.listeners.ReleaseAll(listeners.Worker(id), time.Now()) }
+
+func (h *heir) Begin(f *fleet.Fleet, r *reload.Machine) { h.m.fleet, h.m.reloads = f, r }
+
+func (h *heir) Adopt() {
+	h.m.restoreRooms(h.r)
+	h.whole = h.m.restoreListeners(h.r, h.s)
+	h.whole = h.m.adoptWorkers(h.r, h.s) && h.whole
+	h.m.descendants.Restore(h.r.Descendants, h.r.Keeper, h.r.Instance, time.Now())
+}
+
+func (h *heir) Discard(unrecorded func(fleet.ID) bool) {
+	m := h.m
+	m.killStored(h.s)
+	m.discard(h.s)
+	if recovered := h.r.Keeper == 0 && m.cfg.PID != 0; recovered || !h.whole { // the keeper does not have these descriptors
+		m.resyncKeeper()
+	}
+	m.killUnrecorded(unrecorded)
+}
+
+// restoreRooms restores the state of the rooms that do not decide.
+func (m *Master) restoreRooms(r snapshot.Record) {
 	h := &m.history
 	h.counters, h.reported, h.began, h.keeper, h.lastError = r.Counters, r.Reported, r.Began, r.Keeper, r.LastError
 	if r.Restarts != nil {
@@ -123,7 +127,6 @@ func (m *Master) restoreRooms(r snapshot.Record, now time.Time) (ordered []reloa
 		m.history.file = m.workersFile()
 	}
 	m.contract = m.newContract(r.Seq)
-	m.reloads, ordered = reload.Restore(reloadState(r), m.cfg.BeforeReload != nil, now)
 	for _, gr := range r.Generations {
 		g := &generation{stderrTail: gr.StderrTail, drain: unix.Signal(gr.Drain), starts: repeat.New()}
 		if gr.Error != "" {
@@ -138,7 +141,6 @@ func (m *Master) restoreRooms(r snapshot.Record, now time.Time) (ordered []reloa
 			m.prepare(gen)
 		}
 	}
-	return ordered
 }
 
 // restoreListeners takes over the sockets, and reports whether all were there.
@@ -246,11 +248,8 @@ func (m *Master) killedUnrecorded(p *linux.Pidfd) {
 }
 
 // killUnrecorded kills those whose pidfd was not yet stored, and what descends from them.
-func (m *Master) killUnrecorded(r fleet.State) {
-	killed := m.descendants.KillUnrecorded(func(of descendants.Worker) bool {
-		id := fleet.ID(of)
-		return m.workers[id] == nil && (id > r.LastID || slices.ContainsFunc(r.Workers, func(w fleet.WorkerState) bool { return w.ID == id }))
-	}, outputGrace)
+func (m *Master) killUnrecorded(unrecorded func(fleet.ID) bool) {
+	killed := m.descendants.KillUnrecorded(func(of descendants.Worker) bool { return unrecorded(fleet.ID(of)) }, outputGrace)
 	for _, p := range killed {
 		m.log.Warn("Killed a process that the previous master had not recorded", "event", events.WorkerKilled, "pid", p.PID)
 	}

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +21,7 @@ import (
 	"handoff/master/listeners"
 	"handoff/master/recycle"
 	"handoff/master/reload"
+	"handoff/master/sequence"
 	"handoff/master/snapshot"
 )
 
@@ -110,7 +110,7 @@ func Run(cfg Config) int {
 		control = cfg.Control(Control{m.mail.post, m.mail.quit, &m.history.end.replaced})
 	}
 	admin := m.serveAdmin(adminFD)
-	m.steps.resume(first)
+	m.steps.Resume(first)
 	if adopted {
 		m.step(nil)
 	} else {
@@ -134,7 +134,7 @@ func newMaster(cfg Config) (*Master, error) {
 		reloads: &reload.Machine{Hook: cfg.BeforeReload != nil}, recycler: recycle.New(cfg.recycle()),
 	}
 	m.descendants = descendants.New(descendants.Config{Keeper: cfg.PID, Instance: cfg.Instance, Died: func() { m.mail.post(descendantDied{}) }})
-	m.steps.pause()
+	m.steps.Pause()
 	m.manager = sdnotify.NewManager(func(text string) { m.keep.NotifyManager(text) }, cfg.UpWatchdog, time.Now())
 	var err error
 	if m.listeners, err = listeners.New(listeners.Config{Store: socketStore{m}, Balance: cfg.Balance, NoProgram: cfg.NoSteering,
@@ -271,25 +271,10 @@ func (m *Master) complete() bool {
 }
 
 // step passes an event to the fleet and carries out its actions. Their consequences are
-// queued, see steps.
+// queued, see sequence.Steps.
 func (m *Master) step(e fleet.Event) {
 	m.history.saver.Changed()
-	m.steps.do(func() {
-		for again := true; again; {
-			actions, _ := m.fleet.Step(time.Now(), e)
-			again = false
-			if slices.ContainsFunc(actions, func(a fleet.Action) bool { _, ok := a.(fleet.Prepare); return ok }) {
-				m.save() // the next master knows the order
-			}
-			for _, a := range actions {
-				if steer, ok := a.(fleet.Steer); ok { // the last action, which is answered
-					e, again = m.steer(steer.IDs), true
-				} else {
-					m.do(a)
-				}
-			}
-		}
-	})
+	m.steps.Do(func() { sequence.Step(effects{m}, m.fleet, e) })
 }
 
 func (m *Master) handle(e event) {

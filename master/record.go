@@ -6,17 +6,16 @@ import (
 	"handoff/internal/events"
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/sdnotify"
-	"handoff/master/reload"
+	"handoff/master/sequence"
 	"handoff/master/snapshot"
 )
 
 // record returns the record for the next master.
 func (m *Master) record() snapshot.Record {
-	pending := m.reloads.Pending // the record has only one of Ask and Reload: an older binary would follow both
 	r := snapshot.Record{Version: snapshot.Version, Fleet: m.fleet.State(), State: m.listeners.State(), Seq: m.contract.Seq(),
-		Began: m.history.began, Restarts: m.history.restarts, LastError: m.history.lastError, Reload: pending.Reload && !pending.Ask,
-		Asking: m.reloads.Phase == reload.Asking || pending.Ask, Upgrade: pending.Upgrade, Reloaded: m.reloadStatus(),
+		Began: m.history.began, Restarts: m.history.restarts, LastError: m.history.lastError,
 		Instance: m.cfg.Instance, Keeper: m.cfg.PID, Reported: m.history.reported, Counters: m.history.counters, Descendants: m.descendants.State()}
+	sequence.Note(&r, m.reloads.State)
 	for _, gen := range r.Fleet.Known {
 		g := m.gens[gen]
 		if g == nil {

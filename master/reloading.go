@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"time"
 
-	"handoff/internal/api"
 	"handoff/internal/events"
 	"handoff/internal/sdnotify"
 	"handoff/master/fleet"
 	"handoff/master/reload"
-	"handoff/master/snapshot"
 )
 
 // The loop's side of the room master/reload: carries out its actions.
@@ -24,7 +22,7 @@ type Veto func(about map[string]any) error
 // an action.
 func (m *Master) order(e reload.Event) {
 	m.history.saver.Changed()
-	m.steps.do(func() {
+	m.steps.Do(func() {
 		for _, a := range m.reloads.Step(time.Now(), e) {
 			m.carryOut(a)
 		}
@@ -60,9 +58,9 @@ func (m *Master) carryOut(a reload.Action) {
 			m.history.counters.Reload.Add(a.Result.Took)
 		}
 	case reload.ReplaceKeeper:
-		m.steps.atRest = m.replaceKeeper
+		m.steps.AtRest = m.replaceKeeper
 	case reload.Leave:
-		m.steps.atRest = func() {
+		m.steps.AtRest = func() {
 			m.drainEvents()
 			if m.reloads.Phase != reload.Leaving { // the keeper has died in the meantime
 				return
@@ -177,35 +175,6 @@ func (m *Master) drainEvents() {
 
 // lastEvents limits how long a worker that keeps sending can delay this.
 const lastEvents = 50 * time.Millisecond
-
-// reloadStatus is the outcome of the last reload, for the status; nil if there was none.
-func (m *Master) reloadStatus() *api.ReloadStatus {
-	last := m.reloads.Last
-	if last.Generation == 0 {
-		return nil
-	}
-	s := &api.ReloadStatus{Generation: last.Generation, Outcome: last.Outcome, Reason: sdnotify.Printable(last.Reason), Began: last.Began, Seconds: last.Took.Round(time.Millisecond).Seconds()}
-	for _, line := range last.Stderr {
-		s.Stderr = append(s.Stderr, sdnotify.Printable(line))
-	}
-	return s
-}
-
-// reloadState is the state of reloads in the record.
-func reloadState(r snapshot.Record) reload.State {
-	s := reload.State{Generation: int(r.Fleet.LastGen)}
-	switch {
-	case r.Asking:
-		s.Phase, s.Pending.Upgrade = reload.Asking, r.Upgrade
-	case r.Reload:
-		s.Phase, s.Pending.Reload = reload.Upgrading, true
-	}
-	if last := r.Reloaded; last != nil {
-		s.Last = reload.Result{Generation: last.Generation, Outcome: last.Outcome, Reason: last.Reason, Stderr: last.Stderr, Began: last.Began,
-			Took: time.Duration(last.Seconds * float64(time.Second))}
-	}
-	return s
-}
 
 // ready: a worker can serve, unless a hook refuses. Unless --ready-when is ready, it only
 // seems so: gunicorn sends READY=1 before it has loaded anything.

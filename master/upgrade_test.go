@@ -16,6 +16,7 @@ import (
 	"handoff/internal/keeper/fdstore"
 	"handoff/master/listeners"
 	"handoff/master/reload"
+	"handoff/master/sequence"
 )
 
 // A reload that is ordered during an upgrade reads the configuration at once: one that is
@@ -113,8 +114,8 @@ func TestRecordOfPendingReload(t *testing.T) {
 	m.reloads.Hook = true
 	m.reloads.Step(time.Now(), reload.UpgradeOrder{})
 	m.reloads.Step(time.Now(), reload.Order{})
-	if r := m.record(); r.Reload || !r.Asking || reloadState(r).Phase != reload.Asking {
-		t.Errorf("reload %v, asking %v, %+v", r.Reload, r.Asking, reloadState(r))
+	if r := m.record(); r.Reload || !r.Asking || sequence.Reloads(r).Phase != reload.Asking {
+		t.Errorf("reload %v, asking %v, %+v", r.Reload, r.Asking, sequence.Reloads(r))
 	}
 }
 
@@ -133,7 +134,7 @@ func TestDrainTakesSocketsIn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.steps.resume(func() {})
+	m.steps.Resume(func() {})
 	lease, err := a.Take(1, 0)
 	if err != nil {
 		t.Fatal(err)

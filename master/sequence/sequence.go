@@ -1,0 +1,138 @@
+// Package sequence has the order in which decisions are written down and carried out, and
+// in which a master takes over from the record of the previous one. It has no I/O, no
+// clock and no goroutine: what is done is behind [World], which is the master's loop, or
+// a simulated one (master/sim), whose masters die between any two calls.
+//
+//	fleet.Step ──► Prepare?  Save ──► actions, in order ──► Steer, the last one
+//	                                                          Aim ─► Save ─► Steer ─► Steered
+//	                                                                           └─ refused: undo ─► Steer ─► Save ─► SteerFailed
+package sequence
+
+import (
+	"slices"
+	"time"
+
+	"handoff/master/fleet"
+	"handoff/master/reload"
+	"handoff/master/snapshot"
+)
+
+// World carries out what is decided.
+type World interface {
+	Now() time.Time
+	// Save writes the record for the next master.
+	Save()
+	// Do carries out an action of the fleet, which is no Steer.
+	Do(fleet.Action)
+	// Aim sets the targets of new connections, which Steer applies; undo restores the
+	// previous ones.
+	Aim(ids []fleet.ID) (undo func())
+	// Steer has the kernel send new connections to the targets. After an error the
+	// previous ones remain, at one address at least.
+	Steer() error
+	// Steered: the kernel has applied the targets.
+	Steered()
+	// Retry gives connections that wait for a worker to those that there are now.
+	Retry()
+}
+
+// Step passes an event to the fleet and carries out its actions, until no Steer is left
+// to be answered.
+func Step(w World, f *fleet.Fleet, e fleet.Event) {
+	for again := true; again; {
+		actions, _ := f.Step(w.Now(), e)
+		again = false
+		if slices.ContainsFunc(actions, func(a fleet.Action) bool { _, ok := a.(fleet.Prepare); return ok }) {
+			w.Save() // the next master knows the order
+		}
+		for _, a := range actions {
+			if to, ok := a.(fleet.Steer); ok { // the last action, which is answered
+				e, again = steer(w, to.IDs), true
+			} else {
+				w.Do(a)
+			}
+		}
+	}
+}
+
+// steer sends connections to these workers, and answers the fleet. If it fails at one
+// address, the previous targets are restored at all.
+func steer(w World, ids []fleet.ID) fleet.Event {
+	undo := w.Aim(ids)
+	// Before the kernel is told: otherwise the next master could steer back, and clients
+	// would see the previous generation again.
+	w.Save()
+	if err := w.Steer(); err != nil {
+		undo()
+		w.Steer() // reports its error
+		w.Save()
+		return fleet.SteerFailed{Reason: err.Error()}
+	}
+	w.Steered()
+	w.Retry()
+	return fleet.Steered{}
+}
+
+// Resteer applies the targets after a worker has started or stopped accepting, and
+// retries waiting connections. step queues an event of the fleet.
+func Resteer(w World, step func(fleet.Event)) {
+	if err := w.Steer(); err != nil {
+		step(fleet.SteerFailed{Reason: err.Error()})
+	} else {
+		w.Steered()
+	}
+	w.Retry()
+}
+
+// Heir is a World that takes over from a previous master. Its steps are paused.
+type Heir interface {
+	World
+	// Step queues an event of the fleet.
+	Step(fleet.Event)
+	CarryOut(reload.Action)
+	// Begin has the rooms that decide, restored.
+	Begin(*fleet.Fleet, *reload.Machine)
+	// Adopt takes over generations, sockets and workers.
+	Adopt()
+	// Has reports whether a worker was adopted.
+	Has(fleet.ID) bool
+	// Lost: one was not. What it had is free.
+	Lost(fleet.ID)
+	// Discard kills the processes of the previous master that are not in its record, and
+	// closes what is left in the store. Unrecorded reports whether a worker is one of
+	// these, by its number.
+	Discard(unrecorded func(fleet.ID) bool)
+}
+
+// TakeOver takes over from the master that left a record, and returns what must be done
+// when steps are no longer paused, before everything else. hook: a hook can refuse
+// reloads.
+func TakeOver(h Heir, cfg fleet.Config, hook bool, r snapshot.Record) (first func()) {
+	now := h.Now()
+	reloads, ordered := reload.Restore(Reloads(r), hook, now)
+	f, actions := fleet.Restore(cfg, r.Fleet, now)
+	h.Begin(f, reloads)
+	h.Adopt()
+	for _, w := range f.Workers() {
+		if !h.Has(w.ID) {
+			h.Lost(w.ID)
+			h.Step(fleet.Exited{ID: w.ID, Reason: "lost with the previous master"})
+		}
+	}
+	Resteer(h, h.Step)
+	h.Discard(func(id fleet.ID) bool {
+		return !h.Has(id) && (id > r.Fleet.LastID || slices.ContainsFunc(r.Fleet.Workers, func(w fleet.WorkerState) bool { return w.ID == id }))
+	})
+	if f.Stopping() {
+		reloads.Step(now, reload.Stopping{})
+		ordered = nil
+	}
+	return func() {
+		for _, a := range actions {
+			h.Do(a)
+		}
+		for _, a := range ordered {
+			h.CarryOut(a)
+		}
+	}
+}
