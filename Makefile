@@ -44,12 +44,14 @@ lint:
 test: lint $(MODULES) ## minutes: everything; units and a part of the integration tests with the race detector
 	go test -race -short -vet=off $(UNITS)
 	go test -count=1 -vet=off -parallel 4 -timeout 20m ./integration
+	go test -count=1 -vet=off -parallel 4 -timeout 5m ./integration/hostile
 	go test -count=1 -vet=off -parallel 4 -timeout 10m ./integration -race-binary -run '$(RACES)'
 
 long: $(MODULES) ## an hour: full numbers, every Node
 	go test -timeout 20m ./handoff
 	HANDOFF_STEPS=30000000 go test -run Random ./master/fleet
 	go test -timeout 60m ./integration -long -v
+	go test -timeout 60m -parallel 4 ./integration/hostile -long -v
 	for v in 18 22 24 26; do PATH=$(CURDIR)/integration/node_modules/node$$v/bin:$$PATH go test -count=1 -parallel 4 -timeout 20m ./integration -skip TestNodeVersions || exit 1; done
 
 fuzz: ## a minute for each parser of what others send

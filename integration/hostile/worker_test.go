@@ -1,0 +1,55 @@
+package hostile
+
+import (
+	"testing"
+)
+
+func workerRows() []row { return socketRows() }
+
+// deed is a row of one attack by the first worker of the first generation, in a service
+// under load, and of what is left of it after two reloads.
+type deed struct {
+	name, tries string
+	attack      string // see attacker
+	short       bool
+	setups      []setup // of none: every
+	before      func(*testing.T, *service)
+	flags       []string // besides sticky balance, which tells whose requests are lost
+	logs        []string // events that an operator sees, the best first
+}
+
+func (d deed) row() row {
+	return row{group: "worker", name: d.name, tries: d.tries, short: d.short, run: func(t *testing.T, r *report) {
+		all := d.setups
+		if all == nil {
+			all = every
+		}
+		setups(t, all, func(t *testing.T, u setup) { d.run(t, r, u) })
+	}}
+}
+
+func (d deed) run(t *testing.T, r *report, u setup) {
+	s := start(t, options{setup: u, attack: d.attack, flags: append([]string{"--balance", "sticky"}, d.flags...)})
+	if d.before != nil {
+		d.before(t, s)
+	}
+	c := s.clients()
+	c.more(t, 60)
+	c.Begin("attack")
+	s.mark("go")
+	t.Logf("the attacker says %q", s.marked("done"))
+	c.more(t, 200)
+	s.reload() // the attacker is replaced
+	c.Begin("after")
+	c.more(t, 100)
+	s.reload()
+	c.more(t, 100)
+	c.count(t, r, true)
+	r.says(s.says(d.logs...))
+	s.stop()
+}
+
+// set is an attack that sets an option of the listening socket.
+func set(option string) string {
+	return "say('done', may(sock.setsockopt, " + option + "))\n"
+}
