@@ -89,15 +89,20 @@ func (m *Master) notified(w *worker, n sdnotify.Notice) {
 	if n.Ready && m.cfg.ReadyWhen != Started {
 		m.ready(w) // also with --ready-when listening
 	}
-	if n.Stopping && m.fleet.Stays(w.id) {
-		m.leaving(w) // not for a draining worker
+	if n.Stopping {
+		m.leaving(w)
 	}
 }
 
 // isDraining reports whether a worker has been told to drain.
 func (m *Master) isDraining(id fleet.ID) bool { return m.fleet.Worker(id).Phase == fleet.Draining }
 
+// leaving: a worker asks to be replaced. It may ask as often as it likes, and when it has
+// been told to exit.
 func (m *Master) leaving(w *worker) {
+	if !m.fleet.Stays(w.id) || m.fleet.Worker(w.id).Leaving {
+		return
+	}
 	m.history.counters.CountRestart(w.slot, "asked", "")
 	m.log.Info("Worker asked to be replaced", w.attrs(events.WorkerLeaving)...)
 	m.step(fleet.Leave{ID: w.id})

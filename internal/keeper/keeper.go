@@ -73,7 +73,7 @@ type keeper struct {
 	instance   string
 	socket     *socket
 	store      fdstore.Server
-	closers    struct{ store, strangers cmsg.Closer } // a rejected sender must not block the keeper
+	closers    closers
 	manager    manager
 	master     master
 	binary     *os.File // of the last master that was ready; nil: none was yet
@@ -88,6 +88,25 @@ type keeper struct {
 	stopAt     time.Time // when the next measure is due; zero: never
 	stops      stopping
 	before     []identity // children that this process had before it was a keeper
+}
+
+// closers close descriptors so that nobody who has made one can block the keeper, nor
+// those that handoff itself has made: these must be closed before a [fdstore.Client.Flush]
+// ends.
+type closers struct{ store, workers, strangers cmsg.Closer }
+
+func (c *closers) close(name string, fd int) {
+	if fdstore.OfAnyWorker(name) {
+		c.workers.Close(fd)
+	} else {
+		c.store.Close(fd)
+	}
+}
+
+func (c *closers) stop() {
+	c.store.Stop()
+	c.workers.Stop()
+	c.strangers.Stop()
 }
 
 // Run supervises the master until it ends intentionally, and returns its exit code. It
@@ -105,7 +124,8 @@ func Run(cfg Config) int {
 func newKeeper(cfg Config) *keeper {
 	k := &keeper{cfg: cfg, waits: cfg.Waits.orDefaults(), instance: random(), master: master{pidfd: -1},
 		manager: manager{socket: cfg.Upstream, stores: cfg.Stores, numbers: map[string]int{}}}
-	k.store = fdstore.Server{Mirror: &k.manager, GiveTimeout: k.waits.Give, Close: k.closers.store.Close}
+	k.closers.strangers.Foreign = true
+	k.store = fdstore.Server{Mirror: &k.manager, GiveTimeout: k.waits.Give, Close: k.closers.close}
 	return k
 }
 
@@ -135,8 +155,7 @@ func (k *keeper) run(signals <-chan os.Signal) (code int) {
 	}
 	defer func() {
 		k.socket.close()
-		k.closers.store.Stop()
-		k.closers.strangers.Stop()
+		k.closers.stop()
 	}()
 	if err := k.start(); err != nil {
 		k.say("cannot start the master: %v", err)

@@ -24,10 +24,11 @@ type Server struct {
 }
 
 // Serve reads until the socket is closed. It closes received descriptors asynchronously,
-// since close(2) may block for as long as the sender has set (SO_LINGER).
+// since close(2) may block for as long as the sender likes; while too many of these wait,
+// nothing is read.
 func (s *Server) Serve() {
 	buf := make([]byte, 4096)
-	var closer cmsg.Closer
+	closer := cmsg.Closer{Foreign: true, Waits: true}
 	defer closer.Stop()
 	for {
 		m, err := s.Conn.Receive(buf)
@@ -48,13 +49,20 @@ func (s *Server) Serve() {
 func (s *Server) heard(text string, fds []int) {
 	if text == "X_DRAINING=1" && len(fds) == 1 && s.Limiter.MayAsk(time.Now()) {
 		yes, delivered := s.Draining()
-		if yes && unix.SetNonblock(fds[0], true) == nil {
-			unix.Write(fds[0], []byte{1}) // to a pipe; for other descriptors there is no answer
+		if yes && isPipe(fds[0]) && unix.SetNonblock(fds[0], true) == nil {
+			unix.Write(fds[0], []byte{1}) // for other descriptors there is no answer
 		}
 		delivered()
 		return
 	}
 	s.hear(Parse(text, s.Limiter.State()))
+}
+
+// isPipe reports whether a descriptor is a pipe: of all that a worker may have opened,
+// only that is written to, with the rights of handoff.
+func isPipe(fd int) bool {
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO
 }
 
 func (s *Server) hear(n Notice) {

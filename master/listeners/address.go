@@ -21,6 +21,8 @@ type Address struct {
 	data      json.RawMessage
 	leases    []*Lease
 	unheld    time.Time // since when it has no lease; zero: it has one
+	last      Worker    // that has got a lease; 0: none has, or not known
+	shared    bool      // others have had one, or may have
 	preopened bool      // given to every worker at its start, and held until the end
 	closed    bool
 }
@@ -44,6 +46,9 @@ func (a *Address) LeaseOf(id Worker) *Lease {
 	}
 	return nil
 }
+
+// Shared reports whether more than one worker has had a lease, or may have.
+func (a *Address) Shared() bool { return a.shared }
 
 // Accepts reports whether a worker accepts here.
 func (a *Address) Accepts(id Worker) bool {
@@ -69,6 +74,8 @@ func (a *Address) Take(id Worker, slot int) (*Lease, error) {
 	}
 	l := &Lease{address: a, worker: id, slot: slot, socket: s, fd: fd}
 	a.leases = append(a.leases, l)
+	a.shared = a.shared || a.last != 0 && a.last != id
+	a.last = id
 	a.unheld = time.Time{}
 	if a.group != nil && !a.group.Steerable() && a.group.Balance() != handoff.Shared {
 		a.table.note(Unsteerable{a})

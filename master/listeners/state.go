@@ -145,7 +145,7 @@ func (t *Table) restore(r AddressState, fd func(string) int) error {
 	if err != nil {
 		return err
 	}
-	a := &Address{table: t, key: r.Key, endpoint: e, data: r.Data, preopened: r.Preopened, unheld: r.Unheld}
+	a := &Address{table: t, key: r.Key, endpoint: e, data: r.Data, preopened: r.Preopened, unheld: r.Unheld, shared: true}
 	t.add(a, k)
 	a.name = r.Name
 	for _, lr := range r.Leases {

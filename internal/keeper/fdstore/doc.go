@@ -28,6 +28,7 @@
 package fdstore
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -65,6 +66,11 @@ func IsWorker(name, what string) bool {
 	id, ok := strings.CutSuffix(strings.TrimPrefix(name, "w"), "-"+what)
 	_, err := strconv.Atoi(id)
 	return ok && err == nil && strings.HasPrefix(name, "w")
+}
+
+// OfAnyWorker tells whether a name is that of anything of a worker.
+func OfAnyWorker(name string) bool {
+	return slices.ContainsFunc(OfWorker(), func(what string) bool { return IsWorker(name, what) })
 }
 
 // WorkerName is the name of something of a worker.

@@ -18,9 +18,10 @@ type Server struct {
 	// GiveTimeout is how long a master may take to read what it has asked for; 0:
 	// two seconds.
 	GiveTimeout time.Duration
-	// Close closes a descriptor that came from elsewhere, at once or soon, but in
-	// their order; nil: at once.
-	Close func(fd int)
+	// Close closes a descriptor that came from elsewhere, and was held by a name ("": it
+	// was not), at once or soon, but those that are not a worker's in their order; nil:
+	// at once.
+	Close func(name string, fd int)
 
 	held  []cmsg.Named
 	stale map[string]bool // names that X_BEGIN found and nobody has stored since; nil: no X_BEGIN
@@ -87,7 +88,7 @@ func (s *Server) Handle(m Message, fds []int) (err error) {
 		fds = nil
 	}
 	for _, fd := range fds {
-		s.close(fd)
+		s.close("", fd)
 	}
 	return err
 }
@@ -109,7 +110,7 @@ func (s *Server) Store(name string, fd int) {
 	}
 	for i := range s.held {
 		if s.held[i].Name == name {
-			s.close(s.held[i].FD)
+			s.close(name, s.held[i].FD)
 			s.held[i].FD = fd
 			return
 		}
@@ -123,13 +124,13 @@ func (s *Server) Remove(name string) {
 		s.Mirror.Remove(name)
 	}
 	if fd := s.Take(name); fd >= 0 {
-		s.close(fd)
+		s.close(name, fd)
 	}
 }
 
-func (s *Server) close(fd int) {
+func (s *Server) close(name string, fd int) {
 	if s.Close != nil {
-		s.Close(fd)
+		s.Close(name, fd)
 	} else {
 		unix.Close(fd)
 	}

@@ -5,7 +5,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"handoff/internal/linux"
 	"handoff/internal/nodeipc"
 	"handoff/master/listeners"
 )
@@ -48,23 +47,43 @@ func handleType(t listeners.Type) nodeipc.HandleType {
 	return nodeipc.Stream
 }
 
-// ownSocket duplicates a descriptor of a worker on which it wants to serve: listen({fd}).
-// The caller owns the duplicate.
-func ownSocket(p *linux.Pidfd, fd int) (int, error) {
-	got, err := p.Getfd(fd)
-	if err != nil {
-		return -1, err
+// ownSocket is a duplicate of a descriptor of a worker on which it wants to serve:
+// listen({fd}). Who has it owns the descriptor. The zero value is none.
+type ownSocket struct {
+	fd  int
+	err error
+}
+
+// duplicate returns the socket that a message asks to serve on. Serve calls it: looking
+// at another process, and at what it has opened, may take as long as the worker likes.
+func (s *Session) duplicate(m nodeipc.Message) ownSocket {
+	if sent, ok := m.(nodeipc.HandleSent); ok {
+		m = sent.Message
 	}
-	if _, err = unix.GetsockoptInt(got, unix.SOL_SOCKET, unix.SO_TYPE); err != nil {
+	q, ok := m.(nodeipc.Query)
+	if !ok || q.FD < 0 || q.TooLong {
+		return ownSocket{}
+	}
+	fd, err := s.Process.Getfd(q.FD)
+	if err != nil {
+		return ownSocket{err: err}
+	}
+	if _, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil {
 		err = unix.EINVAL
 	} else {
 		// Node up to 18 expects a non-blocking handle from its primary, and would block
 		// in accept(2).
-		err = unix.SetNonblock(got, true)
+		err = unix.SetNonblock(fd, true)
 	}
 	if err != nil {
-		go unix.Close(got) // of any kind: see queue
-		return -1, err
+		unix.Close(fd)
+		return ownSocket{err: err}
 	}
-	return got, nil
+	return ownSocket{fd: fd}
+}
+
+func (o ownSocket) discard() {
+	if o.fd > 0 {
+		outgoing{fd: o.fd}.discard()
+	}
 }

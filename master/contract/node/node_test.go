@@ -457,3 +457,65 @@ func TestDescriptorsOfAWorker(t *testing.T) {
 	other.listen(0, 0)
 	undo()
 }
+
+// A channel is closed with what nobody has read from it: a descriptor whose close takes
+// long holds up nobody.
+func TestUnreadDescriptors(t *testing.T) {
+	w := start(t)
+	ours, theirs := w.pair()
+	s := w.primary.Start(w.Worker(1, 0, 0), ours)
+	lingering, undo := lingertest.Socket(t)
+	defer undo()
+	if err := theirs.Write([]byte("1\n"), lingering); err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(lingering)
+	theirs.Close()
+	began := time.Now()
+	s.Died()
+	s.End()
+	if took := time.Since(began); took > 30*time.Second {
+		t.Errorf("the loop has waited %v", took)
+	}
+}
+
+// A worker closes no address but its own: neither by another's key, nor by closing more
+// than are kept.
+func TestCloseOfOthers(t *testing.T) {
+	w := start(t)
+	n, other := w.worker(1, 0), w.worker(2, 1)
+	theirs := other.listen(0, 0)
+	unix.Close(theirs.fd)
+	address := w.Table.ByKey(theirs.Key)
+	for range 2 * maxUnused {
+		n.cluster("close", `,"key":"`+theirs.Key+`"`)
+	}
+	n.say(`"ready"`)
+	w.Await("1 Ready")
+	if !address.Accepts(2) {
+		t.Error("the address of another is closed")
+	}
+
+	n.cluster("queryServer", `,"address":"127.0.0.1","port":0,"addressType":4,"index":0,"seq":6`)
+	if m := n.hear(); m.Key != theirs.Key {
+		t.Fatalf("%+v, want the other's", m)
+	} else {
+		unix.Close(m.fd)
+	}
+	n.ack()
+	n.cluster("close", `,"key":"`+theirs.Key+`"`)
+	w.Table.ReleaseAll(2, time.Now()) // it has crashed: another follows
+	for i := range 2 * maxUnused {
+		m := n.listen(0, i+1)
+		unix.Close(m.fd)
+		n.cluster("close", `,"key":"`+m.Key+`"`)
+	}
+	n.say(`"ready"`)
+	w.Await("1 Ready")
+	if w.Table.ByKey(theirs.Key) == nil {
+		t.Error("the address of one that has crashed is closed")
+	}
+	if open := len(w.Table.Addresses()); open > 1+maxUnused {
+		t.Errorf("%d addresses are open", open)
+	}
+}

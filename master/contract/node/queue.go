@@ -187,7 +187,7 @@ func (q *queue) close() {
 		return
 	}
 	q.closed = true
-	q.conn.Close()
+	go q.conn.Close() // descriptors that the worker has sent, and nobody has read, are closed with it
 	if q.inFlight != nil {
 		q.left = append(q.left, *q.inFlight)
 	}

@@ -31,7 +31,7 @@ type Session struct {
 	overflowed bool // reported
 	refused    int
 	handed     map[int]pending      // connections handed over, by seq, until it answers
-	unused     []*listeners.Address // that it has closed, and no other worker has
+	unused     []*listeners.Address // that it has closed, and no other worker has had
 }
 
 // maxUnused limits how many addresses that a worker has closed are kept for a later
@@ -40,8 +40,12 @@ const maxUnused = 16
 
 // Values that Serve posts.
 type (
-	// said: a message of the worker.
-	said struct{ message nodeipc.Message }
+	// said: a message of the worker. own is of one that wants to serve on a descriptor of
+	// its own.
+	said struct {
+		message nodeipc.Message
+		own     ownSocket
+	}
 	// protocolError: invalid lines were dropped.
 	protocolError struct{ reason string }
 	// hungUp: it has closed its channel.
@@ -68,7 +72,7 @@ func (s *Session) Serve() {
 		if n == 0 || err != nil {
 			break
 		}
-		cmsg.CloseAll(fds)
+		cmsg.CloseForeign(fds)
 		dropped := split.Feed(buf[:n], func(line []byte) {
 			m, err := nodeipc.Parse(line)
 			if err != nil {
@@ -78,8 +82,8 @@ func (s *Session) Serve() {
 			if _, later := m.(nodeipc.Listening); !later { // recorded when it is put into service
 				s.record(m, line)
 			}
-			if _, own := m.(nodeipc.Other); !own {
-				s.Post(said{m})
+			if _, programs := m.(nodeipc.Other); !programs {
+				s.Post(said{m, s.duplicate(m)})
 			}
 		})
 		if dropped > 0 {
@@ -96,11 +100,14 @@ func (s *Session) Busy() bool { return s.recording.Load() }
 // Handle takes what Serve has posted.
 func (s *Session) Handle(what any) {
 	if s.ended {
+		if e, ok := what.(said); ok {
+			e.own.discard()
+		}
 		return
 	}
 	switch e := what.(type) {
 	case said:
-		s.said(e.message)
+		s.said(e.message, e.own)
 	case protocolError:
 		s.report(contract.ProtocolError{Reason: e.reason})
 	case hungUp:
@@ -112,12 +119,12 @@ func (s *Session) Handle(what any) {
 func (s *Session) report(f contract.Fact) { s.primary.host.Report(s.ID, f) }
 
 // said handles a message of the worker.
-func (s *Session) said(m nodeipc.Message) {
+func (s *Session) said(m nodeipc.Message, own ownSocket) {
 	switch m := m.(type) {
 	case nodeipc.Online:
 		s.report(contract.Started{})
 	case nodeipc.Query:
-		s.provide(m)
+		s.provide(m, own)
 	case nodeipc.Listening:
 		s.listening(m)
 	case nodeipc.Ready:
@@ -137,7 +144,7 @@ func (s *Session) said(m nodeipc.Message) {
 		s.overflow(s.queue.acknowledged(m.Ok))
 	case nodeipc.HandleSent:
 		s.send(nodeipc.HandleReceipt(), -1)
-		s.said(m.Message)
+		s.said(m.Message, own)
 	case nodeipc.Other:
 	default:
 		panic(fmt.Sprintf("node: unknown message %T", m))
@@ -158,9 +165,10 @@ func (s *Session) overflow(err error) {
 }
 
 // provide answers a worker's request to listen.
-func (s *Session) provide(q nodeipc.Query) {
+func (s *Session) provide(q nodeipc.Query, own ownSocket) {
 	host := s.primary.host
 	if host.Stopping() || s.dead {
+		own.discard()
 		return // its socket is gone, and so is the worker soon
 	}
 	fd, kind, key, data, err := -1, nodeipc.Stream, "", q.Data, error(nil)
@@ -171,7 +179,7 @@ func (s *Session) provide(q nodeipc.Query) {
 		err = unix.EMFILE
 	case q.FD >= 0:
 		key = "own-" + strconv.Itoa(q.Seq)
-		fd, err = ownSocket(s.Process, q.FD)
+		fd, err, own = own.fd, own.err, ownSocket{}
 	default:
 		e := endpointOf(q, s.Dir)
 		var lease *listeners.Lease
@@ -185,6 +193,7 @@ func (s *Session) provide(q nodeipc.Query) {
 			}
 		}
 	}
+	own.discard() // unless it is what is sent
 	if err != nil {
 		s.send(nodeipc.Refuse(q, "refused", int(contract.Errno(err))), -1)
 		return
@@ -203,18 +212,23 @@ func (s *Session) listening(l nodeipc.Listening) {
 }
 
 // closed: the worker has closed a server. The address is kept for a while, for a later
-// worker, up to a limit.
+// worker; of those that no other worker has had, up to a limit.
 func (s *Session) closed(key string) {
 	table := s.primary.host.Listeners()
 	a := table.ByKey(key)
-	if a == nil {
+	if a == nil || a.LeaseOf(s.ID) == nil {
 		return
 	}
 	table.Release(a, s.ID, time.Now())
 	s.primary.host.Steer()
+	if a.Shared() {
+		return
+	}
 	s.unused = append(slices.DeleteFunc(s.unused, func(o *listeners.Address) bool { return o == a }), a)
 	if len(s.unused) > maxUnused {
-		table.CloseUnused(s.unused[0])
+		if first := s.unused[0]; !first.Shared() { // in the meantime
+			table.CloseUnused(first)
+		}
 		s.unused = s.unused[1:]
 	}
 }
