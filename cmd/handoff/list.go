@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -11,6 +13,7 @@ import (
 
 	"handoff/internal/admin"
 	"handoff/internal/api"
+	"handoff/internal/printable"
 )
 
 func listCommand() *cobra.Command {
@@ -25,13 +28,9 @@ func listCommand() *cobra.Command {
   handoff ls --json | jq -r '.services[].name'`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			list, names := []api.Status{}, []string{} // of two services with one name, the second is called by another
-			for _, name := range admin.Names() {
-				client, err := admin.Find(name)
-				var s api.Status
-				if err == nil && client.Get(api.StatusPath, &s) == nil {
-					list, names = append(list, s), append(names, name)
-				}
+			list, names, hang := statuses(listWithin) // of two services with one name, the second is called by another
+			if len(hang) > 0 {
+				fmt.Fprintf(os.Stderr, "handoff: no answer within %v from %s\n", listWithin, strings.Join(hang, ", "))
 			}
 			if asJSON {
 				return printJSON(map[string]any{"schema": 1, "services": list})
@@ -39,7 +38,8 @@ func listCommand() *cobra.Command {
 			if others := admin.OfOthers(); len(list) == 0 && others != "" {
 				fmt.Fprintln(os.Stderr, "handoff: nothing of yours runs"+others)
 			}
-			t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+			var b strings.Builder
+			t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(t, "NAME\tSTATE\tREADY\tGENERATION\tPID\tUP\tLISTENS ON")
 			for i, s := range list {
 				var at []string
@@ -48,9 +48,47 @@ func listCommand() *cobra.Command {
 				}
 				fmt.Fprintf(t, "%s\t%s\t%d/%d\t%d\t%d\t%s\t%s\n", names[i], s.State, s.Ready, s.Slots, s.Generation, s.PID, age(time.Since(s.Started)), strings.Join(at, " "))
 			}
-			return t.Flush()
+			t.Flush()
+			fmt.Print(printable.Text(b.String()))
+			return nil
 		},
 	}
 	jsonFlag(c, &asJSON)
 	return c
+}
+
+// listWithin is how long a service may take for its answer to `handoff ls`.
+const listWithin = 3 * time.Second
+
+// statuses asks all services at once. hang are those that take an answer's time and give
+// none: they are stopped, or another user's, whom root asks as well.
+func statuses(within time.Duration) (list []api.Status, names, hang []string) {
+	type answer struct {
+		status api.Status
+		err    error
+	}
+	all := admin.Names()
+	answers := make([]chan answer, len(all))
+	for i, name := range all {
+		answers[i] = make(chan answer, 1)
+		go func() { // ends with the answer, or its time
+			var a answer
+			client, err := admin.Find(name)
+			if err == nil {
+				err = client.Within(within).Get(api.StatusPath, &a.status)
+			}
+			a.err = err
+			answers[i] <- a
+		}()
+	}
+	list = []api.Status{}
+	for i, name := range all {
+		switch a := <-answers[i]; {
+		case a.err == nil:
+			list, names = append(list, a.status), append(names, name)
+		case errors.Is(a.err, context.DeadlineExceeded):
+			hang = append(hang, name)
+		}
+	}
+	return list, names, hang
 }

@@ -38,7 +38,7 @@ Requires handoff run --capture prefix, json or files (or --log-prefix); otherwis
 				var l capture.Line
 				if json.Unmarshal(line, &l) == nil {
 					if term.IsTerminal(int(os.Stdout.Fd())) { // colours are all that a worker may do to it
-						l.Line = printable.Coloured(l.Line)
+						l.Name, l.Line = printable.Text(l.Name), printable.Coloured(l.Line)
 					}
 					fmt.Printf("%s.%d | %s\n", l.Name, l.Slot, l.Line)
 				}

@@ -18,6 +18,7 @@ import (
 
 	"handoff/internal/admin"
 	"handoff/internal/api"
+	"handoff/internal/printable"
 )
 
 // cpuOver is over which time the use of CPUs is looked at, by the clock of the kernel,
@@ -142,7 +143,15 @@ func watchStatus(client *admin.Client, asJSON bool) error {
 	}
 }
 
+// printStatus prints a status for people. What answers may be another user's, if it is root
+// who asks: it cannot steer the terminal.
 func printStatus(out io.Writer, s api.Status, cpu map[int]float64, now time.Time) {
+	var b strings.Builder
+	writeStatus(&b, s, cpu, now)
+	io.WriteString(out, printable.Text(b.String()))
+}
+
+func writeStatus(out io.Writer, s api.Status, cpu map[int]float64, now time.Time) {
 	fmt.Fprintf(out, "%s: %s, %d of %d slots ready, generation %d, pid %d, up %s\n", s.Name, s.State, s.Ready, s.Slots, s.Generation, s.PID, age(now.Sub(s.Started)))
 	var at []string
 	for _, a := range s.Addresses {

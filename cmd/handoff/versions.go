@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"handoff/internal/printable"
 )
 
 func versionsCommand() *cobra.Command {
@@ -61,7 +63,7 @@ func versionsCommand() *cobra.Command {
 				if x.At != nil {
 					at = x.At.Local().Format(time.DateTime)
 				}
-				fmt.Fprintf(t, "%s %s\t%s\t%s\t%s\n", mark, x.Version, at, x.By, x.From)
+				fmt.Fprintf(t, "%s %s\t%s\t%s\t%s\n", mark, printable.Text(x.Version), at, printable.Text(x.By), printable.Text(x.From))
 			}
 			return t.Flush()
 		},

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"handoff/internal/api"
+	"handoff/internal/printable"
 )
 
 // Errors of a client, which have exit codes of their own.
@@ -31,7 +32,15 @@ var (
 // Client speaks to one master.
 type Client struct {
 	Name string
+	UID  int // whose process has answered to [Find]; -1: none has
 	http *http.Client
+}
+
+// Within bounds how long an answer may take: who asks several services does not wait for
+// one that hangs, or for another user's that only pretends to be one.
+func (c *Client) Within(d time.Duration) *Client {
+	c.http.Timeout = d
+	return c
 }
 
 // Find returns the client of a name, or of the only master of this user.
@@ -58,8 +67,11 @@ func Find(name string) (*Client, error) {
 	if err := CheckName(name); err != nil {
 		return nil, err
 	}
-	answers := answering(name) // the first is spoken to for as long as this client is used
-	return &Client{Name: name, http: &http.Client{Timeout: requestTimeout, Transport: &http.Transport{
+	answers, uid := answering(name), -1 // the first is spoken to for as long as this client is used
+	if len(answers) > 0 {
+		uid = answers[0].uid
+	}
+	return &Client{Name: name, UID: uid, http: &http.Client{Timeout: requestTimeout, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			if len(answers) == 0 { // not yet, or between two masters
 				return dialFirst(ctx, sockets(name))
@@ -191,6 +203,7 @@ func (c *Client) refused(status string, body []byte) error {
 	if json.Unmarshal(body, &e) != nil || e.Message == "" {
 		e.Message = status
 	}
+	e.Message = printable.Text(e.Message)
 	return fmt.Errorf("%s: %w", c.Name, e)
 }
 

@@ -70,6 +70,11 @@ func (p Public) Serve(l net.Listener, m Meter, log *slog.Logger) (stop func()) {
 	mux := http.NewServeMux()
 	for pattern, f := range map[string]func(http.ResponseWriter, api.Metrics){"/livez": livez, "/readyz": readyz, "/metrics": writeMetrics} {
 		mux.HandleFunc("GET "+pattern, func(rw http.ResponseWriter, r *http.Request) {
+			rw.Header().Set("X-Content-Type-Options", "nosniff")
+			if p.Token == "" && !local(r.Host) {
+				http.Error(rw, "the Host is not this machine: ask for localhost or an IP address, or use --admin-token-file", http.StatusMisdirectedRequest)
+				return
+			}
 			if !p.allows(r) {
 				rw.Header().Set("WWW-Authenticate", "Bearer")
 				http.Error(rw, "a bearer token is required", http.StatusUnauthorized)
@@ -122,6 +127,23 @@ func withoutBody(h http.Handler) http.Handler {
 // allows reports whether a request has the token, if one is wanted.
 func (p Public) allows(r *http.Request) bool {
 	return p.Token == "" || subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), []byte("Bearer "+p.Token)) == 1
+}
+
+// local reports whether a request's Host can be this machine's. Without a token only
+// loopback is served; a page in a browser on this machine reaches that, too, by a domain
+// of its own that it has lead to 127.0.0.1 (DNS rebinding), and could read the answer. Such
+// a name has a dot in it.
+func local(host string) bool {
+	name, _, err := net.SplitHostPort(host)
+	if err != nil {
+		name = strings.Trim(host, "[]")
+	}
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	if !strings.Contains(name, ".") || net.ParseIP(name) != nil || strings.HasSuffix(name, ".localhost") || name == "localhost.localdomain" {
+		return true
+	}
+	own, err := os.Hostname()
+	return err == nil && strings.EqualFold(name, own)
 }
 
 // loopTimeout is how long the loop may take before it counts as hung.

@@ -43,6 +43,42 @@ func public(t *testing.T, p Public, s *script) (get func(path, token string) (in
 	}
 }
 
+// A page that has a name of its own lead to loopback gets nothing, and none of another
+// origin may read an answer.
+func TestRebinding(t *testing.T) {
+	s := &script{}
+	own, _ := os.Hostname()
+	for _, c := range []struct {
+		host, token string
+		code        int
+	}{
+		{"evil.example", "", 421}, {"evil.example:9100", "", 421}, {"127.0.0.1.evil.example", "", 421}, {"localhost.evil.example", "", 421}, {"evil.localhost.", "", 200},
+		{"localhost:9100", "", 200}, {"LOCALHOST", "", 200}, {"web.localhost", "", 200}, {"127.0.0.1:9100", "", 200}, {"[::1]:9100", "", 200}, {"[::1]", "", 200}, {own, "", 200},
+		{"web.example", "0123456789abcdef", 200},
+	} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := Public{Token: c.token}.Serve(l, s, slog.New(slog.DiscardHandler))
+		req, _ := http.NewRequest("GET", "http://"+l.Addr().String()+"/livez", nil)
+		req.Host = c.host
+		req.Header.Set("Origin", "http://"+c.host)
+		if c.token != "" {
+			req.Header.Set("Authorization", "Bearer "+c.token)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != c.code || resp.Header.Get("Access-Control-Allow-Origin") != "" || resp.Header.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s: %d, %v", c.host, resp.StatusCode, resp.Header)
+		}
+		stop()
+	}
+}
+
 func TestPublic(t *testing.T) {
 	s := &script{}
 	get := public(t, Public{}, s)

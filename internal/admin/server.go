@@ -87,6 +87,9 @@ func serve(srv *http.Server, l net.Listener) (shut func()) {
 // which has a timeout of its own.
 const requestTimeout = 5 * time.Minute
 
+// Patience is how long a client waits for an answer, unless it says otherwise.
+const Patience = requestTimeout
+
 // lastAnswers is how long a client may take for an answer when the master ends.
 const lastAnswers = 500 * time.Millisecond
 

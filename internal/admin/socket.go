@@ -130,6 +130,7 @@ func namesOf(all []controlSocket) (names []string) {
 func answering(name string) (all []controlSocket) {
 	for _, s := range sockets(name) {
 		if c, err := s.dial(context.Background()); err == nil {
+			s.uid, _ = peer(c.(*net.UnixConn))
 			c.Close()
 			all = append(all, s)
 		}
@@ -141,6 +142,7 @@ func answering(name string) (all []controlSocket) {
 type controlSocket struct {
 	path     string
 	owner    int  // of the folder that it was found in
+	uid      int  // who listens there, if it has answered
 	embedded bool // of a handoff that is part of another program, see Register
 }
 
@@ -175,7 +177,10 @@ func sockets(name string) (all []controlSocket) {
 		paths, _ := filepath.Glob(filepath.Join(dir, name+".sock"))
 		for _, path := range paths {
 			info, err := os.Lstat(path)
-			all = append(all, controlSocket{path, of, err == nil && info.Mode().Type() == os.ModeSymlink})
+			s := controlSocket{path: path, owner: of, embedded: err == nil && info.Mode().Type() == os.ModeSymlink}
+			if CheckName(s.name()) == nil { // in another user's folder it may be anything
+				all = append(all, s)
+			}
 		}
 	}
 	return all
