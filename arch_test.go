@@ -107,7 +107,7 @@ func TestImports(t *testing.T) {
 			reason: "it starts and ends programs: which descriptors they are given, and what they mean, is the caller's"},
 		{pkg: "master/descendants", only: []string{"errors", "fmt", "os", "slices", "strconv", "strings", "time", "golang.org/x/sys/unix", "handoff/internal/linux"},
 			reason: "it finds and signals processes; when, and what is said of it, is the caller's"},
-		{pkg: "internal/linux", only: []string{"errors", "fmt", "io", "io/fs", "iter", "os", "path/filepath", "runtime", "strconv", "strings", "syscall", "time", "unsafe", "golang.org/x/sys/unix"},
+		{pkg: "internal/linux", only: []string{"errors", "fmt", "io", "io/fs", "iter", "math", "os", "path/filepath", "runtime", "strconv", "strings", "syscall", "time", "unsafe", "golang.org/x/sys/unix"},
 			reason: "it asks the kernel, and knows nothing of who asks"},
 		{pkg: "internal/repeat", only: []string{"bytes", "io", "regexp", "slices", "strconv", "strings", "sync"},
 			reason: "it compares lines, and knows nothing of who writes them, or why"},

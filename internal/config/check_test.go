@@ -77,6 +77,7 @@ func TestMistakesInFlags(t *testing.T) {
 		"--user root:root --group root":           "--user root:root and --group root: give the group only once",
 		"--max-memory lots":                       `invalid --max-memory "lots": want a size`,
 		"--max-memory 1.5GiB":                     "",
+		"--max-memory 0.1":                        `invalid --max-memory "0.1": want a size`,
 		"--balance odd":                           "want one of even, sticky, shared",
 		"--ready-timeout soon":                    "want a duration like 500ms, 30s or 2m",
 		"--ready-delay soon":                      "want a duration like 500ms, 30s or 2m",
@@ -291,6 +292,23 @@ func TestCgroup(t *testing.T) {
 		}
 		if (err == nil) != ok || ok && !strings.HasSuffix(dir, name) {
 			t.Errorf("%q: %s, %v", name, dir, err)
+		}
+	}
+}
+
+// What the kernel shows of mounts and cgroups, and what becomes of it.
+func TestCgroupIn(t *testing.T) {
+	const mounts = "proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n"
+	for _, c := range []struct{ mounts, cgroups, name, want string }{
+		{mounts, "0::/system.slice/web.service\n", "workers", "/sys/fs/cgroup/system.slice/web.service/workers"},
+		{mounts, "12:cpu:/x\n0::/\n", "/web", "/sys/fs/cgroup/web"},
+		{"cgroup2 /my\\040cgroups cgroup2 rw 0 0\n", "0::/a\n", "b", "/my cgroups/a/b"},
+		{mounts, "0::/../../web\n", "/b", "/sys/fs/cgroup/b"},
+		{mounts, "0::/../../web\n", "b", "--cgroup b: handoff's own cgroup is outside of its cgroup namespace: give a path from the root, like /b"},
+		{"", "0::/a\n", "b", "--cgroup: no cgroup v2 hierarchy is mounted"},
+	} {
+		if dir, err := cgroupIn(c.mounts, c.cgroups, c.name); dir != c.want && (err == nil || err.Error() != c.want) {
+			t.Errorf("%+v: %s, %v", c, dir, err)
 		}
 	}
 }

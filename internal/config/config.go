@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -79,14 +78,16 @@ func (r *Run) Level() slog.Level {
 
 // PortNumbers returns the ports of the slots, nil if they have none.
 func (r *Run) PortNumbers() (ports []int, err error) {
+	seen := map[int]bool{}
 	for _, text := range r.Ports {
 		n, err := strconv.ParseUint(strings.TrimSpace(text), 10, 16)
 		if err != nil || n == 0 {
 			return nil, fmt.Errorf("invalid --ports %q: want numbers from 1 to 65535, like 3000,3001", text)
 		}
-		if slices.Contains(ports, int(n)) {
+		if seen[int(n)] {
 			return nil, fmt.Errorf("invalid --ports: %d is given twice", n)
 		}
+		seen[int(n)] = true
 		ports = append(ports, int(n))
 	}
 	return ports, nil

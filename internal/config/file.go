@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -39,6 +40,9 @@ type value struct {
 // ParseFile parses a configuration file. Errors have its line and column. Apply checks
 // the values.
 func ParseFile(path string, text []byte) (*File, error) {
+	if err := bounded(text); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
 	var all map[string]any
 	if err := toml.Unmarshal(text, &all); err != nil { // also finds duplicate keys
 		var de *toml.DecodeError
@@ -51,6 +55,7 @@ func ParseFile(path string, text []byte) (*File, error) {
 	f := &File{Path: path, Text: text}
 	var p unstable.Parser
 	p.Reset(text)
+	places := place{text: text, line: 1}
 	var table []string
 	for p.NextExpression() {
 		e := p.Expression()
@@ -58,7 +63,7 @@ func ParseFile(path string, text []byte) (*File, error) {
 		var at unstable.Position
 		for i := e.Key(); i.Next(); {
 			if key == nil {
-				at = p.Shape(i.Node().Raw).Start
+				at = places.of(int(i.Node().Raw.Offset))
 			}
 			key = append(key, string(i.Node().Data))
 		}
@@ -86,6 +91,9 @@ func (f *File) add(key []string, node *unstable.Node, at unstable.Position) (err
 	case key[0] == "env" && len(key) == 2:
 		var word string
 		word, err = scalar(node)
+		if !variable(key[1]) {
+			err = errVariable
+		}
 		v.words = []string{key[1] + "=" + word}
 	case key[0] == "hooks" && len(key) > 1: // worker.crashed = "…", quoted or not
 		v.flag = "hook"
@@ -149,14 +157,24 @@ func pairs(node *unstable.Node) (words []string, err error) {
 		if err != nil || len(name) != 1 {
 			return nil, fmt.Errorf("env.%s: want a string", strings.Join(name, "."))
 		}
+		if !variable(name[0]) {
+			return nil, errVariable
+		}
 		words = append(words, name[0]+"="+word)
 	}
 	return words, nil
 }
 
+var errVariable = errors.New("want the name of a variable, without = and NUL")
+
+func variable(name string) bool { return name != "" && !strings.ContainsAny(name, "=\x00") }
+
 func scalar(node *unstable.Node) (string, error) {
 	switch node.Kind {
 	case unstable.String, unstable.Integer, unstable.Float, unstable.Bool:
+		if bytes.IndexByte(node.Data, 0) >= 0 {
+			return "", errors.New("a text with a NUL can be passed to nobody")
+		}
 		return string(node.Data), nil
 	}
 	return "", errors.New("want a string, a number, true or false")

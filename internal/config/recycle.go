@@ -30,7 +30,7 @@ func (r *Recycle) MaxMemoryBytes() (int64, error) {
 		}
 	}
 	n, err := strconv.ParseFloat(text, 64)
-	if err != nil || n <= 0 || math.IsInf(n, 0) || math.IsNaN(n) || n*float64(unit) > math.MaxInt64/2 {
+	if err != nil || n <= 0 || math.IsInf(n, 0) || math.IsNaN(n) || n*float64(unit) > math.MaxInt64/2 || n*float64(unit) < 1 {
 		return 0, fmt.Errorf("invalid --max-memory %q: want a size like 512M or 1.5G", r.MaxMemory)
 	}
 	return int64(n * float64(unit)), nil

@@ -200,21 +200,25 @@ func cpuList(text string) (list []int, err error) {
 // cgroupOf finds a cgroup of version 2 for the workers: by its path from the root of
 // the hierarchy, or below handoff's own, where that is delegated.
 func cgroupOf(name string) (dir string, err error) {
-	root := ""
 	mounts, _ := os.ReadFile("/proc/self/mounts")
-	for line := range strings.Lines(string(mounts)) {
+	text, _ := os.ReadFile("/proc/self/cgroup")
+	return cgroupIn(string(mounts), string(text), name)
+}
+
+func cgroupIn(mounts, cgroups, name string) (dir string, err error) {
+	root := ""
+	for line := range strings.Lines(mounts) {
 		if f := strings.Fields(line); len(f) > 2 && f[2] == "cgroup2" {
-			root = f[1]
+			root = unescapeMount(f[1])
 		}
 	}
 	if root == "" {
 		return "", errors.New("--cgroup: no cgroup v2 hierarchy is mounted")
 	}
 	own := "/"
-	text, _ := os.ReadFile("/proc/self/cgroup")
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(cgroups) {
 		if path, ok := strings.CutPrefix(line, "0::"); ok {
-			own = strings.TrimSpace(path)
+			own = strings.TrimSuffix(path, "\n")
 		}
 	}
 	for part := range strings.SplitSeq(strings.Trim(name, "/"), "/") {
@@ -222,10 +226,29 @@ func cgroupOf(name string) (dir string, err error) {
 			return "", fmt.Errorf("invalid --cgroup %q: want a name like workers, below handoff's own cgroup, or a path from the root", name)
 		}
 	}
-	if dir = filepath.Join(root, own, name); filepath.IsAbs(name) {
-		dir = filepath.Join(root, name)
+	if filepath.IsAbs(name) {
+		return filepath.Join(root, name), nil
 	}
-	return dir, nil
+	if slices.Contains(strings.Split(own, "/"), "..") { // as cgroup_namespaces(7) shows it
+		return "", fmt.Errorf("--cgroup %s: handoff's own cgroup is outside of its cgroup namespace: give a path from the root, like /%s", name, name)
+	}
+	return filepath.Join(root, own, name), nil
+}
+
+// unescapeMount is a path of /proc/self/mounts, where \040 is a blank.
+func unescapeMount(path string) string {
+	var b strings.Builder
+	for i := 0; i < len(path); i++ {
+		if path[i] == '\\' && i+3 < len(path) {
+			if n, err := strconv.ParseUint(path[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(path[i])
+	}
+	return b.String()
 }
 
 // MakeCgroup makes the cgroup of --cgroup, if it is not there.

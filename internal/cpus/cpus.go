@@ -29,29 +29,32 @@ func Allowed() int {
 // quotaAt returns the smallest quota on the way from this process's cgroup to
 // the root, in CPUs; 0 is none. root is "/" but in tests.
 func quotaAt(root string) float64 {
-	membership, err := os.ReadFile(filepath.Join(root, "proc/self/cgroup"))
-	if err != nil {
-		return 0
-	}
+	return smallest(read(root, "proc/self/cgroup"), func(path string) string { return read(root, path) })
+}
+
+// smallest is quotaAt's, of the text of proc/self/cgroup, and of files by their path from
+// the root.
+func smallest(membership string, file func(path string) string) float64 {
 	quota := 0.0
-	for line := range strings.Lines(string(membership)) {
+	for line := range strings.Lines(membership) {
 		// 0::/path (v2), or 4:cpu,cpuacct:/path (v1)
 		part := strings.SplitN(strings.TrimSpace(line), ":", 3)
 		if len(part) != 3 {
 			continue
 		}
-		read, base := quotaV2, "sys/fs/cgroup"
+		of, base := quotaV2, "sys/fs/cgroup"
 		if part[1] != "" {
 			if !strings.Contains(","+part[1]+",", ",cpu,") {
 				continue
 			}
-			read, base = quotaV1, "sys/fs/cgroup/cpu"
+			of, base = quotaV1, "sys/fs/cgroup/cpu"
 		}
-		for dir := part[2]; ; dir = filepath.Dir(dir) {
-			if q := read(filepath.Join(root, base, dir)); q > 0 && (quota == 0 || q < quota) {
+		for dir := filepath.Join("/", part[2]); ; dir = filepath.Dir(dir) { // .. leads no higher
+			at := func(name string) string { return file(filepath.Join(base, dir, name)) }
+			if q := of(at); q > 0 && (quota == 0 || q < quota) {
 				quota = q
 			}
-			if dir == "/" || dir == "." {
+			if dir == "/" {
 				break
 			}
 		}
@@ -59,16 +62,16 @@ func quotaAt(root string) float64 {
 	return quota
 }
 
-func quotaV2(dir string) float64 {
-	f := strings.Fields(read(dir, "cpu.max"))
+func quotaV2(file func(name string) string) float64 {
+	f := strings.Fields(file("cpu.max"))
 	if len(f) != 2 {
 		return 0
 	}
 	return ratio(f[0], f[1])
 }
 
-func quotaV1(dir string) float64 {
-	return ratio(read(dir, "cpu.cfs_quota_us"), read(dir, "cpu.cfs_period_us"))
+func quotaV1(file func(name string) string) float64 {
+	return ratio(file("cpu.cfs_quota_us"), file("cpu.cfs_period_us"))
 }
 
 func read(dir, file string) string {
@@ -82,7 +85,7 @@ func read(dir, file string) string {
 func ratio(quota, period string) float64 {
 	q, err1 := strconv.ParseFloat(quota, 64) // "max" and -1 are none
 	p, err2 := strconv.ParseFloat(period, 64)
-	if err1 != nil || err2 != nil || q <= 0 || p <= 0 {
+	if err1 != nil || err2 != nil || !(q > 0 && p > 0) || math.IsInf(q/p, 0) {
 		return 0
 	}
 	return q / p

@@ -18,6 +18,10 @@ type rule struct {
 	folder bool // it ended with /
 }
 
+// maxBraces is how many braces a rule may have: each more makes the comparison with one name
+// a multiple longer.
+const maxBraces = 8
+
 // parseIgnore reads rules. One that is no glob matches nothing.
 func parseIgnore(text []byte) (rules ignore) {
 	for line := range bytes.Lines(text) {
@@ -44,7 +48,7 @@ func parseIgnore(text []byte) (rules ignore) {
 		} else {
 			s = "**/" + s
 		}
-		if r.glob = s; doublestar.ValidatePattern(s) {
+		if r.glob = s; doublestar.ValidatePattern(s) && strings.Count(s, "{") <= maxBraces {
 			rules = append(rules, r)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -58,7 +59,9 @@ func ParseStat(line string) (s Stat, err error) {
 	if errors.Join(errs[:]...) != nil {
 		return Stat{}, errStat
 	}
-	s.CPU, s.RSS = time.Duration(utime+stime)*tick, pages*int64(os.Getpagesize())
+	const most = uint64(math.MaxInt64 / tick)
+	s.CPU = time.Duration(min(utime, most/2)+min(stime, most/2)) * tick
+	s.RSS = max(min(pages, math.MaxInt64/int64(os.Getpagesize())), 0) * int64(os.Getpagesize())
 	return s, nil
 }
 
@@ -114,8 +117,12 @@ func Children(pid int) []int {
 
 func childrenOf(task string) (pids []int) {
 	b, _ := os.ReadFile(task + "/children")
-	for _, word := range strings.Fields(string(b)) {
-		if pid, err := strconv.Atoi(word); err == nil {
+	return parseChildren(string(b))
+}
+
+func parseChildren(text string) (pids []int) {
+	for word := range strings.FieldsSeq(text) {
+		if pid, err := strconv.Atoi(word); err == nil && pid > 0 {
 			pids = append(pids, pid)
 		}
 	}
@@ -170,7 +177,11 @@ func zeroed(path string) []string {
 	if err != nil || len(b) == 0 {
 		return nil
 	}
-	return strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
+	return splitZeros(string(b))
+}
+
+func splitZeros(text string) []string {
+	return strings.Split(strings.TrimSuffix(text, "\x00"), "\x00")
 }
 
 // Lookup returns the value of a variable in an environment, "" if it is not there.
@@ -212,13 +223,24 @@ func field(path, name string, base int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	for line := range strings.Lines(string(b)) {
+	n, err := parseField(string(b), name, base)
+	if err != nil {
+		err = fmt.Errorf("cannot read %s: %w", path, err)
+	}
+	return n, err
+}
+
+func parseField(text, name string, base int) (int, error) {
+	for line := range strings.Lines(text) {
 		if v, ok := strings.CutPrefix(line, name); ok {
 			n, err := strconv.ParseInt(strings.TrimSpace(v), base, 0)
-			return int(n), err
+			if err != nil {
+				return 0, err
+			}
+			return int(n), nil
 		}
 	}
-	return 0, fmt.Errorf("no %s in %s", name, path)
+	return 0, fmt.Errorf("there is no %s", name)
 }
 
 func proc(pid int) string { return "/proc/" + strconv.Itoa(pid) }

@@ -70,7 +70,11 @@ func Sockets(pid int) iter.Seq2[int, uint64] {
 
 // socketInode is the inode of a socket by its descriptor in /proc; 0 if it is none.
 func socketInode(path string) uint64 {
-	number, ok := strings.CutPrefix(link(path), "socket:[")
+	return parseSocket(link(path))
+}
+
+func parseSocket(target string) uint64 {
+	number, ok := strings.CutPrefix(target, "socket:[")
 	if !ok {
 		return 0
 	}
@@ -115,9 +119,13 @@ func SocketHolders(inode uint64) (names []string) {
 // listens on, by their inodes. It is the path that a socket was bound to, also where the
 // file was renamed.
 func UnixListeners() map[uint64]string {
-	all := map[uint64]string{}
 	b, _ := os.ReadFile("/proc/self/net/unix")
-	for line := range strings.Lines(string(b)) {
+	return parseUnix(string(b))
+}
+
+func parseUnix(text string) map[uint64]string {
+	all := map[uint64]string{}
+	for line := range strings.Lines(text) {
 		// 3 flags (__SO_ACCEPTCON), 6 inode, 7 path.
 		w := strings.Fields(line)
 		if len(w) < 8 || w[3] != "00010000" {

@@ -7,12 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
+
+	"handoff/internal/linux"
 )
 
 // maxSize is the largest file that is read.
@@ -20,14 +20,7 @@ const maxSize = 4 << 20
 
 // ReadFile reads a file. Nobody waits for a pipe that somebody has put in its place.
 func ReadFile(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err == nil && (info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket|fs.ModeDir) != 0 || info.Size() > maxSize) {
-		err = &fs.PathError{Op: "read", Path: path, Err: errors.New("not a file of at most 4 MiB")}
-	}
-	var b []byte
-	if err == nil {
-		b, err = os.ReadFile(path)
-	}
+	b, err := linux.ReadFile(path, maxSize)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the configuration: %w", err)
 	}

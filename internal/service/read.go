@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"handoff/internal/config"
+	"handoff/internal/linux"
 	"handoff/internal/migrate/npm"
 	"handoff/internal/migrate/pm2"
 	"handoff/internal/migrate/rackman"
@@ -30,7 +31,10 @@ func readerFor(cfg *config.Run) (trust.Reader, error) {
 func readOurs(path string, cfg *config.Run, who trust.Reader) (*config.File, error) {
 	read := who.ReadFile
 	if cfg.TrustConfig {
-		read = func(path string) ([]byte, bool, error) { b, err := os.ReadFile(path); return b, false, err }
+		read = func(path string) ([]byte, bool, error) {
+			b, err := linux.ReadFile(path, trust.MaxSize)
+			return b, false, err
+		}
 	}
 	text, workers, err := read(path)
 	if err != nil {

@@ -3,9 +3,7 @@
 package trust
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/user"
@@ -13,13 +11,11 @@ import (
 	"strconv"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"handoff/internal/linux"
 )
 
-// maxSize is the largest configuration file.
-const maxSize = 4 << 20
+// MaxSize is the largest configuration file.
+const MaxSize = 4 << 20
 
 // Reader is who reads, and for whom.
 type Reader struct {
@@ -42,8 +38,8 @@ func (e *Error) Error() string {
 // ReadFile reads a file. workers tells that the user of the workers can write it, and
 // nobody else can but root and handoff's own user.
 func (r Reader) ReadFile(path string) (text []byte, workers bool, err error) {
-	// Whoever can write to the folder may put a pipe there: nobody waits for it.
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	// Whoever can write to the folder may put a pipe or a terminal there: nobody waits for it.
+	f, err := linux.OpenInput(path)
 	if err != nil {
 		return nil, false, err
 	}
@@ -52,16 +48,10 @@ func (r Reader) ReadFile(path string) (text []byte, workers bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	if t := info.Mode().Type(); t&(fs.ModeNamedPipe|fs.ModeSocket|fs.ModeDir) != 0 {
-		return nil, false, &fs.PathError{Op: "read", Path: path, Err: errors.New("not a file")}
-	}
 	if workers, err = r.judge(path, info); err != nil {
 		return nil, false, err
 	}
-	text, err = io.ReadAll(io.LimitReader(f, maxSize+1))
-	if err == nil && len(text) > maxSize {
-		err = &fs.PathError{Op: "read", Path: path, Err: errors.New("larger than 4 MiB")}
-	}
+	text, err = linux.ReadAll(f, MaxSize)
 	return text, workers, err
 }
 

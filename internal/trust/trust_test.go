@@ -85,6 +85,12 @@ func TestRootReadsWhatNobodyElseCanWrite(t *testing.T) {
 	if _, _, err := (Reader{}).ReadFile(fifo); err == nil { // and does not wait
 		t.Error("a pipe was read")
 	}
+	terminal := filepath.Join(dir, "terminal") // of the workers' user, who says nothing
+	os.Symlink("/dev/ptmx", terminal)
+	os.Lchown(terminal, nobody, nobody)
+	if _, _, err := (Reader{User: nobody, Group: nobody}).ReadFile(terminal); err == nil || !strings.Contains(err.Error(), "not a file") {
+		t.Errorf("a terminal was read: %v", err)
+	}
 }
 
 // What is read by its name is as good as the folders that lead to it.

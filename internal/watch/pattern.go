@@ -21,6 +21,8 @@ func Check(patterns []string) error {
 			return errors.New("an empty pattern")
 		case !doublestar.ValidatePattern(glob):
 			return fmt.Errorf("invalid pattern %q", p)
+		case tooMany(glob):
+			return fmt.Errorf("pattern %q has more than %d alternatives in its braces", p, maxAlternatives)
 		case strings.HasPrefix(glob, "~/"):
 			return fmt.Errorf("pattern %q: only a shell expands ~; write the whole path (./~ is a file of that name)", p)
 		case slices.Contains(strings.Split(rest, "/"), "..") && meta(rest):
@@ -30,6 +32,40 @@ func Check(patterns []string) error {
 		}
 	}
 	return nil
+}
+
+// maxAlternatives is how many globs without braces a glob may stand for: each is tried, with
+// every file that changes.
+const maxAlternatives = 1000
+
+func tooMany(glob string) bool {
+	n, _ := alternatives(glob, 0, 0)
+	return n > maxAlternatives
+}
+
+// alternatives is how many they are, or more: {a,b}{c,d} is 4. It reads up to the end of a
+// group from at on, and returns what is behind it; depth is in how many groups that is.
+func alternatives(glob string, at, depth int) (n, end int) {
+	sum, n := 0, 1
+	for at < len(glob) && sum+n <= maxAlternatives {
+		c := glob[at]
+		at++
+		switch {
+		case c == '\\':
+			at++
+		case c == '{' && depth >= maxAlternatives:
+			return maxAlternatives + 1, len(glob)
+		case c == '{':
+			var of int
+			of, at = alternatives(glob, at, depth+1)
+			n *= of
+		case c == ',' && depth > 0:
+			sum, n = sum+n, 1
+		case c == '}' && depth > 0:
+			return sum + n, at
+		}
+	}
+	return sum + n, at
 }
 
 func meta(glob string) bool { return strings.ContainsAny(glob, `*?[{\`) }

@@ -1,9 +1,7 @@
 package process
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -11,9 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/joho/godotenv"
-	"golang.org/x/sys/unix"
 
 	"handoff/internal/linux"
 )
@@ -167,38 +162,49 @@ func (c *Command) environ(dir string) ([]string, error) {
 		}
 		read, err := readEnvFile(path, c.EnvUser)
 		if err != nil {
-			// The parser's error may quote the line, which may be a secret.
+			// An error never quotes a line, which may be a secret.
 			if pe, ok := err.(*fs.PathError); ok {
 				return nil, fmt.Errorf("cannot read the environment file %w", plain(pe))
 			}
-			return nil, fmt.Errorf("cannot read the environment file %s: not in the form KEY=VALUE", path)
+			return nil, fmt.Errorf("cannot read the environment file %s: %w", path, err)
 		}
+		var list []string
 		for _, k := range slices.Sorted(maps.Keys(read)) {
-			env = setenv(env, k, read[k])
+			list = append(list, k+"="+read[k])
 		}
+		env = override(env, list)
 	}
-	for _, kv := range c.Set {
-		k, v, _ := strings.Cut(kv, "=")
-		env = setenv(env, k, v)
-	}
-	return setenv(env, "PWD", dir), nil
+	return setenv(override(env, c.Set), "PWD", dir), nil
 }
 
-// maxEnvFile is the largest environment file: the kernel takes no more from all of it.
-const maxEnvFile = 4 << 20
+// override puts variables in the place of those of the same names; of several of one name
+// the last counts.
+func override(env, over []string) []string {
+	last := map[string]int{}
+	for i, kv := range over {
+		k, _, _ := strings.Cut(kv, "=")
+		last[k] = i
+	}
+	env = slices.DeleteFunc(env, func(kv string) bool {
+		k, _, _ := strings.Cut(kv, "=")
+		_, ok := last[k]
+		return ok
+	})
+	for i, kv := range over {
+		if k, v, _ := strings.Cut(kv, "="); last[k] == i {
+			env = append(env, k+"="+v)
+		}
+	}
+	return env
+}
 
-// readEnvFile reads a file of variables. It does not wait for who writes into a pipe.
+// readEnvFile reads a file of variables.
 func readEnvFile(path string, user *linux.User) (vars map[string]string, err error) {
 	read := func() error {
-		f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-		if err != nil {
-			return err
+		text, err := linux.ReadFile(path, maxEnvFile)
+		if err == nil {
+			vars, err = parseEnvFile(text)
 		}
-		defer f.Close()
-		if info, err := f.Stat(); err != nil || info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket) != 0 {
-			return &fs.PathError{Op: "read", Path: path, Err: errors.New("not a file")}
-		}
-		vars, err = godotenv.Parse(io.LimitReader(f, maxEnvFile))
 		return err
 	}
 	if user == nil {

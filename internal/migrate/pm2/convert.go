@@ -307,6 +307,9 @@ func (c *conversion) ports(env map[string]string) (bool, error) {
 	if variable != "PORT" && variable != "port" || perr != nil || werr != nil {
 		return false, fmt.Errorf("%s: increment_var: only PORT can count up, with a number in env and a number of instances (handoff run --ports)", c.path)
 	}
+	if base < 1 || n < 1 || n > 1<<16-base {
+		return false, fmt.Errorf("%s: increment_var: %d ports from %d on: want ports from 1 to 65535", c.path, n, base)
+	}
 	var ports []string
 	for i := range n {
 		ports = append(ports, strconv.Itoa(base+i))

@@ -1,9 +1,9 @@
 package pm2
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -48,9 +48,9 @@ func evaluate(path string, as Identity) (value any, err error) {
 	case ".json":
 		return value, migrate.ReadJSON(path, &value)
 	case ".yaml", ".yml":
-		b, err := os.ReadFile(path)
+		b, err := migrate.ReadFile(path)
 		if err != nil {
-			return nil, fmt.Errorf("cannot read PM2's file: %w", err)
+			return nil, fmt.Errorf("cannot read PM2's file: %w", errors.Unwrap(err))
 		}
 		if err := yaml.Unmarshal(b, &value); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
@@ -67,20 +67,54 @@ func evaluate(path string, as Identity) (value any, err error) {
 	// A session of its own: it must not be able to type into handoff's terminal.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as.credential, Setsid: true}
 	cmd.WaitDelay = time.Second
-	var errs bytes.Buffer
-	cmd.Stderr = &errs
-	out, err := cmd.Output()
-	if err != nil {
-		if ctx.Err() != nil {
+	out, errs := &bounded{most: maxOutput}, &bounded{most: maxOutput}
+	cmd.Stdout, cmd.Stderr = out, errs
+	if err := cmd.Run(); err != nil {
+		switch {
+		case out.over || errs.over:
+			err = fmt.Errorf("it prints more than %d MiB", maxOutput>>20)
+		case ctx.Err() != nil:
 			err = fmt.Errorf("not done within %v", timeout)
 		}
-		first, _, _ := strings.Cut(strings.TrimSpace(errs.String()), "\n")
-		return nil, fmt.Errorf("%s: node cannot read it (%w): %s", path, err, first)
+		first, _, _ := strings.Cut(strings.TrimSpace(string(errs.text)), "\n")
+		return nil, fmt.Errorf("%s: node cannot read it (%w): %s", path, err, first[:min(len(first), maxFirst)])
 	}
-	_, text, ok := strings.Cut(string(out), "\n\x00")
+	if value, err = exported(string(out.text)); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return value, nil
+}
+
+// maxOutput is how much a file may print while it is evaluated, in bytes, and maxFirst how
+// much of its first line is in an error.
+const (
+	maxOutput = 4 << 20
+	maxFirst  = 1 << 10
+)
+
+// bounded keeps what is written to it, up to a limit. More is an error, which ends the
+// writer.
+type bounded struct {
+	text []byte
+	most int
+	over bool
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if len(b.text)+len(p) > b.most {
+		b.over = true
+		return 0, errors.New("too much output")
+	}
+	b.text = append(b.text, p...)
+	return len(p), nil
+}
+
+// exported finds what the script has printed between its marks.
+func exported(out string) (value any, err error) {
+	_, text, ok := strings.Cut(out, "\n\x00")
 	text, _, ok2 := strings.Cut(text, "\x00")
 	if !ok || !ok2 || json.Unmarshal([]byte(text), &value) != nil {
-		return nil, fmt.Errorf("%s: it exports no data", path)
+		return nil, errors.New("it exports no data")
 	}
 	return value, nil
 }

@@ -107,7 +107,7 @@ func another(dir string) (m Meaning, found bool, err error) {
 // head is the version that runs.
 func head(path string, r *deploy.Record, fixed string) (string, error) {
 	dir, head := filepath.Dir(path), r.Head
-	if b, err := os.ReadFile(filepath.Join(dir, VersionFile)); head == "" && err == nil {
+	if b, err := migrate.ReadFile(filepath.Join(dir, VersionFile)); head == "" && err == nil {
 		head = strings.TrimSpace(string(b)) // the oldest form says it alone
 	}
 	if fixed != "" {
