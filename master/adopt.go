@@ -75,7 +75,7 @@ func (m *Master) service() string { return m.cfg.Name + "@" + m.cfg.Command.Dir 
 // takeOver takes over from the previous master, and returns what must be done first.
 func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first func()) {
 	h := &heir{effects: effects{m}, r: r, s: s}
-	first = sequence.TakeOver(h, m.cfg.Fleet, m.cfg.BeforeReload != nil, r)
+	first = sequence.TakeOver(h, m.cfg.Fleet, m.cfg.BeforeReload != nil, m.cfg.UpgradeFailed, r)
 	m.reportAdopted(r, h.Now())
 	for _, w := range m.workers {
 		m.attend(w)
@@ -181,6 +181,9 @@ func (m *Master) reportAdopted(r snapshot.Record, now time.Time) {
 		m.history.counters.Upgrades++
 		m.log.Info("Upgraded; this master continues with the workers", "event", events.MasterUpgraded, "version", m.cfg.Version,
 			"workers", len(m.workers), "addresses", m.names())
+	case m.cfg.UpgradeFailed != "":
+		m.log.Warn("Continuing with the previous binary and the workers", "event", events.MasterAdopted, "reason", m.cfg.UpgradeFailed,
+			"restarts", m.cfg.Restarts, "workers", len(m.workers), "addresses", m.names())
 	default:
 		m.history.counters.Masters++
 		m.log.Warn("The previous master died; this one continues with its workers", "event", events.MasterAdopted, "reason", m.cfg.Reason,

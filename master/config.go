@@ -102,10 +102,12 @@ type Config struct {
 	ManagerStores bool
 	// Upgrade starts the binary on disk with the state, and returns nil if it can take
 	// over: then this master ends. Changed reports whether the binary differs. Upgraded:
-	// this master has taken over by an upgrade.
-	Upgrade  func(state []byte) error
-	Changed  func() bool
-	Upgraded bool
+	// this master has taken over by an upgrade. UpgradeFailed is why the master of the last
+	// upgrade is not there, but this one; "": it is, or there was none.
+	Upgrade       func(state []byte) error
+	Changed       func() bool
+	Upgraded      bool
+	UpgradeFailed string
 	// UpWatchdog is the watchdog interval of the service manager; 0: none.
 	UpWatchdog time.Duration
 	// Reread rereads the configuration. later names the changes that require a restart of

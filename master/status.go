@@ -17,7 +17,7 @@ import (
 func (m *Master) status() api.Status {
 	s := api.Status{Schema: 1, Name: m.cfg.Name, Version: m.cfg.Version, PID: m.cfg.PID, Started: m.history.began,
 		Generation: int(m.fleet.Live()), Wanted: int(m.fleet.Wanted()), Slots: m.fleet.Slots(), LastError: m.history.lastError, Reload: sequence.Status(m.reloads.Last), Failed: m.history.failedChange,
-		Output: slices.Clone(m.history.output), LostLines: m.history.counters.LinesLost,
+		Output: slices.Clone(m.history.output), LostLines: m.history.counters.LinesLost, Upgrades: m.history.counters.Upgrades,
 		Addresses: []api.AddressStatus{}, Workers: []api.WorkerStatus{}}
 	outlook.Put(&s, m.fleet, m.history.counters.Slots, time.Now())
 	at := m.listeners.Report()

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"handoff/internal/admin"
+	"handoff/internal/cmsg"
 	"handoff/internal/config"
 	"handoff/internal/events"
 	"handoff/internal/hooks"
@@ -24,6 +25,7 @@ import (
 	"handoff/internal/service"
 	"handoff/internal/upgrade"
 	"handoff/master"
+	"handoff/master/snapshot"
 )
 
 // serving is a master before its start, and what runs beside it.
@@ -74,6 +76,7 @@ type launched struct {
 	pid      int // the keeper's, for people
 	restarts int // of masters that died
 	reason   string
+	failed   string // why a new binary is not the master; "": there is none
 }
 
 // launchedBy reads the variables, and removes them: a candidate of this process must not
@@ -81,11 +84,11 @@ type launched struct {
 func launchedBy() (l launched) {
 	l.pid, _ = strconv.Atoi(os.Getenv(keeper.EnvKeeper))
 	l.restarts, _ = strconv.Atoi(os.Getenv(keeper.EnvRestarts))
-	l.reason = os.Getenv(keeper.EnvReason)
+	l.reason, l.failed = os.Getenv(keeper.EnvReason), os.Getenv(keeper.EnvUpgradeFailed)
 	if fd, err := strconv.Atoi(os.Getenv(keeper.EnvBinary)); err == nil && fd > 2 {
 		unix.Close(fd)
 	}
-	for _, name := range []string{keeper.EnvBinary, keeper.EnvRestarts, keeper.EnvReason} {
+	for _, name := range []string{keeper.EnvBinary, keeper.EnvRestarts, keeper.EnvReason, keeper.EnvUpgradeFailed} {
 		os.Unsetenv(name)
 	}
 	return l
@@ -125,11 +128,16 @@ func (s *serving) takeOver(conf *master.Config) (err error) {
 	if err != nil {
 		return err
 	}
+	if s.from.failed != "" { // from scratch nobody's workers would be left: the keeper tries the other binary again
+		if err := checkState(all); err != nil {
+			return err
+		}
+	}
 	conf.Store, conf.Inherited = partition(all)
 	conf.PID, conf.Restarts, conf.Reason = s.from.pid, s.from.restarts, s.from.reason
 	conf.Instance, conf.SignalBase = os.Getenv(keeper.EnvInstance), keeper.SignalBase
 	conf.ReplaceKeeper, conf.ManagerStores, conf.UpWatchdog = replaceKeeper, managerStores(), upWatchdog(s.from.pid)
-	conf.Upgrade, conf.Changed, conf.Upgraded = s.up.Start, upgrade.Changed, s.up.Candidate()
+	conf.Upgrade, conf.Changed, conf.Upgraded, conf.UpgradeFailed = s.up.Start, upgrade.Changed, s.up.Candidate(), s.from.failed
 	if s.cfg.Death != "" { // workers would not outlive it
 		conf.Changed = nil
 		conf.Upgrade = func([]byte) error {
@@ -257,6 +265,16 @@ func (s *serving) control(c master.Control) (stop func(follows bool)) {
 		}
 		end(follows)
 	}
+}
+
+// checkState checks whether this binary can read the state in the keeper's store.
+func checkState(all []cmsg.Named) error {
+	for _, n := range all {
+		if n.Name == fdstore.State {
+			return snapshot.Check(n.FD)
+		}
+	}
+	return nil
 }
 
 // stepUp checks whether this new binary can read the state, and ends the previous master.

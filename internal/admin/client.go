@@ -119,8 +119,32 @@ func (c *Client) Reload() (generation int, err error) {
 	return done.Generation, err
 }
 
-// Upgrade replaces handoff by the binary that is on disk, and returns when that is done.
-func (c *Client) Upgrade() error { return c.Post(api.UpgradePath, &api.Upgraded{}) }
+// Upgrade replaces handoff by the binary that is on disk, and returns when that is done:
+// when the next master answers, and is of that binary.
+func (c *Client) Upgrade() error {
+	before, err := c.Status()
+	if err != nil {
+		return err
+	}
+	if err := c.Post(api.UpgradePath, &api.Upgraded{}); err != nil {
+		return err
+	}
+	after, err := c.Status()
+	for late := time.Now().Add(upgradeTimeout); err != nil && !errors.Is(err, syscall.ENOENT) && time.Now().Before(late); after, err = c.Status() {
+		time.Sleep(20 * time.Millisecond)
+	}
+	if err != nil {
+		return fmt.Errorf("the new binary has not taken over: %w", err)
+	}
+	if reason, failed := strings.CutPrefix(after.LastError, "upgrade: "); failed && after.Upgrades <= before.Upgrades {
+		return fmt.Errorf("%s: %w", c.Name, api.Error{Code: api.CodeUpgradeFailed, Message: reason})
+	}
+	return nil
+}
+
+// upgradeTimeout is how long it takes until the next master answers, if the new binary
+// does not take over: the keeper waits for it before it uses the previous one again.
+const upgradeTimeout = 40 * time.Second
 
 // Scale sets the number of workers ("8"), or changes it ("+1", "-1"), and returns it.
 func (c *Client) Scale(to string) (workers int, err error) {

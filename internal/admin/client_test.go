@@ -59,16 +59,16 @@ func TestClient(t *testing.T) {
 		}
 	}
 	for want, call := range map[string]func() error{
-		"reload":                 func() error { return number(7)(c.Reload()) },
-		"upgrade":                c.Upgrade,
-		"scale 4 relative=false": func() error { return number(9)(c.Scale("4")) },
-		"scale 1 relative=true":  func() error { return number(9)(c.Scale("+1")) },
-		"scale -1 relative=true": func() error { return number(9)(c.Scale("-1")) },
-		"stop now=false":         func() error { return c.Stop(false) },
-		"stop now=true":          func() error { return c.Stop(true) },
-		"restart 3":              func() error { return number(12)(c.Restart(3)) },
-		"status":                 func() error { st, err := c.Status(); return errors.Join(err, named(st, "web")) },
-		"":                       func() error { return c.Get(api.ConfigPath, &api.Config{}) },
+		"reload":                  func() error { return number(7)(c.Reload()) },
+		"status; upgrade; status": c.Upgrade,
+		"scale 4 relative=false":  func() error { return number(9)(c.Scale("4")) },
+		"scale 1 relative=true":   func() error { return number(9)(c.Scale("+1")) },
+		"scale -1 relative=true":  func() error { return number(9)(c.Scale("-1")) },
+		"stop now=false":          func() error { return c.Stop(false) },
+		"stop now=true":           func() error { return c.Stop(true) },
+		"restart 3":               func() error { return number(12)(c.Restart(3)) },
+		"status":                  func() error { st, err := c.Status(); return errors.Join(err, named(st, "web")) },
+		"":                        func() error { return c.Get(api.ConfigPath, &api.Config{}) },
 	} {
 		if err := call(); err != nil {
 			t.Errorf("%s: %v", want, err)
@@ -101,6 +101,12 @@ func TestClientErrors(t *testing.T) {
 	if _, err := c.Reload(); !errors.Is(err, ErrEnded) {
 		t.Errorf("%v", err)
 	}
+	// The new binary says that it can take over, and does not: the one before answers.
+	s.answers(nil, api.Status{LastError: "upgrade: the new binary did not take over: exited with code 2"})
+	if err := c.Upgrade(); !errors.As(err, &e) || e.Code != api.CodeUpgradeFailed || !strings.HasSuffix(err.Error(), "exited with code 2") {
+		t.Errorf("%v", err)
+	}
+	s.answers(api.Error{Code: api.CodeEnded, Message: "the master has ended"}, api.Status{})
 	if err := c.Stream("/v1/nonsense", nil); !errors.As(err, &e) || e.Code != api.CodeUnknownRoute {
 		t.Errorf("%v", err)
 	}

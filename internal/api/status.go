@@ -15,6 +15,7 @@ type Status struct {
 	Slots      int             `json:"slots"`
 	Ready      int             `json:"ready"` // slots that are served
 	LastError  string          `json:"last_error,omitempty"`
+	Upgrades   int             `json:"upgrades,omitempty"`      // of handoff itself, since the start
 	Reload     *ReloadStatus   `json:"reload,omitempty"`        // the last one
 	Failed     *ChangeStatus   `json:"failed_change,omitempty"` // the last scale or restart that failed
 	Output     []OutputStatus  `json:"output,omitempty"`        // where workers' output is lost

@@ -1,7 +1,9 @@
 package keeper
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -28,6 +30,7 @@ func (k *keeper) consider(pid int) {
 		return
 	}
 	if fd, err := unix.PidfdOpen(pid, 0); err == nil {
+		k.binaries.candidate = ""
 		k.candidates = append(k.candidates, candidate{pid, fd, time.Now().Add(k.waits.Candidate)})
 	}
 }
@@ -74,10 +77,16 @@ func (k *keeper) awaitCandidates(now time.Time) bool {
 	k.forgetDead()
 	for _, c := range k.candidates {
 		if now.After(c.until) {
-			unix.PidfdSendSignal(c.pidfd, unix.SIGKILL, nil, 0)
+			k.killCandidate(c, fmt.Sprintf("it was not ready within %v", k.waits.Candidate))
 		}
 	}
 	return len(k.candidates) > 0
+}
+
+// killCandidate kills a candidate that keeps the service without a master.
+func (k *keeper) killCandidate(c candidate, why string) {
+	k.binaries.candidate = cmp.Or(k.binaries.candidate, why)
+	unix.PidfdSendSignal(c.pidfd, unix.SIGKILL, nil, 0)
 }
 
 func parent(pid int) int {

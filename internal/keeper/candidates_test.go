@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/internal/keeper/fdstore"
+	"handoff/internal/linux"
 )
 
 // upgrade starts a candidate each time that it gets SIGUSR2, and makes room for it at
@@ -40,6 +41,14 @@ func (r *role) announce() {
 		return
 	}
 	r.report("announced %d", len(all))
+}
+
+// orphaned waits for the end of the master that has started this candidate.
+func (r *role) orphaned() {
+	if p, err := linux.OpenPidfd(os.Getppid()); err == nil {
+		p.AwaitDeath(time.Time{})
+		p.Close()
+	}
 }
 
 // lies has children that call themselves candidates, and are none: a program that is not
@@ -89,12 +98,120 @@ func TestCandidateIsNeverReady(t *testing.T) {
 	if rest := w.await("begins"); !strings.HasSuffix(rest, "restarts 0 reason") {
 		t.Errorf("%q: the master made room, and is no crash", rest)
 	}
+	if why := w.await("upgrade failed:"); why != "the new binary did not take over: it was not ready within 100ms" {
+		t.Errorf("%q", why)
+	}
 	if took := time.Since(began); took < short.Candidate/2 {
 		t.Errorf("the candidate had %v, want about %v", took, short.Candidate)
 	}
 	w.await("ready")
 	w.signals <- unix.SIGTERM
 	w.ends(7)
+}
+
+// A candidate that ends when its master has made room for it: the next master says so.
+func TestCandidateEnds(t *testing.T) {
+	t.Setenv("KEEPER_TEST_CANDIDATE", "unready")
+	w := run(t, "upgrade", Config{})
+	w.await("ready")
+	w.signals <- unix.SIGUSR2
+	w.await("announced")
+	t.Setenv("KEEPER_TEST_ROLE", "serve")
+	w.signals <- unix.SIGHUP
+	if why := w.await("upgrade failed:"); why != "the new binary did not take over: exited with code 3" {
+		t.Errorf("%q", why)
+	}
+	w.await("ready")
+	w.signals <- unix.SIGTERM
+	w.ends(7)
+}
+
+// A service that is stopped while a candidate keeps it without a master is stopped by a
+// master of the binary before.
+func TestStopWhileACandidateIsAwaited(t *testing.T) {
+	t.Setenv("KEEPER_TEST_CANDIDATE", "shy")
+	waits := short
+	waits.Candidate, waits.Stop = testTimeout, 50*time.Millisecond
+	w := run(t, "upgrade", Config{Waits: waits})
+	first, _ := strconv.Atoi(w.await("ready"))
+	w.signals <- unix.SIGUSR2
+	w.await("announced")
+	t.Setenv("KEEPER_TEST_ROLE", "serve")
+	w.signals <- unix.SIGHUP
+	if p, err := linux.OpenPidfd(first); err == nil {
+		p.AwaitDeath(time.Time{})
+		p.Close()
+	}
+	w.signals <- unix.SIGTERM
+	w.await("upgrade failed: the new binary did not take over: the service was stopped before it was ready")
+	w.await("signal SIGTERM")
+	w.ends(7)
+}
+
+// A new binary whose masters die as soon as they have taken over: the one before is used
+// again, and says why.
+func TestNewBinaryDies(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "newer")
+	copyFile(t, os.Args[0], path)
+	t.Setenv("KEEPER_TEST_CANDIDATE", "newer")
+	t.Setenv("KEEPER_TEST_NEWER", path)
+	w := run(t, "upgrade", Config{Path: path})
+	w.await("ready")
+	w.signals <- unix.SIGUSR2
+	w.await("announced")
+	t.Setenv("KEEPER_TEST_ROLE", "brittle")
+	w.signals <- unix.SIGHUP
+	for range maxDeaths {
+		w.await("ready")
+	}
+	if why := w.await("upgrade failed:"); why != "3 masters of the new binary died within 10s of their start (exited with code 2)" {
+		t.Errorf("%q", why)
+	}
+	w.await("serves")
+	w.said("using the previous binary again")
+	w.signals <- unix.SIGTERM
+	w.ends(7)
+}
+
+// A binary is on trial until a master of it has lived for some time; somebody's kill -9 is
+// no fault of it.
+func TestTrial(t *testing.T) {
+	const crash, killed = unix.WaitStatus(2 << 8), unix.WaitStatus(unix.SIGKILL)
+	image := func(name string) *os.File {
+		f, err := os.Create(filepath.Join(t.TempDir(), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	for _, c := range []struct {
+		name   string
+		first  bool // there was no upgrade
+		deaths []unix.WaitStatus
+		lived  time.Duration
+		want   string
+	}{
+		{name: "crashes", deaths: []unix.WaitStatus{crash, crash, crash}, want: "old"},
+		{name: "crashes twice", deaths: []unix.WaitStatus{crash, crash}, want: "new"},
+		{name: "back and forth", deaths: []unix.WaitStatus{crash, crash, crash, crash, crash, crash}, want: "new"},
+		{name: "killed", deaths: []unix.WaitStatus{killed, killed, killed, killed}, want: "new"},
+		{name: "crashes later", deaths: []unix.WaitStatus{crash, crash, crash}, lived: time.Hour, want: "new"},
+		{name: "no upgrade", first: true, deaths: []unix.WaitStatus{crash, crash, crash}, want: "new"},
+	} {
+		var b binaries
+		if !c.first {
+			b.ready(image("old"))
+		}
+		b.ready(image("new"))
+		for _, s := range c.deaths {
+			b.died(s, c.lived, time.Minute)
+		}
+		if got := filepath.Base(b.current.Name()); got != c.want || (b.upgradeFailed() != "") != (len(c.deaths) >= maxDeaths && c.deaths[0] == crash && c.lived == 0 && !c.first) {
+			t.Errorf("%s: the next master is of the %s binary, failed: %q", c.name, got, b.upgradeFailed())
+		}
+		b.current.Close()
+		b.previous.Close()
+	}
 }
 
 // A child of the master that calls itself a candidate is believed only while an upgrade is

@@ -53,6 +53,9 @@ const (
 	// last one did.
 	EnvRestarts = "HANDOFF_RESTARTS"
 	EnvReason   = "HANDOFF_REASON"
+	// EnvUpgradeFailed is why a master is started after an upgrade, and not by it: the
+	// new binary did not take over, or died after it had.
+	EnvUpgradeFailed = "HANDOFF_UPGRADE_FAILED"
 	// EnvUpstream is the service manager's notify socket, for a master whose keeper has
 	// died.
 	EnvUpstream = "HANDOFF_UPSTREAM"
@@ -76,7 +79,7 @@ type keeper struct {
 	closers    closers
 	manager    manager
 	master     master
-	binary     *os.File // of the last master that was ready; nil: none was yet
+	binaries   binaries
 	candidates []candidate
 	signals    pending
 	terminal   terminal
@@ -199,7 +202,7 @@ func (k *keeper) inherit() {
 	k.store.Adopt(k.manager.split(k.cfg.Kept)...)
 	if len(k.cfg.Kept) > 0 {
 		if f, err := linux.OpenImage(os.Getpid()); err == nil { // an upgrade may replace it
-			k.binary = f
+			k.binaries.ready(f)
 		}
 		k.reason = "its keeper died"
 		k.manager.say("MAINPID=" + strconv.Itoa(os.Getpid()))

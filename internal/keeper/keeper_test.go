@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"net"
 	"os"
@@ -74,7 +75,7 @@ func run(t *testing.T, role string, cfg Config, args ...string) *world {
 	t.Setenv("KEEPER_TEST_REPORTS", path)
 	w := &world{t: t, reports: c, signals: make(chan os.Signal, 64), code: make(chan int, 1), words: &words{}}
 	signal.Notify(w.signals, unix.SIGCHLD)
-	cfg.Path, cfg.Args, cfg.Stderr = os.Args[0], args, w.words
+	cfg.Path, cfg.Args, cfg.Stderr = cmp.Or(cfg.Path, os.Args[0]), args, w.words
 	if cfg.Waits == (Waits{}) {
 		cfg.Waits = short
 	}
@@ -188,6 +189,21 @@ func play(name string) int {
 	case "candidate":
 		m.announce()
 		return m.serve()
+	case "newer": // a candidate as handoff is one: ready when its master has ended
+		m.announce()
+		m.orphaned()
+		fallthrough
+	case "brittle": // dies soon, if it is the new binary
+		m.ready()
+		if image, _ := os.Readlink("/proc/self/exe"); image == os.Getenv("KEEPER_TEST_NEWER") {
+			return 2
+		}
+		m.report("serves")
+		return m.serve()
+	case "unready": // a candidate that ends instead
+		m.announce()
+		m.orphaned()
+		return 3
 	case "shy": // a candidate that is never ready
 		m.announce()
 	case "liar":
@@ -214,6 +230,9 @@ func begin() *role {
 	r.to, _ = net.Dial("unixgram", os.Getenv("KEEPER_TEST_REPORTS"))
 	r.keep, _ = fdstore.Dial(os.Getenv("NOTIFY_SOCKET"), nil)
 	r.report("begins %d restarts %s reason %s", os.Getpid(), os.Getenv(EnvRestarts), os.Getenv(EnvReason))
+	if failed := os.Getenv(EnvUpgradeFailed); failed != "" {
+		r.report("upgrade failed: %s", failed)
+	}
 	return r
 }
 

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"cmp"
 	"os"
 	"slices"
 	"strconv"
@@ -33,13 +34,13 @@ func (k *keeper) start() error {
 	}
 	path, extra := "/proc/self/exe", ""
 	files := []uintptr{0, 1, 2}
-	if k.binary != nil {
+	if k.binaries.current != nil {
 		extra = "3"
 		path = "/proc/self/fd/" + extra
-		files = append(files, k.binary.Fd())
+		files = append(files, k.binaries.current.Fd())
 	}
 	env := environ("NOTIFY_SOCKET="+k.socket.address, EnvKeeper+"="+strconv.Itoa(os.Getpid()), EnvInstance+"="+k.instance,
-		EnvRestarts+"="+strconv.Itoa(k.restarts), EnvReason+"="+k.reason, EnvBinary+"="+extra, EnvUpstream+"="+k.manager.socket,
+		EnvRestarts+"="+strconv.Itoa(k.restarts), EnvReason+"="+k.reason, EnvUpgradeFailed+"="+k.binaries.upgradeFailed(), EnvBinary+"="+extra, EnvUpstream+"="+k.manager.socket,
 		"LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES=")
 	args := append([]string{k.cfg.Path}, k.cfg.Args...)
 	pidfd := -1
@@ -82,12 +83,8 @@ func (k *keeper) becomes(pid int, upgrade fdstore.Upgrade) {
 		defer k.cfg.Calm()
 	}
 	k.manager.Store(fdstore.Master, k.master.pidfd)
-	// This binary is the one to restart, even if another one is on disk.
 	if f, err := linux.OpenImage(pid); err == nil {
-		if k.binary != nil {
-			k.binary.Close()
-		}
-		k.binary = f
+		k.binaries.ready(f)
 	}
 	k.stopAt = time.Time{} // it has its time
 	for _, s := range k.signals.take() {
@@ -110,11 +107,14 @@ func (k *keeper) reap() (code int, ended bool) {
 			k.read() // what it sent last: another child's death may have begun this
 		}
 		if pid != k.master.pid {
+			if k.isCandidate(pid) {
+				k.binaries.candidate = cmp.Or(k.binaries.candidate, linux.Ended(status))
+			}
 			continue // an orphan, a worker without a master, the previous master
 		}
 		// One that was never ready, and was not killed, has printed the reason: another
 		// would fail, too.
-		if k.master.stopping || k.binary == nil && !status.Signaled() {
+		if k.master.stopping || k.binaries.current == nil && !status.Signaled() {
 			code, ended = exitCode(status), true
 		} else {
 			k.died(status, time.Now())
@@ -128,9 +128,14 @@ func (k *keeper) reap() (code int, ended bool) {
 func (k *keeper) died(status unix.WaitStatus, now time.Time) {
 	if k.master.leaving {
 		k.wait = 0
+		k.binaries.left = true
 	} else {
 		k.restarts++
 		k.reason = linux.Ended(status)
+		if k.binaries.died(status, now.Sub(k.master.began), k.waits.Trial) {
+			k.say("%s: using the previous binary again", k.binaries.failed)
+			k.wait = 0
+		}
 	}
 	k.signals.unsend()    // the next master gets the signals that this one may not have handled
 	if k.signals.stop() { // also if each master dies right after it is ready

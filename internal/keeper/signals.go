@@ -74,7 +74,7 @@ func (k *keeper) forward(s unix.Signal, now time.Time) {
 	if stop && k.stopAsked.IsZero() {
 		k.stopAsked = now
 	}
-	if stop && k.binary == nil && k.master.pidfd >= 0 { // nothing serves yet
+	if stop && k.binaries.current == nil && k.master.pidfd >= 0 { // nothing serves yet
 		k.master.stopping = true
 		unix.PidfdSendSignal(k.master.pidfd, s, nil, 0) // it is dying, or not ready yet
 	}
@@ -86,7 +86,7 @@ func (k *keeper) forward(s unix.Signal, now time.Time) {
 		}
 		return
 	}
-	if stop && k.binary != nil && k.stopAt.IsZero() {
+	if stop && k.binaries.current != nil && k.stopAt.IsZero() {
 		k.stopAt = now.Add(k.waits.Stop)
 	}
 }

@@ -33,6 +33,14 @@ func (k *keeper) stop(now time.Time) (done bool) {
 		k.stopAsked, k.stops = now, killed
 		return false
 	}
+	if k.stops == asked && k.master.pid == 0 && len(k.candidates) > 0 {
+		k.say("the new master was not ready within %v: killing it; the previous binary's master stops the service", k.waits.Stop)
+		for _, c := range k.candidates {
+			k.killCandidate(c, "the service was stopped before it was ready")
+		}
+		k.stopAsked, k.stops = now, killed
+		return false
+	}
 	if k.stops < terminated {
 		k.say("cannot start a master to stop the workers: sending them SIGTERM")
 		for _, p := range k.descendants() {

@@ -182,10 +182,10 @@ func TestNoticeBeforeADeath(t *testing.T) {
 	defer c.Close()
 	t.Setenv("KEEPER_TEST_REPORTS", reports)
 	k := newKeeper(Config{Path: os.Args[0], Stderr: io.Discard, Waits: short})
-	if k.binary, err = os.Open(os.Args[0]); err != nil { // there has been a master before
+	if k.binaries.current, err = os.Open(os.Args[0]); err != nil { // there has been a master before
 		t.Fatal(err)
 	}
-	defer k.binary.Close()
+	defer k.binaries.current.Close()
 	if k.socket, err = listen(sdnotify.Place{Dir: t.TempDir(), UID: os.Geteuid()}); err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ type Waits struct {
 	BackoffFirst time.Duration // before a restart of a master that has died twice; doubled each time: 50 ms
 	BackoffMax   time.Duration // maximum of that: 2 s
 	Stable       time.Duration // lifetime of a master after which its death counts as the first: 1 s
+	Trial        time.Duration // lifetime of a master of a new binary after which the previous binary is not used again: 10 s
 	Give         time.Duration // for a master to read the store: 2 s
 	End          time.Duration // for the exit of a previous keeper's master: 10 s
 	Kill         time.Duration // for the exit of the processes that are killed last: 5 s
@@ -24,7 +25,7 @@ func (w Waits) orDefaults() Waits {
 		usual time.Duration
 	}{
 		{&w.Stop, 10 * time.Second}, {&w.Candidate, 30 * time.Second}, {&w.BackoffFirst, 50 * time.Millisecond},
-		{&w.BackoffMax, 2 * time.Second}, {&w.Stable, time.Second}, {&w.Give, 2 * time.Second}, {&w.End, 10 * time.Second}, {&w.Kill, 5 * time.Second},
+		{&w.BackoffMax, 2 * time.Second}, {&w.Stable, time.Second}, {&w.Trial, 10 * time.Second}, {&w.Give, 2 * time.Second}, {&w.End, 10 * time.Second}, {&w.Kill, 5 * time.Second},
 	} {
 		if *d.wait == 0 {
 			*d.wait = d.usual
@@ -37,7 +38,7 @@ func (w Waits) orDefaults() Waits {
 // defaults.
 func ParseWaits(text string) (w Waits, err error) {
 	at := map[string]*time.Duration{"stop": &w.Stop, "candidate": &w.Candidate, "backoff-first": &w.BackoffFirst,
-		"backoff-max": &w.BackoffMax, "stable": &w.Stable, "give": &w.Give, "end": &w.End, "kill": &w.Kill}
+		"backoff-max": &w.BackoffMax, "stable": &w.Stable, "trial": &w.Trial, "give": &w.Give, "end": &w.End, "kill": &w.Kill}
 	for _, one := range strings.Split(text, ",") {
 		if one == "" {
 			continue

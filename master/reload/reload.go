@@ -87,12 +87,18 @@ type Machine struct {
 }
 
 // Restore continues with the state of an earlier master, and returns its pending actions.
-// An upgrade that was running has ended, since this master has started.
-func Restore(s State, hook bool, now time.Time) (*Machine, []Action) {
+// An upgrade that was running has ended, since this master has started. failed is why it
+// is not the master of that upgrade; "": it is, or there was none.
+func Restore(s State, hook bool, failed string, now time.Time) (*Machine, []Action) {
 	m := &Machine{State: s, Hook: hook, now: now}
 	pending := s.Pending
 	m.Phase, m.Pending = Idle, Pending{}
 	switch {
+	case failed != "":
+		if m.Phase, m.Pending = Upgrading, pending; s.Phase == Asking { // the hook's answer is lost
+			m.Pending.Reload, m.Pending.Ask = true, true
+		}
+		m.upgradeEnded(UpgradeEnded{Failed: failed})
 	case s.Phase == Asking || pending.Reload && pending.Ask: // the answer is lost, or the hook was not asked yet
 		m.order(Order{Upgrade: pending.Upgrade})
 	case pending.Reload: // after the upgrade; this master has read the configuration

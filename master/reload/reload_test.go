@@ -23,7 +23,7 @@ var update = flag.Bool("update", false, "rewrite testdata/*.txt with what happen
 //	upgrade | upgraded | upgrade failed REASON
 //	began N | served N | failed N REASON
 //	keeper died | stopping | after DURATION
-//	restart            (the next master goes on with the state)
+//	restart [FAILED]   (the next master goes on with the state; the upgrade failed)
 //	# comment
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
@@ -77,7 +77,7 @@ func replay(t *testing.T, text string) string {
 			clock = clock.Add(d)
 		case "restart":
 			var actions []Action
-			m, actions = Restore(m.State, m.Hook, clock)
+			m, actions = Restore(m.State, m.Hook, strings.Join(w[1:], " "), clock)
 			show(actions)
 		default:
 			show(m.Step(clock, parse(t, strings.TrimSpace(line), w)))

@@ -106,10 +106,10 @@ type Heir interface {
 
 // TakeOver takes over from the master that left a record, and returns what must be done
 // when steps are no longer paused, before everything else. hook: a hook can refuse
-// reloads.
-func TakeOver(h Heir, cfg fleet.Config, hook bool, r snapshot.Record) (first func()) {
+// reloads. upgradeFailed is why the master of an upgrade did not take over, but this one.
+func TakeOver(h Heir, cfg fleet.Config, hook bool, upgradeFailed string, r snapshot.Record) (first func()) {
 	now := h.Now()
-	reloads, ordered := reload.Restore(Reloads(r), hook, now)
+	reloads, ordered := reload.Restore(Reloads(r), hook, upgradeFailed, now)
 	f, actions := fleet.Restore(cfg, r.Fleet, now)
 	h.Begin(f, reloads)
 	h.Adopt()

@@ -48,6 +48,16 @@ func Read(fd int) (Record, error) {
 	return Parse(b)
 }
 
+// Check reports whether this binary can read the record in a file, which stays the
+// caller's.
+func Check(fd int) error {
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+	if err == nil {
+		_, err = Read(dup)
+	}
+	return err
+}
+
 // Store keeps the file of the last record (the keeper). The same message has the signals
 // whose effect is in the record, so that each is handled exactly once.
 type Store interface {
