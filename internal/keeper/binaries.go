@@ -64,6 +64,11 @@ func (b *binaries) died(status unix.WaitStatus, lived, trial time.Duration) (bac
 	return true
 }
 
+// ended records how a candidate has ended, if it is not known why.
+func (b *binaries) ended(status unix.WaitStatus) {
+	b.candidate = cmp.Or(b.candidate, linux.Ended(status))
+}
+
 // upgradeFailed is why a master that is started now, and not by an upgrade, is what has
 // become of one; "": of none.
 func (b *binaries) upgradeFailed() string {

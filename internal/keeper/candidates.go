@@ -65,6 +65,10 @@ func (k *keeper) forgetDead() {
 	k.candidates = slices.DeleteFunc(k.candidates, func(c candidate) bool {
 		n, _ := unix.Poll([]unix.PollFd{{Fd: int32(c.pidfd), Events: unix.POLLIN}}, 0)
 		if n > 0 {
+			var status unix.WaitStatus
+			if pid, _ := unix.Wait4(c.pid, &status, unix.WNOHANG, nil); pid == c.pid { // of a master that has left: nobody else asks
+				k.binaries.ended(status)
+			}
 			unix.Close(c.pidfd)
 		}
 		return n > 0

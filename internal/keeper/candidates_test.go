@@ -43,14 +43,6 @@ func (r *role) announce() {
 	r.report("announced %d", len(all))
 }
 
-// orphaned waits for the end of the master that has started this candidate.
-func (r *role) orphaned() {
-	if p, err := linux.OpenPidfd(os.Getppid()); err == nil {
-		p.AwaitDeath(time.Time{})
-		p.Close()
-	}
-}
-
 // lies has children that call themselves candidates, and are none: a program that is not
 // handoff's while an upgrade is under way, and one that is while none is.
 func (r *role) lies() {
@@ -112,7 +104,9 @@ func TestCandidateIsNeverReady(t *testing.T) {
 // A candidate that ends when its master has made room for it: the next master says so.
 func TestCandidateEnds(t *testing.T) {
 	t.Setenv("KEEPER_TEST_CANDIDATE", "unready")
-	w := run(t, "upgrade", Config{})
+	waits := short
+	waits.Candidate = testTimeout
+	w := run(t, "upgrade", Config{Waits: waits})
 	w.await("ready")
 	w.signals <- unix.SIGUSR2
 	w.await("announced")
@@ -131,7 +125,7 @@ func TestCandidateEnds(t *testing.T) {
 func TestStopWhileACandidateIsAwaited(t *testing.T) {
 	t.Setenv("KEEPER_TEST_CANDIDATE", "shy")
 	waits := short
-	waits.Candidate, waits.Stop = testTimeout, 50*time.Millisecond
+	waits.Candidate, waits.Stop = testTimeout, time.Second
 	w := run(t, "upgrade", Config{Waits: waits})
 	first, _ := strconv.Atoi(w.await("ready"))
 	w.signals <- unix.SIGUSR2
@@ -155,7 +149,9 @@ func TestNewBinaryDies(t *testing.T) {
 	copyFile(t, os.Args[0], path)
 	t.Setenv("KEEPER_TEST_CANDIDATE", "newer")
 	t.Setenv("KEEPER_TEST_NEWER", path)
-	w := run(t, "upgrade", Config{Path: path})
+	waits := short
+	waits.Candidate = testTimeout
+	w := run(t, "upgrade", Config{Path: path, Waits: waits})
 	w.await("ready")
 	w.signals <- unix.SIGUSR2
 	w.await("announced")

@@ -190,8 +190,11 @@ func play(name string) int {
 		m.announce()
 		return m.serve()
 	case "newer": // a candidate as handoff is one: ready when its master has ended
+		parent, err := linux.OpenPidfd(os.Getppid())
 		m.announce()
-		m.orphaned()
+		if err == nil {
+			parent.AwaitDeath(time.Time{})
+		}
 		fallthrough
 	case "brittle": // dies soon, if it is the new binary
 		m.ready()
@@ -201,8 +204,11 @@ func play(name string) int {
 		m.report("serves")
 		return m.serve()
 	case "unready": // a candidate that ends instead
+		parent, err := linux.OpenPidfd(os.Getppid())
 		m.announce()
-		m.orphaned()
+		if err == nil {
+			parent.AwaitDeath(time.Time{})
+		}
 		return 3
 	case "shy": // a candidate that is never ready
 		m.announce()

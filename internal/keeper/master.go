@@ -1,7 +1,6 @@
 package keeper
 
 import (
-	"cmp"
 	"os"
 	"slices"
 	"strconv"
@@ -108,7 +107,7 @@ func (k *keeper) reap() (code int, ended bool) {
 		}
 		if pid != k.master.pid {
 			if k.isCandidate(pid) {
-				k.binaries.candidate = cmp.Or(k.binaries.candidate, linux.Ended(status))
+				k.binaries.ended(status)
 			}
 			continue // an orphan, a worker without a master, the previous master
 		}
