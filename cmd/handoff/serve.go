@@ -23,6 +23,7 @@ import (
 	"handoff/internal/linux"
 	"handoff/internal/logging"
 	"handoff/internal/service"
+	"handoff/internal/trust"
 	"handoff/internal/upgrade"
 	"handoff/master"
 	"handoff/master/snapshot"
@@ -137,7 +138,7 @@ func (s *serving) takeOver(conf *master.Config) (err error) {
 	conf.PID, conf.Restarts, conf.Reason = s.from.pid, s.from.restarts, s.from.reason
 	conf.Instance, conf.SignalBase = os.Getenv(keeper.EnvInstance), keeper.SignalBase
 	conf.ReplaceKeeper, conf.ManagerStores, conf.UpWatchdog = replaceKeeper, managerStores(), upWatchdog(s.from.pid)
-	conf.Upgrade, conf.Changed, conf.Upgraded, conf.UpgradeFailed = s.up.Start, upgrade.Changed, s.up.Candidate(), s.from.failed
+	conf.Upgrade, conf.Changed, conf.Upgraded, conf.UpgradeFailed = s.up.Start, s.changed, s.up.Candidate(), s.from.failed
 	if s.cfg.Death != "" { // workers would not outlive it
 		conf.Changed = nil
 		conf.Upgrade = func([]byte) error {
@@ -145,6 +146,22 @@ func (s *serving) takeOver(conf *master.Config) (err error) {
 		}
 	}
 	return nil
+}
+
+// changed reports whether another binary is on disk that a reload upgrades to. As root,
+// handoff runs none by itself that another user has put there.
+func (s *serving) changed() bool {
+	if !upgrade.Changed() {
+		return false
+	}
+	if os.Geteuid() != 0 || s.cfg.TrustConfig {
+		return true
+	}
+	err := trust.Replaceable(os.Args[0])
+	if err != nil {
+		s.log.Error("Not upgraded to the binary on disk: "+err.Error()+", and handoff runs as root; `handoff upgrade` as root uses it", "event", events.UpgradeFailed, "reason", err.Error())
+	}
+	return err == nil
 }
 
 // settings is the configuration of the workers.

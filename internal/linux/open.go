@@ -65,6 +65,39 @@ func openOutput(path string, flags int, perm uint32) (int, error) {
 	return fd, nil
 }
 
+// ForeignLink is a link of a user on the way to a file, which root does not follow.
+type ForeignLink struct {
+	Name string
+	UID  int
+}
+
+func (l *ForeignLink) Error() string {
+	return fmt.Sprintf("%s is a link of user %d, which root does not follow: give the path that it leads to", l.Name, l.UID)
+}
+
+// OpenOwnInput is [OpenInput] where, for root, the path must mean what it says: else whoever
+// may write to its folder could have any file read. A link that is not root's own is a
+// [ForeignLink].
+func OpenOwnInput(path string) (*os.File, error) {
+	if os.Geteuid() != 0 {
+		return OpenInput(path)
+	}
+	const flags = unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY
+	folder, name, err := walk(path, false)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(folder)
+	fd, err := unix.Openat(folder, name, flags|unix.O_NOFOLLOW, 0)
+	if err == unix.ELOOP { // see openOutput
+		fd, err = unix.Openat(folder, name, flags, 0)
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return input(os.NewFile(uintptr(fd), path), path)
+}
+
 // ownFolder reports whether nobody but root can change what a folder has.
 func ownFolder(st *unix.Stat_t) bool {
 	return st.Uid == 0 && st.Mode&0o002 == 0 && (st.Mode&0o020 == 0 || st.Gid == 0)
@@ -191,7 +224,7 @@ func linkIn(folder int, name string, anyLinks bool) (target string, err error) {
 		return "", err
 	}
 	if st.Uid != 0 && !anyLinks && !Unmapped(int(st.Uid)) {
-		return "", fmt.Errorf("%s is a link of user %d, which root does not follow: give the path that it leads to", name, st.Uid)
+		return "", &ForeignLink{name, int(st.Uid)}
 	}
 	buf := make([]byte, unix.PathMax)
 	n, err := unix.Readlinkat(fd, "", buf)

@@ -28,8 +28,14 @@ func OpenInput(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	return input(f, path)
+}
+
+// input is a file that one may read from; it closes what is none.
+func input(f *os.File, path string) (*os.File, error) {
 	var st unix.Stat_t
-	if err = unix.Fstat(int(f.Fd()), &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG && !null(&st) {
+	err := unix.Fstat(int(f.Fd()), &st)
+	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG && !null(&st) {
 		err = errors.New("not a file")
 	}
 	if err != nil {

@@ -1,10 +1,13 @@
 package pidfile
 
 import (
+	"bufio"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -56,5 +59,60 @@ func TestWriteElsewhere(t *testing.T) {
 	}
 	if b, err := os.ReadFile(secret); string(b) != "secret" {
 		t.Errorf("%q %v", b, err)
+	}
+}
+
+// Everybody may read a pid file, and so lock it: this refuses nobody a start, whether the
+// process that has locked it lives, or has left the lock to a child.
+func TestLockOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir, err := os.MkdirTemp("", "pidfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	os.Chmod(dir, 0o755)
+	path := filepath.Join(dir, "web.pid")
+	for _, c := range []struct {
+		uid     uint32
+		leaves  bool
+		refused bool
+	}{{65534, false, false}, {65534, true, false}, {0, false, true}} {
+		os.WriteFile(path, []byte("123456789\n"), 0o644)
+		cmd := exec.Command("flock", path, "sh", "-c", "echo locked; exec sleep 60")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: &syscall.Credential{Uid: c.uid, Gid: c.uid}}
+		out, err := cmd.StdoutPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if line, err := bufio.NewReader(out).ReadString('\n'); line != "locked\n" {
+			t.Fatal(line, err)
+		}
+		if c.leaves {
+			cmd.Process.Kill()
+			cmd.Process.Wait()
+		}
+		remove, err := Write(path)
+		if (err != nil) != c.refused {
+			t.Errorf("%+v: %v", c, err)
+		}
+		if err == nil {
+			b, _ := os.ReadFile(path)
+			info, err := os.Stat(path)
+			if string(b) != strconv.Itoa(os.Getpid())+"\n" || err != nil || info.Mode().Perm() != 0o644 {
+				t.Errorf("%q, %v, %v", b, info.Mode(), err)
+			}
+			if _, err := Write(path); err == nil {
+				t.Error("a second one is not refused")
+			}
+			remove()
+		}
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		cmd.Wait()
 	}
 }

@@ -147,6 +147,36 @@ func (r Reader) planted(path string, owners []int) error {
 	return nil
 }
 
+// Replaceable finds another user than root and this one who can put another file in the
+// place of one that this user executes, or has workers load: who owns it, or a folder that
+// leads to it, and everybody, where everybody may write. Groups are the administrator's
+// word: /usr/local is its group's on Debian.
+func Replaceable(path string) error {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	for _, at := range []string{path, real} {
+		for ; ; at = filepath.Dir(at) {
+			info, err := os.Stat(at)
+			if err != nil {
+				return err
+			}
+			uid := int(info.Sys().(*syscall.Stat_t).Uid)
+			switch {
+			case uid != 0 && uid != os.Geteuid() && !linux.Unmapped(uid):
+				return fmt.Errorf("%s belongs to %s", at, name(uid))
+			case info.Mode().Perm()&0o002 != 0 && info.Mode()&fs.ModeSticky == 0:
+				return fmt.Errorf("anyone can write to %s", at)
+			}
+			if at == filepath.Dir(at) {
+				break
+			}
+		}
+	}
+	return nil
+}
+
 func name(uid int) string {
 	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
 		return fmt.Sprintf("user %s (%d)", u.Username, uid)

@@ -130,3 +130,29 @@ func TestPlanted(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What is executed, or loaded by workers, is nobody's else to exchange.
+func TestReplaceable(t *testing.T) {
+	dir, file := world(t)
+	file("theirs/", other, other, 0o755)
+	file("theirs/roots/", 0, 0, 0o755)
+	file("open/", 0, 0, 0o777)
+	file("sticky/", 0, 0, 0o777|os.ModeSticky)
+	file("staff/", 0, 50, 0o775)
+	os.Symlink(filepath.Join(dir, "theirs/roots/x"), filepath.Join(dir, "link"))
+	for _, c := range []struct{ path, want string }{
+		{file("x", 0, 0, 0o755), ""},
+		{file("sticky/x", 0, 0, 0o755), ""},
+		{file("staff/x", 0, 0, 0o755), ""},
+		{file("sticky/y", other, other, 0o755), "y belongs to user 65533"},
+		{file("theirs/roots/x", 0, 0, 0o755), "theirs belongs to user 65533"},
+		{filepath.Join(dir, "link"), "theirs belongs to user 65533"},
+		{file("open/x", 0, 0, 0o755), "anyone can write to "},
+		{filepath.Join(dir, "missing"), "no such file"},
+	} {
+		err := Replaceable(c.path)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.path, err, c.want)
+		}
+	}
+}

@@ -1,13 +1,16 @@
 package process
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"handoff/internal/linux"
@@ -198,21 +201,58 @@ func override(env, over []string) []string {
 	return env
 }
 
-// readEnvFile reads a file of variables.
-func readEnvFile(path string, user *linux.User) (vars map[string]string, err error) {
+// readEnvFile reads a file of variables. Root follows another user's link by that user's
+// rights: by root's, who may write to a folder of the program could have any file handed to
+// it.
+func readEnvFile(path string, as *linux.User) (vars map[string]string, err error) {
+	open := linux.OpenOwnInput
 	read := func() error {
-		text, err := linux.ReadFile(path, maxEnvFile)
+		f, err := open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		text, err := linux.ReadAll(f, maxEnvFile)
 		if err == nil {
 			vars, err = parseEnvFile(text)
 		}
 		return err
 	}
-	if user == nil {
+	if as == nil {
 		err = read()
-	} else {
-		err = linux.As(user, read)
+		var link *linux.ForeignLink
+		if !errors.As(err, &link) {
+			return vars, err
+		}
+		if as, err = userOf(link.UID); err != nil {
+			return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("%w (%w)", link, err)}
+		}
 	}
+	open = linux.OpenInput
+	err = linux.As(as, read)
 	return vars, err
+}
+
+// userOf is a user with the groups that a login gives.
+func userOf(uid int) (*linux.User, error) {
+	u, err := user.LookupId(strconv.Itoa(uid))
+	if err != nil {
+		return nil, err
+	}
+	groups, err := u.GroupIds()
+	if err != nil {
+		return nil, err
+	}
+	of := &linux.User{UID: uid}
+	if of.GID, err = strconv.Atoi(u.Gid); err != nil {
+		return nil, err
+	}
+	for _, g := range groups {
+		if n, err := strconv.Atoi(g); err == nil {
+			of.Groups = append(of.Groups, n)
+		}
+	}
+	return of, nil
 }
 
 func setenv(env []string, k, v string) []string {

@@ -191,3 +191,40 @@ func TestPathsThroughALinkArePinned(t *testing.T) {
 		t.Error(said)
 	}
 }
+
+// Who may write to the program's folder has root read no file by a link that this user
+// could not read; a deployer's link to a file of theirs is followed.
+func TestEnvFileOverALinkOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir, err := os.MkdirTemp("", "env")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	os.Chmod(dir, 0o755)
+	at := func(name string) string { return filepath.Join(dir, name) }
+	os.Mkdir(at("secret"), 0o700)
+	os.Mkdir(at("shared"), 0o755)
+	for path, owner := range map[string]int{"secret/env": 0, "shared/env": 65534, "own": 0} {
+		os.WriteFile(at(path), []byte("KEY=value\n"), 0o600)
+		os.Chown(at(path), owner, owner)
+	}
+	for link, c := range map[string]struct {
+		to    string
+		owner int
+	}{"theirs": {"shared/env", 65534}, "steals": {"secret/env", 65534}, "folder": {"secret", 65534}, "roots": {"secret/env", 0}, "unknown": {"shared/env", 4000000}} {
+		os.Symlink(c.to, at(link))
+		os.Lchown(at(link), c.owner, c.owner)
+	}
+	for name, want := range map[string]string{"own": "", "theirs": "", "roots": "", "steals": "steals: permission denied", "folder/env": "folder/env: permission denied", "unknown": "unknown: unknown is a link of user 4000000, which root does not follow"} {
+		c := Command{Args: []string{"/bin/true"}, Dir: dir, EnvFile: name}
+		l, err := c.Resolve()
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", name, err, want)
+		} else if err == nil && linux.Lookup(l.Env, "KEY") != "value" {
+			t.Errorf("%s: %q", name, l.Env)
+		}
+	}
+}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"handoff/internal/linux"
+	"handoff/internal/trust"
 )
 
 //go:embed preload.cjs
@@ -84,6 +85,9 @@ func put(dir, path string) error {
 	owner := info.Sys().(*syscall.Stat_t).Uid
 	if !info.IsDir() || info.Mode().Perm()&0o022 != 0 || owner != 0 && int(owner) != os.Geteuid() {
 		return fmt.Errorf("%s is not a directory that only its owner can write to", dir)
+	}
+	if err := trust.Replaceable(dir); err != nil { // that user could exchange the directory
+		return fmt.Errorf("%s is no place for it: %w", dir, err)
 	}
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, preload) {
 		return nil

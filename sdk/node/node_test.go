@@ -67,3 +67,17 @@ func readAs(uid int, path string) error {
 	}()
 	return <-done
 }
+
+// Who could exchange the folder of the preload could have workers load something else.
+func TestInstallWhereOthersCannotExchangeIt(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	theirs, own := t.TempDir(), t.TempDir()
+	os.Chown(theirs, 65534, 65534)
+	t.Setenv("HANDOFF_STATE_DIR", filepath.Join(theirs, "state"))
+	t.Setenv("STATE_DIRECTORY", own)
+	if path, err := Install(0); err != nil || filepath.Dir(path) != own {
+		t.Errorf("%s, %v", path, err)
+	}
+}
