@@ -230,6 +230,9 @@ func (m *Master) spawn(a fleet.Spawn) {
 
 // start starts a worker's program, with its end of the pair after the sockets.
 func (m *Master) start(l *process.Launch, env []string, slot int, listen []int) (p *process.Process, pair *cmsg.Conn, err error) {
+	if err := m.keep.Room(len(m.workers)); err != nil {
+		return nil, nil, err
+	}
 	spec := process.Spec{Launch: l, Env: env, Files: listen, Stdout: m.cfg.Stdout}
 	channel := -1
 	plan := m.contract.Plan()

@@ -74,6 +74,8 @@ func (m *Master) service() string { return m.cfg.Name + "@" + m.cfg.Command.Dir 
 
 // takeOver takes over from the previous master, and returns what must be done first.
 func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first func()) {
+	m.history.clock = snapshot.NewClock(r)
+	m.history.clock.Read(&r)
 	h := &heir{effects: effects{m}, r: r, s: s}
 	first = sequence.TakeOver(h, m.cfg.Fleet, m.cfg.BeforeReload != nil, m.cfg.UpgradeFailed, r)
 	m.reportAdopted(r, h.Now())

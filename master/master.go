@@ -62,6 +62,7 @@ type history struct {
 	output       []api.OutputStatus    // output that is lost
 	warned       map[string]bool       // warnings already logged
 	saver        snapshot.Saver        // writes the record for the next master
+	clock        snapshot.Clock        // of its times
 	file         *snapshot.WorkersFile // who the workers are, if keeper and master are both killed; nil: none
 	end          ending
 }
@@ -130,7 +131,7 @@ func newMaster(cfg Config) (*Master, error) {
 		cfg: cfg, log: cfg.Log, fleet: fleet.New(cfg.Fleet),
 		workers: map[fleet.ID]*worker{}, gens: map[fleet.Gen]*generation{},
 		inbox:   inbox{mail: newMailbox()},
-		history: history{began: time.Now(), restarts: map[int]int{}, warned: map[string]bool{}},
+		history: history{began: time.Now(), restarts: map[int]int{}, warned: map[string]bool{}, clock: snapshot.NewClock(snapshot.Record{})},
 		reloads: &reload.Machine{Hook: cfg.BeforeReload != nil}, recycler: recycle.New(cfg.recycle()),
 	}
 	m.descendants = descendants.New(descendants.Config{Keeper: cfg.PID, Instance: cfg.Instance, Died: func() { m.mail.post(descendantDied{}) }})
@@ -141,7 +142,7 @@ func newMaster(cfg Config) (*Master, error) {
 		Private: cfg.DryRun, User: cfg.workerUser(), Allowed: cfg.Allow, Grace: m.grace(), StallTimeout: cfg.StallKill}); err != nil {
 		return nil, err
 	}
-	if m.keep, err = fdstore.Dial(cfg.Keeper, m.keeperMute); err != nil {
+	if m.keep, err = fdstore.Dial(cfg.Keeper, m.keeperMute, cfg.Store...); err != nil {
 		m.log.Error(err.Error()+"; if this master dies, nobody supervises the workers", "event", events.KeeperMute)
 	}
 	if err := m.listeners.Pass(cfg.Inherited); err != nil {

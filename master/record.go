@@ -39,6 +39,7 @@ func (m *Master) record() snapshot.Record {
 			Status: w.state.Status, Reloading: w.state.Reloading, Port: w.port, Requests: w.requests, InFlight: state.InFlight, Unreported: w.unreported}
 		r.Workers = append(r.Workers, wr)
 	}
+	m.history.clock.Write(&r)
 	return r
 }
 

@@ -67,6 +67,13 @@ type plan struct {
 
 // check checks everything that can be.
 func check(cfg *config.Run, what service.Program) (p plan, err error) {
+	if p, err = planOf(cfg, what); err == nil {
+		_, err = publicOf(cfg, what, nil)
+	}
+	return p, err
+}
+
+func planOf(cfg *config.Run, what service.Program) (p plan, err error) {
 	if cfg.Name != "" {
 		if err := admin.CheckName(cfg.Name); err != nil {
 			return p, fmt.Errorf("--name: %w", err)
@@ -81,18 +88,21 @@ func check(cfg *config.Run, what service.Program) (p plan, err error) {
 	if p.passed, err = listenfds.Passed(os.Getenv); err != nil {
 		return p, failed{err}
 	}
-	_, err = publicOf(cfg, what, nil)
-	return p, err
+	return p, nil
 }
 
 // start becomes the keeper, or the master.
 func start(cfg *config.Run, r service.Resolved, asMaster bool) (code int, err error) {
+	if asMaster {
+		plan, err := planOf(cfg, r.Program) // of files it judges for itself
+		if err != nil {
+			return 0, err
+		}
+		return serve(cfg, r.Program, r.Said, plan)
+	}
 	plan, err := check(cfg, r.Program)
 	if err != nil {
 		return 0, err
-	}
-	if asMaster {
-		return serve(cfg, r.Program, r.Said, plan)
 	}
 	kept, passed := split(keeper.KeptPrefix, plan.passed)
 	return keep(cfg, r.Program, kept, passed)

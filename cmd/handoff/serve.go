@@ -51,7 +51,7 @@ func serve(cfg *config.Run, what service.Program, said []string, plan plan) (cod
 	// not ignored, since workers would inherit that.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	s := &serving{cfg: cfg, what: what, from: launchedBy(), args: os.Args[2:], effective: &effective{}, fixed: service.NewFixed(cfg)}
-	if s.log, err = openLog(cfg, what); err != nil {
+	if s.log, err = openLog(cfg, what, s.from.follows()); err != nil {
 		return 0, failed{err}
 	}
 	defer s.log.Flush()
@@ -95,17 +95,28 @@ func launchedBy() (l launched) {
 	return l
 }
 
-// openLog opens the log of a configuration.
-func openLog(cfg *config.Run, what service.Program) (*logging.Log, error) {
+// follows reports whether another master was there before. What has become wrong around the
+// service since (a log that cannot be opened, a full disk) is reported then: it must not be
+// without a master for it.
+func (l launched) follows() bool { return l.reason != "" }
+
+// openLog opens the log of a configuration; stderr in its place, if there must be one.
+func openLog(cfg *config.Run, what service.Program, must bool) (*logging.Log, error) {
 	format, level := cfg.Log, cfg.Level()
 	if rackmanLog(cfg) {
 		format, level = "text", slog.LevelError+1 // the error is complete
 	}
-	log, err := logging.New(format, level, what.Path(cfg.LogFile), string(what.Name))
+	path, name := what.Path(cfg.LogFile), string(what.Name)
+	log, err := logging.New(format, level, path, name)
 	if err != nil {
-		return nil, fmt.Errorf("cannot open the log file: %w", err)
+		err = fmt.Errorf("cannot open the log file: %w", err)
 	}
-	return log, nil
+	if err != nil && must {
+		log = logging.Instead(format, level, path, name)
+		log.Error("Logging to stderr: "+err.Error()+" (USR1 opens it again)", "event", events.LogReopened)
+		return log, nil
+	}
+	return log, err
 }
 
 // takeOver ends the previous master, if there is one, and fetches the keeper's store.
@@ -243,14 +254,17 @@ func (s *serving) listeners(conf *master.Config) error {
 // beside has what runs in goroutines of its own: captured output, watched files, the
 // sockets of the control API.
 func (s *serving) beside(conf *master.Config) (err error) {
-	if s.output, err = outputOf(service.Capture(s.cfg, s.what), s.log); err != nil {
-		return err
+	if s.output, err = outputOf(service.Capture(s.cfg, s.what), s.log); err != nil && !s.from.follows() {
+		return err // else the lines that cannot be written are counted, and each is tried
 	}
 	conf.Stdout, conf.Output, conf.Losses = s.output.stdout, s.output.worker, s.output.losses
 	conf.Captured = s.log.Output != nil
 	conf.Reopen = func() error { return errors.Join(s.log.Reopen(), s.output.Reopen()) }
 	if conf.Admin, err = publicOf(s.cfg, s.what, s.log.Logger); err != nil {
-		return err
+		if !s.from.follows() {
+			return err
+		}
+		s.log.Error(err.Error()+"; the address is not served until handoff is restarted", "event", events.AdminFailed, "address", s.cfg.Admin)
 	}
 	conf.AdminAddr = adminAddr(s.cfg.Admin)
 	s.files = &watcher{log: s.log.Logger, cfg: service.Watch(s.cfg, s.what)}

@@ -79,7 +79,8 @@ type Config struct {
 // Names is a glob of the files' names, also of those that a rotation has renamed.
 func (c Config) Names() string { return c.Name + ".[0-9]*.log*" }
 
-// New returns a Capture. With Files, it finds out at once whether it can write.
+// New returns a Capture. With Files, it finds out at once whether it can write; where it
+// cannot, what it returns tries again with each line.
 func New(c Config) (*Capture, error) {
 	k := &Capture{mode: c.Mode, name: c.Name, dir: c.Dir, colour: c.Colour, recent: c.Recent, lost: c.Lost, late: lateAfter, files: map[int]*sink{}}
 	if k.recent == nil {
@@ -97,7 +98,7 @@ func New(c Config) (*Capture, error) {
 		return k, nil
 	}
 	if err := linux.MakeFolders(k.dir, 0o750); err != nil {
-		return nil, fmt.Errorf("cannot create the directory of the workers' output: %w", err)
+		return k, fmt.Errorf("cannot create the directory of the workers' output: %w", err)
 	}
 	return k, k.slot(0).open()
 }

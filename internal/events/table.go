@@ -133,7 +133,7 @@ func itself() []Info {
 		of(AdminFailed, fail, "the address of `--admin` cannot be served", "address"),
 		of(PreloadMissing, warn, "the drain preload cannot be written; keep-alive clients may lose a request at a reload"),
 		of(LogReopened, info, "the log file was reopened, or cannot be").or(fail),
-		of(LogLost, warn, "log lines were dropped, because the reader of the log is too slow", "lines"),
+		of(LogLost, warn, "log lines were dropped, because the reader of the log is too slow; with `error`: they could not be written (the disk is full), and now can", "lines", "error"),
 		of(OutputLost, fail, "what workers write cannot be written to `to` (a file, stdout or stderr): the disk is full, the terminal has closed, nobody reads the pipe; the workers go on", "to", "error"),
 		of(OutputRecovered, warn, "it is written again; `lines` were lost", "to", "lines"),
 		of(HookFailed, warn, "a hook has failed", "hook"),

@@ -91,6 +91,10 @@ type keeper struct {
 	stopAt     time.Time // when the next measure is due; zero: never
 	stops      stopping
 	before     []identity // children that this process had before it was a keeper
+	said       struct {   // by sayOnce
+		text string
+		at   time.Time
+	}
 }
 
 // closers close descriptors so that nobody who has made one can block the keeper, nor
@@ -140,6 +144,15 @@ func random() string {
 
 func (k *keeper) say(format string, args ...any) {
 	fmt.Fprintf(k.cfg.Stderr, "handoff: keeper: "+format+"\n", args...)
+}
+
+// sayOnce is say for what may go wrong many times a second: the same is said once a minute.
+func (k *keeper) sayOnce(text string, now time.Time) {
+	if text == k.said.text && now.Sub(k.said.at) < time.Minute {
+		return
+	}
+	k.said.text, k.said.at = text, now
+	k.say("%s", text)
 }
 
 func (k *keeper) run(signals <-chan os.Signal) (code int) {
@@ -255,7 +268,7 @@ func (k *keeper) notice(pid int, text string, fds []int) {
 		return
 	}
 	if err := k.store.Handle(m, fds); err != nil {
-		k.say("%v", err)
+		k.sayOnce(err.Error(), time.Now())
 	}
 	if pid == k.master.pid {
 		k.master.stopping = k.master.stopping || m.Stopping

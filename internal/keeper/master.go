@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -158,7 +159,7 @@ func (k *keeper) restart(now time.Time) {
 		return
 	}
 	if err := k.start(); err != nil {
-		k.say("cannot restart the master: %v; the workers keep serving", err)
+		k.sayOnce(fmt.Sprintf("cannot restart the master: %v; the workers keep serving, and it is tried again", err), now)
 		k.startAt = now.Add(k.waits.BackoffMax)
 	}
 }

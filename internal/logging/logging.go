@@ -36,8 +36,9 @@ type Log struct {
 	lost         atomic.Int64 // lines dropped because lines was full
 	waiting      atomic.Int64 // lines not written yet
 
-	mu   sync.Mutex // guards file against a Reopen during a write
-	file *os.File
+	mu      sync.Mutex // guards file against a Reopen during a write, and failing
+	file    *os.File
+	failing failing
 }
 
 // maxLines is how many lines wait for a blocked reader (a full pipe, a stopped terminal).
@@ -47,14 +48,30 @@ const maxLines = 4096
 // New opens a log. format is "text", "json" or "auto": text on a terminal, else
 // JSON. With path "" it goes to stderr.
 func New(format string, level slog.Level, path, name string) (*Log, error) {
+	l := unopened(level, path)
+	if err := l.Reopen(); err != nil {
+		return nil, err
+	}
+	l.begin(format, name)
+	return l, nil
+}
+
+// Instead is New for a path that cannot be opened: it goes to stderr until Reopen can.
+func Instead(format string, level slog.Level, path, name string) *Log {
+	l := unopened(level, path)
+	l.begin(format, name)
+	return l
+}
+
+func unopened(level slog.Level, path string) *Log {
 	least := &slog.LevelVar{}
 	least.Set(level)
-	l := &Log{Events: &Events{}, level: least, path: path, file: os.Stderr, lines: make(chan []byte, maxLines), flush: make(chan chan struct{})}
-	if path != "" {
-		if err := l.Reopen(); err != nil {
-			return nil, err
-		}
-	}
+	return &Log{Events: &Events{}, level: least, path: path, file: os.Stderr, lines: make(chan []byte, maxLines), flush: make(chan chan struct{})}
+}
+
+// begin makes the handlers.
+func (l *Log) begin(format, name string) {
+	path, least := l.path, l.level
 	tty := path == "" && term.IsTerminal(int(os.Stderr.Fd()))
 	if format == "auto" {
 		format = "json"
@@ -77,7 +94,6 @@ func New(format string, level slog.Level, path, name string) (*Log, error) {
 	}
 	l.Logger = to(l)
 	go l.write(to(direct{l})) // for as long as the process
-	return l, nil
 }
 
 // SetLevel changes the minimum level that is logged.
@@ -111,7 +127,13 @@ func (l *Log) now(p []byte) bool {
 	if n, err := unix.Poll(ready, 0); l.waiting.Load() > 0 || n != 1 || err != nil || ready[0].Revents != unix.POLLOUT {
 		return false
 	}
-	l.file.Write(p)
+	l.put(p, time.Now())
+	if l.failing.due(time.Now()) {
+		select {
+		case l.lines <- nil: // out says what was lost
+		default: // and so it does with the next line
+		}
+	}
 	return true
 }
 
@@ -133,11 +155,17 @@ func (l *Log) write(direct *slog.Logger) {
 
 func (l *Log) out(line []byte, direct *slog.Logger) {
 	l.mu.Lock()
-	l.file.Write(line)
-	l.waiting.Add(-1)
+	if line != nil { // else it has been written
+		l.put(line, time.Now())
+		l.waiting.Add(-1)
+	}
+	unwritten, err := l.failing.over(time.Now())
 	l.mu.Unlock()
 	if n := l.lost.Swap(0); n > 0 {
 		direct.Warn("Log lines dropped: the reader of the log is too slow", "event", events.LogLost, "lines", n)
+	}
+	if unwritten > 0 {
+		direct.Warn("Log lines lost: the log could not be written ("+err.Error()+")", "event", events.LogLost, "lines", unwritten, "error", err.Error())
 	}
 }
 
@@ -147,7 +175,8 @@ type direct struct{ *Log }
 func (d direct) Write(line []byte) (int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.file.Write(line)
+	d.put(line, time.Now())
+	return len(line), nil
 }
 
 // Flush writes the waiting lines, for at most a second.
@@ -177,7 +206,7 @@ func (l *Log) Reopen() error {
 	}
 	l.mu.Lock()
 	old := l.file
-	l.file = f
+	l.file, l.failing.broken = f, false
 	l.mu.Unlock()
 	if old != os.Stderr {
 		old.Close()

@@ -45,6 +45,8 @@ type Record struct {
 	Keeper    int               `json:"keeper,omitempty"`   // pid; 0 in one that was made of orphans
 	// Descendants are what the workers have started, and what they have left.
 	Descendants descendants.State `json:"descendants"`
+	// Epoch is that of the times, see [Clock]; 0: they are the wall clock's.
+	Epoch int64 `json:"epoch,omitempty"`
 }
 
 // Generation is the program and environment of a generation's workers.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -26,6 +27,9 @@ type Client struct {
 	onMute  func(why error)
 	timeout time.Duration // readTimeout, except in tests
 	probeAt time.Time     // when a mute keeper is probed next
+
+	mu   sync.Mutex // guards held, for a moment
+	held map[string]bool
 }
 
 const (
@@ -42,9 +46,9 @@ const (
 var ErrMute = errors.New("the keeper does not respond")
 
 // Dial connects to the keeper at an address; "" is none, for which the Client is nil.
-// onMute is called when the keeper becomes mute, in any goroutine. The caller closes the
-// Client.
-func Dial(address string, onMute func(why error)) (*Client, error) {
+// onMute is called when the keeper becomes mute, in any goroutine. held is what the keeper
+// holds already. The caller closes the Client.
+func Dial(address string, onMute func(why error), held ...cmsg.Named) (*Client, error) {
 	if address == "" {
 		return nil, nil
 	}
@@ -52,7 +56,30 @@ func Dial(address string, onMute func(why error)) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot reach the keeper: %w", err)
 	}
-	return &Client{conn: c, onMute: onMute, timeout: readTimeout}, nil
+	client := &Client{conn: c, onMute: onMute, timeout: readTimeout}
+	client.hold(held)
+	return client, nil
+}
+
+// hold notes what the keeper holds.
+func (c *Client) hold(all []cmsg.Named) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held = make(map[string]bool, len(all))
+	for _, n := range all {
+		c.held[n.Name] = true
+	}
+}
+
+// Room reports why another worker should not be started: the keeper, or the next master,
+// would have no descriptors left. workers are those that there are.
+func (c *Client) Room(workers int) error {
+	if c == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return room(limit(), c.held, workers)
 }
 
 // Close closes the connection.
@@ -130,7 +157,15 @@ func (c *Client) Leaving() { c.Say("X_LEAVING=1") }
 func (c *Client) NotifyManager(text string) { c.Say("X_UP=1\n" + text) }
 
 // Store stores a duplicate of fd under a name, replacing an earlier one.
-func (c *Client) Store(name string, fd int) error { return c.Say(storeText(name), fd) }
+func (c *Client) Store(name string, fd int) error {
+	if c == nil {
+		return nil
+	}
+	c.mu.Lock()
+	c.held[name] = true
+	c.mu.Unlock()
+	return c.Say(storeText(name), fd)
+}
 
 func storeText(name string) string { return "FDSTORE=1\nFDPOLL=0\nFDNAME=" + name }
 
@@ -162,12 +197,24 @@ func (c *Client) StoreFile(name string, f syscall.Conn) error {
 }
 
 // Remove closes the descriptor stored under a name.
-func (c *Client) Remove(name string) { c.Say("FDSTOREREMOVE=1\nFDNAME=" + name) }
+func (c *Client) Remove(name string) {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	delete(c.held, name)
+	c.mu.Unlock()
+	c.Say("FDSTOREREMOVE=1\nFDNAME=" + name)
+}
 
 // Resync replaces the store by these descriptors (except the sockets of a service
 // manager). Until it is complete the keeper holds at least the previous ones. The caller
 // still owns the descriptors.
 func (c *Client) Resync(all []cmsg.Named) {
+	if c == nil {
+		return
+	}
+	c.hold(nil)
 	c.Say("X_BEGIN=1")
 	for _, n := range all {
 		c.Store(n.Name, n.FD)

@@ -2,6 +2,7 @@ package fdstore
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +23,8 @@ type Server struct {
 	// was not), at once or soon, but those that are not a worker's in their order; nil:
 	// at once.
 	Close func(name string, fd int)
+	// MaxFiles is how many descriptors this process may have; 0: as the kernel says.
+	MaxFiles int
 
 	held  []cmsg.Named
 	stale map[string]bool // names that X_BEGIN found and nobody has stored since; nil: no X_BEGIN
@@ -58,7 +61,8 @@ func (s *Server) Take(name string) (fd int) {
 }
 
 // Handle does what a message says of the store, and owns the descriptors that came
-// with it. The error is of a master that cannot be given what it asks for.
+// with it. The error is of a master that cannot be given what it asks for, or of a
+// descriptor that there is no room for.
 func (s *Server) Handle(m Message, fds []int) (err error) {
 	if m.begin {
 		s.stale = map[string]bool{}
@@ -69,11 +73,14 @@ func (s *Server) Handle(m Message, fds []int) (err error) {
 	if m.remove {
 		s.Remove(m.name)
 	}
-	if m.store && len(fds) == 1 && m.name != "" && len(m.name) <= maxName && len(s.held) < maxHeld {
-		name := CleanName(m.name)
-		s.Store(name, fds[0])
-		delete(s.stale, name)
-		fds = nil
+	if name := CleanName(m.name); m.store && len(fds) == 1 && name != "" && len(name) <= maxName {
+		if !s.holds(name) && (len(s.held) >= maxHeld || s.full(fds[0])) {
+			err = fmt.Errorf("cannot hold another descriptor: %w; if the master dies, the next one replaces workers (raise ulimit -n)", unix.EMFILE)
+		} else {
+			s.Store(name, fds[0])
+			delete(s.stale, name)
+			fds = nil
+		}
 	}
 	if m.end {
 		for name, stale := range s.stale {
@@ -116,6 +123,10 @@ func (s *Server) Store(name string, fd int) {
 		}
 	}
 	s.held = append(s.held, cmsg.Named{Name: name, FD: fd})
+}
+
+func (s *Server) holds(name string) bool {
+	return slices.ContainsFunc(s.held, func(n cmsg.Named) bool { return n.Name == name })
 }
 
 // Remove closes what is held by a name.
