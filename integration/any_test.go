@@ -93,7 +93,7 @@ func TestAnyProgram(t *testing.T) {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
 			w := p.start(t)
-			n := times(20, 3)
+			n := times(20, 2)
 			run := w.load(load.Config{Clients: 8})
 			run.Await(50, testTimeout)
 			for range n {

@@ -41,12 +41,12 @@ func TestFrameworks(t *testing.T) {
 			t.Parallel()
 			modules(t, name)
 			for range times(3, 1) {
-				o := options{flags: []string{"-n", "4"}, app: []string{data(name + ".js")}}
+				o := options{flags: []string{"-n", fmt.Sprint(times(4, 2))}, app: []string{data(name + ".js")}}
 				if name == "express" {
 					o = example(t, "express")
 				}
 				w := start(t, o)
-				reload := times(50, 6)
+				reload := times(50, 4)
 				fresh := w.load(load.Config{Clients: 4})
 				reloads(t, w, load.Config{Mode: load.KeepAlive, Clients: 32}, reload)
 				w.nothingLost(fresh)

@@ -576,8 +576,8 @@ func (w *world) load(cfg load.Config) *load.Run {
 // the loads in a run without -long. A closed loop takes all of two CPUs, and so
 // starves what is under test; with -long that is wanted.
 const (
-	pace   = 500
-	pauses = 200
+	pace   = 300
+	pauses = 150
 )
 
 // paced is a rate for a run without -long, 0 (a closed loop) with it.

@@ -69,7 +69,7 @@ func TestHostileBinder(t *testing.T) {
 			quiet := reloadTimes(t, calm)
 			calm.stop()
 
-			w := start(t, python(t, hostile, options{flags: []string{"-n", "2", "--watchdog", "1h"}, env: []string{"PORT=" + freePort(t), "HOSTILE=" + kind}}))
+			w := start(t, python(t, hostile, options{flags: []string{"-n", "2", "--watchdog", "1h", "--drain-timeout", "2s"}, env: []string{"PORT=" + freePort(t), "HOSTILE=" + kind}}))
 			awaitFile(t, w.dir+"/attacks", "x")
 			if kind == "stuck" {
 				w.awaitLine("waits for ever")

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,14 +49,14 @@ func TestNodeVersions(t *testing.T) {
 			t.Parallel()
 			env := nodeEnv(t, name)
 			t.Log(nodeVersion(t, env))
-			n := times(20, 4)
+			n, workers := times(20, 3), fmt.Sprint(times(4, 2))
 			t.Run("new connections, no preload", func(t *testing.T) {
-				w := start(t, options{flags: []string{"-n", "4", "--no-preload"}, env: env})
+				w := start(t, options{flags: []string{"-n", workers, "--no-preload"}, env: env})
 				reloads(t, w, load.Config{Clients: 16}, n)
 				w.stop()
 			})
 			t.Run("keep-alive", func(t *testing.T) {
-				w := start(t, options{flags: []string{"-n", "4"}, env: env})
+				w := start(t, options{flags: []string{"-n", workers}, env: env})
 				pausing := w.load(load.Config{Mode: load.KeepAlive, Clients: 32, Pause: 10 * time.Millisecond})
 				reloads(t, w, load.Config{Mode: load.KeepAlive, Clients: 16}, n)
 				w.nothingLost(pausing)

@@ -31,7 +31,7 @@ type proven struct {
 // prove runs `handoff prove`, and returns what it says, and how it ends.
 func prove(t *testing.T, env []string, args ...string) (p proven, code int) {
 	t.Helper()
-	cmd := exec.Command(binary, append([]string{"prove", "--json", "--duration", "1s", "--timeout", "10s", "--rate", fmt.Sprint(times(1000, 300)), "-n", "2"}, args...)...)
+	cmd := exec.Command(binary, append([]string{"prove", "--json", "--duration", "1s", "--timeout", "10s", "--rate", fmt.Sprint(times(1000, 100)), "-n", "2"}, args...)...)
 	cmd.Dir = t.TempDir()
 	cmd.Env = append(os.Environ(), env...)
 	var wrong strings.Builder
@@ -51,12 +51,13 @@ func prove(t *testing.T, env []string, args ...string) (p proven, code int) {
 
 // Programs that do it right: 0 lost in everything that is done to them.
 func TestProve(t *testing.T) {
+	t.Parallel()
 	plain, err := filepath.Abs("../examples/node/plain/server.js")
 	if err != nil {
 		t.Fatal(err)
 	}
 	p, code := prove(t, nil, "--reloads", "4", plain)
-	if code != 0 || p.Lost != 0 || p.Requests < 1000 || len(p.Parts) != 6 {
+	if code != 0 || p.Lost != 0 || p.Requests < int64(times(1000, 300)) || len(p.Parts) != 6 {
 		t.Errorf("%+v", p)
 	}
 	for _, part := range p.Parts[1:] {
@@ -71,6 +72,7 @@ func TestProve(t *testing.T) {
 
 // The other examples, too.
 func TestProveExamples(t *testing.T) {
+	t.Parallel()
 	modules(t, "express")
 	modules(t, "socket.io")
 	path, err := filepath.Abs("node_modules")
@@ -78,18 +80,22 @@ func TestProveExamples(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"express", "socketio"} {
-		app, err := filepath.Abs("../examples/node/" + name + "/server.js")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if p, code := prove(t, []string{"NODE_PATH=" + path}, "--reloads", "2", "--kill-master", "1", app); code != 0 {
-			t.Errorf("%s: %d: %+v", name, code, p)
-		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			app, err := filepath.Abs("../examples/node/" + name + "/server.js")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p, code := prove(t, []string{"NODE_PATH=" + path}, "--reloads", "2", "--kill-master", "1", app); code != 0 {
+				t.Errorf("exit code %d: %+v", code, p)
+			}
+		})
 	}
 }
 
 // A program with a fault is found out, by the class of what it does, and why is said.
 func TestProveFindsFaults(t *testing.T) {
+	t.Parallel()
 	bad := goProgram("bad")
 	for _, c := range []struct {
 		fault         string

@@ -18,22 +18,23 @@ import (
 // and checks that nothing is left over.
 func reloads(t *testing.T, w *world, cfg load.Config, n int) load.Result {
 	t.Helper()
+	workers := len(w.workers())
 	run := w.load(cfg)
 	run.Await(50, testTimeout)
 	w.reload()
-	w.retired(4)
+	w.retired(workers)
 	before := w.ledger()
 	for range n - 1 {
 		w.reload()
-		w.retired(4)
+		w.retired(workers)
 	}
 	after := w.ledger()
 	r := w.nothingLost(run)
 	if len(after) != len(before) {
 		t.Errorf("descriptors after %d reloads: %d, before %d\n%v\n%v", n, len(after), len(before), after, before)
 	}
-	if pids := w.workers(); len(pids) != 4 {
-		t.Errorf("%d worker processes, want 4: %v", len(pids), pids)
+	if pids := w.workers(); len(pids) != workers {
+		t.Errorf("%d worker processes, want %d: %v", len(pids), workers, pids)
 	}
 	return r
 }

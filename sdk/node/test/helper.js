@@ -161,7 +161,7 @@ const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
 // load sends requests until it is stopped, or the test ends: of some clients over new
 // connections, of others over one that each keeps. Nothing is tried twice. Between two a
 // client pauses, which leaves the CPU to those that start.
-function load (t, port, { clients = 4, keepAlive = 4, pauseMs = 5 } = {}) {
+function load (t, port, { clients = 4, keepAlive = 4, pauseMs = 20 } = {}) {
   const l = { done: 0, kept: 0, failed: [], versions: new Set() }
   let stopped = false
   const counting = new Set()
