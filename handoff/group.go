@@ -139,10 +139,14 @@ func (g *Group) Take(slot int) (*Socket, error) {
 			return nil, fmt.Errorf("cannot bind another socket to %v: %w", g.addr, err)
 		}
 	}
+	g.hand(s, slot)
+	return s, nil
+}
+
+func (g *Group) hand(s *Socket, slot int) {
 	s.holders++
 	s.slot = slot
 	g.arrange(s)
-	return s, nil
 }
 
 func (g *Group) pick(slot int) *Socket {
@@ -157,7 +161,7 @@ func (g *Group) pick(slot int) *Socket {
 		case s.stranger:
 		case g.hash && s.slot == slot:
 			r = 5 // also while the previous worker still has it
-		case s.Held():
+		case s.Held() || s.reserved:
 		case g.hash:
 		case g.isTarget(s) && s.slot == slot:
 			r = 4

@@ -16,6 +16,7 @@ type Socket struct {
 	inode     uint64
 	slot      int  // the last slot that took it
 	holders   int  // workers that have a duplicate
+	reserved  bool // parked, and not for [Group.Take]
 	ownFlags  bool // its holder decides about O_NONBLOCK
 	shut      bool // does not listen, and is out of the group's record
 	closed    bool
@@ -55,6 +56,23 @@ func (s *Socket) Release() {
 		s = s.group.clean(s, false)
 	}
 	s.group.arrange(s)
+}
+
+// Reserve keeps a parked socket from [Group.Take], or ends that: the worker that had it
+// says that it has closed it, and runs on, so that it may still accept from it.
+func (s *Socket) Reserve(yes bool) { s.reserved = yes }
+
+// Retake returns a reserved socket to the worker that had it; nil: it cannot be used any
+// more.
+func (s *Socket) Retake(slot int) *Socket {
+	s.reserved = false
+	if s.closed || s.Held() {
+		return nil
+	}
+	if s = s.group.clean(s, true); s != nil {
+		s.group.hand(s, slot)
+	}
+	return s
 }
 
 // OwnFlags leaves the socket's file status flags to the holder until it is released: the

@@ -20,6 +20,7 @@ type Address struct {
 	group     *handoff.Group // of the kinds that have a socket for each worker; else nil
 	data      json.RawMessage
 	leases    []*Lease
+	left      []*Lease  // of live workers that have closed their socket: nobody else gets it
 	unheld    time.Time // since when it has no lease; zero: it has one
 	last      Worker    // that has got a lease; 0: none has, or not known
 	shared    bool      // others have had one, or may have
@@ -68,9 +69,12 @@ func (a *Address) leaseOfSocket(s *handoff.Socket) *Lease {
 
 // Take gives a worker a lease of the address, or another one if it has one already.
 func (a *Address) Take(id Worker, slot int) (*Lease, error) {
-	s, fd, err := a.kind.take(slot)
-	if err != nil {
-		return nil, err
+	s, fd := a.retake(id, slot)
+	if s == nil {
+		var err error
+		if s, fd, err = a.kind.take(slot); err != nil {
+			return nil, err
+		}
 	}
 	l := &Lease{address: a, worker: id, slot: slot, socket: s, fd: fd}
 	a.leases = append(a.leases, l)
@@ -81,6 +85,21 @@ func (a *Address) Take(id Worker, slot int) (*Lease, error) {
 		a.table.note(Unsteerable{a})
 	}
 	return l, nil
+}
+
+// retake returns the socket that a worker has closed before; nil: there is none.
+func (a *Address) retake(id Worker, slot int) (*handoff.Socket, int) {
+	for i, l := range a.left {
+		if l.worker != id {
+			continue
+		}
+		a.left = slices.Delete(a.left, i, i+1)
+		if s := l.socket.Retake(slot); s != nil {
+			return s, s.FD()
+		}
+		break
+	}
+	return nil, -1
 }
 
 // Retake gives a worker a lease for another socket that it has created: one that it had

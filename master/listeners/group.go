@@ -170,7 +170,7 @@ func (t *Table) restoreTCP(r AddressState, fd func(string) int) (kind, error) {
 	for _, sr := range r.Sockets {
 		o := handoff.SocketState{Inode: sr.Inode, Slot: sr.Slot, OwnFlags: sr.Own, Foreign: sr.Foreign, Stranger: sr.Stranger}
 		for _, l := range r.Leases {
-			if l.Inode == sr.Inode {
+			if l.Inode == sr.Inode && !l.Closed {
 				o.Holders++
 			}
 		}

@@ -266,10 +266,34 @@ func (t *Table) Release(a *Address, id Worker, now time.Time) {
 	}
 }
 
+// Closed ends a worker's lease of an address, because it says that it has closed the
+// socket. It may still accept from it: nobody else gets it before [Table.ReleaseAll].
+func (t *Table) Closed(a *Address, id Worker, now time.Time) {
+	var left []*Lease
+	for _, l := range a.leases {
+		if l.worker == id && l.socket != nil {
+			left = append(left, l)
+		}
+	}
+	t.Release(a, id, now)
+	for _, l := range left {
+		if !l.socket.Held() {
+			l.socket.Reserve(true)
+			a.left = append(a.left, l)
+		}
+	}
+}
+
 // ReleaseAll ends all leases of a worker that is dead or abandoned.
 func (t *Table) ReleaseAll(id Worker, now time.Time) {
 	for _, a := range t.list {
 		t.Release(a, id, now)
+		a.left = slices.DeleteFunc(a.left, func(l *Lease) bool {
+			if l.worker == id {
+				l.socket.Reserve(false)
+			}
+			return l.worker == id
+		})
 	}
 }
 

@@ -230,6 +230,43 @@ func TestLeases(t *testing.T) {
 	}
 }
 
+// A worker that says that it has closed its socket may still accept from it: nobody else
+// gets it while it runs, over a change of masters, too.
+func TestClosedByItsWorker(t *testing.T) {
+	w := start(t, Config{})
+	a, one, _ := two(w)
+	inode := one.Inode()
+	take := func(id Worker) uint64 {
+		t.Helper()
+		l, err := a.Take(id, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l.Inode()
+	}
+	w.Closed(a, 1, w.now)
+	if a.LeaseOf(1) != nil || take(3) == inode {
+		t.Error("another has its socket")
+	}
+	if take(1) != inode {
+		t.Error("it does not get its own socket again")
+	}
+	w.Closed(a, 1, w.now)
+
+	restored := start(t, Config{})
+	if lost := restored.Restore(w.State(), w.store.take); len(lost) > 0 {
+		t.Fatal(lost[0])
+	}
+	a = restored.ByKey(a.Key())
+	if take(4) == inode || a.LeaseOf(1) != nil {
+		t.Error("with the next master, another has its socket")
+	}
+	restored.ReleaseAll(1, w.now)
+	if take(5) != inode {
+		t.Error("when it is dead nobody gets it")
+	}
+}
+
 func TestUnusedAddressIsClosed(t *testing.T) {
 	w := start(t, Config{})
 	l := w.lease(1, 0, tcp("127.0.0.1:0"))

@@ -28,7 +28,7 @@ func (e *NotAllowed) Error() string {
 // unix socket is the kernel's to judge, see bindUnix.)
 func (t *Table) permits(e Endpoint) error {
 	u := t.cfg.User
-	if u == nil || u.UID == 0 || e.Family == Unix || e.Port == 0 || e.Port >= linux.UnprivilegedPort() {
+	if u == nil || u.UID == 0 || e.Family == Unix || e.Port <= 0 || e.Port >= linux.UnprivilegedPort() {
 		return nil
 	}
 	var at []netip.AddrPort

@@ -65,6 +65,7 @@ type LeaseState struct {
 	Inode     uint64 `json:"inode,omitempty"` // 0: shared
 	Listening bool   `json:"listening,omitempty"`
 	AtStart   bool   `json:"given,omitempty"`
+	Closed    bool   `json:"closed,omitempty"` // the worker says so, and runs
 }
 
 // SetEndpoint sets the endpoint of the state.
@@ -106,7 +107,10 @@ func (a *Address) state() AddressState {
 	r.SetEndpoint(a.endpoint)
 	a.kind.state(&r)
 	for _, l := range a.leases {
-		r.Leases = append(r.Leases, LeaseState{l.worker, l.slot, l.Inode(), l.listening, l.atStart})
+		r.Leases = append(r.Leases, LeaseState{l.worker, l.slot, l.Inode(), l.listening, l.atStart, false})
+	}
+	for _, l := range a.left {
+		r.Leases = append(r.Leases, LeaseState{Worker: l.worker, Slot: l.slot, Inode: l.Inode(), Closed: true})
 	}
 	return r
 }
@@ -156,8 +160,13 @@ func (t *Table) restore(r AddressState, fd func(string) int) error {
 			continue
 		}
 		for _, s := range a.group.Sockets() {
-			if s.Inode() == lr.Inode {
-				l.socket, l.fd = s, s.FD()
+			if s.Inode() != lr.Inode {
+				continue
+			}
+			if l.socket, l.fd = s, s.FD(); lr.Closed {
+				s.Reserve(true)
+				a.left = append(a.left, l)
+			} else {
 				a.leases = append(a.leases, l)
 			}
 		}

@@ -219,7 +219,7 @@ func (s *Session) closed(key string) {
 	if a == nil || a.LeaseOf(s.ID) == nil {
 		return
 	}
-	table.Release(a, s.ID, time.Now())
+	table.Closed(a, s.ID, time.Now())
 	s.primary.host.Steer()
 	if a.Shared() {
 		return
