@@ -4,8 +4,9 @@ COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 # The control socket and --admin speak HTTP/1.1 alone: net/http goes without HTTP/2.
 TAGS = nethttpomithttp2
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME ?= 1m
 MODULES = integration/node_modules/.installed
-UNITS   = . ./cmd/... ./handoff/... ./internal/... ./master/... ./sdk/... ./worker/...
+UNITS   = . ./cmd/... ./handoff/... ./internal/... ./master/... ./sdk/... ./tools/... ./worker/...
 RACES   = TestReloadsNewConnections|TestCrashes|TestOverlapping|TestBrokenDeploy|TestReplaceMe|TestHostile|TestRogue|TestScale|TestMasterIs|TestUpgrade
 
 .PHONY: reference site release peers build install man demo check lint modules test long fuzz bench
@@ -54,22 +55,8 @@ long: $(MODULES) ## an hour: full numbers, every Node
 	go test -timeout 60m -parallel 4 ./integration/hostile -long -v
 	for v in 18 22 24 26; do PATH=$(CURDIR)/integration/node_modules/node$$v/bin:$$PATH go test -count=1 -parallel 4 -timeout 20m ./integration -skip TestNodeVersions || exit 1; done
 
-fuzz: ## a minute for each parser of what others send
-	go test -fuzz FuzzChannel -fuzztime 1m ./internal/nodeipc
-	go test -fuzz FuzzDiag -fuzztime 1m ./handoff
-	go test -fuzz FuzzAddress -fuzztime 1m ./internal/bindintercept
-	go test -fuzz FuzzListen -fuzztime 1m ./internal/config
-	go test -fuzz FuzzFile -fuzztime 1m ./internal/config
-	go test -fuzz FuzzNotice -fuzztime 1m ./internal/sdnotify
-	go test -fuzz FuzzMessage -fuzztime 1m ./internal/keeper/fdstore
-	go test -fuzz FuzzRecord -fuzztime 1m ./master/snapshot
-	go test -fuzz FuzzStream -fuzztime 1m ./internal/capture
-	go test -fuzz FuzzParse -fuzztime 1m ./internal/deploy
-	go test -fuzz FuzzParseStat -fuzztime 1m ./internal/linux
-	go test -fuzz FuzzUnpack -fuzztime 1m ./internal/cmsg
-	go test -fuzz FuzzResolve -fuzztime 1m ./internal/deploy
-	go test -fuzz FuzzRequests -fuzztime 1m ./internal/load
-	go test -fuzz FuzzIgnore -fuzztime 1m ./internal/deploy
+fuzz: ## FUZZTIME (a minute) for each parser of what others send
+	go run ./tools/fuzz -time $(FUZZTIME)
 
 site: ## docs/.vitepress/dist, the docs as a site; a dead link is an error
 	cd docs && npm install --no-package-lock --no-audit --no-fund --loglevel=error && npx vitepress build .

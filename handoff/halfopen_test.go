@@ -68,7 +68,17 @@ func TestQuietWaitsForHalfOpenHandshakes(t *testing.T) {
 func FuzzDiag(f *testing.F) {
 	f.Add([]byte{16, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		parseDiag(b, func(m []byte) { diagPeer(m); diagListener(m) })
+		sockets := 0
+		done, err := parseDiag(b, func(m []byte) {
+			if sockets++; len(m) < diagMsgSize || len(m) > len(b) {
+				t.Errorf("%d bytes of %d", len(m), len(b))
+			}
+			diagPeer(m)
+			diagListener(m)
+		})
+		if sockets > len(b)/diagMsgSize || done && len(b) == 0 {
+			t.Errorf("%d sockets of %d bytes, %v, %v", sockets, len(b), done, err)
+		}
 	})
 }
 

@@ -68,7 +68,7 @@ func printEvent(out io.Writer, line []byte) {
 	if e.Reason != "" {
 		add("reason", strconv.Quote(e.Reason))
 	}
-	fmt.Fprintf(out, "%s %-5s %s  %s\n", e.Time.Local().Format(time.DateTime), e.Level, printable.Text(e.Msg), strings.Join(about, " "))
+	fmt.Fprintf(out, "%s %-5s %s  %s\n", e.Time.Local().Format(time.DateTime), printable.Text(e.Level), printable.Text(e.Msg), strings.Join(about, " "))
 	for l := range strings.Lines(e.Stderr) {
 		fmt.Fprintln(out, "    "+printable.Text(strings.TrimRight(l, "\n")))
 	}

@@ -14,6 +14,7 @@ import (
 	"handoff/internal/config"
 	"handoff/internal/events"
 	"handoff/internal/logging"
+	"handoff/internal/printable"
 )
 
 // With the names rackman and rackadmin (links to this program) it accepts RackMan's
@@ -81,7 +82,7 @@ func rackmanLines(out, errs io.Writer, pid int, tty bool) func(line []byte) {
 			return
 		}
 		say := func(to io.Writer, colour int, format string, args ...any) {
-			fmt.Fprintln(to, paint(tty, colour, fmt.Sprintf(format, args...)))
+			fmt.Fprintln(to, paint(tty, colour, printable.Text(fmt.Sprintf(format, args...)))) // a file's name may be a worker's
 		}
 		switch e.Event {
 		case events.ClusterStarted:

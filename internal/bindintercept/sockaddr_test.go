@@ -36,7 +36,16 @@ func TestParseAddress(t *testing.T) {
 
 func FuzzAddress(f *testing.F) {
 	f.Add(sockaddr4(1, [4]byte{1, 2, 3, 4}), unix.AF_INET)
-	f.Fuzz(func(t *testing.T, b []byte, domain int) { parseAddress(b, domain) })
+	f.Add(make([]byte, unix.SizeofSockaddrInet6), unix.AF_INET6)
+	f.Fuzz(func(t *testing.T, b []byte, domain int) {
+		a, err := parseAddress(b, domain)
+		switch {
+		case err != nil && a.IsValid(), err == nil && !a.IsValid():
+			t.Errorf("%x: %v, %v", b, a, err)
+		case err == nil && a.Addr().Is4() != (domain == unix.AF_INET), err == nil && a.Addr().Is6() != (domain == unix.AF_INET6), err == nil && len(b) < unix.SizeofSockaddrInet4:
+			t.Errorf("%x in domain %d: %v", b, domain, a)
+		}
+	})
 }
 
 // The filter, interpreted: bind and listen of this architecture stop, nothing

@@ -40,13 +40,13 @@ func (r *Run) Slots() (int, error) {
 		n = cpus.Allowed()
 		text = rest
 		if text == "" {
-			return n, nil
+			return min(n, r.MaxSlots()), nil
 		}
 		less, err := strconv.Atoi(text)
 		if err != nil || less > 0 {
 			return 0, fmt.Errorf("invalid number of workers %q: want a number, max, or max-1", r.Workers)
 		}
-		return max(n+less, 1), nil
+		return min(max(n+less, 1), r.MaxSlots()), nil
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 {

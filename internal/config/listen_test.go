@@ -60,6 +60,9 @@ func FuzzListen(f *testing.F) {
 		if err == nil && (l.Path == "") == !l.Addr.IsValid() {
 			t.Errorf("%q is neither an address nor a path, or both: %+v", v, l)
 		}
+		if err == nil && (len(l.Path) > 107 || l.Path != "" && !strings.HasPrefix(l.Path, "/") || l.Mode > 0o777 || l.UID < -1 || l.GID < -1 || strings.ContainsAny(l.Name, " :/,\n")) {
+			t.Errorf("%q: %+v", v, l)
+		}
 	})
 }
 
@@ -79,6 +82,11 @@ func FuzzFile(f *testing.F) {
 		cfg.Flags(fs)
 		if err := file.Apply(fs); err != nil && !strings.HasPrefix(err.Error(), "handoff.toml:") {
 			t.Errorf("%q: %v", b, err)
+		}
+		for _, kv := range cfg.Env {
+			if name, _, ok := strings.Cut(kv, "="); !ok || name == "" || strings.ContainsRune(kv, 0) {
+				t.Errorf("%q: variable %q", b, kv)
+			}
 		}
 	})
 }

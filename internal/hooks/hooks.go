@@ -265,13 +265,21 @@ func variables(e event) (env []string) {
 		return nil
 	}
 	for k, v := range fields {
+		if k = strings.ToUpper(strings.ReplaceAll(k, "-", "_")); !isName(k) {
+			continue
+		}
 		switch v.(type) {
 		case string, json.Number, bool:
 			if text := fmt.Sprint(v); !strings.ContainsRune(text, 0) {
-				env = append(env, "HANDOFF_"+strings.ToUpper(strings.ReplaceAll(k, "-", "_"))+"="+text)
+				env = append(env, "HANDOFF_"+k+"="+text)
 			}
 		}
 	}
 	slices.Sort(env)
 	return env
+}
+
+// isName reports whether a key can be the end of a variable's name.
+func isName(key string) bool {
+	return key != "" && strings.Trim(key, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == ""
 }

@@ -30,7 +30,8 @@ func (m *manager) split(all []cmsg.Named) (kept []cmsg.Named) {
 	at := map[string]int{}
 	for _, n := range all {
 		name, number, _ := strings.Cut(n.Name, ".")
-		seq, _ := strconv.Atoi(number)
+		last, _ := strconv.ParseUint(number, 10, 31) // which a service manager gives back as it was given
+		seq := int(last)
 		if i, twice := at[name]; !twice {
 			at[name] = len(kept)
 			kept = append(kept, cmsg.Named{Name: name, FD: n.FD})

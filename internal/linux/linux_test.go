@@ -384,8 +384,9 @@ func TestParseStat(t *testing.T) {
 func FuzzParseStat(f *testing.F) {
 	f.Add(line)
 	f.Add(") (")
+	f.Add("7 (x) R 1 2 3 0 0 0 0 0 0 0 9223372036854775807 9223372036854775807 0 0 20 0 1 0 5 0 9223372036854775807")
 	f.Fuzz(func(t *testing.T, name string) {
-		if s, err := ParseStat(name); err == nil && (strings.ContainsAny(string(s.State), " )") || s.CPU < 0) {
+		if s, err := ParseStat(name); err == nil && (strings.ContainsAny(string(s.State), " )") || s.CPU < 0 || s.RSS < 0) {
 			t.Errorf("%q: %+v", name, s)
 		}
 		s, err := ParseStat("7 (" + name + line[strings.LastIndexByte(line, ')'):])

@@ -124,7 +124,7 @@ func Who(port uint16) string {
 // serviceOf takes the path at which a control socket was bound apart, DIR/NAME.sock.PID:
 // it was renamed then. service is "" for another socket.
 func serviceOf(path string) (dir, service string) {
-	m := regexp.MustCompile(`^(/[-\w./]+)/([A-Za-z0-9_-][-\w.]{0,63})\.sock\.\d+$`).FindStringSubmatch(path)
+	m := regexp.MustCompile(`^(/[-\w./]+)/(\w[-\w.]{0,63})\.sock\.\d+$`).FindStringSubmatch(path)
 	if m == nil {
 		return "", ""
 	}

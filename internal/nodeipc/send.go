@@ -95,11 +95,9 @@ func Program(message json.RawMessage) ([]byte, error) {
 	if err := json.Compact(&line, message); err != nil {
 		return nil, err
 	}
-	var p struct {
-		Cmd any `json:"cmd"`
-	}
-	if json.Unmarshal(message, &p) == nil {
-		if cmd, ok := p.Cmd.(string); ok && strings.HasPrefix(cmd, "NODE_") {
+	var keys map[string]any // not a struct, whose keys would also be CMD
+	if json.Unmarshal(message, &keys) == nil {
+		if cmd, ok := keys["cmd"].(string); ok && strings.HasPrefix(cmd, "NODE_") {
 			return nil, errors.New("a message whose cmd begins with NODE_ is Node's own")
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"handoff/internal/admin"
 	"handoff/internal/api"
 	"handoff/internal/linux"
+	"handoff/internal/printable"
 )
 
 // Handoff is a program under a handoff of its own. Start starts it, and Stop ends it.
@@ -164,7 +165,7 @@ func (h *Handoff) whyNotServing() (why string) {
 	for lines.Scan() {
 		var e struct{ Level, Msg, Reason, Stderr string }
 		if json.Unmarshal(lines.Bytes(), &e) != nil {
-			if last = append(last, "  "+lines.Text()); len(last) > maxLast {
+			if last = append(last, "  "+printable.Text(lines.Text())); len(last) > maxLast {
 				last = last[1:]
 			}
 			continue
@@ -176,7 +177,7 @@ func (h *Handoff) whyNotServing() (why string) {
 			why = e.Reason
 		}
 	}
-	return strings.Join(append([]string{why}, last...), "\n")
+	return strings.Join(append([]string{printable.Text(why)}, last...), "\n")
 }
 
 // maxLast is how many lines of output are shown of a program that does not become ready.

@@ -17,6 +17,7 @@ import (
 	"handoff/internal/admin"
 	"handoff/internal/api"
 	"handoff/internal/capture"
+	"handoff/internal/printable"
 )
 
 // every is how often the status is asked for, kept is how many values a sparkline
@@ -265,10 +266,17 @@ func (m *model) View() tea.View {
 	return v
 }
 
+// line is a line of the screen: what workers have written, and names, can colour it, and no
+// more.
+func line(text string, width int) string {
+	text = printable.Coloured(strings.NewReplacer("\n", " ", "\t", " ").Replace(text))
+	return ansi.Truncate(text, width, "…")
+}
+
 // screen is the lines of the screen, each cut to its width, as many as it is high.
 func (m *model) screen() []string {
 	var out []string
-	add := func(text string) { out = append(out, ansi.Truncate(text, m.width, "…")) }
+	add := func(text string) { out = append(out, line(text, m.width)) }
 	s := m.s
 	if !m.known {
 		add(bold(m.client.Name))

@@ -209,8 +209,15 @@ func TestRecordOfBytes(t *testing.T) {
 }
 
 func FuzzRecord(f *testing.F) {
-	b, _ := os.ReadFile("testdata/record-1.json")
-	f.Add(b)
+	all, _ := filepath.Glob("testdata/record-*.json") // of every version, and today's
+	for _, path := range all {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Add([]byte(`{"version": 2}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := Parse(b)
 		if err != nil {

@@ -33,7 +33,7 @@ func Read(path string) (text []byte, err error) {
 	if err := migrate.ReadJSON(path, &said); err != nil {
 		return nil, err
 	}
-	start := said.Scripts["start"]
+	start := strings.TrimSpace(said.Scripts["start"])
 	if start == "" {
 		if _, err := os.Stat(filepath.Join(filepath.Dir(path), "server.js")); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, ErrNone)

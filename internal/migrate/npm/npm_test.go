@@ -14,6 +14,7 @@ func TestRead(t *testing.T) {
 		{`{"scripts": {"start": "node --enable-source-maps  dist/main.js --port 80"}}`, "", `command = ["node", "--enable-source-maps", "dist/main.js", "--port", "80"]`},
 		{`{"scripts": {"start": "NODE_ENV=production node server.js"}}`, "", `command = ["npm", "start"]`},
 		{`{"scripts": {"start": "node server.js | pino-pretty"}}`, "", `command = ["npm", "start"]`},
+		{`{"scripts": {"start": " "}}`, "server.js", `command = ["node", "server.js"]`},
 		{`{"scripts": {"start": "next start"}}`, "", `command = ["npm", "start"]`},
 		{`{"scripts": {"start": "node server.js", "prestart": "tsc"}}`, "", `command = ["npm", "start"]`},
 		{`{"name": "web"}`, "server.js", `command = ["node", "server.js"]`},
