@@ -96,7 +96,14 @@ type heir struct {
 func (h *heir) Step(e fleet.Event)       { h.m.step(e) }
 func (h *heir) CarryOut(a reload.Action) { h.m.carryOut(a) }
 func (h *heir) Has(id fleet.ID) bool     { return h.m.workers[id] != nil }
-func (h *heir) Lost(id fleet.ID)         { h.m.listeners.ReleaseAll(listeners.Worker(id), time.Now()) }
+func (h *heir) Dead(id fleet.ID) bool    { return h.m.workers[id].process.Pidfd().Dead() }
+
+func (h *heir) Lost(id fleet.ID) {
+	if w := h.m.workers[id]; w != nil {
+		h.m.noteListened(w)
+	}
+	h.m.listeners.ReleaseAll(listeners.Worker(id), time.Now())
+}
 
 func (h *heir) Begin(f *fleet.Fleet, r *reload.Machine) { h.m.fleet, h.m.reloads = f, r }
 

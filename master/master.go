@@ -195,7 +195,7 @@ func (m *Master) loop() {
 		m.handleListenerNotices()
 		e := m.another()
 		if e == nil {
-			if m.history.saver.Due() {
+			if m.history.saver.Due(time.Now()) {
 				m.save()
 			}
 			if next := m.deadline(); next.IsZero() {
@@ -237,6 +237,7 @@ func (m *Master) deadline() time.Time {
 	next = earlier(next, m.manager.Deadline())
 	next = earlier(next, m.keep.Deadline())
 	next = earlier(next, m.descendants.Deadline())
+	next = earlier(next, m.history.saver.Deadline())
 	return earlier(next, m.contract.Deadline())
 }
 

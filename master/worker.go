@@ -118,6 +118,7 @@ func (m *Master) died(id fleet.ID) {
 	m.noteListened(w)
 	w.session.Died()
 	m.listeners.ReleaseAll(listeners.Worker(id), time.Now())
+	m.step(fleet.Died{ID: id})
 	m.resteer()
 }
 

@@ -66,6 +66,9 @@ type (
 		ID ID
 		By time.Duration
 	}
+	// Died: a worker's process is dead, and no connection is accepted by it any more.
+	// Exited follows, when its last messages have been read.
+	Died struct{ ID ID }
 	// Exited: a worker has exited, or could not be started. Final: another start would
 	// end in the same way.
 	Exited struct {
@@ -93,6 +96,7 @@ func (Drained) event()     {}
 func (Ping) event()        {}
 func (Hung) event()        {}
 func (Extend) event()      {}
+func (Died) event()        {}
 func (Exited) event()      {}
 
 // Action is an output of Step: one of the types below.

@@ -100,6 +100,7 @@ type Worker struct {
 
 	extra         bool   // was started in a slot that another worker served
 	hung          bool   // has stopped pinging
+	dead          bool   // its process is; it has not exited yet, see Died
 	recycleReason string // why it is marked for replacement; "": it is not
 	asked         asked
 	drained       bool
@@ -267,7 +268,7 @@ func (f *Fleet) observe(e Event) {
 	case Ready:
 		w := f.worker(e.ID)
 		switch {
-		case w == nil || w.Phase != Starting:
+		case w == nil || w.dead || w.Phase != Starting:
 		case e.Seems && f.cfg.ReadyDelay > 0 && f.live != 0 && w.Gen != f.live:
 			if !w.seems {
 				w.seems, w.deadline = true, f.now.Add(f.cfg.ReadyDelay)
@@ -276,11 +277,11 @@ func (f *Fleet) observe(e Event) {
 			f.serve(w)
 		}
 	case Ping:
-		if w := f.worker(e.ID); w != nil && w.Phase == Serving && !w.hung {
+		if w := f.worker(e.ID); w != nil && w.Phase == Serving && !w.hung && !w.dead {
 			f.pinged(w)
 		}
 	case Hung:
-		if w := f.worker(e.ID); w != nil && w.Phase == Serving {
+		if w := f.worker(e.ID); w != nil && w.Phase == Serving && !w.dead {
 			f.hang(w, e.Reason, e.Stalled)
 		}
 	case Extend:
@@ -307,6 +308,13 @@ func (f *Fleet) observe(e Event) {
 			w.drained = true
 			if by := f.now.Add(f.cfg.DrainedGrace); by.Before(w.deadline) {
 				w.deadline = by
+			}
+		}
+	case Died:
+		if w := f.worker(e.ID); w != nil {
+			w.dead, w.pingBy = true, time.Time{}
+			if w.Phase == Starting {
+				w.deadline = time.Time{} // what it seems to be, or is late for, it will never be
 			}
 		}
 	case Exited:

@@ -180,7 +180,7 @@ func (f *Fleet) canaryUnderWay() bool {
 func (f *Fleet) serving(slot int, gen Gen) *Worker {
 	var found *Worker
 	for _, w := range f.workers {
-		if w.Slot == slot && w.Gen == gen && w.Phase == Serving && !w.hung && (found == nil || found.Leaving) {
+		if w.Slot == slot && w.Gen == gen && w.Phase == Serving && !w.hung && !w.dead && (found == nil || found.Leaving) {
 			found = w
 		}
 	}
@@ -206,7 +206,7 @@ func (f *Fleet) choose() []*Worker {
 	if !served {
 		// Also one whose slot is removed.
 		for _, w := range f.workers {
-			if w.Phase == Serving && w.InService {
+			if w.Phase == Serving && w.InService && !w.dead {
 				return append(set, w)
 			}
 		}
@@ -226,7 +226,7 @@ func (f *Fleet) chooseFor(slot int) *Worker {
 	// None of the right generation: keep those in service.
 	var kept *Worker
 	for _, w := range f.workers {
-		if w.Slot == slot && w.Phase == Serving && w.InService {
+		if w.Slot == slot && w.Phase == Serving && w.InService && !w.dead {
 			kept = w
 		}
 	}

@@ -39,6 +39,7 @@ type proc struct {
 	ready    bool
 	retiring bool // to quiet down, drain or end
 	quiet    bool // was told to quiet down
+	dead     bool // and has not exited
 	unserved bool // was started in a slot that nobody served
 }
 
@@ -109,7 +110,8 @@ func (w *world) step(e Event) {
 	}
 	// Nothing but an exit, a smaller number or a stop leaves a served slot unserved.
 	_, exited := e.(Exited)
-	if !exited && !w.stopped {
+	_, died := e.(Died)
+	if !exited && !died && !w.stopped {
 		for slot, served := range before {
 			if served && slot < w.cfg.Slots && !w.served(slot) {
 				w.fail("slot %d has gone unserved without an exit", slot)
@@ -127,7 +129,7 @@ func (w *world) step(e Event) {
 
 func (w *world) served(slot int) bool {
 	p := w.alive[w.steered[slot]]
-	return p != nil && !p.retiring
+	return p != nil && !p.retiring && !p.dead
 }
 
 // count bounds what runs besides the workers that serve: starts in slots that
@@ -196,7 +198,7 @@ func (w *world) act(a Action) {
 		w.steered = map[int]ID{}
 		for _, id := range a.IDs {
 			p := w.alive[id]
-			if p == nil || !p.ready || p.retiring || p.slot >= w.cfg.Slots && len(a.IDs) > 1 || w.steered[p.slot] != 0 {
+			if p == nil || !p.ready || p.retiring || p.dead || p.slot >= w.cfg.Slots && len(a.IDs) > 1 || w.steered[p.slot] != 0 {
 				w.fail("%s: worker %d cannot serve", say(a), id)
 			}
 			w.steered[p.slot] = id
@@ -263,9 +265,14 @@ func (w *world) random() {
 			w.alive[id].ready = true
 			w.step(Ready{ID: id, Seems: w.r.IntN(2) == 0})
 		}
-	case n < 44:
+	case n < 43:
 		if id := w.any(everyone); id != 0 {
 			w.exit(id)
+		}
+	case n < 44:
+		if id := w.any(everyone); id != 0 {
+			w.alive[id].dead = true
+			w.step(Died{id})
 		}
 	case n < 45:
 		if id := w.any(everyone); id != 0 {
@@ -280,7 +287,7 @@ func (w *world) random() {
 			w.step(Quiet{id})
 		}
 	case n < 72:
-		if id := w.any(func(_ ID, p *proc) bool { return p.retiring }); id != 0 {
+		if id := w.any(func(_ ID, p *proc) bool { return p.retiring || p.dead }); id != 0 {
 			w.exit(id)
 		}
 	case n < 75:
@@ -326,7 +333,7 @@ func (w *world) settle() {
 		if round > 2000 {
 			w.fail("no rest after %d kind rounds", round)
 		}
-		if id := w.any(func(_ ID, p *proc) bool { return p.retiring }); id != 0 {
+		if id := w.any(func(_ ID, p *proc) bool { return p.retiring || p.dead }); id != 0 {
 			w.exit(id)
 		} else if id := w.any(func(_ ID, p *proc) bool { return !p.ready }); id != 0 {
 			w.alive[id].ready = true

@@ -36,6 +36,7 @@ type WorkerState struct {
 	Leaving       bool      `json:"leaving,omitempty"`
 	Extra         bool      `json:"extra,omitempty"`
 	Hung          bool      `json:"hung,omitempty"`
+	Dead          bool      `json:"dead,omitempty"`
 	Seems         bool      `json:"seems,omitempty"`
 	RecycleReason string    `json:"tired,omitempty"`
 	Asked         int       `json:"asked,omitempty"`
@@ -63,7 +64,7 @@ func (f *Fleet) State() State {
 		Stopping: f.stopping, Failed: f.failed, Grown: f.grown}
 	for _, w := range f.workers {
 		s.Workers = append(s.Workers, WorkerState{ID: w.ID, Slot: w.Slot, Gen: w.Gen, Phase: w.Phase, InService: w.InService,
-			Leaving: w.Leaving, Extra: w.extra, Hung: w.hung, Seems: w.seems, RecycleReason: w.recycleReason, Asked: int(w.asked), Drained: w.drained, Started: w.started,
+			Leaving: w.Leaving, Extra: w.extra, Hung: w.hung, Dead: w.dead, Seems: w.seems, RecycleReason: w.recycleReason, Asked: int(w.asked), Drained: w.drained, Started: w.started,
 			ReadyAt: w.readyAt, PingBy: w.pingBy, Turn: w.turn, Deadline: w.deadline})
 	}
 	for _, slot := range f.slotStates {
@@ -75,8 +76,9 @@ func (f *Fleet) State() State {
 // Restore returns the fleet of an earlier master. The number of slots is that of the
 // state, not of cfg.
 //
-// A worker that was starting is started again, since its messages may be lost. One that
-// was quieting is quiesced again by the actions. The watchdog of serving workers is
+// A worker that was starting is drained, and another is started, since its messages may be
+// lost: it may have connections already, of the socket of a dead worker. One that was
+// quieting is quiesced again by the actions. The watchdog of serving workers is
 // restarted.
 func Restore(cfg Config, s State, now time.Time) (*Fleet, []Action) {
 	cfg.Slots = max(s.Slots, 1)
@@ -84,7 +86,7 @@ func Restore(cfg Config, s State, now time.Time) (*Fleet, []Action) {
 		began: s.Began, steered: slices.Clone(s.Steered), proven: s.Proven, frozen: s.Frozen, stopping: s.Stopping, failed: s.Failed, grown: s.Grown}
 	for _, ws := range s.Workers {
 		f.workers = append(f.workers, &Worker{ID: ws.ID, Slot: ws.Slot, Gen: ws.Gen, Phase: ws.Phase, InService: ws.InService,
-			Leaving: ws.Leaving, extra: ws.Extra, hung: ws.Hung, seems: ws.Seems, recycleReason: ws.RecycleReason, asked: asked(ws.Asked), drained: ws.Drained, started: ws.Started,
+			Leaving: ws.Leaving, extra: ws.Extra, hung: ws.Hung, dead: ws.Dead, seems: ws.Seems, recycleReason: ws.RecycleReason, asked: asked(ws.Asked), drained: ws.Drained, started: ws.Started,
 			readyAt: ws.ReadyAt, pingBy: ws.PingBy, turn: ws.Turn, deadline: ws.Deadline})
 	}
 	for _, ss := range s.SlotStates {
@@ -93,9 +95,11 @@ func Restore(cfg Config, s State, now time.Time) (*Fleet, []Action) {
 	for _, w := range f.workers {
 		switch w.Phase {
 		case Starting:
-			f.kill(w, "the master was replaced while it started")
+			if !w.dead {
+				f.dismiss(w)
+			}
 		case Serving:
-			if !w.hung {
+			if !w.hung && !w.dead {
 				f.pinged(w)
 			}
 		case Quieting:

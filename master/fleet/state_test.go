@@ -83,7 +83,7 @@ func TestRestoreAsksAgain(t *testing.T) {
 	f.Step(now, Reload{})
 	f.Step(now, Ready{ID: 3})
 	g, actions := Restore(testConfig(), f.State(), now)
-	if len(actions) != 1 || actions[0] != (Signal{ID: 4, Kill: true, Reason: "the master was replaced while it started"}) {
+	if len(actions) != 1 || actions[0] != (Drain{ID: 4}) {
 		t.Errorf("%v", actions)
 	}
 	// Its slot is filled at once, without a wait: it has not failed.

@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "rewrite testdata/*.txt with what happen
 //	restart ID
 //	reload | scale N | stop | stop now
 //	ready ID… | leave ID… | quiet ID… | drained ID… | exit ID [reason] | final ID [reason]
-//	ping ID… | hung ID… | extend ID DURATION
+//	died ID… (exit follows) | ping ID… | hung ID… | extend ID DURATION
 //	broken GEN reason
 //	steering fails [reason] | steering works   (from now on)
 //	astray             (a steering without an order has failed)
@@ -129,6 +129,8 @@ func replay(t *testing.T, text string) string {
 			ids(func(id ID) Event { return Quiet{id} })
 		case "drained":
 			ids(func(id ID) Event { return Drained{id} })
+		case "died":
+			ids(func(id ID) Event { return Died{id} })
 		case "ping":
 			ids(func(id ID) Event { return Ping{id} })
 		case "hung":

@@ -5,7 +5,7 @@
 //
 //	fleet.Step ──► Prepare?  Save ──► actions, in order ──► Steer, the last one
 //	                                                          Aim ─► Save ─► Steer ─► Steered
-//	                                                                           └─ refused: undo ─► Steer ─► Save ─► SteerFailed
+//	                                                                           └─ refused: undo ─► Steer ─► SteerFailed ─► Save
 package sequence
 
 import (
@@ -42,8 +42,11 @@ func Step(w World, f *fleet.Fleet, e fleet.Event) {
 	for again := true; again; {
 		actions, _ := f.Step(w.Now(), e)
 		again = false
-		if slices.ContainsFunc(actions, func(a fleet.Action) bool { _, ok := a.(fleet.Prepare); return ok }) {
-			w.Save() // the next master knows the order
+		// The next master knows the order of a reload, and that of a steering that was
+		// refused nothing follows.
+		_, refused := e.(fleet.SteerFailed)
+		if refused || slices.ContainsFunc(actions, func(a fleet.Action) bool { _, ok := a.(fleet.Prepare); return ok }) {
+			w.Save()
 		}
 		for _, a := range actions {
 			if to, ok := a.(fleet.Steer); ok { // the last action, which is answered
@@ -65,7 +68,7 @@ func steer(w World, ids []fleet.ID) fleet.Event {
 	if err := w.Steer(); err != nil {
 		undo()
 		w.Steer() // reports its error
-		w.Save()
+		// The record still has what was aimed at, with the fleet's state that goes with it.
 		return fleet.SteerFailed{Reason: err.Error()}
 	}
 	w.Steered()
@@ -96,7 +99,9 @@ type Heir interface {
 	Adopt()
 	// Has reports whether a worker was adopted.
 	Has(fleet.ID) bool
-	// Lost: one was not. What it had is free.
+	// Dead reports whether the process of one that was is dead.
+	Dead(fleet.ID) bool
+	// Lost: one was not, or is dead. What it had is free.
 	Lost(fleet.ID)
 	// Discard kills the processes of the previous master that are not in its record, and
 	// closes what is left in the store. Unrecorded reports whether a worker is one of
@@ -110,13 +115,26 @@ type Heir interface {
 func TakeOver(h Heir, cfg fleet.Config, hook bool, upgradeFailed string, r snapshot.Record) (first func()) {
 	now := h.Now()
 	reloads, ordered := reload.Restore(Reloads(r), hook, upgradeFailed, now)
-	f, actions := fleet.Restore(cfg, r.Fleet, now)
+	// Connections go to the targets. The fleet may already have decided to send them
+	// elsewhere, in a step that was not carried out: it decides again.
+	state := r.Fleet
+	state.Steered = nil
+	for _, id := range r.Targets {
+		if id != 0 {
+			state.Steered = append(state.Steered, fleet.ID(id))
+		}
+	}
+	f, actions := fleet.Restore(cfg, state, now)
 	h.Begin(f, reloads)
 	h.Adopt()
 	for _, w := range f.Workers() {
-		if !h.Has(w.ID) {
+		switch {
+		case !h.Has(w.ID):
 			h.Lost(w.ID)
 			h.Step(fleet.Exited{ID: w.ID, Reason: "lost with the previous master"})
+		case h.Dead(w.ID): // nobody retires for it
+			h.Lost(w.ID)
+			h.Step(fleet.Died{ID: w.ID})
 		}
 	}
 	Resteer(h, h.Step)

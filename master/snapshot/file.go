@@ -73,6 +73,7 @@ type Saver struct {
 	at      time.Time
 	took    time.Duration
 	handled []unix.Signal // since then
+	retryAt time.Time     // after a failed write: not before; zero: none has failed
 }
 
 const (
@@ -80,6 +81,8 @@ const (
 	// of the last write, but at the latest after maxWait.
 	waitShare = 8
 	maxWait   = 50 * time.Millisecond
+	// retryEvery is the time after a failed write to the next one, if nothing happens.
+	retryEvery = time.Second
 )
 
 // Changed notes that a record would differ.
@@ -97,11 +100,38 @@ func (s *Saver) Wait(now time.Time) bool {
 }
 
 // Due reports whether something may have changed, and resets that.
-func (s *Saver) Due() bool {
-	due := s.dirty
-	s.dirty = false
-	return due
+func (s *Saver) Due(now time.Time) bool {
+	if !s.dirty || now.Before(s.retryAt) {
+		return false
+	}
+	s.dirty, s.retryAt = false, time.Time{}
+	return true
 }
+
+// Deadline is when a record is due that could not be written; zero: there is none.
+func (s *Saver) Deadline() time.Time { return s.retryAt }
+
+// Failed records that a record could not be written: it is due again, after a while.
+func (s *Saver) Failed(now time.Time) { s.dirty, s.retryAt = true, now.Add(retryEvery) }
+
+// Next returns the record as bytes, if it must be stored: it differs from the last one, or
+// has the effect of a signal. Else nil.
+func (s *Saver) Next(r Record) ([]byte, error) {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("cannot write the state: %w", err)
+	}
+	if bytes.Equal(b, s.saved) && len(s.handled) == 0 {
+		return nil, nil
+	}
+	return b, nil
+}
+
+// Signals are those whose effect is in the next record.
+func (s *Saver) Signals() []unix.Signal { return s.handled }
+
+// Stored records that the store has a record, and the signals.
+func (s *Saver) Stored(b []byte) { s.saved, s.handled, s.retryAt = b, nil, time.Time{} }
 
 // Save stores a record, if it differs from the last one. The whole record is written to a
 // new file before it replaces the last one in the store, so that a master that is killed
@@ -109,20 +139,18 @@ func (s *Saver) Due() bool {
 func (s *Saver) Save(r Record, store Store) error {
 	began := time.Now()
 	defer func() { s.at, s.took = time.Now(), time.Since(began) }()
-	b, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("cannot write the state: %w", err)
-	}
-	if bytes.Equal(b, s.saved) && len(s.handled) == 0 {
-		return nil
+	b, err := s.Next(r)
+	if b == nil {
+		return err
 	}
 	f, err := File(b)
 	if err != nil {
+		s.Failed(time.Now())
 		return err
 	}
 	defer f.Close()
-	if store.StoreState(int(f.Fd()), s.handled) == nil { // the store reports its failure
-		s.saved, s.handled = b, nil
+	if store.StoreState(int(f.Fd()), s.Signals()) == nil { // the store reports its failure
+		s.Stored(b)
 	}
 	return nil
 }

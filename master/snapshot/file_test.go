@@ -95,12 +95,32 @@ func TestSaver(t *testing.T) {
 	}
 	save(Record{Seq: 2})
 	s.Forget()
-	if !s.Due() || s.Due() {
+	now := time.Now()
+	if !s.Due(now) || s.Due(now) {
 		t.Error("after Forget a record is due, once")
 	}
 	save(Record{Seq: 2})
 	if len(k.records) != 4 {
 		t.Errorf("%d records, want 4: the store had lost the last one", len(k.records))
+	}
+}
+
+// A record that cannot be written is due again after a second, also if nothing happens.
+func TestSaverTriesAgain(t *testing.T) {
+	var s Saver
+	now := time.Now()
+	s.Changed()
+	if !s.Due(now) || !s.Deadline().IsZero() {
+		t.Error("a change is due at once, and no deadline is set")
+	}
+	s.Failed(now)
+	at := s.Deadline()
+	if !at.Equal(now.Add(retryEvery)) || s.Due(at.Add(-1)) || !s.Due(at) || s.Due(at) {
+		t.Errorf("due again at %v", at.Sub(now))
+	}
+	s.Failed(now)
+	if s.Stored(nil); !s.Deadline().IsZero() {
+		t.Error("one that was stored is due again")
 	}
 }
 
