@@ -132,3 +132,24 @@ func listeningPorts() (ports []string) {
 	}
 	return ports
 }
+
+// A Node program that is no server ends as it would alone, once, though it has a channel
+// to handoff.
+func TestNodeTask(t *testing.T) {
+	t.Parallel()
+	for _, name := range nodes {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			put(t, filepath.Join(dir, "task.mjs"), "await new Promise((done) => setTimeout(done, 100))\n", 0o644)
+			w := launch(t, options{flags: []string{"-n", "1"}, app: []string{"task.mjs"}, dir: dir, env: nodeEnv(t, name)})
+			if e := w.await("cluster.failed"); !strings.HasPrefix(e.Reason, "ended by itself with exit code 0 before it listened") {
+				t.Error(e.Reason)
+			}
+			w.exits(1)
+			if n := len(w.all("worker.started")); n != 1 {
+				t.Errorf("it was started %d times", n)
+			}
+		})
+	}
+}

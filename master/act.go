@@ -304,6 +304,7 @@ func (m *Master) keepWorker(w *worker) {
 func (m *Master) attend(w *worker) {
 	m.descendants.Started(descendants.Worker(w.id), w.process.PID())
 	orphans := m.descendants.Orphans(outputGrace)
+	filtered := m.contract.Plan().Filter
 	heard := make(chan struct{}) // closed when its session has read everything
 	if w.notify != nil {
 		go m.hearNotices(w.id, w.process.PID(), w.notify).Serve() // ends with the socket
@@ -341,7 +342,13 @@ func (m *Master) attend(w *worker) {
 				open = w.session.Busy()
 			}
 		}
-		m.mail.post(ended{w.id, orphans()})
+		hidden := filtered
+		select {
+		case <-heard: // no process has its filter
+			hidden = false
+		default:
+		}
+		m.mail.post(ended{w.id, orphans(), hidden})
 	}()
 }
 

@@ -31,24 +31,24 @@ func (m *Master) over() bool {
 
 // reap tells how a worker's process has ended, and has those end that it has left. A
 // server that drains by a process for each connection has the drain timeout for them.
-func (m *Master) reap(w *worker, fw fleet.Worker, orphans []descendants.Orphan) (e process.Exit) {
+func (m *Master) reap(w *worker, fw fleet.Worker, end ended) (e process.Exit) {
 	id := descendants.Worker(w.id)
-	left := m.descendants.Left(id, orphans)
+	e.Ready, e.Listened = !fw.ReadyAt().IsZero(), w.listened
+	left := m.descendants.Left(id, end.orphans, end.hidden && (!e.Ready || len(m.workers) == 0))
 	for _, p := range left {
 		e.Left = append(e.Left, sdnotify.Printable(p.String()))
 	}
-	e.Ready, e.Listened = !fw.ReadyAt().IsZero(), w.listened
 	e.InBackground = !e.Ready || m.descendants.Detached(id, left) && time.Since(fw.ReadyAt()) < m.cfg.Fleet.Stable
 	if g := m.gens[w.gen]; g != nil && g.launch != nil {
 		e.Args = g.launch.Args
 	}
 	e.Status, e.Err = w.process.Reap()
 	e.Asked = fw.Phase >= fleet.Quieting || fw.Leaving && e.Status.ExitStatus() == 0
-	end := descendants.End{Signal: m.drainSignal(w), Grace: m.cfg.Fleet.KillGrace}
+	how := descendants.End{Signal: m.drainSignal(w), Grace: m.cfg.Fleet.KillGrace}
 	if w.listened {
-		end.By = fw.DrainBy()
+		how.By = fw.DrainBy()
 	}
-	m.descendants.End(id, end, time.Now())
+	m.descendants.End(id, how, time.Now())
 	return e
 }
 

@@ -45,10 +45,12 @@ type (
 	}
 	// died: a worker's process is dead. Its last messages are still read.
 	died struct{ id fleet.ID }
-	// ended: they have been read; it is not reaped yet. orphans may be its descendants.
+	// ended: they have been read; it is not reaped yet. orphans may be its descendants;
+	// hidden tells that a process may still have its seccomp filter.
 	ended struct {
 		id      fleet.ID
 		orphans []descendants.Orphan
+		hidden  bool
 	}
 	// descendantDied: a process that an ended worker has left is dead.
 	descendantDied struct{}

@@ -330,7 +330,7 @@ func (m *Master) handle(e event) {
 	case died:
 		m.died(e.id)
 	case ended:
-		m.ended(e.id, e.orphans)
+		m.ended(e)
 	case descendantDied:
 		m.descendants.Refresh()
 	default:

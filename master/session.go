@@ -11,6 +11,7 @@ import (
 	"handoff/master/contract"
 	"handoff/master/contract/bind"
 	"handoff/master/contract/node"
+	"handoff/master/descendants"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 )
@@ -77,6 +78,10 @@ func (h sessionHost) Holds(addr netip.AddrPort) bool { return h.m.cfg.Holds(addr
 // Report takes a fact from a session.
 func (h sessionHost) Report(id listeners.Worker, f contract.Fact) {
 	m := h.m
+	if c, ok := f.(contract.Caller); ok {
+		m.descendants.Found(descendants.Worker(id), c.PID, m.cfg.Fleet.KillGrace, time.Now())
+		return
+	}
 	if w := m.workers[fleet.ID(id)]; w != nil {
 		m.learned(w, f)
 		return

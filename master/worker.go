@@ -14,7 +14,6 @@ import (
 	"handoff/internal/repeat"
 	"handoff/internal/sdnotify"
 	"handoff/master/contract"
-	"handoff/master/descendants"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 	"handoff/master/process"
@@ -127,7 +126,8 @@ func (m *Master) noteListened(w *worker) {
 	w.listened = w.listened || m.listeners.Count(listeners.Worker(w.id)) > 0
 }
 
-func (m *Master) ended(id fleet.ID, orphans []descendants.Orphan) {
+func (m *Master) ended(e ended) {
+	id := e.id
 	w := m.workers[id]
 	if w == nil {
 		return
@@ -142,7 +142,7 @@ func (m *Master) ended(id fleet.ID, orphans []descendants.Orphan) {
 		m.keep.Remove(fdstore.WorkerName(int(id), what))
 	}
 	fw := m.fleet.Worker(id)
-	exit := m.reap(w, fw, orphans)
+	exit := m.reap(w, fw, e)
 	m.measureEnd(w, fw.Phase, fw.Leaving)
 	reason, final := m.reportEnd(w, fw, exit)
 	m.step(fleet.Exited{ID: id, Reason: reason, Final: final})

@@ -115,6 +115,13 @@ var roles = map[string]func() int{
 		}
 		return 0
 	},
+	"background-unseen": func() int { // with an environment of its own
+		if err := exec.Command("/usr/bin/setsid", "-f", "/usr/bin/env", "-i", "OF=background-unseen", "/bin/sh", "-c", `trap "" TERM; while :; do sleep 1; done`).Run(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	},
 	"task": func() int { return 0 },
 	"node": playNode,
 }

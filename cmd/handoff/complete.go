@@ -54,6 +54,8 @@ func argumentsOf(c *cobra.Command) cobra.CompletionFunc {
 		return first([]string{"pm2"}, noFiles, cobra.ShellCompDirectiveDefault)
 	case c.Name() == "notify":
 		return first([]string{"READY=1", "RELOADING=1", "STOPPING=1", "WATCHDOG=1", "STATUS=", "EXTEND_TIMEOUT_USEC="}, noFiles|cobra.ShellCompDirectiveNoSpace, noFiles)
+	case c.Name() == "completion":
+		return first(c.ValidArgs, noFiles)
 	case c.Name() == "help":
 		return first(subcommands(c.Root()), noFiles)
 	case strings.Contains(c.Use, "COMMAND"):

@@ -2,6 +2,9 @@ package main
 
 import (
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -54,6 +57,7 @@ func TestCompletion(t *testing.T) {
 		{"doctor |", no},
 		{"stop --|", "--now --timeout"},
 		{"help |", "status stop"},
+		{"completion |", "bash zsh fish powershell " + no},
 		{"nonsense |", file},
 	} {
 		words := strings.Fields(strings.TrimSuffix(c.line, "|"))
@@ -85,5 +89,56 @@ func TestCompletion(t *testing.T) {
 	}
 	if out, _, _ := handoff(t, "__complete", "switch", ""); !strings.HasPrefix(out, "v1\nv2\tlive\n:4\n") {
 		t.Errorf("versions: %q", out)
+	}
+}
+
+// bash completes without the package bash-completion: words are whole that it splits, and
+// what stands behind the cursor does not count.
+func TestBashCompletion(t *testing.T) {
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip(err)
+	}
+	dir := t.TempDir()
+	script, errs, code := handoff(t, "completion", "bash")
+	if code != 0 || !strings.Contains(script, "complete -o default -F __start_handoff handoff") {
+		t.Fatalf("%d %s", code, errs)
+	}
+	if _, errs, code := handoff(t, "completion", "nosuch"); code != exitUsage || !strings.Contains(errs, `unknown shell "nosuch"; one of bash, zsh, fish, powershell`) {
+		t.Errorf("%d %s", code, errs)
+	}
+	if _, errs, code := handoff(t, "completion"); code != exitUsage || !strings.Contains(errs, "name one shell: bash") {
+		t.Errorf("%d %s", code, errs)
+	}
+	os.WriteFile(filepath.Join(dir, "script"), []byte(script), 0o600)
+	for _, c := range []struct{ line, words, got, offered, want string }{
+		{"handoff sta", "handoff sta", "sta", "status\tShow", "status"},
+		{"handoff run --contract=b", "handoff run --contract = b", "run --contract=b", "bind", "bind"},
+		{"handoff run  --listen=unix:/a --contract ", "handoff run --listen = unix : /a --contract ''", "run --listen=unix:/a --contract", "", ""},
+		{"handoff ls --js| more", "handoff ls --js more", "ls --js", "--json", "--json"},
+		{"handoff switch s", "handoff switch s", "switch s", ":16", "src"},
+	} {
+		line, _, _ := strings.Cut(c.line, "|")
+		os.Mkdir(filepath.Join(dir, "src"), 0o755)
+		cmd := exec.Command(bash, "--norc", "--noprofile", "-c", `
+			source ./script
+			handoff() { shift; printf '%s' "$*" > got; printf '%s\n' "$OFFERED"; }
+			compopt() { :; }
+			COMP_LINE=${LINE/|/} COMP_POINT=$POINT COMP_TYPE=9
+			eval "COMP_WORDS=($WORDS)"; COMP_CWORD=$CWORD
+			__start_handoff
+			printf '%s ' "${COMPREPLY[@]}"`)
+		words := strings.Fields(c.words)
+		cword := len(words) - 1
+		if strings.HasSuffix(c.words, " more") {
+			cword--
+		}
+		cmd.Dir = dir
+		cmd.Env = []string{"LINE=" + c.line, "POINT=" + strconv.Itoa(len(line)), "WORDS=" + c.words, "CWORD=" + strconv.Itoa(cword), "OFFERED=" + c.offered, "PATH=" + os.Getenv("PATH")}
+		out, err := cmd.CombinedOutput()
+		got, _ := os.ReadFile(filepath.Join(dir, "got"))
+		if err != nil || strings.Join(strings.Fields(string(out)), " ") != c.want || strings.TrimSpace(string(got)) != c.got {
+			t.Errorf("%s: %v %q, asked for %q", c.line, err, out, got)
+		}
 	}
 }

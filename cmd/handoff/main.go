@@ -112,7 +112,6 @@ A reload overlaps old and new: no connection is refused, reset or left hanging.`
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w; `%s --help` lists the options", err, c.CommandPath())
 	})
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetHelpCommand(&cobra.Command{Use: "help", Hidden: true, RunE: helpOn(root)})
 	addCommands(root, code, asMaster)
 	usual := root.HelpFunc()
@@ -138,7 +137,7 @@ func addCommands(root *cobra.Command, code *int, asMaster bool) {
 	add("look", "Look", listCommand(), statusCommand(code), topCommand(), eventsCommand(), logsCommand(), configCommand())
 	add("change", "Change", reloadCommand(), scaleCommand(), restartCommand(), upgradeCommand(), stopCommand())
 	add("set", "Set up", initCommand(), importCommand(), checkCommand(), proveCommand(), systemdCommand(), doctorCommand())
-	root.AddCommand(notifyCommand(), versionCommand(), hooksTopic())
+	root.AddCommand(notifyCommand(), versionCommand(), completionCommand(), hooksTopic())
 	root.AddCommand(deployCommands()...)
 	if man := manCommand(root); man != nil {
 		root.AddCommand(man)

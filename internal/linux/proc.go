@@ -208,6 +208,10 @@ func link(path string) string {
 // The caller closes it.
 func OpenImage(pid int) (*os.File, error) { return os.Open(proc(pid) + "/exe") }
 
+// SeccompFilters is how many filters of system calls a process has (Linux 5.9). It gets
+// those of its parent, and never loses one.
+func SeccompFilters(pid int) (int, error) { return field(proc(pid)+"/status", "Seccomp_filters:", 10) }
+
 // ThreadGroup is the pid of a thread's process.
 func ThreadGroup(tid int) (int, error) { return field(proc(tid)+"/status", "Tgid:", 10) }
 

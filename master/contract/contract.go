@@ -123,6 +123,10 @@ type (
 	// Blind: it has bound, or listens, and its socket could not be looked at
 	// (pidfd_getfd): its options are not kept, nor is a port that the kernel chose.
 	Blind struct{}
+	// Caller: a process that is not the worker's first one has called bind(2) or listen(2),
+	// and waits for the answer. Its filter tells that it descends from the worker, which
+	// may have ended.
+	Caller struct{ PID int }
 	// Unfiltered: the kernel refuses to intercept its bind(2).
 	Unfiltered struct{ Err error }
 	// Unplaced: a held socket could not replace the worker's own, which it keeps.
@@ -163,6 +167,7 @@ func (Overflow) fact()      {}
 func (ProtocolError) fact() {}
 func (Refused) fact()       {}
 func (Blind) fact()         {}
+func (Caller) fact()        {}
 func (Unfiltered) fact()    {}
 func (Unplaced) fact()      {}
 func (Resumed) fact()       {}

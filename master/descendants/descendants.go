@@ -9,8 +9,9 @@
 // They are found by their parents, from the worker down. A process whose parent has died
 // is the keeper's child from then on (PR_SET_CHILD_SUBREAPER). It is recognised by having
 // been seen before, by a process group or session that was, by the variables of handoff's
-// that it was started with; and where these cannot be read, or are overwritten
-// (setproctitle), by having begun since the worker that ends.
+// that it was started with; where these cannot be read, or are overwritten
+// (setproctitle), by having begun since the worker that ends; and where they are others
+// (env -i), by the worker's seccomp filter, if there is one.
 //
 // Each is identified by its pid and the time of its start, and is signalled through a
 // pidfd that was opened first and compared then: a pid that is in use again is somebody
@@ -179,8 +180,9 @@ func (t *Tracker) Kill(of Worker, leader func()) {
 }
 
 // Left are the descendants of a worker that has ended and was not reaped yet, some of
-// orphans among them.
-func (t *Tracker) Left(of Worker, orphans []Orphan) []Process {
+// orphans among them. hidden tells that there may be one of which nothing is known but
+// its seccomp filter.
+func (t *Tracker) Left(of Worker, orphans []Orphan, hidden bool) []Process {
 	tr := t.tree(of)
 	if tr == nil {
 		return nil
@@ -191,6 +193,9 @@ func (t *Tracker) Left(of Worker, orphans []Orphan) []Process {
 		if t.attribute(o, tr) {
 			guessed = append(guessed, describe(o.Stat))
 		}
+	}
+	if hidden && len(tr.members) == 0 {
+		t.byFilter(orphans, tr)
 	}
 	tr.look()
 	if len(guessed) > 1 {

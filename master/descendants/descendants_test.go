@@ -160,7 +160,7 @@ func (w *world) ended() (left []int) {
 	if err := unix.Waitid(unix.P_PID, w.cmd.Process.Pid, &info, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
 		w.Fatal(err)
 	}
-	for _, p := range w.Left(1, w.Orphans(testTimeout)()) {
+	for _, p := range w.Left(1, w.Orphans(testTimeout)(), true) {
 		left = append(left, p.PID)
 	}
 	w.cmd.Wait()
@@ -259,11 +259,11 @@ func TestGuess(t *testing.T) {
 	w.End(1, End{}, time.Now())
 	unix.Kill(second.cmd.Process.Pid, unix.SIGKILL)
 	second.cmd.Wait()
-	left := w.Left(2, nil)
+	left := w.Left(2, nil, false)
 	if len(left) != 1 || left[0].PID != w.all[0].PID && left[0].PID != second.all[0].PID || !w.Detached(2, left) {
 		t.Errorf("left are %v", left)
 	}
-	if left := w.Left(2, nil); left != nil {
+	if left := w.Left(2, nil, false); left != nil {
 		t.Errorf("left are %v", left)
 	}
 	w.End(2, End{}, time.Now())
@@ -280,6 +280,59 @@ func TestOfSomebodyElse(t *testing.T) {
 	w.End(1, End{}, time.Now())
 	if !w.Idle() || !w.alive(w.all[0]) {
 		t.Error("it was ended")
+	}
+}
+
+// One of which nothing tells but the kernel, by a call of its, is ended: at once, if its
+// worker has ended before.
+func TestFound(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		w := start(t, "stays", "s", "leaves", "so", "deaf")
+		now := time.Now()
+		found := func() { w.Found(1, w.all[0].PID, time.Second, now) }
+		if !late {
+			found()
+		}
+		if left := w.ends(); slices.Contains(left, w.all[0].PID) == late {
+			t.Errorf("left are %v", left)
+		}
+		w.End(1, End{Grace: time.Second}, now)
+		if late {
+			found()
+		}
+		w.want(w.said(), []string{"SIGTERM 1: their worker has exited"})
+		found()
+		w.want(w.said(), nil)
+		w.Tick(now.Add(time.Second))
+		w.want(w.said(), []string{"SIGKILL 1: did not exit on SIGTERM"})
+		w.awaitIdle()
+	}
+}
+
+// Of orphans with a worker's filter, one is the worker's that ends; of several each may be
+// another worker's, if one lives.
+func TestByFilter(t *testing.T) {
+	leader := Process{PID: 1 << 22, Start: 100}
+	orphan := func(pid int) Orphan { return Orphan{Stat: linux.Stat{PID: pid, Start: 100, Parent: 7}, Filtered: true} }
+	elsewhere, before, plain, hooks := orphan(11), orphan(12), orphan(13), orphan(14)
+	elsewhere.Stat.Parent, before.Stat.Start, plain.Filtered, hooks.Foreign = 8, 99, false, true
+	for _, c := range []struct {
+		others  bool
+		orphans []Orphan
+		want    int
+	}{
+		{true, []Orphan{orphan(1), elsewhere, before, plain, hooks}, 1},
+		{true, []Orphan{orphan(1), orphan(2)}, 0},
+		{false, []Orphan{orphan(1), orphan(2)}, 2},
+	} {
+		tr := &tree{of: 1, leader: leader}
+		all := New(Config{Keeper: 7})
+		if all.trees = append(all.trees, tr); c.others {
+			all.trees = append(all.trees, &tree{of: 2})
+		}
+		if all.byFilter(c.orphans, tr); len(tr.members) != c.want {
+			t.Errorf("%+v: %v", c, tr.processes())
+		}
 	}
 }
 

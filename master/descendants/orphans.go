@@ -17,6 +17,10 @@ type Orphan struct {
 	Stat    linux.Stat
 	Of      Worker // that it was started by, by its environment; 0: it does not say
 	Unknown bool   // its environment says nothing at all
+	Foreign bool   // its environment says that it is no worker's: a hook has started it, or another handoff
+	// Filtered: it has more seccomp filters than the keeper. Under the bind contract each
+	// worker gets one, and all that descends from it.
+	Filtered bool
 }
 
 // Variables of a worker's environment that tell whose it is.
@@ -48,18 +52,27 @@ func orphans(keeper int, instance string, timeout time.Duration) []Orphan {
 		}
 	}
 	type read struct {
-		i   int
-		env []string
+		i        int
+		env      []string
+		filtered bool
 	}
 	found := make(chan read, len(all)) // never closed; it has room for every answer
+	filters := -1
+	if n, err := linux.SeccompFilters(keeper); err == nil && keeper != 0 {
+		filters = n
+	}
 	for i, o := range all {
-		go func() { found <- read{i, linux.Environ(o.Stat.PID)} }() // ends when the process lets itself be read, or ends
+		go func() { // ends when the process lets itself be read, or ends
+			n, err := linux.SeccompFilters(o.Stat.PID)
+			found <- read{i, linux.Environ(o.Stat.PID), err == nil && filters >= 0 && n > filters}
+		}()
 	}
 	limit := time.NewTimer(timeout)
 	defer limit.Stop()
 	for range all {
 		select {
 		case r := <-found:
+			all[r.i].Filtered = r.filtered
 			all[r.i].learn(r.env, instance, keeper)
 		case <-limit.C:
 			return all
@@ -74,11 +87,42 @@ func (o *Orphan) learn(env []string, instance string, keeper int) {
 		o.Unknown = keeper != 0 // a title is written over it, or it is another user's
 		return
 	}
-	if linux.Lookup(env, "HANDOFF_KEEPER") != "" {
-		return // a master, of a handoff that may itself run under one
+	if linux.Lookup(env, "HANDOFF_KEEPER") != "" || linux.Lookup(env, "HANDOFF_EVENT") != "" {
+		o.Foreign = true // a master, of a handoff that may itself run under one; or of a hook
+		return
 	}
 	if n, err := strconv.Atoi(linux.Lookup(env, workerVariable)); err == nil && n > 0 && linux.Lookup(env, instanceVariable) == instance {
 		o.Of = Worker(n)
+	}
+}
+
+// Found takes a process for a descendant of a worker, which the caller knows: the kernel
+// says so. If the worker has ended, the process is ended too.
+func (t *Tracker) Found(of Worker, pid int, grace time.Duration, now time.Time) {
+	s, err := linux.ReadStat(pid)
+	if err != nil || dead(s) || t.known(s) {
+		return
+	}
+	tr := t.tree(of)
+	if tr == nil {
+		tr = &tree{of: of, phase: waits, at: now, grace: grace}
+		t.trees = append(t.trees, tr)
+	}
+	tr.add(s)
+	tr.look()
+	if tr.phase == lives {
+		return
+	}
+	news := t.watch(tr)
+	switch tr.phase {
+	case waits:
+		if !now.Before(tr.at) {
+			t.terminate(tr, now, "their worker has exited")
+		}
+	case terminated:
+		tr.signal(unix.SIGTERM, news)
+	case killed:
+		tr.signal(unix.SIGKILL, news)
 	}
 }
 
@@ -102,6 +146,22 @@ func (t *Tracker) attribute(o Orphan, ends *tree) (guessed bool) {
 	}
 	to.add(o.Stat)
 	return guessed
+}
+
+// byFilter finds what a worker has left that nothing else tells of: an orphan that has a
+// worker's seccomp filter, and began after this worker. If other workers live it is the
+// only one; of several, each may be another's.
+func (t *Tracker) byFilter(orphans []Orphan, ends *tree) {
+	found := slices.DeleteFunc(slices.Clone(orphans), func(o Orphan) bool {
+		return !o.Filtered || o.Of != 0 || o.Unknown || o.Foreign || o.Stat.Parent != t.cfg.Keeper || o.Stat.Start < ends.leader.Start || t.known(o.Stat)
+	})
+	others := slices.ContainsFunc(t.trees, func(tr *tree) bool { return tr != ends && tr.phase == lives })
+	if others && len(found) > 1 {
+		return
+	}
+	for _, o := range found {
+		ends.add(o.Stat)
+	}
 }
 
 // known tells whether a process is a worker, or among the descendants of one.

@@ -22,10 +22,13 @@
 // are called at the end of the linger: most close their server, and some (Fastify) refuse
 // requests from then on.
 //
+// A program that has nothing more to do, and has never listened, ends as it would with no
+// channel to handoff.
+//
 // Before the drain only these are changed: process.env, which is restored to what the
-// user had, cluster.worker.disconnect, and net.Server.prototype.emit, which records
-// servers, HTTP/2 sessions and upgraded sockets (all servers inherit it); with
-// --max-requests also emit of http.Server and https.Server.
+// user had, cluster.worker.disconnect, cluster._getServer until it is first called, and
+// net.Server.prototype.emit, which records servers, HTTP/2 sessions and upgraded sockets
+// (all servers inherit it); with --max-requests also emit of http.Server and https.Server.
 //
 // Under --no-preload a program may require it itself, as its first line; of several
 // copies only the first is active.
@@ -34,7 +37,8 @@
 // a launcher, for the drain signal; in a drain, for its messages), the handle below an HTTP/2 session's socket (process.binding('stream_wrap'), undocumented; Node 18-26),
 // http.ServerResponse.prototype.writeHead, closeIdleConnections of
 // http.Server.prototype and https.Server.prototype (Node >= 18.2; before, Node leaves
-// idle connections open), process 'internalMessage' (undocumented; Node 12-26).
+// idle connections open), process 'internalMessage' and cluster._getServer (undocumented;
+// Node 12-26), process.channel.refCounted and unrefCounted (undocumented; Node 14-26).
 
 const LINGER = 'HANDOFF_PRELOAD_LINGER_MS'
 const OPTIONS = 'HANDOFF_PRELOAD_NODE_OPTIONS'
@@ -87,7 +91,29 @@ function once (f) {
 
 function attachChannel (lingerMs) {
   attach(lingerMs)
+  endWhenIdle()
   if (Number(process.env[REQUESTS]) > 0) countRequests(Number(process.env[REQUESTS]))
+}
+
+// endWhenIdle lets a program end that is no server. Node keeps a process alive while it has
+// a listener for 'message' or 'disconnect' on its channel, and the cluster module has one
+// for each. These two no longer count until the program first listens, which is before the
+// master is asked for a socket; listeners of the program's own do, on cluster.worker too.
+function endWhenIdle () {
+  const cluster = require('cluster')
+  const { channel } = process
+  const { worker, _getServer } = cluster
+  if (!worker || typeof _getServer !== 'function' || typeof channel.unrefCounted !== 'function') return
+  const own = 2
+  for (let i = 0; i < own; i++) channel.unrefCounted()
+  cluster._getServer = function () {
+    cluster._getServer = _getServer
+    for (let i = 0; i < own; i++) channel.refCounted()
+    return _getServer.apply(this, arguments)
+  }
+  const counts = (name) => name === 'message' || name === 'disconnect'
+  worker.on('newListener', (name) => { if (counts(name)) channel.refCounted() })
+  worker.on('removeListener', (name) => { if (counts(name)) channel.unrefCounted() })
 }
 
 // milliseconds reads a duration as Go writes it: 6s, 1m30s, 200ms.

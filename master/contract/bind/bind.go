@@ -277,7 +277,7 @@ func (s *Session) Terminate() error {
 func (s *Session) Died() { s.dead = true }
 
 // End ends the session: the worker has exited. Processes that it leaves behind bind
-// sockets of their own.
+// sockets of their own, and are reported.
 func (s *Session) End() {
 	s.dead, s.ended = true, true
 	delete(s.contract.sessions, s.ID)

@@ -175,9 +175,9 @@ func TestHeldAddress(t *testing.T) {
 	s3 := w.contract.Start(w.Worker(3, 2, sleeper(t).Process.Pid), nil).(*Session)
 	t.Cleanup(s3.End)
 	closed := socket(t)
-	w.wants(s3.call(bind(closed, at)), "answered")
+	w.wants(s3.call(bind(closed, at)), "answered", "3 Caller")
 	again := socket(t)
-	w.wants(s3.call(bind(again, at)), "answered")
+	w.wants(s3.call(bind(again, at)), "answered", "3 Caller")
 	if inode(closed) != inode(again) {
 		t.Error("a socket that was closed is not given again")
 	}
@@ -290,8 +290,8 @@ func TestBoundProcess(t *testing.T) {
 	if err := s.Terminate(); err != nil { // nobody but the leader
 		t.Error(err)
 	}
-	w.wants(s.call(by(child.Process.Pid)), "answered")
-	w.wants(s.call(by(child.Process.Pid)), "answered")
+	w.wants(s.call(by(child.Process.Pid)), "answered", "1 Caller")
+	w.wants(s.call(by(child.Process.Pid)), "answered", "1 Caller")
 	if got := s.State(); got.Bound != child.Process.Pid || got.Several {
 		t.Errorf("%+v", got)
 	}
@@ -314,11 +314,27 @@ func TestBoundProcess(t *testing.T) {
 	if got := s.State(); got.Bound != 0 || !got.Several {
 		t.Errorf("%+v", got)
 	}
-	w.wants(s.call(by(os.Getpid())), "answered")
+	w.wants(s.call(by(os.Getpid())), "answered", "1 Caller")
 	s.Drain(contract.Drain{Signal: unix.SIGUSR2})
 	if state, _ := gone.Process.Wait(); state.Sys().(interface{ Signal() unix.Signal }).Signal() != unix.SIGUSR2 {
 		t.Errorf("the leader %v", state)
 	}
+}
+
+// A process that is not the first one is reported, also when the worker has ended: the
+// kernel tells that it descends from it.
+func TestCaller(t *testing.T) {
+	w := start(t)
+	s := w.session(1, 0)
+	other := bind(socket(t), free(t))
+	other.r.TGID = s.PID + 1
+	w.wants(s.call(other), "answered", "1 Caller")
+	s.Died()
+	w.wants(s.call(other), "continued", "1 Caller")
+	s.End()
+	w.wants(s.call(other), "continued", "1 Caller")
+	other.r.TGID = s.PID
+	w.wants(s.call(other), "continued")
 }
 
 // sleeper is a process that waits for a signal.

@@ -18,6 +18,9 @@ const maxLooks = 4096
 
 // called answers a worker whose bind or listen was intercepted.
 func (s *Session) called(c call) {
+	if pid := c.About().TGID; pid != s.PID {
+		s.contract.host.Report(s.ID, contract.Caller{PID: pid})
+	}
 	switch {
 	case s.dead || s.contract.host.Stopping():
 		c.Continue()
