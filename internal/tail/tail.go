@@ -35,8 +35,9 @@ func (t *Tail) Write(p []byte) (int, error) {
 }
 
 // Lines returns the last n lines that are not blank, oldest first, without colours and
-// control characters: who reads them may be a terminal. The first
-// of all may be cut at its beginning.
+// control characters: who reads them may be a terminal. The first of all may be cut at its
+// beginning. If an error's stack is longer than that, they are its message and the first
+// lines of the stack.
 func (t *Tail) Lines(n int) []string {
 	t.mu.Lock()
 	text := string(t.buf)
@@ -47,7 +48,23 @@ func (t *Tail) Lines(n int) []string {
 			lines = append(lines, printable.Text(l))
 		}
 	}
-	return lines[max(0, len(lines)-n):]
+	return excerpt(lines, n)
+}
+
+// excerpt returns n of lines: the last ones, or, if these are all of an error's stack, those
+// from its message on.
+func excerpt(lines []string, n int) []string {
+	from := max(0, len(lines)-n)
+	for i := len(lines) - 1; i >= 0; i-- {
+		if isStack(lines[i]) {
+			continue
+		}
+		if isError(strings.TrimSpace(lines[i])) {
+			from = min(from, i)
+		}
+		break
+	}
+	return lines[from : from+min(n, len(lines))]
 }
 
 // Gist is the one line of a program's last ones that says why it ended: an error's
@@ -55,19 +72,29 @@ func (t *Tail) Lines(n int) []string {
 func Gist(lines []string) string {
 	last, found := "", ""
 	for _, line := range lines {
-		text := strings.TrimSpace(line)
-		if text == "" || line[0] == ' ' || line[0] == '\t' || strings.HasPrefix(text, "Node.js v") || strings.Trim(text, "^~}]){[(") == "" {
+		if isStack(line) {
 			continue
 		}
-		last = text
-		word, _, ok := strings.Cut(text, ":")
-		word, _, _ = strings.Cut(word, " [") // Error [ERR_MODULE_NOT_FOUND]: …
-		if ok && !strings.ContainsAny(word, " /") && (strings.HasSuffix(word, "Error") || strings.HasSuffix(word, "Exception") || word == "panic") {
-			found = text
+		if last = strings.TrimSpace(line); isError(last) {
+			found = last
 		}
 	}
 	if found != "" {
 		return found
 	}
 	return last
+}
+
+// isStack reports whether a line is one of those that stand around an error's message.
+func isStack(line string) bool {
+	text := strings.TrimSpace(line)
+	return text == "" || line[0] == ' ' || line[0] == '\t' || strings.HasPrefix(text, "Node.js v") || strings.HasPrefix(text, "Emitted 'error' event ") ||
+		strings.Trim(text, "^~}]){[(") == ""
+}
+
+// isError reports whether a line is the message of an error.
+func isError(text string) bool {
+	word, _, ok := strings.Cut(text, ":")
+	word, _, _ = strings.Cut(word, " [") // Error [ERR_MODULE_NOT_FOUND]: …
+	return ok && !strings.ContainsAny(word, " /") && (strings.HasSuffix(word, "Error") || strings.HasSuffix(word, "Exception") || word == "panic")
 }
