@@ -46,10 +46,10 @@ func TestLinesOfAStack(t *testing.T) {
 	node := "node:events:502\n      throw er; // Unhandled 'error' event\n      ^\n\nError: listen EADDRINUSE: address already in use :::3000\n" + stack +
 		"Emitted 'error' event on Server instance at:\n" + stack + "  code: 'EADDRINUSE',\n  port: 3000\n}\n\nNode.js v20.20.2\n"
 	for text, want := range map[string]string{
-		node:                            "Error: listen EADDRINUSE: address already in use :::3000",
+		node:                             "Error: listen EADDRINUSE: address already in use :::3000",
 		node + "and then\nno database\n": "    at Server.emit (node:events:524:28)",
-		stack + stack:                   "    at Server.emit (node:events:524:28)",
-		"Error: no database\n    at y":  "Error: no database",
+		stack + stack:                    "    at Server.emit (node:events:524:28)",
+		"Error: no database\n    at y":   "Error: no database",
 	} {
 		r := New(4 << 10)
 		r.Write([]byte(text))
