@@ -39,7 +39,7 @@ func Serve(l net.Listener, c Control, about About) (stop func(follows bool)) {
 	s := &server{control: c, about: about, ending: make(chan struct{}),
 		id: strconv.Itoa(os.Getpid()) + "-" + strconv.FormatInt(time.Now().UnixNano(), 36)}
 	srv := &http.Server{Handler: s.mux(), ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10,
-		ErrorLog: slog.NewLogLogger(about.Log.Handler(), slog.LevelDebug)}
+		ConnContext: withSender, ErrorLog: slog.NewLogLogger(about.Log.Handler(), slog.LevelDebug)}
 	shut := serve(srv, l)
 	return func(follows bool) {
 		close(s.ending)
@@ -55,9 +55,13 @@ func (s *server) mux() *http.ServeMux {
 	mux := http.NewServeMux()
 	handlers := s.handlers()
 	for _, r := range api.Routes() {
-		mux.HandleFunc(r.Pattern, handlers[r.Pattern])
+		h := handlers[r.Pattern]
+		if r.Order {
+			h = s.attributed(h)
+		}
+		mux.HandleFunc(r.Pattern, h)
 		if r.Former != "" {
-			mux.HandleFunc(r.Former, handlers[r.Pattern])
+			mux.HandleFunc(r.Former, h)
 		}
 	}
 	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {

@@ -91,26 +91,22 @@ func (g guard) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if uid, err := peer(c); err == nil && (uid == 0 || uid == g.uid) {
+		if cred, err := peer(c); err == nil && (cred.Uid == 0 || int(cred.Uid) == g.uid) {
 			return c, nil
 		}
 		c.Close()
 	}
 }
 
-func peer(c *net.UnixConn) (uid int, err error) {
+func peer(c *net.UnixConn) (cred *unix.Ucred, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return -1, err
+		return nil, err
 	}
-	var cred *unix.Ucred
 	cerr := raw.Control(func(fd uintptr) {
 		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	})
-	if err = errors.Join(err, cerr); err != nil {
-		return -1, err
-	}
-	return int(cred.Uid), nil
+	return cred, errors.Join(err, cerr)
 }
 
 // Names lists the masters of this user that answer, by name.
@@ -130,7 +126,9 @@ func namesOf(all []controlSocket) (names []string) {
 func answering(name string) (all []controlSocket) {
 	for _, s := range sockets(name) {
 		if c, err := s.dial(context.Background()); err == nil {
-			s.uid, _ = peer(c.(*net.UnixConn))
+			if cred, err := peer(c.(*net.UnixConn)); err == nil {
+				s.uid = int(cred.Uid)
+			}
 			c.Close()
 			all = append(all, s)
 		}
@@ -155,9 +153,11 @@ func (s controlSocket) dial(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	uid, err := peer(c.(*net.UnixConn))
-	if err == nil && uid != 0 && uid != os.Geteuid() && uid != s.owner {
-		err = fmt.Errorf("%s is a socket of the user %d", s.path, uid)
+	cred, err := peer(c.(*net.UnixConn))
+	if err == nil {
+		if uid := int(cred.Uid); uid != 0 && uid != os.Geteuid() && uid != s.owner {
+			err = fmt.Errorf("%s is a socket of the user %d", s.path, uid)
+		}
 	}
 	if err != nil {
 		c.Close()

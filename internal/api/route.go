@@ -22,21 +22,22 @@ type Route struct {
 	Pattern string // method and path, as in [net/http.ServeMux]
 	Text    string // what it does and answers
 	Former  string // an older name that goes on working; "": none
+	Order   bool   // it changes what runs
 }
 
 // Routes lists every request.
 func Routes() []Route {
 	return []Route{
 		{Pattern: "GET /v1/status", Text: "the state of the service, see below"},
-		{Pattern: "POST /v1/upgrade", Text: "replaces handoff itself: `{\"upgraded\": true}` when it is done"},
-		{Pattern: "POST /v1/reload", Text: "begins a reload: `{\"generation\": N}`; its result is `reload` in the status"},
-		{Pattern: "POST /v1/scale", Text: "`?workers=N`, or `?by=+1`: `{\"workers\": N}`"},
-		{Pattern: "POST /v1/stop", Text: "`?now=1` without drain: `{\"stopping\": true}`"},
-		{Pattern: "POST /v1/slots/{slot}/restart", Text: "replaces the worker of a slot: `{\"worker\": N}` is the one that is replaced"},
-		{Pattern: "POST /v1/balance", Text: "`?to=even` or `sticky`"},
-		{Pattern: "POST /v1/freeze", Text: "workers that end are no longer replaced, for the Node SDK"},
+		{Pattern: "POST /v1/upgrade", Order: true, Text: "replaces handoff itself: `{\"upgraded\": true}` when it is done"},
+		{Pattern: "POST /v1/reload", Order: true, Text: "begins a reload: `{\"generation\": N}`; its result is `reload` in the status"},
+		{Pattern: "POST /v1/scale", Order: true, Text: "`?workers=N`, or `?by=+1`: `{\"workers\": N}`"},
+		{Pattern: "POST /v1/stop", Order: true, Text: "`?now=1` without drain: `{\"stopping\": true}`"},
+		{Pattern: "POST /v1/slots/{slot}/restart", Order: true, Text: "replaces the worker of a slot: `{\"worker\": N}` is the one that is replaced"},
+		{Pattern: "POST /v1/balance", Order: true, Text: "`?to=even` or `sticky`"},
+		{Pattern: "POST /v1/freeze", Order: true, Text: "workers that end are no longer replaced, for the Node SDK"},
 		{Pattern: "POST /v1/workers/{worker}/message", Text: "sends a Node worker a message, the JSON of the body"},
-		{Pattern: "POST /v1/workers/{worker}/signal", Text: "`?name=SIGTERM`: sends a worker a signal"},
+		{Pattern: "POST /v1/workers/{worker}/signal", Order: true, Text: "`?name=SIGTERM`: sends a worker a signal"},
 		{Pattern: "GET /v1/config", Text: "the configuration in effect, by keys; of the environment only the names"},
 		{Pattern: "GET /v1/events", Text: "`?last=N&follow=1`: JSON lines, the last N [events](events.md) (100), and with `follow` new ones"},
 		{Pattern: "GET /v1/logs", Text: "`?last=N&follow=1`: JSON lines of what workers write, if `--capture` is set"},

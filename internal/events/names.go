@@ -87,6 +87,7 @@ const (
 	RecordFailed    = "record.failed"
 	SignalStray     = "signal.stray"
 	ControlMissing  = "control.missing"
+	ControlOrder    = "control.order"
 	AdminFailed     = "admin.failed"
 	PreloadMissing  = "preload.missing"
 	LogReopened     = "log.reopened"

@@ -130,6 +130,7 @@ func itself() []Info {
 		of(RecordFailed, fail, "the state for the next master cannot be written or passed to the keeper; as a warning: the file of the workers cannot").or(warn),
 		of(SignalStray, warn, "the master ignored a signal that is meant for the keeper", "signal", "keeper", "pid"),
 		of(ControlMissing, warn, "there is no control socket: `handoff status` does not find this service"),
+		worker(ControlOrder, info, "a process of a worker (`sender`) gives an order on the control socket, as handoff's own user or root", "request", "sender"),
 		of(AdminFailed, fail, "the address of `--admin` cannot be served", "address"),
 		of(PreloadMissing, warn, "the drain preload cannot be written; keep-alive clients may lose a request at a reload"),
 		of(LogReopened, info, "the log file was reopened, or cannot be").or(fail),
