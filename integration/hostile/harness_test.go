@@ -91,20 +91,22 @@ type options struct {
 	attack  string   // Python, in the first worker of the first generation: see attacker
 	program []string // instead of the server
 	behind  []string // a command that runs handoff
+	binary  string   // another copy of handoff; "": that of the tests
 	limits  bool     // handoff's own fields of ulimit are not raised
 }
 
 // service is one handoff under test.
 type service struct {
-	t     *testing.T
-	cmd   *exec.Cmd
-	dir   string // of the program; everybody may write into it
-	addr  string
-	mu    sync.Mutex // guards lines, ended
-	lines []line
-	other []string // on stderr, and not the log's
-	ended bool
-	more  chan struct{}
+	t      *testing.T
+	cmd    *exec.Cmd
+	dir    string // of the program; everybody may write into it
+	addr   string
+	mu     sync.Mutex // guards the rest
+	keeper int        // its pid, if the one that was started has been killed
+	lines  []line
+	other  []string // on stderr, and not the log's
+	ended  bool
+	more   chan struct{}
 }
 
 // line is one of the log.
@@ -160,7 +162,10 @@ func launch(t *testing.T, o options) *service {
 	default:
 		program = []string{python3(), write("server.py", pythonServer)}
 	}
-	args := append([]string{binary, "run", "-n", "2", "--log", "json", "--drain-timeout", "2s", "--kill-grace", "1s", "--ready-delay", "0"}, o.flags...)
+	if o.binary == "" {
+		o.binary = binary
+	}
+	args := append([]string{o.binary, "run", "-n", "2", "--log", "json", "--drain-timeout", "2s", "--kill-grace", "1s", "--ready-delay", "0"}, o.flags...)
 	if o.drop {
 		args = append(args, "--user", "nobody")
 	}

@@ -132,6 +132,9 @@ func newKeeper(cfg Config) *keeper {
 	k := &keeper{cfg: cfg, waits: cfg.Waits.orDefaults(), instance: random(), master: master{pidfd: -1},
 		manager: manager{socket: cfg.Upstream, stores: cfg.Stores, numbers: map[string]int{}}}
 	k.closers.strangers.Foreign = true
+	k.manager.deaf = func() {
+		k.say("the service manager does not read %s: what it is told waits, the service goes on", k.manager.socket)
+	}
 	k.store = fdstore.Server{Mirror: &k.manager, GiveTimeout: k.waits.Give, Close: k.closers.close}
 	return k
 }
@@ -204,6 +207,7 @@ func (k *keeper) run(signals <-chan os.Signal) (code int) {
 		}
 		if ended {
 			k.manager.removeAll()
+			k.manager.flush()
 			return code
 		}
 	}

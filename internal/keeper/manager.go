@@ -1,8 +1,12 @@
 package keeper
 
 import (
+	"errors"
+	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -15,11 +19,30 @@ import (
 // store is also there. Names have a number appended, since the service manager adds where
 // the keeper replaces: the highest number is valid, and the previous one is removed
 // afterwards.
+//
+// It is not waited for: while it does not read, messages wait in a queue. It would hold up
+// the master, and a stop.
 type manager struct {
 	socket  string         // NOTIFY_SOCKET; "" for none
 	stores  bool           // it keeps descriptors
 	numbers map[string]int // the number of each stored name
+	deaf    func()         // is called when the first message waits; may be nil
+	queue   chan letter    // nil: nothing has waited yet; closed by flush
+	sent    chan struct{}  // closed when all of queue is sent
+	waiting atomic.Int64   // letters that are not sent
 }
+
+// letter is a message that waits, with duplicates of its descriptors.
+type letter struct {
+	text string
+	fds  []int
+}
+
+const (
+	maxLetters = 512                   // what is more is dropped
+	atOnce     = 20 * time.Millisecond // how long a service manager may take without making others wait
+	lastLetter = time.Second           // for all that waits, at the end
+)
 
 // KeptPrefix begins the names of a previous keeper's store.
 const KeptPrefix = "keep-"
@@ -81,5 +104,67 @@ func (m *manager) say(text string, fds ...int) {
 	if m.socket == "" {
 		return
 	}
-	sdnotify.Send(m.socket, text, fds...) // nothing can be done if it is not reachable
+	if m.waiting.Load() == 0 {
+		err := sdnotify.SendWithin(atOnce, m.socket, text, fds...)
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return // nothing can be done if it is not reachable
+		}
+		if m.deaf != nil {
+			m.deaf()
+		}
+	}
+	m.later(text, fds)
+}
+
+// later sends a message when those before it are sent.
+func (m *manager) later(text string, fds []int) {
+	if m.queue == nil {
+		m.queue, m.sent = make(chan letter, maxLetters), make(chan struct{})
+		go m.deliver() // ends with flush, or the process
+	}
+	l := letter{text: text}
+	for _, fd := range fds {
+		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			l.drop()
+			return
+		}
+		l.fds = append(l.fds, dup)
+	}
+	m.waiting.Add(1)
+	select {
+	case m.queue <- l:
+	default:
+		m.waiting.Add(-1)
+		l.drop()
+	}
+}
+
+func (m *manager) deliver() {
+	defer close(m.sent)
+	for l := range m.queue {
+		sdnotify.Send(m.socket, l.text, l.fds...)
+		l.drop()
+		m.waiting.Add(-1)
+	}
+}
+
+func (l letter) drop() {
+	for _, fd := range l.fds {
+		unix.Close(fd)
+	}
+}
+
+// flush sends what waits, for a moment; nothing may be said afterwards.
+func (m *manager) flush() {
+	if m.queue == nil {
+		return
+	}
+	close(m.queue)
+	late := time.NewTimer(lastLetter)
+	defer late.Stop()
+	select {
+	case <-m.sent:
+	case <-late.C:
+	}
 }

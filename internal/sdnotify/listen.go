@@ -141,9 +141,7 @@ func (p Place) prepare(dir string) error {
 		if err != nil && !errors.Is(err, os.ErrExist) {
 			return err
 		}
-	}
-	for _, d := range []string{dir, filepath.Join(dir, "notify")} {
-		info, err := os.Lstat(d)
+		info, err := os.Lstat(d) // before anything is made in it
 		if err != nil {
 			return err
 		}

@@ -96,6 +96,20 @@ func about(t *testing.T, path string) string {
 	return fmt.Sprintf("%v of %d", info.Mode(), info.Sys().(*syscall.Stat_t).Uid)
 }
 
+// Nothing is made in a folder that somebody has put a link to in the place of one.
+func TestListenMakesNothingElsewhere(t *testing.T) {
+	at, elsewhere := filepath.Join(folder(t), "link"), folder(t)
+	os.Symlink(elsewhere, at)
+	c, address, err := Place{Dir: at, UID: os.Geteuid(), others: []string{}}.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer Close(c)
+	if left, err := os.ReadDir(elsewhere); err != nil || len(left) > 0 || !Abstract(address) {
+		t.Errorf("%v, %v, %s", left, err, address)
+	}
+}
+
 // What a process that was killed has left goes; what somebody has, or has just made, stays.
 func TestSweep(t *testing.T) {
 	p := Place{Dir: folder(t), UID: os.Geteuid(), others: []string{}}

@@ -16,16 +16,21 @@ const sendTimeout = time.Second
 // Send sends a message, with descriptors, which the caller still owns, to the socket in
 // NOTIFY_SOCKET: a path, or an abstract name that begins with @.
 func Send(address, text string, fds ...int) error {
+	return SendWithin(sendTimeout, address, text, fds...)
+}
+
+// SendWithin is Send to one that may take only so long: os.ErrDeadlineExceeded.
+func SendWithin(timeout time.Duration, address, text string, fds ...int) error {
 	c, err := cmsg.Dial(address)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	return send(c, text, fds...)
+	return send(c, timeout, text, fds...)
 }
 
-func send(c *cmsg.Conn, text string, fds ...int) error {
-	c.SetWriteDeadline(time.Now().Add(sendTimeout))
+func send(c *cmsg.Conn, timeout time.Duration, text string, fds ...int) error {
+	c.SetWriteDeadline(time.Now().Add(timeout))
 	return c.Write([]byte(text), fds...)
 }
 
@@ -37,7 +42,7 @@ func SendAndWait(address, text string, timeout time.Duration) error {
 		return err
 	}
 	defer c.Close()
-	if err := send(c, text); err != nil {
+	if err := send(c, sendTimeout, text); err != nil {
 		return err
 	}
 	err = ask(c, "BARRIER=1", timeout)
@@ -69,7 +74,7 @@ func ask(c *cmsg.Conn, text string, timeout time.Duration) error {
 		return err
 	}
 	defer r.Close()
-	err = send(c, text, int(w.Fd()))
+	err = send(c, sendTimeout, text, int(w.Fd()))
 	w.Close()
 	if err != nil {
 		return err
