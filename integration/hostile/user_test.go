@@ -210,7 +210,7 @@ func private(script string, args ...string) []string {
 
 // runtimePlanted: folders like /tmp/handoff-UID are a stranger's before the service starts.
 func runtimePlanted() strike {
-	return strike{name: "runtime-planted", short: true, tries: "has made /tmp/handoff-UID, and a link /dev/shm/handoff-UID to a folder of the victim's, before a service of another user starts for the first time, and floods its abstract notify sockets then",
+	return strike{name: "runtime-planted", tries: "has made /tmp/handoff-UID, and a link /dev/shm/handoff-UID to a folder of the victim's, before a service of another user starts for the first time, and floods its abstract notify sockets then",
 		prepare: func(t *testing.T, own string) options {
 			planted, mine := theirs(t, own, "planted"), filepath.Join(own, "mine")
 			os.Mkdir(mine, 0o700)
@@ -280,18 +280,19 @@ while True:
 
 // sweptElsewhere: root looks for old sockets in /tmp/handoff-0, too.
 func sweptElsewhere() strike {
+	const many = 2000 // the sweep takes longer than an exchange
 	return strike{name: "swept-elsewhere", short: true, tries: "makes /tmp/handoff-0 with old sockets, and exchanges the folder that they are in for a link to one of root's while root's handoff starts and sweeps",
 		prepare: func(t *testing.T, own string) options {
 			at := theirs(t, own, "handoff-0")
 			victim := filepath.Join(own, "victim")
 			os.Mkdir(victim, 0o755)
-			for i := range 50 {
+			for i := range many {
 				put(t, filepath.Join(victim, strconv.Itoa(i)), "root's", 0o644, 0)
 			}
 			python(t, `
-at, victim = sys.argv[1:]
+at, victim = sys.argv[1:3]
 os.mkdir(at + "/sockets")
-for i in range(50):
+for i in range(int(sys.argv[3])):
     s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.bind(at + "/sockets/%d" % i); s.close()
     os.utime(at + "/sockets/%d" % i, (1, 1))
 os.symlink(victim, at + "/link")
@@ -299,12 +300,12 @@ libc = ctypes.CDLL(None)
 os.rename(at + "/sockets", at + "/notify")
 go()
 while True: libc.renameat2(-100, (at + "/notify").encode(), -100, (at + "/link").encode(), 2)
-`, at, victim)
+`, at, victim, strconv.Itoa(many))
 			return options{setup: setup{drop: true}, behind: private(`mount -t tmpfs none /dev/shm; mkdir -p /tmp/handoff-0; mount --bind "$1" /tmp/handoff-0`, at)}
 		},
 		after: func(t *testing.T, s *service, own string) {
-			if left, _ := os.ReadDir(filepath.Join(own, "victim")); len(left) != 50 {
-				t.Errorf("of root's 50 files are left %d", len(left))
+			if left, _ := os.ReadDir(filepath.Join(own, "victim")); len(left) != many {
+				t.Errorf("of root's %d files are left %d", many, len(left))
 			}
 		},
 		log: "nothing: root sweeps only folders of its own",
@@ -402,13 +403,15 @@ func preloadSwapped() strike {
 			python(t, `
 up, mark = sys.argv[1:]
 evil = "require('fs').writeFileSync(%r, 'x')" % mark
-try: os.rename(up + "/state", up + "/old")
-except OSError: os.mkdir(up + "/old")
-os.mkdir(up + "/state")
-for f in os.listdir(up + "/old") or ["preload-000000000000.cjs"]: open(up + "/state/" + f, "w").write(evil)
+state, mine = (up + "/state").encode(), (up + "/mine").encode()
+os.mkdir(mine)
+if not os.path.exists(state): os.mkdir(state)
+for f in os.listdir(state) or [b"preload-000000000000.cjs"]: open(mine + b"/" + f, "w").write(evil)
+libc = ctypes.CDLL(None)
 go()
-time.sleep(100)
+while True: libc.renameat2(-100, state, -100, mine, 2); time.sleep(.005)
 `, filepath.Join(own, "up"), filepath.Join(s.dir, "owned"))
+			s.reload()
 		},
 		after: func(t *testing.T, s *service, own string) {
 			if _, err := os.Stat(filepath.Join(s.dir, "owned")); err == nil {
@@ -524,7 +527,7 @@ time.sleep(100)
 // secrets: what others may read of processes, and of handoff's answers.
 func secrets() strike {
 	const secret, token = "hunter2-secret", "0123456789abcdef-token"
-	return strike{name: "secrets", short: true, tries: "reads all of /proc that they may (arguments, environment, status, links), looking for values of the environment, of the environment file, and for the token of --admin; root looks for them in status, config, events, log, runtime folder and arguments",
+	return strike{name: "secrets", tries: "reads all of /proc that they may (arguments, environment, status, links), looking for values of the environment, of the environment file, and for the token of --admin; root looks for them in status, config, events, log, runtime folder and arguments",
 		prepare: func(t *testing.T, own string) options {
 			os.Chmod(own, 0o755)
 			file := put(t, filepath.Join(own, "env"), "FROM_FILE="+secret+"\n", 0o600, 0)
