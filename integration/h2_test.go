@@ -247,3 +247,45 @@ func TestHTTP2SlowClient(t *testing.T) {
 	w.retired(1)
 	w.stop()
 }
+
+// A client that is idle gets its GOAWAY behind its next request, which is waited for: what
+// a timer of the client's requests in the moment in which it reads the GOAWAY is refused by
+// the client itself.
+func TestHTTP2IdleClient(t *testing.T) {
+	t.Parallel()
+	w := start(t, options{flags: []string{"-n", "1"}, app: []string{data("h2c.js")}})
+	c, err := net.Dial("tcp", w.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(testTimeout))
+	io.WriteString(c, http2.ClientPreface)
+	f := http2.NewFramer(c, c)
+	f.WriteSettings()
+	writeGet(f, 1, "/")
+	var answered time.Time // the last PING
+	for asked := false; ; {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch frame := frame.(type) {
+		case *http2.DataFrame:
+			if frame.StreamEnded() && !asked {
+				asked = true
+				w.reload()
+			}
+		case *http2.PingFrame:
+			answered = time.Now()
+			f.WritePing(true, frame.Data)
+		case *http2.GoAwayFrame:
+			if waited := time.Since(answered); waited < 90*time.Millisecond {
+				t.Errorf("it came %v after the PING's answer", waited)
+			}
+			w.retired(1)
+			w.stop()
+			return
+		}
+	}
+}

@@ -50,6 +50,7 @@ const WEBSOCKET = 'HANDOFF_PRELOAD_WEBSOCKET' // the code of the close frame, an
 const EMIT = 'HANDOFF_PRELOAD_EMIT' // a signal whose listeners are called in the drain
 const SETTLE_MS = 1000 // longest time until the first GOAWAY of an HTTP/2 session
 const PING_BYTES = 17
+const REQUEST_MS = 100 // of that, longest wait for the client's next request
 const GOAWAY_MS = 300 // from the client's answer to the second step
 const RECHECK_MS = 250
 const EXIT_MS = 2000 // for the exit, after the last connection has ended
@@ -212,6 +213,7 @@ function note () {
         const held = one && noted.held.get(one.session)
         if (held) {
           held.push(() => { if (!one.destroyed) emit.apply(this, arguments) })
+          if (held.next) setImmediate(held.next)
           return true
         }
         break
@@ -229,11 +231,13 @@ function note () {
 // leave ends an HTTP/2 session: requests in progress and in flight are answered. A close
 // in the meantime (by the server itself, from Node 24 on) is delayed.
 //
-//	PING, answered, nothing sent meanwhile → GOAWAY 2^31-1, PING, answered → close
+//	PING, answered, nothing sent meanwhile → a request → GOAWAY 2^31-1, PING, answered → close
 //
-// A Node client refuses, unsent, what it requests between reading an answer and the GOAWAY
-// behind that answer (nghttp2's -516; gRPC: "Stream refused by server"). So new requests
-// are held until the client has read every answer, and the GOAWAY comes first.
+// A Node client refuses, unsent, what it has requested in the turn of its event loop in
+// which it reads a GOAWAY (nghttp2's -516; gRPC: "Stream refused by server"): most often
+// between reading an answer and the GOAWAY behind it, or by a timer. So new requests are
+// held until the client has read every answer, and the GOAWAY comes first; and it follows
+// a request, since what a timer requests has just been sent then.
 function leave (session, lingerMs) {
   if (session.destroyed || session.closed || noted.held.has(session)) return
   session.close = (done) => { if (typeof done === 'function') session.once('close', done) }
@@ -262,8 +266,12 @@ function leave (session, lingerMs) {
   const settle = () => {
     const before = written(session)
     ping((err) => {
-      if (err || written(session) - before <= PING_BYTES) go()
-      else if (noted.held.has(session)) settle()
+      const held = noted.held.get(session)
+      if (!held) return
+      if (!err && written(session) - before > PING_BYTES) return settle()
+      if (err || held.length > 0) return go()
+      held.next = go
+      setTimeout(go, REQUEST_MS).unref()
     })
   }
   settle()
