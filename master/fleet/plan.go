@@ -289,8 +289,8 @@ func (f *Fleet) hasPurpose(w *Worker) bool {
 	if w.Slot >= f.cfg.Slots || w.Gen != f.wanted && w.Gen != f.live {
 		return false
 	}
-	if other := f.serving(w.Slot, w.Gen); w.Leaving && other != nil && other != w {
-		return false
+	if other := f.serving(w.Slot, w.Gen); other != nil && other != w && (w.Leaving || !other.Leaving) {
+		return false // two of one slot: one has come back because steering had failed
 	}
 	if w.Gen == f.wanted {
 		return true

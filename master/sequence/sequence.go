@@ -127,17 +127,22 @@ func TakeOver(h Heir, cfg fleet.Config, hook bool, upgradeFailed string, r snaps
 	f, actions := fleet.Restore(cfg, state, now)
 	h.Begin(f, reloads)
 	h.Adopt()
+	var gone []fleet.Event // nobody retires for these
 	for _, w := range f.Workers() {
 		switch {
 		case !h.Has(w.ID):
-			h.Lost(w.ID)
-			h.Step(fleet.Exited{ID: w.ID, Reason: "lost with the previous master"})
-		case h.Dead(w.ID): // nobody retires for it
-			h.Lost(w.ID)
-			h.Step(fleet.Died{ID: w.ID})
+			gone = append(gone, fleet.Exited{ID: w.ID, Reason: "lost with the previous master"})
+		case h.Dead(w.ID):
+			gone = append(gone, fleet.Died{ID: w.ID})
+		default:
+			continue
 		}
+		h.Lost(w.ID)
 	}
-	Resteer(h, h.Step)
+	Resteer(h, h.Step) // if it fails, nothing is decided before that is known
+	for _, e := range gone {
+		h.Step(e)
+	}
 	h.Discard(func(id fleet.ID) bool {
 		return !h.Has(id) && (id > r.Fleet.LastID || slices.ContainsFunc(r.Fleet.Workers, func(w fleet.WorkerState) bool { return w.ID == id }))
 	})
