@@ -6,6 +6,7 @@ TAGS = nethttpomithttp2
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME ?= 1m
 MODULES = integration/node_modules/.installed
+SIM_HOURS ?= 1000000
 UNITS   = . ./cmd/... ./handoff/... ./internal/... ./master/... ./sdk/... ./tools/... ./worker/...
 RACES   = TestReloadsNewConnections|TestCrashes|TestOverlapping|TestBrokenDeploy|TestReplaceMe|TestHostile|TestRogue|TestScale|TestMasterIs|TestUpgrade
 
@@ -48,9 +49,11 @@ test: lint $(MODULES) ## minutes: everything; units and a part of the integratio
 	go test -count=1 -vet=off -parallel 4 -timeout 5m ./integration/hostile
 	go test -count=1 -vet=off -parallel 4 -timeout 10m ./integration -race-binary -run '$(RACES)'
 
-long: $(MODULES) ## an hour: full numbers, every Node
+long: $(MODULES) ## a night: full numbers, every Node, a million simulated hours (SIM_HOURS)
 	go test -timeout 20m ./handoff
 	HANDOFF_STEPS=30000000 go test -run Random ./master/fleet
+	HANDOFF_SIM_HOURS=$(SIM_HOURS) go test -count=1 -timeout 24h -run TestSimulation -v ./master/sim
+	tools/sim-faults
 	go test -timeout 60m ./integration -long -v
 	go test -timeout 60m -parallel 4 ./integration/hostile -long -v
 	for v in 18 22 24 26; do PATH=$(CURDIR)/integration/node_modules/node$$v/bin:$$PATH go test -count=1 -parallel 4 -timeout 20m ./integration -skip TestNodeVersions || exit 1; done

@@ -36,7 +36,8 @@ func (m *master) Do(a fleet.Action) {
 			m.s.signal(w.p, map[bool]string{true: "KILL", false: "TERM"}[a.Kill])
 		}
 	case fleet.Abandon:
-		if m.workers[a.ID] != nil {
+		if w := m.workers[a.ID]; w != nil {
+			w.p.abandoned = true
 			m.releaseAll(a.ID)
 			m.resteer()
 		}

@@ -126,7 +126,7 @@ func (s *sim) notSteeredBack(before []*sock) {
 	}
 	for _, o := range before {
 		p := s.reader(o)
-		if p == nil || p.told || !p.aimed || slices.Contains(s.program, o) || !slices.Contains(s.decided, listeners.Worker(p.id)) {
+		if p == nil || p.told || !p.aimed || p.abandoned || slices.Contains(s.program, o) || !slices.Contains(s.decided, listeners.Worker(p.id)) {
 			continue
 		}
 		s.fail("the next master steers away from %v, to which the previous one had steered", p)

@@ -17,6 +17,10 @@ func (s *sim) check() {
 	if m == nil || m.replaced || m.ended || s.over {
 		return
 	}
+	if s.excused && s.unrest() == "" {
+		s.note("at rest: losses are no longer excused")
+		s.excused = false
+	}
 	s.lit()
 	if len(m.mail) > 0 {
 		return
@@ -48,10 +52,10 @@ func (s *sim) lit() {
 	for _, o := range s.program {
 		all := s.readers(o)
 		dark = dark || len(all) == 0
-		served = served || slices.ContainsFunc(all, func(p *proc) bool { return !p.told })
+		served = served || slices.ContainsFunc(all, func(p *proc) bool { return p.aimed && !p.told })
 	}
 	switch {
-	case !dark || !served || s.stopping:
+	case !dark || !served || s.stopping || s.excused:
 		s.darkSince = time.Time{}
 	case s.darkSince.IsZero():
 		s.darkSince = s.now

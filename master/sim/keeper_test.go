@@ -142,7 +142,8 @@ func (k *keeper) dies(both bool) {
 	s := k.s
 	s.note("the keeper dies")
 	s.keeper = nil
-	if both {
+	if both || s.master == nil {
+		s.lose()
 		s.kill("with its keeper")
 	}
 	if !s.cfg.stores {
@@ -158,6 +159,13 @@ func (k *keeper) dies(both bool) {
 		return
 	}
 	s.bothDied(k)
+}
+
+// lose notes that keeper and master have both died.
+func (s *sim) lose() {
+	if !s.cfg.stores {
+		s.excuse("keeper and master have died")
+	}
 }
 
 // drop closes what a dead keeper held.
@@ -205,8 +213,8 @@ func (s *sim) kill(why string) {
 		return
 	}
 	s.note("the master dies: %s", why)
-	if (s.keeper == nil || m.both) && !s.cfg.stores {
-		s.excuse("keeper and master have died")
+	if s.keeper == nil || m.both {
+		s.lose()
 	}
 	if s.mute() || m.unsaved {
 		s.excuse("the record could not be written")

@@ -106,18 +106,18 @@ type code struct {
 type proc struct {
 	pid, id, slot, gen, version int
 
-	code    code
-	socks   []*sock // it has, and accepts from
-	serving bool    // it has said that it listens
-	hung    bool
-	aimed   bool // a master has steered to it
-	told    bool // to go, by whatever
-	termed  bool
-	killed  bool
-	dead    bool
-	leaving bool // asked to be replaced
-	active  int  // connections that it has accepted
-	mem     int64
+	code      code
+	socks     []*sock // it has, and accepts from
+	serving   bool    // it has said that it listens
+	hung      bool
+	aimed     bool // a master has steered to it
+	told      bool // to go, by whatever
+	termed    bool
+	killed    bool
+	dead      bool
+	abandoned bool // its connections were given to others
+	active    int  // connections that it has accepted
+	mem       int64
 }
 
 func (p *proc) String() string {
