@@ -110,6 +110,7 @@ type Worker struct {
 	pingBy        time.Time // zero: need not
 	turn          time.Time // of its drain, if drains are spread
 	deadline      time.Time // of the phase; zero: none
+	latest        time.Time // that the deadline may become by extensions; zero: none was asked for
 }
 
 // ReadyAt returns when the worker became ready, zero if it is not.
@@ -391,7 +392,8 @@ func (f *Fleet) hang(w *Worker, reason string, stalled bool) {
 
 const hungReason = "it sent no WATCHDOG=1 in time"
 
-// maxExtend limits one extension.
+// maxExtend limits one extension, and all of them beyond the phase's own deadline: a
+// worker could hold up a stop for ever.
 const maxExtend = time.Hour
 
 // extend gives a worker that starts or drains more time.
@@ -400,7 +402,14 @@ func (f *Fleet) extend(e Extend) {
 	if w == nil || w.deadline.IsZero() || w.seems && w.Phase == Starting || w.Phase != Starting && (w.Phase != Draining || w.asked != askedDrain || w.drained) {
 		return
 	}
-	if by := f.now.Add(min(e.By, maxExtend)); by.After(w.deadline) {
+	if w.latest.IsZero() {
+		w.latest = w.deadline.Add(maxExtend)
+	}
+	by := f.now.Add(min(e.By, maxExtend))
+	if by.After(w.latest) {
+		by = w.latest
+	}
+	if by.After(w.deadline) {
 		w.deadline = by
 	}
 }

@@ -399,7 +399,7 @@ func (f *Fleet) forget() {
 }
 
 func (f *Fleet) drain(w *Worker) {
-	w.Phase, w.asked, w.deadline = Draining, askedDrain, f.now.Add(f.cfg.DrainTimeout)
+	w.Phase, w.asked, w.deadline, w.latest = Draining, askedDrain, f.now.Add(f.cfg.DrainTimeout), time.Time{}
 	f.do(Drain{w.ID})
 }
 

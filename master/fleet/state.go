@@ -46,6 +46,7 @@ type WorkerState struct {
 	PingBy        time.Time `json:"ping_by"`
 	Turn          time.Time `json:"turn"`
 	Deadline      time.Time `json:"deadline"`
+	Latest        time.Time `json:"latest,omitzero"`
 }
 
 // SlotState is a slotState.
@@ -65,7 +66,7 @@ func (f *Fleet) State() State {
 	for _, w := range f.workers {
 		s.Workers = append(s.Workers, WorkerState{ID: w.ID, Slot: w.Slot, Gen: w.Gen, Phase: w.Phase, InService: w.InService,
 			Leaving: w.Leaving, Extra: w.extra, Hung: w.hung, Dead: w.dead, Seems: w.seems, RecycleReason: w.recycleReason, Asked: int(w.asked), Drained: w.drained, Started: w.started,
-			ReadyAt: w.readyAt, PingBy: w.pingBy, Turn: w.turn, Deadline: w.deadline})
+			ReadyAt: w.readyAt, PingBy: w.pingBy, Turn: w.turn, Deadline: w.deadline, Latest: w.latest})
 	}
 	for _, slot := range f.slotStates {
 		s.SlotStates = append(s.SlotStates, SlotState{Slot: slot.slot, Gen: slot.gen, Failures: slot.failures, NotBefore: slot.notBefore, Trial: slot.trial})
@@ -87,7 +88,7 @@ func Restore(cfg Config, s State, now time.Time) (*Fleet, []Action) {
 	for _, ws := range s.Workers {
 		f.workers = append(f.workers, &Worker{ID: ws.ID, Slot: ws.Slot, Gen: ws.Gen, Phase: ws.Phase, InService: ws.InService,
 			Leaving: ws.Leaving, extra: ws.Extra, hung: ws.Hung, dead: ws.Dead, seems: ws.Seems, recycleReason: ws.RecycleReason, asked: asked(ws.Asked), drained: ws.Drained, started: ws.Started,
-			readyAt: ws.ReadyAt, pingBy: ws.PingBy, turn: ws.Turn, deadline: ws.Deadline})
+			readyAt: ws.ReadyAt, pingBy: ws.PingBy, turn: ws.Turn, deadline: ws.Deadline, latest: ws.Latest})
 	}
 	for _, ss := range s.SlotStates {
 		f.slotStates = append(f.slotStates, &slotState{slot: ss.Slot, gen: ss.Gen, failures: ss.Failures, notBefore: ss.NotBefore, trial: ss.Trial})
