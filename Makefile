@@ -10,7 +10,7 @@ SIM_HOURS ?= 1000000
 UNITS   = . ./cmd/... ./handoff/... ./internal/... ./master/... ./sdk/... ./tools/... ./worker/...
 RACES   = TestReloadsNewConnections|TestCrashes|TestOverlapping|TestBrokenDeploy|TestReplaceMe|TestHostile|TestRogue|TestScale|TestMasterIs|TestUpgrade
 
-.PHONY: reference site release peers build install man demo check lint modules test long fuzz bench
+.PHONY: reference site release peers build install man demo check lint modules test long fuzz vuln bench
 
 build: ## bin/handoff, one static binary
 	CGO_ENABLED=0 go build -tags $(TAGS) -trimpath -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)" -o bin/handoff ./cmd/handoff
@@ -60,6 +60,9 @@ long: $(MODULES) ## a night: full numbers, every Node, a million simulated hours
 
 fuzz: ## FUZZTIME (a minute) for each parser of what others send
 	go run ./tools/fuzz -time $(FUZZTIME)
+
+vuln: ## known vulnerabilities in what a release is built of (govulncheck)
+	go run ./tools/vuln
 
 site: ## docs/.vitepress/dist, the docs as a site; a dead link is an error
 	cd docs && npm install --no-package-lock --no-audit --no-fund --loglevel=error && npx vitepress build .

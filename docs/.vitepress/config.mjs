@@ -60,7 +60,7 @@ export default withMermaid({
       { text: 'Internals', items: [
         { text: 'How workers are drained', link: '/internals/drain' }, { text: 'The keeper, measured', link: '/internals/keeper' },
         { text: 'Findings', link: '/internals/findings' }, { text: 'Known limits', link: '/internals/limits' },
-        { text: 'Fuzzing', link: '/internals/fuzzing' }] }
+        { text: 'Fuzzing', link: '/internals/fuzzing' }, { text: 'Dependencies', link: '/internals/dependencies' }] }
     ]
   }
 })

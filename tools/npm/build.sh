@@ -11,7 +11,7 @@ for pair in ${2:-x64:amd64 arm64:arm64}; do
   cpu=${pair%:*} arch=${pair#*:}
   dir=$out/linux-$cpu
   mkdir -p "$dir/bin"
-  CGO_ENABLED=0 GOOS=linux GOARCH=$arch go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$version -X main.commit=${commit:=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}" -o "$dir/bin/handoff" ./cmd/handoff
+  tools/release/binary.sh "$arch" "$dir/bin/handoff" # the bytes of the archive
   cat > "$dir/package.json" <<JSON
 {
   "name": "@handoff/linux-$cpu",

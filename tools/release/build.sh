@@ -11,7 +11,9 @@ if [ -n "$(ls -A "$out")" ] && [ ! -f "$out/SHA256SUMS" ]; then
 fi
 rm -rf "${out:?}"/*
 version=$(node -p 'require("./sdk/node/package.json").version')
-commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
+commit=$(git rev-parse HEAD 2>/dev/null || echo unknown)
+# With which Go: one that has the fixes which handoff needs, see make vuln.
+export GOTOOLCHAIN=${GOTOOLCHAIN:-$(cat tools/release/go.version)}
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
 export SOURCE_DATE_EPOCH CGO_ENABLED=0 GOOS=linux
 nfpm=github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
@@ -21,7 +23,7 @@ trap 'rm -rf "$work"' EXIT
 # What all architectures have: man pages, completions, docs.
 share=$work/share
 mkdir -p "$share/man" "$share/completions"
-go build -tags nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$version -X main.commit=$commit" -o "$work/native" ./cmd/handoff
+tools/release/binary.sh "$(env -u GOOS go env GOHOSTARCH)" "$work/native"
 go run -tags man -ldflags "-X main.version=$version" ./cmd/handoff man --dir "$share/man" >/dev/null
 gzip -9n "$share"/man/*.1
 for shell in bash zsh fish; do "$work/native" completion "$shell" > "$share/completions/handoff.$shell"; done
@@ -29,8 +31,8 @@ for shell in bash zsh fish; do "$work/native" completion "$shell" > "$share/comp
 for arch in amd64 arm64; do
   tree=$work/handoff-$version-linux-$arch
   mkdir -p "$tree"
-  GOARCH=$arch go build -tags nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$version -X main.commit=$commit" -o "$tree/handoff" ./cmd/handoff
-  cp -r README.md CHANGELOG.md LICENSE "$share/man" "$share/completions" "$tree/"
+  tools/release/binary.sh "$arch" "$tree/handoff"
+  cp -r README.md CHANGELOG.md SECURITY.md LICENSE "$share/man" "$share/completions" "$tree/"
   cp tools/release/handoff@.service "$tree/"
   tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=u+rw,go+r-w -C "$work" -cf - "handoff-$version-linux-$arch" |
     gzip -9n > "$out/handoff-$version-linux-$arch.tar.gz"
@@ -43,4 +45,6 @@ for arch in amd64 arm64; do
 done
 env -u GOOS tools/npm/build.sh "$work/npm" >/dev/null
 cp "$work"/npm/*.tgz "$out/"
+env -u GOOS go version -m "$work/handoff-$version-linux-amd64/handoff" | sed -n '/^\tdep\t/d; s/^\t//p' > "$work/built"
+sed -e "s|@VERSION@|$version|g" -e "s|@COMMIT@|$commit|g" -e "s|@GO@|$(env -u GOOS go env GOVERSION)|g" -e "/@BUILT@/{r $work/built" -e 'd}' tools/release/VERIFY.md > "$out/VERIFY.md"
 (cd "$out" && sha256sum -- * > SHA256SUMS && cat SHA256SUMS)
