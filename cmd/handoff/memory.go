@@ -2,12 +2,18 @@ package main
 
 import (
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"handoff/internal/linux"
 )
+
+// spareThreads are for system calls that block for a moment, besides those that run Go.
+const spareThreads = 10
 
 // shrinkHeap keeps the master small: it allocates little, so that collecting often
 // costs nothing.
@@ -15,6 +21,7 @@ func shrinkHeap() {
 	debug.SetGCPercent(20)
 	debug.FreeOSMemory()
 	dropText()
+	linux.ReserveThreads(runtime.GOMAXPROCS(0) + spareThreads)
 	os.WriteFile("/proc/self/comm", []byte("handoff"), 0) // it was executed as /proc/self/exe
 }
 
