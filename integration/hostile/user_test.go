@@ -197,7 +197,7 @@ func unchanged(t *testing.T, path, text string, mode os.FileMode) {
 func userRows() []row {
 	var all []row
 	for _, k := range []strike{runtimePlanted(), runtimeSwapped(), sweptElsewhere(), pidFileLocked(), outputSwapped(), preloadSwapped(), binaryReplaced(),
-		envFileLinked(), configPlanted(), socketsOfOthers(), secrets(), sameName(), environment(), managerDeaf(), adminCrowd(), adminRequests(), adminToken()} {
+		envFileLinked(), deploymentSwapped(), configPlanted(), socketsOfOthers(), secrets(), sameName(), environment(), managerDeaf(), adminCrowd(), adminRequests(), adminToken()} {
 		all = append(all, k.row())
 	}
 	return all
@@ -280,7 +280,7 @@ while True:
 
 // sweptElsewhere: root looks for old sockets in /tmp/handoff-0, too.
 func sweptElsewhere() strike {
-	const many = 2000 // the sweep takes longer than an exchange
+	const many = 500 // the sweep takes longer than an exchange
 	return strike{name: "swept-elsewhere", short: true, tries: "makes /tmp/handoff-0 with old sockets, and exchanges the folder that they are in for a link to one of root's while root's handoff starts and sweeps",
 		prepare: func(t *testing.T, own string) options {
 			at := theirs(t, own, "handoff-0")
@@ -470,6 +470,81 @@ func envFileLinked() strike {
 			}
 		},
 		logs: []string{"cluster.failed", "reload.refused", "config.failed"},
+	}
+}
+
+// deploymentSwapped: root deploys, from a source of a stranger's, into a stranger's folder.
+func deploymentSwapped() strike {
+	return strike{name: "deployment-swapped", tries: "owns the deployment and the source of root's `handoff deploy`, `switch` and `clean`: exchanges copies, versions and the resource link for links to root's folder meanwhile, and has a setuid program in the source",
+		attack: func(t *testing.T, s *service, own string) {
+			victim := filepath.Join(own, "victim")
+			os.Mkdir(victim, 0o755)
+			put(t, filepath.Join(victim, "file"), "root's", 0o644, 0)
+			os.WriteFile(filepath.Join(own, "secret"), []byte("hunter2"), 0o600)
+			web, src := theirs(t, own, "web"), theirs(t, own, "src")
+			for i := range 40 {
+				put(t, filepath.Join(src, "f"+strconv.Itoa(i)), "theirs", 0o644, stranger)
+			}
+			put(t, filepath.Join(src, "shell"), "#!/bin/sh\n", 0o755, stranger)
+			os.Chmod(filepath.Join(src, "shell"), 0o755|os.ModeSetuid)
+			put(t, filepath.Join(web, ".rack.json"), `{"resourceLink": "../victim/planted", "resources": "in", "versions": [], "head": false}`, 0o644, stranger)
+			deploy := func(args ...string) bool {
+				out, err := exec.Command(binary, args...).CombinedOutput()
+				if err != nil {
+					t.Logf("%v: %s", args[0], out)
+				}
+				return err == nil
+			}
+			if !deploy("deploy", web, "calm", "--from", src, "--no-switch") {
+				t.Error("it is not deployed")
+			}
+			os.Mkdir(filepath.Join(web, "calm/in"), 0o755)
+			if deploy("switch", web, "calm") {
+				t.Error("a resource link out of the deployment is made")
+			}
+			python(t, `
+web, src, victim, secret, up = sys.argv[1:]
+libc = ctypes.CDLL(None)
+os.symlink(victim, up + "/folder")
+os.symlink(secret, up + "/file")
+def swap(a, b): libc.renameat2(-100, a.encode(), -100, b.encode(), 2)
+go()
+seen = set()
+while True:
+    for n in os.listdir(web):
+        if n.startswith(".deploy") and n not in seen:
+            seen.add(n); swap(web + "/" + n, up + "/folder"); time.sleep(.003); swap(web + "/" + n, up + "/folder")
+    swap(src + "/f7", up + "/file"); time.sleep(.0005); swap(src + "/f7", up + "/file"); time.sleep(.0005)
+`, web, src, victim, filepath.Join(own, "secret"), theirs(t, own, "up"))
+			deployed := 0
+			for i := range 15 {
+				if deploy("deploy", web, "v"+strconv.Itoa(i), "--from", src, "--no-switch") {
+					deployed++
+				}
+			}
+			deploy("clean", web, "--keep", "3")
+			t.Logf("%d of 15 are deployed", deployed)
+			filepath.WalkDir(web, func(path string, d os.DirEntry, err error) error {
+				if err != nil {
+					return nil
+				}
+				info, err := d.Info()
+				if err == nil && info.Mode()&os.ModeSetuid != 0 && info.Sys().(*syscall.Stat_t).Uid == 0 {
+					t.Errorf("%s is root's, and setuid", path)
+				}
+				if b, _ := os.ReadFile(path); d.Type().IsRegular() && string(b) == "hunter2" && info.Mode().Perm()&0o044 != 0 {
+					t.Errorf("%s has root's secret", path)
+				}
+				return nil
+			})
+		},
+		after: func(t *testing.T, s *service, own string) {
+			unchanged(t, filepath.Join(own, "victim/file"), "root's", 0o644)
+			if left, _ := os.ReadDir(filepath.Join(own, "victim")); len(left) != 1 {
+				t.Errorf("in root's folder is %v", left)
+			}
+		},
+		log: "`cannot link the resources: … path escapes from parent`",
 	}
 }
 

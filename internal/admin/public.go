@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"handoff/internal/api"
+	"handoff/internal/linux"
 	"handoff/internal/metrics"
 )
 
@@ -27,16 +28,24 @@ type Public struct {
 	Token string // a bearer token that is asked for; "": none
 }
 
+// maxToken is the largest file of a token, in bytes: a header has not room for more.
+const maxToken = 8 << 10
+
 // ReadToken reads the token of a file, which nobody else may read.
 func ReadToken(path string) (string, error) {
-	info, err := os.Stat(path)
+	f, err := linux.OpenInput(path)
+	if err != nil {
+		return "", fmt.Errorf("cannot read the token: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
 	if err != nil {
 		return "", fmt.Errorf("cannot read the token: %w", err)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
 		return "", fmt.Errorf("cannot use the token in %s: others may read it (mode %#o); chmod 600 it", path, info.Mode().Perm())
 	}
-	b, err := os.ReadFile(path)
+	b, err := linux.ReadAll(f, maxToken)
 	if err != nil {
 		return "", fmt.Errorf("cannot read the token: %w", err)
 	}

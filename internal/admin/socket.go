@@ -68,7 +68,7 @@ func listen(path string) (*net.UnixListener, error) {
 	}
 	l := open.(*net.UnixListener)
 	l.SetUnlinkOnClose(false)
-	if err = os.Chmod(tmp, 0o600); err == nil {
+	if err = chmod(filepath.Dir(tmp), filepath.Base(tmp)); err == nil {
 		err = os.Rename(tmp, path)
 	}
 	if err != nil {
@@ -77,6 +77,24 @@ func listen(path string) (*net.UnixListener, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// chmod closes a socket to others, whatever the umask is: one in this user's folder, and no
+// file that a link leads to which somebody has put in the folder's place.
+func chmod(dir, name string) error {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
+		return fmt.Errorf("%s is no longer a directory that only this user can write to", dir)
+	}
+	return unix.Fchmodat(fd, name, 0o600, 0)
 }
 
 // guard lets in who has the right to.

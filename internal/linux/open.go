@@ -17,7 +17,8 @@ import (
 // For root, who can write everywhere, the path must mean what it says: a link is followed
 // only if it is root's own, what has another name as well is not written to, nor what is
 // no file, unless the folder is root's. Other users are stopped by the kernel from what is
-// not theirs.
+// not theirs; what another user has put into a folder that is everybody's, like /tmp, a link
+// to a file of theirs or a pipe, is refused (as by fs.protected_symlinks, where that is on).
 func OpenOutput(path string, flags int, perm fs.FileMode) (*os.File, error) {
 	flags |= unix.O_CLOEXEC | unix.O_NONBLOCK
 	fd, err := openOutput(path, flags, uint32(perm.Perm()))
@@ -34,10 +35,15 @@ func OpenOutput(path string, flags int, perm fs.FileMode) (*os.File, error) {
 }
 
 func openOutput(path string, flags int, perm uint32) (int, error) {
-	if os.Geteuid() != 0 {
-		return unix.Open(path, flags, perm)
+	euid := os.Geteuid()
+	follow := rootsOwn
+	if euid != 0 {
+		if of, ok := strings.CutPrefix(filepath.Clean(path), "/dev/"); ok && !strings.HasPrefix(of, "shm/") || strings.HasPrefix(path, "/proc/") {
+			return unix.Open(path, flags, perm) // /dev/stdout is what is open, wherever its path would lead
+		}
+		follow = notPlanted(euid)
 	}
-	folder, name, err := walk(path, false)
+	folder, name, err := walk(path, follow)
 	if err != nil {
 		return -1, err
 	}
@@ -50,7 +56,11 @@ func openOutput(path string, flags int, perm uint32) (int, error) {
 		return -1, err
 	}
 	var st, dir unix.Stat_t
-	if err = errors.Join(unix.Fstat(fd, &st), unix.Fstat(folder, &dir)); err == nil && !ownFolder(&dir) {
+	if err = errors.Join(unix.Fstat(fd, &st), unix.Fstat(folder, &dir)); err == nil && euid != 0 {
+		if !notPlanted(euid)(&st, &dir) {
+			err = fmt.Errorf("it belongs to user %d, in a directory that anyone can write to", st.Uid)
+		}
+	} else if err == nil && !ownFolder(&dir) {
 		switch regular := st.Mode&unix.S_IFMT == unix.S_IFREG; {
 		case !regular:
 			err = errors.New("not a file, in a directory that another user can write to")
@@ -72,7 +82,11 @@ type ForeignLink struct {
 }
 
 func (l *ForeignLink) Error() string {
-	return fmt.Sprintf("%s is a link of user %d, which root does not follow: give the path that it leads to", l.Name, l.UID)
+	why := "which root does not follow"
+	if os.Geteuid() != 0 {
+		why = "in a directory that anyone can write to"
+	}
+	return fmt.Sprintf("%s is a link of user %d, %s: give the path that it leads to", l.Name, l.UID, why)
 }
 
 // OpenOwnInput is [OpenInput] where, for root, the path must mean what it says: else whoever
@@ -83,7 +97,7 @@ func OpenOwnInput(path string) (*os.File, error) {
 		return OpenInput(path)
 	}
 	const flags = unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY
-	folder, name, err := walk(path, false)
+	folder, name, err := walk(path, rootsOwn)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -118,7 +132,7 @@ func MakeFolders(path string, perm fs.FileMode) error {
 		if filepath.IsAbs(path) {
 			at = "/" + at
 		}
-		folder, name, err := walk(at, false)
+		folder, name, err := walk(at, rootsOwn)
 		if err == nil {
 			err = unix.Mkdirat(folder, name, uint32(perm.Perm()))
 			unix.Close(folder)
@@ -132,7 +146,7 @@ func MakeFolders(path string, perm fs.FileMode) error {
 
 // RemoveFile removes a file by its name, if it is still that one.
 func RemoveFile(path string, f *os.File) error {
-	folder, name, err := walk(path, true)
+	folder, name, err := walk(path, anyOnes)
 	if err != nil {
 		return err
 	}
@@ -153,9 +167,26 @@ func RemoveFile(path string, f *os.File) error {
 // maxLinks is how many links a path may lead over, as the kernel has it.
 const maxLinks = 40
 
+// follower tells whether a link, or what is in the place of a file, counts, by its state and
+// that of its folder.
+type follower func(link, folder *unix.Stat_t) bool
+
+func anyOnes(_, _ *unix.Stat_t) bool { return true }
+
+// rootsOwn is root's: by another user's link that one would say which file it is.
+func rootsOwn(link, _ *unix.Stat_t) bool { return link.Uid == 0 || Unmapped(int(link.Uid)) }
+
+// notPlanted is any other user's: in a folder that is everybody's, only what is root's, the
+// own or the folder's owner's.
+func notPlanted(euid int) follower {
+	return func(link, folder *unix.Stat_t) bool {
+		return folder.Mode&0o002 == 0 || int(link.Uid) == euid || link.Uid == folder.Uid || rootsOwn(link, folder)
+	}
+}
+
 // walk opens the folder that a path leads to, which the caller closes, and returns the last
-// name, which is no link, unless it is one of /proc, or links are any one's.
-func walk(path string, anyLinks bool) (folder int, name string, err error) {
+// name, which is no link, unless it is one of /proc.
+func walk(path string, follow follower) (folder int, name string, err error) {
 	start, parts := ".", strings.Split(path, "/")
 	if filepath.IsAbs(path) {
 		start = "/"
@@ -169,7 +200,7 @@ func walk(path string, anyLinks bool) (folder int, name string, err error) {
 			err = unix.EISDIR
 			break
 		}
-		target, lerr := linkIn(folder, parts[0], anyLinks)
+		target, lerr := linkIn(folder, parts[0], follow)
 		switch {
 		case lerr != nil:
 			err = lerr
@@ -210,7 +241,7 @@ func openFolder(at int, name string) (int, error) {
 
 // linkIn reads a link in a folder; "": it is none, or nothing is there, or it is one of
 // /proc that stands for an open file.
-func linkIn(folder int, name string, anyLinks bool) (target string, err error) {
+func linkIn(folder int, name string, follow follower) (target string, err error) {
 	fd, err := unix.Openat(folder, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err == unix.ENOENT {
 		return "", nil
@@ -223,7 +254,11 @@ func linkIn(folder int, name string, anyLinks bool) (target string, err error) {
 	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFLNK {
 		return "", err
 	}
-	if st.Uid != 0 && !anyLinks && !Unmapped(int(st.Uid)) {
+	var dir unix.Stat_t
+	if err := unix.Fstat(folder, &dir); err != nil {
+		return "", err
+	}
+	if !follow(&st, &dir) {
 		return "", &ForeignLink{name, int(st.Uid)}
 	}
 	buf := make([]byte, unix.PathMax)

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -111,5 +113,74 @@ func TestRemoveFile(t *testing.T) {
 	}
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
+	}
+}
+
+// What another user has put into a folder that is everybody's is not written to, also where
+// the kernel does not see to it (fs.protected_symlinks).
+func TestOpenOutputPlanted(t *testing.T) {
+	const me, other = 1000, 1001
+	stat := func(uid, mode uint32) *unix.Stat_t { return &unix.Stat_t{Uid: uid, Mode: mode} }
+	tmp, home, theirs := stat(0, 0o1777), stat(me, 0o755), stat(other, 0o777)
+	for _, c := range []struct {
+		what         string
+		file, folder *unix.Stat_t
+		want         bool
+	}{
+		{"own, in /tmp", stat(me, 0), tmp, true}, {"root's, in /tmp", stat(0, 0), tmp, true}, {"another's, in /tmp", stat(other, 0), tmp, false},
+		{"a deployer's, in a folder of one's own", stat(other, 0), home, true}, {"theirs, in theirs", stat(other, 0), theirs, true},
+	} {
+		if got := notPlanted(me)(c.file, c.folder); got != c.want {
+			t.Errorf("%s: %v", c.what, got)
+		}
+	}
+	if os.Geteuid() != 0 {
+		return
+	}
+	dir, err := os.MkdirTemp("", "planted") // others may enter it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	os.Chmod(dir, 0o1777)
+	for _, name := range []string{"target", "theirs"} {
+		os.WriteFile(filepath.Join(dir, name), nil, 0o666)
+		os.Chmod(filepath.Join(dir, name), 0o666)
+		os.Chown(filepath.Join(dir, name), other, other)
+	}
+	os.Symlink("target", filepath.Join(dir, "link"))
+	os.Lchown(filepath.Join(dir, "link"), other, other)
+	cmd := exec.Command(os.Args[0], "-test.run", "^TestOpenOutputPlantedAsUser$")
+	cmd.Env = append(os.Environ(), "PLANTED="+dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: me, Gid: me}}
+	cmd.Dir = "/"
+	if binary, err := os.ReadFile(os.Args[0]); err == nil { // its own folder is root's alone
+		cmd.Path = filepath.Join(dir, "test")
+		os.WriteFile(cmd.Path, binary, 0o755)
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// The other user's part of TestOpenOutputPlanted.
+func TestOpenOutputPlantedAsUser(t *testing.T) {
+	dir := os.Getenv("PLANTED")
+	if dir == "" {
+		t.Skip("TestOpenOutputPlanted starts it")
+	}
+	for name, want := range map[string]string{"new": "", "new2": "", "link": "link is a link of user 1001, in a directory", "theirs": "it belongs to user 1001"} {
+		f, err := OpenOutput(filepath.Join(dir, name), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) && !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("%s: %v, want %q", name, err, want)
+		}
+		if err == nil {
+			f.Close()
+		}
+	}
+	if f, err := OpenOutput("/dev/null", os.O_WRONLY|os.O_APPEND, 0o640); err != nil {
+		t.Error(err)
+	} else {
+		f.Close()
 	}
 }

@@ -113,14 +113,39 @@ func (p Place) listen(dir, name string) (*cmsg.Conn, string, error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("%s: %w", path, err)
 	}
-	if err = os.Chmod(path, 0o600); err == nil && p.UID != os.Geteuid() { // whatever the umask is
-		err = os.Lchown(path, p.UID, -1)
-	}
-	if err != nil {
+	if err = p.give(filepath.Dir(path), name); err != nil {
 		Close(c)
-		return nil, "", err
+		return nil, "", fmt.Errorf("%s: %w", path, err)
 	}
 	return c, path, nil
+}
+
+// give has a socket belong to who sends, whatever the umask is: in the folder that is this
+// user's, and not in one that somebody has put in its place.
+func (p Place) give(dir, name string) error {
+	folder, err := openOwn(dir)
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	if err = unix.Fchmodat(int(folder.Fd()), name, 0o600, 0); err == nil && p.UID != os.Geteuid() {
+		err = unix.Fchownat(int(folder.Fd()), name, p.UID, -1, unix.AT_SYMLINK_NOFOLLOW)
+	}
+	return err
+}
+
+// openOwn opens a folder, if it is this user's.
+func openOwn(path string) (*os.File, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	folder := os.NewFile(uintptr(fd), path)
+	if info, err := folder.Stat(); err != nil || !own(info) {
+		folder.Close()
+		return nil, errors.Join(err, errors.New("not a directory that only this user can write to"))
+	}
+	return folder, nil
 }
 
 // prepare makes dir, and the folder in it. As root others may pass through them, since
@@ -177,15 +202,10 @@ func own(info os.FileInfo) bool {
 // place like /tmp, and may put a link there while it is looked at.
 func (p Place) Sweep() {
 	for _, dir := range p.folders() {
-		fd, err := unix.Open(filepath.Join(dir, "notify"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if err != nil {
-			continue
-		}
-		folder := os.NewFile(uintptr(fd), dir)
-		if info, err := folder.Stat(); err == nil && own(info) {
+		if folder, err := openOwn(filepath.Join(dir, "notify")); err == nil {
 			sweep(folder)
+			folder.Close()
 		}
-		folder.Close()
 	}
 }
 
