@@ -120,8 +120,12 @@ type (
 	Steer struct{ IDs []ID }
 	// Quiesce waits until no connection can reach a worker; answer Quiet.
 	Quiesce struct{ ID ID }
-	// Drain tells a worker to finish and exit.
-	Drain struct{ ID ID }
+	// Drain tells a worker to finish and exit. AtOnce: it serves, and was not quiesced
+	// before, so that a record may still say that it stays.
+	Drain struct {
+		ID     ID
+		AtOnce bool
+	}
 	// Signal sends SIGTERM, or SIGKILL to the whole process group.
 	Signal struct {
 		ID     ID

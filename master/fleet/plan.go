@@ -278,6 +278,11 @@ func (f *Fleet) drainInTurn(w *Worker) {
 func (f *Fleet) dismiss(w *Worker) {
 	starting := w.Phase == Starting
 	f.drain(w)
+	switch {
+	case f.stopping: // the next master gets the order again
+	case !starting:
+		f.out[len(f.out)-1] = Drain{ID: w.ID, AtOnce: true}
+	}
 	if starting {
 		w.deadline = f.now.Add(min(f.cfg.KillGrace, f.cfg.DrainTimeout))
 	}
@@ -400,7 +405,7 @@ func (f *Fleet) forget() {
 
 func (f *Fleet) drain(w *Worker) {
 	w.Phase, w.asked, w.deadline, w.latest = Draining, askedDrain, f.now.Add(f.cfg.DrainTimeout), time.Time{}
-	f.do(Drain{w.ID})
+	f.do(Drain{ID: w.ID})
 }
 
 // overdue says why a draining worker gets SIGTERM.

@@ -261,9 +261,7 @@ func (m *Machine) upgradeEnded(e UpgradeEnded) {
 
 func (m *Machine) keeperDied() {
 	switch m.Phase {
-	case Upgrading: // it fails, since its candidate has no keeper either
-		m.Pending.ReplaceKeeper = true
-	case Leaving: // the new master could not get its descriptors
+	case Upgrading, Leaving: // the new master could not get its descriptors; until then nothing would be stored
 		m.Phase, m.Pending.ReplaceKeeper = Upgrading, true
 		m.upgradeEnded(UpgradeEnded{Failed: "the keeper has died"})
 	default:

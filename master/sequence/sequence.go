@@ -3,7 +3,7 @@
 // clock and no goroutine: what is done is behind [World], which is the master's loop, or
 // a simulated one (master/sim), whose masters die between any two calls.
 //
-//	fleet.Step ──► Prepare?  Save ──► actions, in order ──► Steer, the last one
+//	fleet.Step ──► Save, for some ──► actions, in order ──► Steer, the last one
 //	                                                          Aim ─► Save ─► Steer ─► Steered
 //	                                                                           └─ refused: undo ─► Steer ─► SteerFailed ─► Save
 package sequence
@@ -42,10 +42,7 @@ func Step(w World, f *fleet.Fleet, e fleet.Event) {
 	for again := true; again; {
 		actions, _ := f.Step(w.Now(), e)
 		again = false
-		// The next master knows the order of a reload, and that of a steering that was
-		// refused nothing follows.
-		_, refused := e.(fleet.SteerFailed)
-		if refused || slices.ContainsFunc(actions, func(a fleet.Action) bool { _, ok := a.(fleet.Prepare); return ok }) {
+		if _, refused := e.(fleet.SteerFailed); refused || slices.ContainsFunc(actions, recordedFirst) {
 			w.Save()
 		}
 		for _, a := range actions {
@@ -56,6 +53,17 @@ func Step(w World, f *fleet.Fleet, e fleet.Event) {
 			}
 		}
 	}
+}
+
+// recordedFirst reports whether the next master must know of an action, should it be
+// carried out: of the order of a reload, and of who was told to go and may not be steered
+// to again. (That nothing follows of a steering that was refused is recorded likewise.)
+func recordedFirst(a fleet.Action) bool {
+	if d, ok := a.(fleet.Drain); ok {
+		return d.AtOnce
+	}
+	_, ok := a.(fleet.Prepare)
+	return ok
 }
 
 // steer sends connections to these workers, and answers the fleet. If it fails at one

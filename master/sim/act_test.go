@@ -355,7 +355,7 @@ func (m *master) upgrade() {
 		if m.gone {
 			return
 		}
-		if failed == "" {
+		if failed == "" && m.reloads.Phase == reload.Upgrading {
 			s.next = &candidate{}
 		}
 		m.post("the candidate's answer", nil, func() { m.order(reload.UpgradeEnded{Failed: failed}) })

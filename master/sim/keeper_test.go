@@ -141,7 +141,7 @@ func (k *keeper) restart() {
 func (k *keeper) dies(both bool) {
 	s := k.s
 	s.note("the keeper dies")
-	s.keeper = nil
+	s.keeper, s.next = nil, nil // no candidate can get anything from it
 	if both || s.master == nil {
 		s.lose()
 		s.kill("with its keeper")
