@@ -148,7 +148,7 @@ func (s settings) paused() bool {
 
 // piece runs a target until the time is over, or it is to pause. That is no failure.
 func (s settings) piece(ctx context.Context, t Target, left time.Duration) (execs int, took time.Duration, out string, err error) {
-	args := []string{"test", "-vet=off", "-run", "^$", "-fuzz", "^" + t.Name + "$", "-fuzztime", left.String()}
+	args := []string{"test", "-vet=off", "-run", "^$", "-fuzz", "^" + t.Name + "$", "-fuzztime", left.String(), "-fuzzminimizetime", minimize}
 	if s.parallel > 0 {
 		args = append(args, "-parallel", strconv.Itoa(s.parallel))
 	}
@@ -178,6 +178,10 @@ func (s settings) piece(ctx context.Context, t Target, left time.Duration) (exec
 		}
 	}
 }
+
+// minimize is how long an interesting input is made smaller; Go's minute would be most of a
+// short run.
+const minimize = "1s"
 
 var progress = regexp.MustCompile(`elapsed: (\S+), execs: (\d+)`)
 
