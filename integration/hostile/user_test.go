@@ -68,7 +68,11 @@ func (k strike) row() row {
 		c.count(t, r, false)
 		for _, e := range k.logs {
 			if all := s.said(e); len(all) > 0 {
-				r.says("`" + e + "` " + regexp.MustCompile(`/tmp/hostile\d+`).ReplaceAllString(all[0].Msg, "…"))
+				text := all[0].Msg
+				if why := all[0].Reason; !strings.Contains(text, why) {
+					text += ": " + why
+				}
+				r.says("`" + e + "` " + regexp.MustCompile(`/tmp/hostile\d+`).ReplaceAllString(text, "…"))
 			}
 		}
 		r.says(k.log)
