@@ -200,7 +200,7 @@ func unchanged(t *testing.T, path, text string, mode os.FileMode) {
 
 func userRows() []row {
 	var all []row
-	for _, k := range []strike{runtimePlanted(), runtimeSwapped(), sweptElsewhere(), pidFileLocked(), outputSwapped(), preloadSwapped(), binaryReplaced(),
+	for _, k := range []strike{runtimePlanted(), runtimeSwapped(), runtimeFull(), sweptElsewhere(), pidFileLocked(), outputSwapped(), preloadSwapped(), binaryReplaced(),
 		envFileLinked(), deploymentSwapped(), configPlanted(), socketsOfOthers(), secrets(), sameName(), environment(), managerDeaf(), adminCrowd(), adminRequests(), adminToken()} {
 		all = append(all, k.row())
 	}
@@ -279,6 +279,37 @@ while True:
 			unchanged(t, filepath.Join(own, "victim/file"), "root's", 0o644)
 		},
 		logs: []string{"notify.open", "control.missing", "master.adopted"},
+	}
+}
+
+// runtimeFull: runtime and state folder are on a file system that a stranger fills.
+func runtimeFull() strike {
+	return strike{name: "runtime-full", tries: "fills the file system, open to everybody, that runtime and state folder are on, its blocks and its inodes, and keeps it full while workers are started and the master is killed",
+		prepare: func(t *testing.T, own string) options {
+			shared := filepath.Join(own, "shared")
+			os.Mkdir(shared, 0o755)
+			return options{setup: setup{node: true, drop: true}, behind: private(`mount -t tmpfs -o size=256k,nr_inodes=64,mode=1777 none "$1"`, shared),
+				env: []string{"HANDOFF_RUNTIME_DIR=" + filepath.Join(shared, "run"), "HANDOFF_STATE_DIR=" + filepath.Join(shared, "state")}}
+		},
+		attack: func(t *testing.T, s *service, own string) {
+			as(t, 0, nil, "nsenter", "-t", strconv.Itoa(s.cmd.Process.Pid), "-m", "setpriv", "--reuid", strconv.Itoa(stranger), "--regid", strconv.Itoa(stranger), "--clear-groups", python3(), "-c", `
+import os, sys, time
+f, n, said = os.open(sys.argv[1] + "/big", os.O_CREAT | os.O_WRONLY), 0, False
+while True:
+    for what in "blocks", "inodes":
+        try:
+            while True:
+                if what == "blocks": os.write(f, b"x" * 4096)
+                else: os.close(os.open(sys.argv[1] + "/f%d" % n, os.O_CREAT)); n += 1
+        except OSError as e: pass
+    if not said: print("go", flush=True); said = True
+    time.sleep(.001)
+`, filepath.Join(own, "shared"))
+			s.reload()
+			unix.Kill(s.master(), unix.SIGKILL)
+			s.await("master.adopted")
+		},
+		logs: []string{"record.failed", "control.missing", "notify.open", "preload.missing", "master.adopted"},
 	}
 }
 
