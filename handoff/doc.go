@@ -17,7 +17,9 @@
 //	     parked  parked  worker  worker
 //
 // A socket whose worker has exited is parked: it stays open, so that the kernel's index
-// order does not change and no queued connection is reset. A later worker takes it.
+// order does not change and no queued connection is reset. Once nothing can reach it, a new
+// socket takes its place, for a later worker: what a worker has set on the old one, or who
+// else has a duplicate of it, ends with it.
 //
 // A change of generations is always the same:
 //

@@ -9,7 +9,7 @@ type (
 	Repaired struct {
 		Group  *Group
 		Socket *Socket
-		What   string // "shutdown(2) on the listening socket"
+		What   string // "called shutdown(2) on the listening socket"
 	}
 	// Detached: a socket could not be repaired. It is closed and no longer in the group.
 	// A worker that has a duplicate must be replaced.
@@ -17,6 +17,11 @@ type (
 		Group  *Group
 		Socket *Socket
 		Err    error
+	}
+	// Renewed: a parked socket that a worker has had was replaced, in its place.
+	Renewed struct {
+		Group  *Group
+		Socket *Socket // which is closed
 	}
 	// Queued: connections were queued at a parked socket. They wait for the next worker
 	// that takes the socket, or for [Socket.Accept]. It is reported once, and again after
@@ -49,6 +54,7 @@ type (
 
 func (Repaired) event() {}
 func (Detached) event() {}
+func (Renewed) event()  {}
 func (Queued) event()   {}
 func (Accepted) event() {}
 func (Stranger) event() {}

@@ -51,6 +51,7 @@ type Group struct {
 	backlog int       // in effect after listen(2) with the maximum
 	order   []*Socket // by the kernel's index
 	targets []*Socket // by slot, from the last Steer; nil: unserved
+	places  []int     // of each target: those of one place share its connections
 	program program   // attached to the group
 	hash    bool      // no program: the kernel's hash over all sockets decides
 	steered uint64    // programs attached
@@ -60,7 +61,7 @@ type Group struct {
 	calm     bool      // the last check found empty queues; tick will arm
 	next     time.Time // when tick must be called; zero: not by time
 	maxQueue int       // of all checks
-	repaired time.Time // last check for violations
+	checked  time.Time // last check for violations
 
 	open   map[netip.AddrPort]struct{} // half-open handshakes at openAt; not modified
 	openAt time.Time
@@ -131,7 +132,7 @@ func (g *Group) Steered() uint64 { return g.steered }
 func (g *Group) Take(slot int) (*Socket, error) {
 	s := g.pick(slot)
 	if s != nil && !s.Held() {
-		s = g.clean(s, true)
+		s = g.renew(s, true)
 	}
 	if s == nil {
 		var err error
@@ -145,7 +146,7 @@ func (g *Group) Take(slot int) (*Socket, error) {
 
 func (g *Group) hand(s *Socket, slot int) {
 	s.holders++
-	s.slot = slot
+	s.slot, s.used, s.quiet = slot, true, false
 	g.arrange(s)
 }
 
@@ -180,103 +181,6 @@ func (g *Group) pick(slot int) *Socket {
 		return g.order[0] // the first socket goes to the first worker
 	}
 	return best
-}
-
-// Steer sends new connections to the given sockets, one for each slot, nil for an
-// unserved slot. With no socket at all nothing changes: connections queue at the previous
-// targets, for a worker that takes those sockets. After an error the previous targets
-// remain.
-func (g *Group) Steer(targets []*Socket) error {
-	defer g.watchParked()
-	some := false
-	for _, s := range targets {
-		if s != nil && s.group != g {
-			return fmt.Errorf("cannot steer %v: a socket is of another group", g.addr)
-		}
-		some = some || s != nil
-	}
-	if !some || slices.Equal(targets, g.targets) {
-		return nil
-	}
-	old := g.targets
-	g.targets = slices.Clone(targets)
-	g.balance.reset(len(targets))
-	g.armed, g.calm, g.next = false, false, time.Time{}
-	g.noteStrangers()
-	err := g.apply()
-	if err != nil {
-		g.targets = old
-		g.balance.reset(len(old))
-	}
-	for _, s := range slices.Concat(old, targets) {
-		if s != nil && !s.closed {
-			g.arrange(s)
-		}
-	}
-	g.rest()
-	return err
-}
-
-// watchParked reports again the connections that were queued at parked sockets while no
-// worker could take them.
-func (g *Group) watchParked() {
-	for _, s := range g.order {
-		if !s.Held() {
-			g.arrange(s)
-		}
-	}
-}
-
-// apply attaches the program for the targets and the state of their queues.
-func (g *Group) apply() error {
-	if !g.Steerable() || len(g.targets) == 0 {
-		return nil
-	}
-	indexes := make([]int, len(g.targets))
-	var served []int
-	for i, s := range g.targets {
-		indexes[i] = unserved
-		if s == nil || g.balance.away(i) {
-			continue
-		}
-		if at := slices.Index(g.order, s); at >= 0 { // else the socket is lost
-			indexes[i] = at
-			served = append(served, at)
-		}
-	}
-	if len(served) == 0 {
-		return nil
-	}
-	if g.cfg.Balance == Sticky {
-		return g.attach(stickyProgram(indexes))
-	}
-	slices.Sort(served)
-	return g.attach(randomProgram(served))
-}
-
-func (g *Group) attach(p program) error {
-	if g.program.equal(p) {
-		return nil
-	}
-	// Attaching to a socket that a worker has just shut down would make a separate group
-	// of it, permanently: the kernel then refuses to let it listen again (EADDRINUSE). A
-	// socket on which a worker has set SO_LOCK_FILTER refuses the program (EPERM): any
-	// other member works.
-	var refused error
-	for _, s := range g.order {
-		if s.stranger || !s.listening() {
-			continue
-		}
-		if refused = attach(s.fd, p); refused == nil {
-			g.program = p
-			g.steered++
-			return nil
-		}
-	}
-	if refused == nil {
-		return nil // repair follows and applies it
-	}
-	return fmt.Errorf("cannot steer %v: %w", g.addr, refused)
 }
 
 // arrange sets which events the watch reports of a socket.
@@ -370,8 +274,8 @@ func (g *Group) look(now time.Time) error {
 func (g *Group) Stalled() []int {
 	var slots []int
 	for i, s := range g.targets {
-		if s != nil && g.balance.away(i) {
-			slots = append(slots, i)
+		if s != nil && g.balance.away(i) && !slices.Contains(slots, g.places[i]) {
+			slots = append(slots, g.places[i])
 		}
 	}
 	return slots
@@ -401,6 +305,6 @@ func (g *Group) Close() {
 	for _, s := range g.Sockets() {
 		g.close(s)
 	}
-	g.order, g.targets, g.next, g.armed = nil, nil, time.Time{}, false
+	g.order, g.targets, g.places, g.next, g.armed = nil, nil, nil, time.Time{}, false
 	g.watch.groups = slices.DeleteFunc(g.watch.groups, func(o *Group) bool { return o == g })
 }

@@ -96,7 +96,7 @@ func (w *Watch) Inherit(cfg Config, fd int) (g *Group, why error, err error) {
 		return g, fmt.Errorf("cannot bind another socket to %v: %w", at, why), nil
 	}
 	if !g.hash {
-		g.hash = g.attach(randomProgram([]int{0})) != nil
+		g.hash = g.attach(randomOf([]int{0})) != nil
 	}
 	return g, nil, nil
 }
@@ -117,7 +117,7 @@ func (w *Watch) begin(cfg Config, fd int) (*Group, error) {
 	w.groups = append(w.groups, g)
 	_, g.backlog, _ = first.queue()
 	if !g.hash && cfg.Balance != Shared {
-		g.hash = g.attach(randomProgram([]int{0})) != nil
+		g.hash = g.attach(randomOf([]int{0})) != nil
 	}
 	return g, nil
 }
@@ -189,7 +189,7 @@ func (w *Watch) Restore(state State, fd func(inode uint64) int) (*Group, error) 
 		if n < 0 {
 			gone = append(gone, i)
 		}
-		g.order = append(g.order, &Socket{group: g, fd: n, inode: s.Inode, slot: s.Slot, ownFlags: s.OwnFlags, foreign: s.Foreign, holders: s.Holders})
+		g.order = append(g.order, &Socket{group: g, fd: n, inode: s.Inode, slot: s.Slot, ownFlags: s.OwnFlags, foreign: s.Foreign, holders: s.Holders, used: true})
 	}
 	// The kernel has moved the last socket of the group into the place of a closed one
 	// (reuseport_detach_sock).

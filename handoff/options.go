@@ -2,6 +2,7 @@ package handoff
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"unsafe"
@@ -115,7 +116,39 @@ func (s *Socket) reset(all bool) (changed []string, err error) {
 			errs = append(errs, fmt.Errorf("cannot detach a filter: %w", err))
 		}
 	}
+	if s.signals() {
+		changed = append(changed, "O_ASYNC")
+	}
+	// What is left of IPv6 extension headers, TCP_MD5SIG and TCP_AO keys, which nobody can
+	// read, is charged to the socket's option memory.
+	if optionMemory(s.fd) > 0 {
+		errs = append(errs, errors.New("cannot reset what a worker has set and nobody can read (TCP_MD5SIG?)"))
+	}
 	return changed, errors.Join(errs...)
+}
+
+// signals undoes O_ASYNC, F_SETOWN and F_SETSIG: each connection would send a signal to
+// whomever a worker has chosen. It reports whether there was something to undo.
+func (s *Socket) signals() bool {
+	flags, err := unix.FcntlInt(uintptr(s.fd), unix.F_GETFL, 0)
+	owner, oerr := unix.FcntlInt(uintptr(s.fd), unix.F_GETOWN, 0)
+	if err != nil || oerr == nil && owner == 0 && flags&unix.O_ASYNC == 0 {
+		return false
+	}
+	unix.FcntlInt(uintptr(s.fd), unix.F_SETFL, flags&^unix.O_ASYNC)
+	unix.FcntlInt(uintptr(s.fd), unix.F_SETOWN, 0)
+	unix.FcntlInt(uintptr(s.fd), unix.F_SETSIG, 0)
+	return true
+}
+
+// optionMemory is sk_omem_alloc.
+func optionMemory(fd int) uint32 {
+	const soMeminfo, optmem = 55, 6 // SO_MEMINFO, SK_MEMINFO_OPTMEM
+	b, ok := getOption(fd, unix.SOL_SOCKET, soMeminfo)
+	if !ok || len(b) < 4*(optmem+1) {
+		return 0
+	}
+	return binary.NativeEndian.Uint32(b[4*optmem:])
 }
 
 // getOption returns an option as the kernel has it; false: the socket has none.
@@ -140,14 +173,18 @@ func setOption(fd int, o option, value []byte) error {
 	return nil
 }
 
+func (g *Group) repaired(s *Socket, changed []string) {
+	for _, what := range changed {
+		g.watch.later(Repaired{g, s, "set " + what + " on the listening socket"})
+	}
+}
+
 // clean resets a socket that is parked. One that cannot be reset is replaced by a new one,
 // at once if its queue is empty, else only if it is to be given to a worker (now): the
 // connections in it are reset then. It returns the socket that is in the place.
 func (g *Group) clean(s *Socket, now bool) *Socket {
 	changed, err := s.reset(now)
-	for _, what := range changed {
-		g.watch.later(Repaired{g, s, "set " + what + " on the listening socket"})
-	}
+	g.repaired(s, changed)
 	if err == nil || g.cfg.Balance == Shared || !now && s.Pending() > 0 {
 		return s
 	}
@@ -158,29 +195,4 @@ func (g *Group) clean(s *Socket, now bool) *Socket {
 	}
 	g.watch.later(Detached{g, s, fmt.Errorf("replaced a socket of %v: %w", g.addr, err)})
 	return n
-}
-
-// replace puts a new socket into the place of another, which is closed. The kernel moves
-// the last socket of the group into the place of one that leaves: the new one, so that the
-// attached program stays right at every instant.
-func (g *Group) replace(s *Socket) (*Socket, error) {
-	fd, err := bind(g.addr, g.cfg.V6Only, false)
-	if err != nil {
-		return nil, err
-	}
-	n, err := g.join(fd, s.slot)
-	if err != nil {
-		return nil, err
-	}
-	for i, t := range g.targets {
-		if t == s {
-			g.targets[i] = n
-		}
-	}
-	g.watch.remove(s)
-	unix.Shutdown(s.fd, unix.SHUT_RDWR) // also for other holders of a duplicate
-	g.leave(s)
-	g.close(s)
-	g.arrange(n)
-	return n, nil
 }

@@ -40,10 +40,55 @@ type program []unix.SockFilter
 
 func (p program) equal(q program) bool { return slices.Equal(p, q) }
 
-// randomProgram distributes new connections at random over the given indexes of the
-// group. It lists the indexes: "mod N" over the group would include others, and for an
-// index outside the group the kernel falls back to a hash over all sockets.
-func randomProgram(indexes []int) program {
+// randomProgram distributes new connections at random over slots, and those of a slot
+// over its sockets: indexes of the group. It lists the indexes: "mod N" over the group
+// would include others, and for an index outside the group the kernel falls back to a hash
+// over all sockets.
+func randomProgram(slots [][]int) program {
+	slots = slices.DeleteFunc(slices.Clone(slots), func(s []int) bool { return len(s) == 0 })
+	if !slices.ContainsFunc(slots, func(s []int) bool { return len(s) > 1 }) {
+		served := slices.Concat(slots...)
+		slices.Sort(served)
+		return randomOf(served)
+	}
+	p := program{{Code: ldWAbs, K: adRandom}, {Code: modK, K: uint32(len(slots))}}
+	var several branches
+	for i, s := range slots {
+		p = append(p, unix.SockFilter{Code: jeqK, Jf: 1, K: uint32(i)})
+		p = several.leave(p, s)
+	}
+	return several.end(p)
+}
+
+// branches are jumps to what chooses among the sockets of one slot.
+type branches []struct {
+	at      int // of the jump
+	indexes []int
+}
+
+// leave returns the index, or jumps to where one of them is chosen: one instruction.
+func (b *branches) leave(p program, indexes []int) program {
+	if len(indexes) == 1 {
+		return append(p, unix.SockFilter{Code: retK, K: uint32(indexes[0])})
+	}
+	*b = append(*b, struct {
+		at      int
+		indexes []int
+	}{len(p), indexes})
+	return append(p, unix.SockFilter{Code: ja})
+}
+
+// end appends what the jumps lead to.
+func (b branches) end(p program) program {
+	for _, jump := range b {
+		p[jump.at].K = uint32(len(p) - jump.at - 1)
+		p = append(p, randomOf(jump.indexes)...)
+	}
+	return p
+}
+
+// randomOf distributes at random over indexes.
+func randomOf(indexes []int) program {
 	n := len(indexes)
 	p := program{{Code: ldWAbs, K: adRandom}, {Code: modK, K: uint32(n)}}
 	if n == 1 {
@@ -76,19 +121,16 @@ func consecutive(indexes []int) bool {
 	return true
 }
 
-// unserved marks a target of a sticky program without a worker: its clients, and only
-// they, go to a second choice among the others.
-const unserved = -1
-
 // stickyProgram always sends a client address to the same target: IPv4 by the whole
-// address, IPv6 by its /64. targets[i] is the group index that serves target i, or
-// unserved. The hash is consistent: one more target moves about 1/n of the clients. At
-// least one target must be served.
-func stickyProgram(targets []int) program {
+// address, IPv6 by its /64. targets[i] are the group indexes that serve target i; of
+// several, any is chosen. The clients of a target without, and only they, go to a second
+// choice among the others. The hash is consistent: one more target moves about 1/n of the
+// clients. At least one target must be served.
+func stickyProgram(targets [][]int) program {
 	var served []int
-	for _, index := range targets {
-		if index != unserved {
-			served = append(served, index)
+	for _, indexes := range targets {
+		if len(indexes) > 0 {
+			served = append(served, indexes[0])
 		}
 	}
 	p := program{
@@ -117,9 +159,10 @@ func stickyProgram(targets []int) program {
 		{Code: st, K: 0},
 	}
 	var toSecond []int // places of the jumps to the second choice
-	leave := func(index int) {
-		if index != unserved {
-			p = append(p, unix.SockFilter{Code: retK, K: uint32(index)})
+	var several branches
+	leave := func(indexes []int) {
+		if len(indexes) > 0 {
+			p = several.leave(p, indexes)
 			return
 		}
 		toSecond = append(toSecond, len(p))
@@ -135,6 +178,7 @@ func stickyProgram(targets []int) program {
 		leave(targets[i])
 	}
 	leave(targets[0])
+	p = several.end(p)
 	if len(toSecond) == 0 {
 		return p
 	}

@@ -28,11 +28,26 @@ func TestProgramsAreWhatTheyWere(t *testing.T) {
 			fmt.Fprintf(&got, "\t%04x %d %d %08x\n", i.Code, i.Jt, i.Jf, i.K)
 		}
 	}
+	const unserved = -1
+	one := func(targets []int) (slots [][]int) {
+		for _, index := range targets {
+			if index == unserved {
+				slots = append(slots, nil)
+			} else {
+				slots = append(slots, []int{index})
+			}
+		}
+		return slots
+	}
 	for _, indexes := range [][]int{{0}, {3}, {0, 1}, {2, 3, 4, 5}, {0, 2}, {1, 4, 5, 9}} {
-		write(fmt.Sprintf("random %v", indexes), randomProgram(indexes))
+		write(fmt.Sprintf("random %v", indexes), randomProgram(one(indexes)))
 	}
 	for _, targets := range [][]int{{0}, {2}, {0, 1}, {4, 5, 6, 7}, {unserved, 1}, {0, unserved, 2}, {unserved, 3, unserved, 1, 0}} {
-		write(fmt.Sprintf("sticky %v", targets), stickyProgram(targets))
+		write(fmt.Sprintf("sticky %v", targets), stickyProgram(one(targets)))
+	}
+	for _, slots := range [][][]int{{{0, 1, 4}, {2}}, {{0}, nil, {1, 3}}} {
+		write(fmt.Sprintf("random %v", slots), randomProgram(slots))
+		write(fmt.Sprintf("sticky %v", slots), stickyProgram(slots))
 	}
 	const file = "testdata/programs.txt"
 	if *update {

@@ -63,6 +63,7 @@ func (q *Quiet) Look(now time.Time) (quiet bool, again time.Duration) {
 	if left := q.since.Add(wait).Sub(now); left > 0 {
 		return false, left
 	}
+	q.socket.quiet = true
 	return true, 0
 }
 

@@ -3,6 +3,7 @@ package handoff
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +17,20 @@ func (g *Group) noteShutdown(s *Socket) {
 		s.shut = true
 		g.leave(s)
 	}
+}
+
+// noteShutdowns is noteShutdown for all; it reports whether one is new.
+func (g *Group) noteShutdowns() (noted bool) {
+	for _, s := range g.Sockets() {
+		g.noteShutdown(s)
+		noted = noted || s.shut
+	}
+	return noted
+}
+
+// anyShut reports whether a holder has shut down a socket that is in the record.
+func (g *Group) anyShut() bool {
+	return slices.ContainsFunc(g.Sockets(), func(s *Socket) bool { return !s.listening() })
 }
 
 // repair undoes a holder's changes to a socket that it shares with the owner.
@@ -51,7 +66,7 @@ func (g *Group) repair(s *Socket) (events []Event) {
 	return events
 }
 
-const shutDown = "shutdown(2) on the listening socket"
+const shutDown = "called shutdown(2) on the listening socket"
 
 // errDetached means that a socket could not be repaired and was closed.
 var errDetached = errors.New("cannot listen again")
@@ -69,13 +84,17 @@ func (g *Group) listenAgain(s *Socket) error {
 		g.program = nil
 		return errors.Join(fmt.Errorf("%w on %v: %w", errDetached, g.addr, err), g.apply())
 	}
+	if g.anyShut() { // before or after it, nobody can say: once more, when that is noted
+		s.shut = true
+		return errors.Join(err, unix.Shutdown(s.fd, unix.SHUT_RDWR))
+	}
 	g.order = append(g.order, s)
 	if len(g.order) == 1 || g.isTarget(s) {
 		g.program = nil // the group may have lost its program with its only member
 		err = errors.Join(err, g.apply())
 	}
 	if len(g.targets) == 0 && g.Steerable() {
-		err = g.attach(randomProgram([]int{0}))
+		err = g.attach(randomOf([]int{0}))
 	}
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,9 +21,13 @@ type Socket struct {
 	ownFlags  bool // its holder decides about O_NONBLOCK
 	shut      bool // does not listen, and is out of the group's record
 	closed    bool
-	accepting bool // Accept is running
-	stranger  bool // another program's, of which only the place is known; it counts as closed
-	foreign   bool // somebody else has created it, and set its options
+	accepting bool      // Accept is running
+	stranger  bool      // another program's, of which only the place is known; it counts as closed
+	foreign   bool      // somebody else has created it, and set its options
+	used      bool      // a worker has had it: it may have left options, or a duplicate somewhere
+	quiet     bool      // nothing can reach it any more, since it was steered away from
+	calming   *Quiet    // it is parked, was used, and is to be replaced once it is quiet
+	look      time.Time // next look at calming
 }
 
 // FD is the descriptor. The group owns it: pass a duplicate to a worker, and do not close
@@ -31,6 +36,10 @@ func (s *Socket) FD() int { return s.fd }
 
 // Inode identifies the socket in any process.
 func (s *Socket) Inode() uint64 { return s.inode }
+
+// Closed reports whether the group has closed the socket, and has another in its place, or
+// none.
+func (s *Socket) Closed() bool { return s.closed }
 
 // Slot is the last slot that took the socket.
 func (s *Socket) Slot() int { return s.slot }
@@ -53,7 +62,12 @@ func (s *Socket) Release() {
 		unix.SetNonblock(s.fd, true)
 	}
 	if !s.Held() {
-		s = s.group.clean(s, false)
+		if s = s.group.renew(s, false); s.used {
+			s.group.watch.wakeUp() // to wait until it is quiet
+		}
+	}
+	if err := s.group.reattach(); err != nil {
+		s.group.watch.later(Failed{s.group, err})
 	}
 	s.group.arrange(s)
 }

@@ -116,9 +116,11 @@ func (g *Group) noteStrangers() (changed bool) {
 
 // grow adds a socket to the group.
 func (g *Group) grow(slot int) (s *Socket, err error) {
-	for range 3 {
-		if g.noteStrangers() {
-			if err := g.apply(); err != nil {
+	const tries = 4
+	for try := range tries {
+		strange, shut := g.noteStrangers(), g.noteShutdowns()
+		if strange || shut {
+			if err := g.reattach(); err != nil {
 				return nil, err
 			}
 		}
@@ -129,15 +131,22 @@ func (g *Group) grow(slot int) (s *Socket, err error) {
 		if s, err = g.join(fd, slot); err != nil {
 			return nil, err
 		}
-		if members, ok := g.members(); !ok || len(g.newcomers(members)) == 0 {
+		// One that shuts down again and again is not to keep others from joining.
+		if members, ok := g.members(); (!ok || len(g.newcomers(members)) == 0) && (try == tries-1 || !g.anyShut()) {
 			return s, nil
 		}
-		// A stranger has joined at the same time: before or after it, nobody can say. Without
-		// it there is no doubt.
-		g.watch.remove(s)
-		unix.Shutdown(s.fd, unix.SHUT_RDWR)
-		g.leave(s)
-		g.close(s)
+		// A stranger has joined, or a holder has shut a socket down, at the same time: before
+		// or after it, nobody can say. Without it there is no doubt.
+		g.drop(s)
 	}
 	return nil, unix.EBUSY
+}
+
+// drop takes a socket out of the group, and closes it.
+func (g *Group) drop(s *Socket) error {
+	g.watch.remove(s)
+	err := unix.Shutdown(s.fd, unix.SHUT_RDWR) // also for other holders of a duplicate
+	g.leave(s)
+	g.close(s)
+	return err
 }

@@ -99,8 +99,10 @@ func (w *Watch) Wait() error {
 // Deadline is when Collect must be called at the latest; zero: when Wait returns.
 func (w *Watch) Deadline() (next time.Time) {
 	for _, g := range w.groups {
-		if !g.next.IsZero() && (next.IsZero() || g.next.Before(next)) {
-			next = g.next
+		for _, at := range []time.Time{g.next, g.renewAt()} {
+			if !at.IsZero() && (next.IsZero() || at.Before(next)) {
+				next = at
+			}
 		}
 	}
 	return next
@@ -175,12 +177,11 @@ func (w *Watch) Collect(now time.Time) (events []Event) {
 			events = append(events, g.repair(s.socket)...)
 		case s.socket.Held():
 			g.arrived(now)
-			if now.Sub(g.repaired) > repairEvery {
-				g.repaired = now
-				if g.noteStrangers() {
-					if err := g.apply(); err != nil {
-						events = append(events, Failed{g, err})
-					}
+			if now.Sub(g.checked) > repairEvery {
+				g.checked = now
+				g.noteStrangers()
+				if err := g.reattach(); err != nil {
+					events = append(events, Failed{g, err})
 				}
 				for _, o := range g.Sockets() {
 					if o.Held() {
@@ -189,10 +190,9 @@ func (w *Watch) Collect(now time.Time) (events []Event) {
 				}
 			}
 		case s.socket.Pending() > 0:
-			if g.noteStrangers() { // perhaps that is why
-				if err := g.apply(); err != nil {
-					events = append(events, Failed{g, err})
-				}
+			g.noteStrangers() // perhaps that is why, or another program
+			if err := g.reattach(); err != nil {
+				events = append(events, Failed{g, err})
 			}
 			events = append(events, Queued{g, s.socket})
 		default:
@@ -210,6 +210,7 @@ func (w *Watch) Collect(now time.Time) (events []Event) {
 		if err := g.tick(now); err != nil {
 			events = append(events, Failed{g, err})
 		}
+		g.renewParked(now)
 	}
 	return events
 }
@@ -263,8 +264,10 @@ func (w *Watch) post(a Accepted) {
 // later makes Collect return an event. Only the owner calls it.
 func (w *Watch) later(e Event) {
 	w.events = append(w.events, e)
-	unix.Write(w.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	w.wakeUp()
 }
+
+func (w *Watch) wakeUp() { unix.Write(w.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }
 
 func (w *Watch) takeAccepted() (list []Accepted) {
 	w.accepted.Lock()

@@ -119,7 +119,10 @@ type line struct {
 	Generation int    `json:"generation"`
 	Reason     string `json:"reason"`
 	Error      string `json:"error"`
+	Time       string `json:"time"`
 }
+
+const maxLine = 160
 
 // String is the line as the table has it.
 func (l line) String() string {
@@ -128,6 +131,9 @@ func (l line) String() string {
 		if more != "" {
 			s += ": " + more
 		}
+	}
+	if len(s) > maxLine {
+		s = s[:maxLine] + " ..."
 	}
 	return s
 }
@@ -272,7 +278,7 @@ func (s *service) end() {
 	}
 	if s.t.Failed() {
 		for _, l := range s.lines[max(0, len(s.lines)-60):] {
-			s.t.Logf("%s %v slot=%d pid=%d generation=%d", l.Level, l, l.Slot, l.PID, l.Generation)
+			s.t.Logf("%s %v slot=%d pid=%d generation=%d %s", l.Level, l, l.Slot, l.PID, l.Generation, l.Time)
 		}
 		s.t.Log(strings.Join(s.other[max(0, len(s.other)-30):], "\n"))
 	}
@@ -380,6 +386,29 @@ func (s *service) marked(name string) string {
 	}
 }
 
+// outlived waits until no process of the attack is left: handoff ends what a worker leaves.
+func (s *service) outlived() {
+	s.t.Helper()
+	path := filepath.Join(s.dir, "attack.py")
+	for deadline := time.After(patience); ; {
+		left := ""
+		all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, file := range all {
+			if b, _ := os.ReadFile(file); strings.Contains(string(b), path) {
+				left = file
+			}
+		}
+		if left == "" {
+			return
+		}
+		select {
+		case <-deadline:
+			s.t.Fatalf("the attack outlives its worker: %s", left)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
 // master is its pid, 0 while there is none; workers are its children's.
 func (s *service) master() int {
 	for _, pid := range children(s.cmd.Process.Pid) {
@@ -449,18 +478,23 @@ func (c *clients) more(t *testing.T, n int64) {
 	}
 }
 
-// count ends the load, and adds it to the report. With sticky, what clients of the
-// attacker's slot lost in the part "attack" is counted as its own.
+// count ends the load, and adds it to the report. Before the part "after", what clients of the
+// attacker's slot lost is counted as its own, with sticky. What a worker of the version before
+// has answered is not lost: it was queued where nobody accepted, for example.
 func (c *clients) count(t *testing.T, r *report, sticky bool) {
 	t.Helper()
 	c.Stop()
 	for _, p := range c.Parts() {
 		got := p.Result()
-		own := int64(0)
-		if sticky && p.Name == "attack" {
+		own, stale := int64(0), got.Failed[load.Order]
+		if sticky && p.Name != "after" { // a request of before may end in the attack
 			own = got.Failed[load.Inside]
 		}
-		r.count(got.Requests-own, got.Lost()-own, own)
+		r.count(got.Requests-own, got.Lost()-own-stale, own)
+		r.late(stale)
+		if n := got.Lost() - own - stale; n > 0 && (r.limit == "" || p.Name == "after") {
+			t.Errorf("others lost %d of %d in the part %q", n, got.Requests, p.Name)
+		}
 		if got.Lost() > 0 {
 			t.Logf("%s: %v", p.Name, got)
 		}

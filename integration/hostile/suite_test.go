@@ -43,6 +43,7 @@ type report struct {
 	requests int64      // of others
 	lost     int64      // of those: refused, reset, timed out, or answered wrongly
 	own      int64      // lost by clients of the attacker's own slot, where it can be told
+	stale    int64      // answered by the version before, after the one of now had answered
 	log      string     // the line that an operator would see
 	limit    string     // why it cannot be prevented
 }
@@ -56,6 +57,13 @@ func (r *report) count(requests, lost, own int64) {
 	r.own += own
 }
 
+// late adds requests that the version before has answered.
+func (r *report) late(n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stale += n
+}
+
 // says sets what the log says; the first that is not empty counts.
 func (r *report) says(line string) {
 	r.mu.Lock()
@@ -65,7 +73,8 @@ func (r *report) says(line string) {
 	}
 }
 
-// documented makes the row a documented limit: what is lost is reported, and is no failure.
+// documented makes the row a documented limit: what is lost is reported, and is no failure,
+// unless it is lost after the attack.
 func (r *report) documented(why string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -76,7 +85,10 @@ func (r *report) documented(why string) {
 func (r *report) result() string {
 	s := fmt.Sprintf("%d of %d", r.lost, r.requests)
 	if r.own > 0 {
-		s += fmt.Sprintf(" (and %d of the attacker's own slot)", r.own)
+		s += fmt.Sprintf("; %d of the attacker's own slot", r.own)
+	}
+	if r.stale > 0 {
+		s += fmt.Sprintf("; %d answered by the version before", r.stale)
 	}
 	return s
 }

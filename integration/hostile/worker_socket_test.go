@@ -19,12 +19,29 @@ func socketRows() []row {
 say("done", may(attach, [(6, 0, 0, 0)]))
 while True: may(attach, [(6, 0, 0, 0)]); time.sleep(.001)
 `}.row(),
+		deed{name: "own-program-elsewhere", tries: "attaches a steering program that sends all to the other worker's socket, once and in a loop, over the reload",
+			attack: program + `
+say("done", may(attach, [(6, 0, 0, 1)]))
+while True: may(attach, [(6, 0, 0, 1)]); time.sleep(.001)
+`}.row(),
 		deed{name: "own-program-left", tries: "attaches a steering program once, which sends all to its socket, and leaves it",
 			attack: program + `say("done", may(attach, [(6, 0, 0, 0)]))`}.row(),
+		deed{name: "detach", tries: "detaches the steering program, in a loop",
+			attack: `
+say("done", may(sock.setsockopt, socket.SOL_SOCKET, 68, 0))
+while True: may(sock.setsockopt, socket.SOL_SOCKET, 68, 0); time.sleep(.001)
+`}.row(),
 		deed{name: "lock-filter", short: true, tries: "SO_LOCK_FILTER, so that no steering program can be attached by its socket",
 			attack: set("socket.SOL_SOCKET, 44, 1"), logs: []string{"address.mended"}}.row(),
 		deed{name: "filter", tries: "SO_ATTACH_FILTER with a program that drops every packet, and SO_LOCK_FILTER",
 			attack: program + `say("done", [may(attach, [(6, 0, 0, 0)], 26), may(sock.setsockopt, socket.SOL_SOCKET, 44, 1)])`, logs: []string{"address.mended"}}.row(),
+		deed{name: "md5", tries: "TCP_MD5SIG keys for every client: unsigned connections are dropped, and nobody can read that",
+			attack: `
+def key(prefix, last):
+    addr = struct.pack("=HH4s", socket.AF_INET, 0, bytes([127, 9, 9, last])).ljust(128, b"\0")
+    return addr + struct.pack("=BBHi", 1, prefix, 4, 0) + b"keys".ljust(80, b"\0")
+say("done", [may(sock.setsockopt, socket.IPPROTO_TCP, 38, key(0, 0))] + [may(sock.setsockopt, socket.IPPROTO_TCP, 38, key(32, i)) for i in range(1, 17)])
+`, logs: []string{"address.mended", "address.failed"}}.row(),
 		deed{name: "device", tries: "SO_BINDTODEVICE to a device by which no client comes",
 			attack: `
 names = [n for _, n in socket.if_nameindex() if n != "lo"] + ["lo"]
@@ -42,11 +59,34 @@ say("done", [may(sock.setsockopt, *o) for o in all])
 say("done", may(sock.listen, 0))
 while True: may(sock.listen, 0); time.sleep(.001)
 `}.row(),
+		deed{name: "shutdown", short: true, tries: "shutdown(2) of the listening socket, in a loop",
+			attack: `
+say("done", may(sock.shutdown, socket.SHUT_RDWR))
+while True: may(sock.shutdown, socket.SHUT_RDWR); time.sleep(.01)
+`, logs: []string{"address.mended"}}.row(),
+		deed{name: "unspec", tries: "connect(2) to AF_UNSPEC, which ends listening, in a loop",
+			attack: `
+unspec = bytes(16)
+say("done", libc.connect(fd, unspec, 16))
+while True: libc.connect(fd, unspec, 16); time.sleep(.01)
+`, logs: []string{"address.mended"}}.row(),
 		deed{name: "nonblock", tries: "clears and sets O_NONBLOCK in a loop",
 			attack: `
 say("done")
 while True: sock.setblocking(True); sock.setblocking(False)
 `, logs: []string{"address.mended"}}.row(),
+		deed{name: "signals", tries: "O_ASYNC with F_SETOWN and F_SETSIG: each connection at its socket sends SIGKILL to a sibling, also when a later worker has the socket",
+			attack: `
+siblings = []
+for p in os.listdir("/proc"):
+    try:
+        env = open(f"/proc/{p}/environ", "rb").read() if p.isdigit() else b""
+        if b"WORKER_ID=1" in env and b"HANDOFF_INSTANCE=" + os.environ["HANDOFF_INSTANCE"].encode() in env: siblings.append(int(p))
+    except OSError: pass
+target = siblings[0] if siblings else os.getpgrp()
+done = [may(fcntl.fcntl, fd, fcntl.F_SETOWN, target), may(fcntl.fcntl, fd, 10, signal.SIGKILL), may(fcntl.fcntl, fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)]
+say("done", [target, done])
+`, logs: []string{"worker.crashed"}, limit: "a worker can kill others of its user, by kill(2) as well; with its socket, that ends"}.row(),
 		deed{name: "epoll", tries: "adds the socket to 50 epoll instances, nested and exclusive, by a process that never accepts",
 			attack: `
 import select

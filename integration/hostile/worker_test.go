@@ -1,10 +1,11 @@
 package hostile
 
 import (
+	"slices"
 	"testing"
 )
 
-func workerRows() []row { return socketRows() }
+func workerRows() []row { return slices.Concat(socketRows(), holderRows(), callRows()) }
 
 // deed is a row of one attack by the first worker of the first generation, in a service
 // under load, and of what is left of it after two reloads.
@@ -14,12 +15,14 @@ type deed struct {
 	short       bool
 	setups      []setup // of none: every
 	before      func(*testing.T, *service)
+	limit       string   // what others lose during the attack, and why; never after it
 	flags       []string // besides sticky balance, which tells whose requests are lost
 	logs        []string // events that an operator sees, the best first
 }
 
 func (d deed) row() row {
 	return row{group: "worker", name: d.name, tries: d.tries, short: d.short, run: func(t *testing.T, r *report) {
+		r.limit = d.limit
 		all := d.setups
 		if all == nil {
 			all = every
@@ -40,6 +43,7 @@ func (d deed) run(t *testing.T, r *report, u setup) {
 	t.Logf("the attacker says %q", s.marked("done"))
 	c.more(t, 200)
 	s.reload() // the attacker is replaced
+	s.outlived()
 	c.Begin("after")
 	c.more(t, 100)
 	s.reload()

@@ -77,8 +77,10 @@ func (c *client) request(due time.Time) {
 	class, stage, err := c.exchange(start.Add(c.run.cfg.Timeout))
 	took := time.Since(due)
 	f := Failure{Class: class, At: start.Sub(c.run.start), Client: c.id, Reused: !fresh, Stage: stage, Err: err}
-	if class != "" && c.conn != nil {
-		f.Local = c.conn.LocalAddr().String()
+	if class != "" {
+		f.Local = c.local()
+	}
+	if f.Local != "" {
 		if inside := c.run.cfg.Inside; inside != nil && inside(f.Local) {
 			f.Class = Inside
 		}
@@ -101,6 +103,18 @@ func (c *client) request(due time.Time) {
 		part.failed(f)
 	}
 	c.run.requests.Add(1)
+}
+
+// local is the client's address; of a connection that was not made, with port 0, and only
+// if it has one of its own.
+func (c *client) local() string {
+	if c.conn != nil {
+		return c.conn.LocalAddr().String()
+	}
+	if n := len(c.run.cfg.Sources); n > 0 {
+		return net.JoinHostPort(c.run.cfg.Sources[c.id%n].String(), "0")
+	}
+	return ""
 }
 
 // closedWhileIdle checks, without blocking, whether the server has closed the connection:

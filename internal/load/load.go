@@ -82,7 +82,8 @@ type Config struct {
 	Observe func(client int, header http.Header)
 	// Inside, if not nil, is called at a failure on a connection with its local address,
 	// and reports whether the connection was inside a killed process. It is called
-	// concurrently.
+	// concurrently. With Sources it is called for a connection that was not made, too: its
+	// port is 0.
 	Inside func(local string) bool
 }
 

@@ -23,6 +23,10 @@ func (t *Table) handle(events []handoff.Event) {
 			}
 		case handoff.Detached:
 			t.detached(e)
+		case handoff.Renewed:
+			if a := t.ofGroup(e.Group); a != nil {
+				t.storeNew(a)
+			}
 		case handoff.Queued:
 			if a := t.ofGroup(e.Group); a != nil {
 				t.note(Queued{Queue{a, e.Socket}})
@@ -50,9 +54,7 @@ func (t *Table) detached(e handoff.Detached) {
 	if a == nil {
 		return
 	}
-	if k, ok := a.kind.(*group); ok {
-		k.storeNew() // what is in its place
-	}
+	t.storeNew(a) // what is in its place
 	if a.leaseOfSocket(e.Socket) == nil {
 		t.note(Violation{a, 0, "left a socket option that cannot be reset; its socket is replaced"})
 	}

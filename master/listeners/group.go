@@ -26,13 +26,27 @@ func (t *Table) newGroup(g *handoff.Group) *group {
 	return k
 }
 
-// storeNew stores the sockets that are not in the store yet.
+// storeNew stores the sockets that are not in the store yet, and removes those that were
+// replaced.
 func (g *group) storeNew() {
+	for s := range g.stored {
+		if s.Closed() {
+			delete(g.stored, s)
+			g.store.Remove(SocketName(s.Inode()))
+		}
+	}
 	for _, s := range g.Sockets() {
 		if !g.stored[s] {
 			g.stored[s] = true
 			g.store.Store(SocketName(s.Inode()), s.FD())
 		}
+	}
+}
+
+// storeNew stores the new sockets of an address.
+func (t *Table) storeNew(a *Address) {
+	if g, ok := a.kind.(*group); ok {
+		g.storeNew()
 	}
 }
 
@@ -62,7 +76,7 @@ func (g *group) state(r *AddressState) {
 }
 
 func (g *group) close() {
-	for _, s := range g.Sockets() {
+	for s := range g.stored {
 		g.store.Remove(SocketName(s.Inode()))
 	}
 	g.Close()

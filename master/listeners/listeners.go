@@ -261,6 +261,7 @@ func (t *Table) Release(a *Address, id Worker, now time.Time) {
 		}
 		return l.worker == id
 	})
+	t.storeNew(a) // a socket in the place of one that a worker has had
 	if len(a.leases) == 0 {
 		a.unheld = now
 	}

@@ -13,7 +13,7 @@ type (
 	Violation struct {
 		Address *Address
 		Worker  Worker
-		What    string // "shutdown(2) on the listening socket"
+		What    string // "called shutdown(2) on the listening socket"
 	}
 	// Detached: the socket of a worker could not be repaired, and is closed. The worker
 	// must be replaced.

@@ -27,14 +27,14 @@ func (t *Table) Steer() error {
 		if a.group == nil {
 			continue
 		}
-		errs = append(errs, a.group.Steer(a.socketsOf(t.targets)))
+		errs = append(errs, a.group.SteerEach(a.socketsOf(t.targets)))
 	}
 	return errors.Join(errs...)
 }
 
-// socketsOf returns the sockets at which workers accept, in order, nil for a worker
-// without. A program that opens several on one address has several.
-func (a *Address) socketsOf(workers []Worker) (sockets []*handoff.Socket) {
+// socketsOf returns the sockets at which each worker accepts, in order. A program that opens
+// several on one address has several, and with them no more connections than others.
+func (a *Address) socketsOf(workers []Worker) (sockets [][]*handoff.Socket) {
 	of := make(map[Worker][]*handoff.Socket, len(a.leases))
 	for _, l := range a.leases {
 		if l.listening && l.socket != nil {
@@ -42,11 +42,7 @@ func (a *Address) socketsOf(workers []Worker) (sockets []*handoff.Socket) {
 		}
 	}
 	for _, id := range workers {
-		if own := of[id]; id != 0 && own != nil {
-			sockets = append(sockets, own...)
-		} else {
-			sockets = append(sockets, nil)
-		}
+		sockets = append(sockets, of[id])
 	}
 	return sockets
 }

@@ -1,0 +1,139 @@
+package handoff
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Steer sends new connections to the given sockets, one for each slot, nil for an
+// unserved slot. With no socket at all nothing changes: connections queue at the previous
+// targets, for a worker that takes those sockets. After an error the previous targets
+// remain.
+func (g *Group) Steer(targets []*Socket) error {
+	each := make([][]*Socket, len(targets))
+	for i, s := range targets {
+		each[i] = []*Socket{s}
+	}
+	return g.SteerEach(each)
+}
+
+// SteerEach is Steer for workers with several sockets: those of a slot share the
+// connections of one.
+func (g *Group) SteerEach(slots [][]*Socket) error {
+	targets, places := flatten(slots)
+	defer g.watchParked()
+	some := false
+	for _, s := range targets {
+		if s != nil && s.group != g {
+			return fmt.Errorf("cannot steer %v: a socket is of another group", g.addr)
+		}
+		some = some || s != nil
+	}
+	if !some || slices.Equal(targets, g.targets) && slices.Equal(places, g.places) {
+		return nil
+	}
+	old, oldPlaces := g.targets, g.places
+	g.targets, g.places = targets, places
+	g.balance.reset(len(targets))
+	g.armed, g.calm, g.next = false, false, time.Time{}
+	g.noteStrangers()
+	err := g.apply()
+	if err != nil {
+		g.targets, g.places = old, oldPlaces
+		g.balance.reset(len(old))
+	}
+	for _, s := range slices.Concat(old, targets) {
+		if s != nil && !s.closed {
+			s.quiet = s.quiet && !g.isTarget(s)
+			g.arrange(s)
+		}
+	}
+	g.rest()
+	return err
+}
+
+// flatten lists the sockets of all places, and the place of each.
+func flatten(slots [][]*Socket) (targets []*Socket, places []int) {
+	for i, sockets := range slots {
+		if len(sockets) == 0 {
+			sockets = []*Socket{nil}
+		}
+		for _, s := range sockets {
+			targets, places = append(targets, s), append(places, i)
+		}
+	}
+	return targets, places
+}
+
+// watchParked reports again the connections that were queued at parked sockets while no
+// worker could take them.
+func (g *Group) watchParked() {
+	for _, s := range g.order {
+		if !s.Held() {
+			g.arrange(s)
+		}
+	}
+}
+
+// apply attaches the program for the targets and the state of their queues.
+func (g *Group) apply() error {
+	if !g.Steerable() || len(g.targets) == 0 {
+		return nil
+	}
+	indexes := make([][]int, g.places[len(g.places)-1]+1)
+	some := false
+	for i, s := range g.targets {
+		if s == nil || g.balance.away(i) {
+			continue
+		}
+		if at := slices.Index(g.order, s); at >= 0 { // else the socket is lost
+			indexes[g.places[i]] = append(indexes[g.places[i]], at)
+			some = true
+		}
+	}
+	if !some {
+		return nil
+	}
+	if g.cfg.Balance == Sticky {
+		return g.attach(stickyProgram(indexes))
+	}
+	return g.attach(randomProgram(indexes))
+}
+
+// reattach attaches the program again: any member of the group can attach another, or
+// detach it, and nobody can read that.
+func (g *Group) reattach() error {
+	before, n := g.program, g.steered
+	g.program = nil
+	err := g.apply()
+	if g.program.equal(before) {
+		g.steered = n
+	}
+	return err
+}
+
+func (g *Group) attach(p program) error {
+	if g.program.equal(p) {
+		return nil
+	}
+	// Attaching to a socket that a worker has just shut down would make a separate group
+	// of it, permanently: the kernel then refuses to let it listen again (EADDRINUSE). A
+	// socket on which a worker has set SO_LOCK_FILTER refuses the program (EPERM): any
+	// other member works.
+	var refused error
+	for _, s := range g.order {
+		if s.stranger || !s.listening() {
+			continue
+		}
+		if refused = attach(s.fd, p); refused == nil {
+			g.program = p
+			g.steered++
+			return nil
+		}
+	}
+	if refused == nil {
+		return nil // repair follows and applies it
+	}
+	return fmt.Errorf("cannot steer %v: %w", g.addr, refused)
+}
