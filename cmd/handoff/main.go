@@ -11,6 +11,7 @@ import (
 	"handoff/internal/admin"
 	"handoff/internal/bindintercept"
 	"handoff/internal/service"
+	"handoff/internal/upgrade"
 )
 
 // Set by the Makefile.
@@ -63,10 +64,12 @@ func run(args []string, asMaster bool) int {
 		completions(root)
 	}
 	root.SetArgs(numbers(args))
+	explain := upgrade.Explainer()
 	err := root.Execute()
 	if err == nil {
 		return code
 	}
+	explain(err)
 	var said failed
 	var outside service.Failure
 	isFailed := errors.As(err, &said)

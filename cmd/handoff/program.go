@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -65,6 +67,9 @@ func inherited(asMaster bool) (*service.Program, error) {
 			return nil, err
 		}
 		kept, err := fdstore.ReadProgram(notify)
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil, fmt.Errorf("%w: it gives them only to the binary on disk; if that was replaced again meanwhile, upgrade again", err)
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -108,10 +108,46 @@ func (u *Upgrader) Start(state []byte) error {
 	if err := u.tf.Fds.AddFile(stateName, f); err != nil {
 		return fmt.Errorf("cannot pass the state: %w", err)
 	}
+	why, err := linux.Memfd("handoff-why", nil)
+	if err != nil {
+		return fmt.Errorf("cannot make a file for the new binary's reason: %w", err)
+	}
+	defer unix.Close(why)
+	os.Setenv(envWhy, fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), why))
+	defer os.Unsetenv(envWhy)
 	if err := u.tf.Upgrade(); err != nil {
-		return fmt.Errorf("the new binary %s does not take over: %w", os.Args[0], err)
+		return fmt.Errorf("the new binary %s does not take over: %w%s", os.Args[0], err, reason(why))
 	}
 	return nil
+}
+
+// envWhy is a file of the master that starts a candidate, for the reason why that one does
+// not take over: it would be on stderr alone.
+const envWhy = "HANDOFF_UPGRADE_WHY"
+
+// maxWhy is how much of that reason is read, in bytes.
+const maxWhy = 1 << 10
+
+// reason is what a candidate has left; "": nothing.
+func reason(why int) string {
+	b := make([]byte, maxWhy)
+	n, err := unix.Pread(why, b, 0)
+	if err != nil || n == 0 {
+		return ""
+	}
+	return ": " + strings.TrimSpace(string(b[:n]))
+}
+
+// Explainer returns a function that tells the master that has started this candidate why
+// it does not take over. It must be called once, before anything is started.
+func Explainer() func(error) {
+	path := os.Getenv(envWhy)
+	os.Unsetenv(envWhy)
+	return func(err error) {
+		if path != "" {
+			os.WriteFile(path, []byte(err.Error()), 0o600) // it is on stderr, too
+		}
+	}
 }
 
 // Changed reports whether the binary on disk differs from the running one: by inode and

@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -28,6 +29,7 @@ func TestMain(m *testing.M) {
 // master upgrades once, to whatever is at its own path, and says what comes of it. It is
 // what it upgrades to, as well.
 func master() {
+	explain := Explainer()
 	up, err := New(10 * time.Second)
 	if err != nil {
 		fmt.Println(err)
@@ -37,6 +39,7 @@ func master() {
 		state, err := up.State()
 		fmt.Printf("candidate of %s, %v\n", state, err)
 		if string(state) == "bad" {
+			explain(errors.New("what is this?"))
 			os.Exit(3) // it does not understand it
 		}
 		fmt.Println("took over:", up.Take(10*time.Second))
@@ -84,7 +87,7 @@ func TestUpgrade(t *testing.T) {
 	path := program(t, "master")
 	for states, want := range map[string][]string{
 		"good":     {"candidate of good, <nil>", "ends", "took over: <nil>"},
-		"bad good": {"candidate of bad, <nil>", "refused: the new binary " + path + " does not take over: ", "candidate of ", "ends", "took over: <nil>"},
+		"bad good": {"candidate of bad, <nil>", "refused: the new binary " + path + " does not take over: child pid=", "exit status 3: what is this?", "candidate of ", "ends", "took over: <nil>"},
 		"gone":     {"refused: cannot run /no/such/binary: "},
 	} {
 		cmd := exec.Command(path, strings.Fields(states)...)
