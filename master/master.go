@@ -97,6 +97,7 @@ func Run(cfg Config) int {
 	stop := watchSignals(cfg.SignalBase, m.mail.post)
 	defer stop() // at the very end: a signal to an exiting process would change its exit code
 	m.keep.Ready()
+	go m.mail.post(asked{func(m *Master) { m.keep.Runs() }}) // ends when the loop takes it, or ends
 	if cfg.Losses != nil {
 		cfg.Losses(func(to string, err error, lines int) bool { return m.mail.offer(outputLost{to, err, lines}) })
 	}

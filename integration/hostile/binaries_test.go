@@ -21,7 +21,7 @@ func binaryRows() []row {
 		{group: "day", name: "bad-binaries", tries: "an upgrade to a binary that is empty, cut off, of another architecture, not executable, a folder, a loop of links, a pipe, being written, hangs or ends at once", short: true, run: badBinaries},
 		{group: "day", name: "binary-replaced", tries: "upgrades while the binary is replaced again and again", run: binaryReplaced},
 		{group: "day", name: "binary-fails-late", tries: "an upgrade to a binary that says that it can take over, and then hangs, crashes, or exits with 0", run: binaryFailsLate},
-		{group: "day", name: "binary-dies", tries: "an upgrade to a binary whose masters crash as soon as they have taken over", run: binaryDies},
+		{group: "day", name: "binary-dies", tries: "an upgrade to a binary whose masters crash as soon as they have taken over, or hang", run: binaryDies},
 		{group: "day", name: "records-of-earlier", tries: "upgrades from binaries of earlier commits, and back to them", run: recordsOfEarlier},
 		{group: "day", name: "records-of-later", tries: "an upgrade to an earlier binary that does not know fields of the record, or cannot read its version", run: recordsOfLater},
 	}
@@ -165,10 +165,11 @@ func binaryReplaced(t *testing.T, r *report) {
 }
 
 func binaryFailsLate(t *testing.T, r *report) {
+	bad := content(t, faulty(t))
 	d, path := installed(t, binary, options{env: []string{"HANDOFF_KEEPER_WAITS=backoff-max=200ms,candidate=2s"}})
 	c := d.clients()
 	c.more(t, 50)
-	put(t, path, content(t, faulty(t)), 0o755)
+	put(t, path, bad, 0o755)
 	for i, fault := range []string{"hang", "crash", "exit"} {
 		put(t, path+".fault", []byte(fault+" taken"), 0o644)
 		if out, err := d.cli("upgrade"); err == nil {
@@ -188,11 +189,12 @@ func binaryFailsLate(t *testing.T, r *report) {
 }
 
 func binaryDies(t *testing.T, r *report) {
-	d, path := installed(t, binary, options{})
+	bad := content(t, faulty(t))
+	d, path := installed(t, binary, options{env: []string{"HANDOFF_KEEPER_WAITS=backoff-max=200ms,candidate=2s"}})
 	c := d.clients()
 	c.more(t, 50)
-	put(t, path, content(t, faulty(t)), 0o755)
-	for i, fault := range []string{"crash", "panic"} {
+	put(t, path, bad, 0o755)
+	for i, fault := range []string{"crash", "hang"} {
 		put(t, path+".fault", []byte(fault+" adopted"), 0o644)
 		d.cli("upgrade")
 		t.Log(d.await("upgrade.failed", i+1).Msg)

@@ -18,9 +18,11 @@ import (
 //	                      │  ▲
 //	    maxDeaths in a row└──┘ the one before is current again, and this one is the one before
 type binaries struct {
-	current  *os.File // of the last master that was ready; nil: none was yet
-	previous *os.File // the one before, while current is on trial; nil: it is not
-	deaths   int      // of masters of current, in a row
+	current  *os.File  // of the last master that was ready; nil: none was yet
+	previous *os.File  // the one before, while current is on trial; nil: it is not
+	deaths   int       // of masters of current, in a row
+	runsBy   time.Time // when a master on trial must have said that its loop runs; zero: it has, or does not promise to
+	hung     bool      // it was killed because it did not
 
 	// For the next master, which reports it:
 	failed    string // why previous is current again; "": it is not
@@ -44,11 +46,25 @@ func (b *binaries) ready(image *os.File) {
 	b.previous, b.current, b.deaths = b.current, image, 0
 }
 
+// promise notes what a master that is ready has promised: to say until then that its loop
+// runs.
+func (b *binaries) promise(until time.Time) {
+	if b.previous != nil {
+		b.runsBy = until
+	}
+}
+
 // died records the death of a master of the current binary, after a while. After too many
 // in a row on trial the previous binary is the current one again. A master that somebody
 // has killed says nothing about its binary.
 func (b *binaries) died(status unix.WaitStatus, lived, trial time.Duration) (back bool) {
+	hung := b.hung
+	b.hung, b.runsBy = false, time.Time{}
 	switch {
+	case hung:
+		b.failed = "the master of the new binary took over, and did nothing"
+		b.current, b.previous, b.deaths = b.previous, b.current, 0
+		return true
 	case b.previous == nil || status.Signaled() && status.Signal() == unix.SIGKILL:
 		return false
 	case lived >= trial:

@@ -43,6 +43,15 @@ func (r *role) announce() {
 	r.report("announced %d", len(all))
 }
 
+// succeeds announces a candidate, and waits for the end of the master that has started it.
+func (r *role) succeeds() {
+	parent, err := linux.OpenPidfd(os.Getppid())
+	r.announce()
+	if err == nil {
+		parent.AwaitDeath(time.Time{})
+	}
+}
+
 // lies has children that call themselves candidates, and are none: a program that is not
 // handoff's while an upgrade is under way, and one that is while none is.
 func (r *role) lies() {
@@ -165,6 +174,28 @@ func TestNewBinaryDies(t *testing.T) {
 	}
 	w.await("serves")
 	w.said("using the previous binary again")
+	w.signals <- unix.SIGTERM
+	w.ends(7)
+}
+
+// A new binary whose master takes over and does nothing: it is killed, and the one before
+// is used again.
+func TestNewBinaryHangs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "newer")
+	copyFile(t, os.Args[0], path)
+	t.Setenv("KEEPER_TEST_CANDIDATE", "newer-hangs")
+	waits := short
+	waits.Candidate = 2 * time.Second
+	w := run(t, "upgrade", Config{Path: path, Waits: waits})
+	w.await("ready")
+	w.signals <- unix.SIGUSR2
+	w.await("announced")
+	t.Setenv("KEEPER_TEST_ROLE", "serve")
+	w.signals <- unix.SIGHUP
+	if why := w.await("upgrade failed:"); why != "the master of the new binary took over, and did nothing" {
+		t.Errorf("%q", why)
+	}
+	w.await("ready")
 	w.signals <- unix.SIGTERM
 	w.ends(7)
 }

@@ -234,11 +234,13 @@ func (k *keeper) inherit() {
 }
 
 // deadline is when tick must be called; zero: never.
-func (k *keeper) deadline() time.Time {
-	if k.startAt.IsZero() || !k.stopAt.IsZero() && k.stopAt.Before(k.startAt) {
-		return k.stopAt
+func (k *keeper) deadline() (first time.Time) {
+	for _, at := range [...]time.Time{k.startAt, k.stopAt, k.binaries.runsBy} {
+		if first.IsZero() || !at.IsZero() && at.Before(first) {
+			first = at
+		}
 	}
-	return k.startAt
+	return first
 }
 
 // tick handles the timers, and reports whether the keeper must end.
@@ -247,6 +249,13 @@ func (k *keeper) tick(now time.Time) (code int, ended bool) {
 		k.read() // the keeper may have been stopped (Ctrl-Z), and the master has handled it
 		if k.signals.stop() && k.stop(now) {
 			return 1, true
+		}
+	}
+	if late := k.binaries.runsBy; !late.IsZero() && !now.Before(late) {
+		if k.read(); !k.binaries.runsBy.IsZero() {
+			k.say("the new binary's master does nothing: killing it")
+			k.binaries.runsBy, k.binaries.hung = time.Time{}, true
+			unix.PidfdSendSignal(k.master.pidfd, unix.SIGKILL, nil, 0)
 		}
 	}
 	if !k.startAt.IsZero() && !now.Before(k.startAt) {
@@ -280,6 +289,9 @@ func (k *keeper) notice(pid int, text string, fds []int) {
 		if m.Upgrade != fdstore.Unsaid {
 			k.master.upgrade = m.Upgrade
 		}
+		if m.Runs {
+			k.binaries.runsBy = time.Time{}
+		}
 	}
 	k.signals.took(m.Took)
 	if !k.signals.stop() {
@@ -287,5 +299,8 @@ func (k *keeper) notice(pid int, text string, fds []int) {
 	}
 	if m.Ready {
 		k.becomes(pid, m.Upgrade)
+		if m.Promises {
+			k.binaries.promise(time.Now().Add(k.waits.Candidate))
+		}
 	}
 }

@@ -190,11 +190,7 @@ func play(name string) int {
 		m.announce()
 		return m.serve()
 	case "newer": // a candidate as handoff is one: ready when its master has ended
-		parent, err := linux.OpenPidfd(os.Getppid())
-		m.announce()
-		if err == nil {
-			parent.AwaitDeath(time.Time{})
-		}
+		m.succeeds()
 		fallthrough
 	case "brittle": // dies soon, if it is the new binary
 		m.ready()
@@ -203,12 +199,11 @@ func play(name string) int {
 		}
 		m.report("serves")
 		return m.serve()
+	case "newer-hangs": // as newer, and hangs when it is ready
+		m.succeeds()
+		m.keep.Ready()
 	case "unready": // a candidate that ends instead
-		parent, err := linux.OpenPidfd(os.Getppid())
-		m.announce()
-		if err == nil {
-			parent.AwaitDeath(time.Time{})
-		}
+		m.succeeds()
 		return 3
 	case "shy": // a candidate that is never ready
 		m.announce()
@@ -246,6 +241,7 @@ func (r *role) report(format string, args ...any) { fmt.Fprintf(r.to, format, ar
 
 func (r *role) ready() {
 	r.keep.Ready()
+	r.keep.Runs()
 	r.keep.Flush()
 	r.report("ready %d", os.Getpid())
 }

@@ -134,8 +134,11 @@ func (c *Client) send(timeout time.Duration, text string, fds ...int) error {
 	return c.conn.Write([]byte(text), fds...)
 }
 
-// Ready reports that this master handles signals from now on.
-func (c *Client) Ready() { c.Say("READY=1\nX_UPGRADE=0") }
+// Ready reports that this master handles signals from now on, and will say Runs.
+func (c *Client) Ready() { c.Say("READY=1\nX_UPGRADE=0\nX_RUNS=0") }
+
+// Runs reports that this master's loop handles events.
+func (c *Client) Runs() { c.Say("X_RUNS=1") }
 
 // Upgrading reports whether this master has started a candidate.
 func (c *Client) Upgrading(yes bool) {
@@ -220,6 +223,7 @@ func (c *Client) Resync(all []cmsg.Named) {
 		c.Store(n.Name, n.FD)
 	}
 	c.Say("X_END=1")
+	c.Runs() // the loop calls this, and it may not have been heard before
 }
 
 // Flush waits until the keeper has handled all messages, at most a second.

@@ -14,6 +14,7 @@
 //	                  BARRIER=1 + pipe            close this when all before it is handled
 //	                  X_UPGRADE=1                 I start a candidate now; 0: I await none (said with
 //	                                              READY=1, too; who never says it may have one always)
+//	                  X_RUNS=0                    I shall say 1 when my loop has handled an event (with READY=1)
 //	                  X_CANDIDATE=1               I may become the master (an upgrade)
 //	                  STOPPING=1                  my exit is meant: exit with my code
 //	                  X_LEAVING=1                 I make room for the candidate

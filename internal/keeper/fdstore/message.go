@@ -15,6 +15,8 @@ type Message struct {
 	Stopping  bool
 	Leaving   bool
 	Upgrade   Upgrade
+	Promises  bool // Runs will be said
+	Runs      bool
 	Took      []string // names of signals
 
 	store, remove, give, begin, end bool
@@ -55,6 +57,8 @@ func Parse(text string) (m Message) {
 			if m.Upgrade = NotAwaited; yes {
 				m.Upgrade = Awaited
 			}
+		case "X_RUNS":
+			m.Promises, m.Runs = !yes, yes
 		case "X_TOOK":
 			m.Took = slices.DeleteFunc(strings.Split(value, ","), func(s string) bool { return s == "" })
 		case "FDSTORE":
