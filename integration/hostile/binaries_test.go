@@ -19,7 +19,7 @@ import (
 func binaryRows() []row {
 	return []row{
 		{group: "day", name: "bad-binaries", tries: "an upgrade to a binary that is empty, cut off, of another architecture, not executable, a folder, a loop of links, a pipe, being written, hangs or ends at once", short: true, run: badBinaries},
-		{group: "day", name: "binary-replaced", tries: "upgrades while the binary is replaced again and again", run: binaryReplaced},
+		{group: "day", name: "binary-replaced", tries: "upgrades while the binary is replaced again and again", run: binaryReplacedInUpgrades},
 		{group: "day", name: "binary-fails-late", tries: "an upgrade to a binary that says that it can take over, and then hangs, crashes, or exits with 0", run: binaryFailsLate},
 		{group: "day", name: "binary-dies", tries: "an upgrade to a binary whose masters crash as soon as they have taken over, or hang", run: binaryDies},
 		{group: "day", name: "records-of-earlier", tries: "upgrades from binaries of earlier commits, and back to them", run: recordsOfEarlier},
@@ -28,14 +28,14 @@ func binaryRows() []row {
 }
 
 // installed starts a service whose binary is a file of its own.
-func installed(t *testing.T, from string, o options) (d *day, path string) {
+func installed(t *testing.T, from string, o options) (d *badDay, path string) {
 	t.Helper()
 	dir := folder(t)
 	os.Chmod(dir, 0o755)
 	path = filepath.Join(dir, "handoff")
-	put(t, path, content(t, from), 0o755)
+	replace(t, path, content(t, from), 0o755)
 	o.behind = []string{"sh", "-c", `shift; exec ` + path + ` "$@"`, "sh"}
-	o.flags = append(o.flags, "--upgrade-timeout", "5s")
+	o.flags = append(o.flags, "--upgrade-timeout", "3s")
 	return startDay(t, false, o), path
 }
 
@@ -48,8 +48,8 @@ func content(t *testing.T, path string) []byte {
 	return b
 }
 
-// put replaces what is at a path by another file.
-func put(t *testing.T, path string, text []byte, mode os.FileMode) {
+// replace replaces what is at a path by another file.
+func replace(t *testing.T, path string, text []byte, mode os.FileMode) {
 	t.Helper()
 	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
 		os.Remove(path)
@@ -64,7 +64,7 @@ func put(t *testing.T, path string, text []byte, mode os.FileMode) {
 }
 
 // refused is what the log says of the last failed upgrade, as the table has it.
-func (d *day) refused(path string) string {
+func (d *badDay) refused(path string) string {
 	all := d.said("upgrade.failed")
 	if len(all) == 0 {
 		return ""
@@ -74,7 +74,7 @@ func (d *day) refused(path string) string {
 }
 
 func badBinaries(t *testing.T, r *report) {
-	d, path := installed(t, binary, options{flags: []string{"--upgrade-timeout", "500ms"}})
+	d, path := installed(t, binary, options{})
 	good := content(t, path)
 	other := append([]byte(nil), good...)
 	if other[18] = 183; good[18] == 183 { // e_machine: AArch64, or x86-64
@@ -97,17 +97,17 @@ func badBinaries(t *testing.T, r *report) {
 		{"folder", "is a directory"}, {"loop", "too many levels"}, {"pipe", "permission denied"}, {"ends", "exit"}, {"hangs", "timed out"}, {"written", "text file busy"},
 	} {
 		map[string]func(){
-			"empty":                func() { put(t, path, nil, 0o755) },
-			"cut off":              func() { put(t, path, good[:len(good)/3], 0o755) },
-			"another architecture": func() { put(t, path, other, 0o755) },
-			"not executable":       func() { put(t, path, good[:len(good)-1], 0o644) },
+			"empty":                func() { replace(t, path, nil, 0o755) },
+			"cut off":              func() { replace(t, path, good[:len(good)/3], 0o755) },
+			"another architecture": func() { replace(t, path, other, 0o755) },
+			"not executable":       func() { replace(t, path, good[:len(good)-1], 0o644) },
 			"folder":               instead(func() error { return os.Mkdir(path, 0o755) }),
 			"loop":                 instead(func() error { return os.Symlink("handoff", path) }),
 			"pipe":                 instead(func() error { return unix.Mkfifo(path, 0o755) }),
-			"ends":                 func() { put(t, path, []byte("#!/bin/true\n"), 0o755) },
-			"hangs":                func() { put(t, path, []byte("#!/bin/sh\nexec sleep 20\n"), 0o755) },
+			"ends":                 func() { replace(t, path, []byte("#!/bin/true\n"), 0o755) },
+			"hangs":                func() { replace(t, path, []byte("#!/bin/sh\nexec sleep 20\n"), 0o755) },
 			"written": func() {
-				put(t, path, append(good, 0), 0o755)
+				replace(t, path, append(good, 0), 0o755)
 				var err error
 				if writer, err = os.OpenFile(path, os.O_WRONLY, 0); err != nil {
 					t.Fatal(err)
@@ -130,7 +130,7 @@ func badBinaries(t *testing.T, r *report) {
 	r.says(d.refused(path))
 }
 
-func binaryReplaced(t *testing.T, r *report) {
+func binaryReplacedInUpgrades(t *testing.T, r *report) {
 	d, path := installed(t, binary, options{})
 	c := d.clients()
 	c.more(t, 50)
@@ -169,9 +169,9 @@ func binaryFailsLate(t *testing.T, r *report) {
 	d, path := installed(t, binary, options{env: []string{"HANDOFF_KEEPER_WAITS=backoff-max=200ms,candidate=2s"}})
 	c := d.clients()
 	c.more(t, 50)
-	put(t, path, bad, 0o755)
+	replace(t, path, bad, 0o755)
 	for i, fault := range []string{"hang", "crash", "exit"} {
-		put(t, path+".fault", []byte(fault+" taken"), 0o644)
+		replace(t, path+".fault", []byte(fault+" taken"), 0o644)
 		if out, err := d.cli("upgrade"); err == nil {
 			t.Errorf("%s: the command says %q", fault, out)
 		}
@@ -193,9 +193,9 @@ func binaryDies(t *testing.T, r *report) {
 	d, path := installed(t, binary, options{env: []string{"HANDOFF_KEEPER_WAITS=backoff-max=200ms,candidate=2s"}})
 	c := d.clients()
 	c.more(t, 50)
-	put(t, path, bad, 0o755)
+	replace(t, path, bad, 0o755)
 	for i, fault := range []string{"crash", "hang"} {
-		put(t, path+".fault", []byte(fault+" adopted"), 0o644)
+		replace(t, path+".fault", []byte(fault+" adopted"), 0o644)
 		d.cli("upgrade")
 		t.Log(d.await("upgrade.failed", i+1).Msg)
 		c.more(t, 50)
@@ -216,15 +216,15 @@ func recordsOfEarlier(t *testing.T, r *report) {
 			d, path := installed(t, old, options{})
 			c := d.clients()
 			c.more(t, 50)
-			put(t, path, content(t, binary), 0o755)
+			replace(t, path, content(t, binary), 0o755)
 			d.must("upgrade")
 			d.await("master.upgraded")
 			d.reload()
-			put(t, path, content(t, old), 0o755) // and back
+			replace(t, path, content(t, old), 0o755) // and back
 			d.must("upgrade")
 			d.await("master.upgraded", 2)
 			d.reload()
-			put(t, path, content(t, binary), 0o755)
+			replace(t, path, content(t, binary), 0o755)
 			d.reload()
 			d.await("master.upgraded", 3)
 			d.over(c, r)
@@ -238,15 +238,15 @@ func recordsOfLater(t *testing.T, r *report) {
 	d, path := installed(t, later, options{})
 	c := d.clients()
 	c.more(t, 50)
-	put(t, path, content(t, binary), 0o755) // which ignores the fields that it does not know
+	replace(t, path, content(t, binary), 0o755) // which ignores the fields that it does not know
 	d.must("upgrade")
 	d.await("master.upgraded")
-	put(t, path+".record", []byte("2"), 0o644)
-	put(t, path, content(t, later), 0o755)
+	replace(t, path+".record", []byte("2"), 0o644)
+	replace(t, path, content(t, later), 0o755)
 	d.must("upgrade") // reads version 1, and writes version 2
 	d.await("master.upgraded", 2)
 	master := d.current()
-	put(t, path, content(t, binary), 0o755)
+	replace(t, path, content(t, binary), 0o755)
 	out, err := d.cli("upgrade")
 	if err == nil || d.current() != master {
 		t.Errorf("an upgrade to a binary that cannot read the record: %q", out)
@@ -255,7 +255,7 @@ func recordsOfLater(t *testing.T, r *report) {
 	t.Log(said.Msg)
 	r.says(d.refused(path))
 	c.more(t, 50)
-	put(t, path, content(t, later), 0o755)
+	replace(t, path, content(t, later), 0o755)
 	d.over(c, r)
 }
 
@@ -268,7 +268,7 @@ func faulty(t *testing.T) string {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	replace := map[string]string{}
+	files := map[string]string{}
 	change := func(file string, pairs ...string) {
 		text := ""
 		if len(pairs) == 1 {
@@ -283,8 +283,8 @@ func faulty(t *testing.T) string {
 			}
 		}
 		to := filepath.Join(dir, strings.ReplaceAll(file, "/", "_"))
-		put(t, to, []byte(text), 0o644)
-		replace[filepath.Join(root, file)] = to
+		replace(t, to, []byte(text), 0o644)
+		files[filepath.Join(root, file)] = to
 	}
 	const imports, more = "import (\n", "import (\n\tfaults \"handoff/internal/linux\"\n"
 	change("internal/linux/fault.go", faults)
@@ -292,11 +292,11 @@ func faulty(t *testing.T) string {
 	change("master/master.go", imports, more, "m.keep.Ready()\n", "m.keep.Ready()\nm.keep.Flush()\nfaults.Fault(\"adopted\")\n")
 	change("master/snapshot/record.go", imports, more, "const Version = 1", "var Version = faults.RecordVersion()",
 		"type Record struct {\n", "type Record struct {\nLater struct { List [2]int; Map map[string]string } `json:\"later\"`\n")
-	overlay, err := json.Marshal(map[string]any{"Replace": replace})
+	overlay, err := json.Marshal(map[string]any{"Replace": files})
 	if err != nil {
 		t.Fatal(err)
 	}
-	put(t, filepath.Join(dir, "overlay.json"), overlay, 0o644)
+	replace(t, filepath.Join(dir, "overlay.json"), overlay, 0o644)
 	to := filepath.Join(dir, "handoff")
 	goBuild(t, root, "-overlay", filepath.Join(dir, "overlay.json"), "-tags", "nethttpomithttp2", "-o", to, "handoff/cmd/handoff")
 	return to

@@ -17,8 +17,8 @@ import (
 	"handoff/internal/api"
 )
 
-// day is a service that has a bad one.
-type day struct {
+// badDay is a service that has a bad one.
+type badDay struct {
 	*service
 	t   *testing.T
 	pid int // of the keeper
@@ -42,15 +42,15 @@ func calm(t *testing.T, node bool) []string {
 }
 
 // startDay starts a service, of root's with workers of nobody's where this is root.
-func startDay(t *testing.T, node bool, o options) *day {
+func startDay(t *testing.T, node bool, o options) *badDay {
 	t.Helper()
 	o.setup, o.program = setup{node: node, drop: root()}, calm(t, node)
 	s := start(t, o)
-	return &day{s, t, s.cmd.Process.Pid}
+	return &badDay{s, t, s.cmd.Process.Pid}
 }
 
 // cli runs a command of handoff's for the service.
-func (d *day) cli(args ...string) (string, error) {
+func (d *badDay) cli(args ...string) (string, error) {
 	cmd := exec.Command(binary, args...)
 	cmd.Env = d.cmd.Env
 	out, err := cmd.CombinedOutput()
@@ -58,7 +58,7 @@ func (d *day) cli(args ...string) (string, error) {
 }
 
 // must is cli, which has to succeed.
-func (d *day) must(args ...string) string {
+func (d *badDay) must(args ...string) string {
 	d.t.Helper()
 	out, err := d.cli(args...)
 	if err != nil {
@@ -67,7 +67,7 @@ func (d *day) must(args ...string) string {
 	return out
 }
 
-func (d *day) status() (s api.Status) {
+func (d *badDay) status() (s api.Status) {
 	d.t.Helper()
 	out, err := d.cli("status", "--json") // its exit code may say that a worker stalls: the machine is busy
 	if json.Unmarshal([]byte(out), &s) != nil {
@@ -77,7 +77,7 @@ func (d *day) status() (s api.Status) {
 }
 
 // current is the pid of the master; it waits for one.
-func (d *day) current() int {
+func (d *badDay) current() int {
 	d.t.Helper()
 	for late := time.Now().Add(patience); time.Now().Before(late); {
 		for _, pid := range children(d.pid) {
@@ -91,7 +91,7 @@ func (d *day) current() int {
 }
 
 // killMaster kills it, and waits until the next one has adopted the workers.
-func (d *day) killMaster() {
+func (d *badDay) killMaster() {
 	d.t.Helper()
 	n := len(d.said("master.adopted"))
 	unix.Kill(d.current(), unix.SIGKILL)
@@ -99,7 +99,7 @@ func (d *day) killMaster() {
 }
 
 // killKeeper kills it, and waits for the next one's master.
-func (d *day) killKeeper() {
+func (d *badDay) killKeeper() {
 	d.t.Helper()
 	n := len(d.said("master.adopted"))
 	unix.Kill(d.pid, unix.SIGKILL)
@@ -108,7 +108,7 @@ func (d *day) killKeeper() {
 }
 
 // reload asks for one, and waits until its generation serves.
-func (d *day) reload() {
+func (d *badDay) reload() {
 	d.t.Helper()
 	n := len(d.said("cluster.reloaded"))
 	unix.Kill(d.pid, unix.SIGUSR2)
@@ -116,10 +116,10 @@ func (d *day) reload() {
 }
 
 // awaitStatus waits until the status is as wanted.
-func (d *day) awaitStatus(what string, ok func(api.Status) bool) {
+func (d *badDay) awaitStatus(what string, ok func(api.Status) bool) {
 	d.t.Helper()
 	var s api.Status
-	for late := time.Now().Add(patience); time.Now().Before(late); <-time.After(20 * time.Millisecond) {
+	for late := time.Now().Add(3 * patience); time.Now().Before(late); <-time.After(50 * time.Millisecond) { // a storm of reloads is many starts
 		if s = d.status(); ok(s) {
 			return
 		}
@@ -128,7 +128,7 @@ func (d *day) awaitStatus(what string, ok func(api.Status) bool) {
 }
 
 // atRest waits until one generation serves every slot, and nothing else is left.
-func (d *day) atRest() {
+func (d *badDay) atRest() {
 	d.t.Helper()
 	d.awaitStatus("at rest", func(s api.Status) bool {
 		served := 0
@@ -142,7 +142,7 @@ func (d *day) atRest() {
 }
 
 // over ends the day: a reload works under load, the load is counted, the service is whole.
-func (d *day) over(c *clients, r *report) {
+func (d *badDay) over(c *clients, r *report) {
 	d.t.Helper()
 	d.reload()
 	c.more(d.t, 50)
@@ -151,7 +151,7 @@ func (d *day) over(c *clients, r *report) {
 }
 
 // whole ends the service, which must be whole: it reloads, comes to rest, and stops.
-func (d *day) whole() {
+func (d *badDay) whole() {
 	d.t.Helper()
 	d.reload()
 	d.atRest()
@@ -162,7 +162,7 @@ func (d *day) whole() {
 }
 
 // again starts handoff as it was started, when it has been killed.
-func (d *day) again() {
+func (d *badDay) again() {
 	d.t.Helper()
 	d.spawn(d.cmd.Args[0], d.cmd.Args[1:]...)
 	d.pid = d.cmd.Process.Pid
