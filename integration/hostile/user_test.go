@@ -316,7 +316,7 @@ while True:
 // sweptElsewhere: root looks for old sockets in /tmp/handoff-0, too.
 func sweptElsewhere() strike {
 	const many = 500 // the sweep takes longer than an exchange
-	return strike{name: "swept-elsewhere", short: true, tries: "makes /tmp/handoff-0 with old sockets, and exchanges the folder that they are in for a link to one of root's while root's handoff starts and sweeps",
+	return strike{name: "swept-elsewhere", tries: "makes /tmp/handoff-0 with old sockets, and exchanges the folder that they are in for a link to one of root's while root's handoff starts and sweeps",
 		prepare: func(t *testing.T, own string) options {
 			at := theirs(t, own, "handoff-0")
 			victim := filepath.Join(own, "victim")
@@ -430,7 +430,7 @@ while True:
 
 // preloadSwapped: the folder of the preload lies in a folder of a stranger's.
 func preloadSwapped() strike {
-	return strike{name: "preload-swapped", short: true, tries: "owns the folder that root's HANDOFF_STATE_DIR is in, and exchanges that for one with a drain preload of theirs, which every Node worker would run",
+	return strike{name: "preload-swapped", tries: "owns the folder that root's HANDOFF_STATE_DIR is in, and exchanges that for one with a drain preload of theirs, which every Node worker would run",
 		prepare: func(t *testing.T, own string) options {
 			return options{setup: setup{node: true, drop: true}, env: []string{"HANDOFF_STATE_DIR=" + filepath.Join(theirs(t, own, "up"), "state"), "STATE_DIRECTORY=" + filepath.Join(own, "second")}}
 		},
