@@ -26,7 +26,6 @@ const stranger = 65533
 type strike struct {
 	name, tries string
 	short       bool
-	root        bool // it needs root: to be two users
 	prepare     func(t *testing.T, own string) options
 	attack      func(t *testing.T, s *service, own string) // own: the folder of prepare
 	after       func(t *testing.T, s *service, own string) // what must not have happened; nil: none
