@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -116,7 +117,7 @@ func (s *Socket) reset(all bool) (changed []string, err error) {
 			errs = append(errs, fmt.Errorf("cannot detach a filter: %w", err))
 		}
 	}
-	if s.signals() {
+	if undoSignals(s.fd) {
 		changed = append(changed, "O_ASYNC")
 	}
 	// What is left of IPv6 extension headers, TCP_MD5SIG and TCP_AO keys, which nobody can
@@ -127,18 +128,49 @@ func (s *Socket) reset(all bool) (changed []string, err error) {
 	return changed, errors.Join(errs...)
 }
 
-// signals undoes O_ASYNC, F_SETOWN and F_SETSIG: each connection would send a signal to
+// undoSignals undoes O_ASYNC, F_SETOWN and F_SETSIG: each connection would send a signal to
 // whomever a worker has chosen. It reports whether there was something to undo.
-func (s *Socket) signals() bool {
-	flags, err := unix.FcntlInt(uintptr(s.fd), unix.F_GETFL, 0)
-	owner, oerr := unix.FcntlInt(uintptr(s.fd), unix.F_GETOWN, 0)
+func undoSignals(fd int) bool {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	owner, oerr := unix.FcntlInt(uintptr(fd), unix.F_GETOWN, 0)
 	if err != nil || oerr == nil && owner == 0 && flags&unix.O_ASYNC == 0 {
 		return false
 	}
-	unix.FcntlInt(uintptr(s.fd), unix.F_SETFL, flags&^unix.O_ASYNC)
-	unix.FcntlInt(uintptr(s.fd), unix.F_SETOWN, 0)
-	unix.FcntlInt(uintptr(s.fd), unix.F_SETSIG, 0)
+	unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags&^unix.O_ASYNC)
+	unix.FcntlInt(uintptr(fd), unix.F_SETOWN, 0)
+	unix.FcntlInt(uintptr(fd), unix.F_SETSIG, 0)
 	return true
+}
+
+// UndoShared undoes what a worker, which has ended, may have done to a socket that others
+// still have, and for which no program has a good reason: signals at each connection or
+// datagram, and connect(2) of a datagram socket, which then receives of one peer only. It
+// returns what it has undone.
+func UndoShared(fd int) (changed []string, err error) {
+	if undoSignals(fd) {
+		changed = append(changed, "O_ASYNC")
+	}
+	if typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || typ != unix.SOCK_DGRAM {
+		return changed, err
+	}
+	if _, err := unix.Getpeername(fd); err != nil {
+		return changed, nil
+	}
+	changed = append(changed, "a peer (connect(2))")
+	before, err := bound(fd)
+	if err != nil {
+		return changed, err
+	}
+	unspec := make([]byte, unix.SizeofSockaddrInet4) // AF_UNSPEC is 0
+	if _, _, e := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unspec[0])), uintptr(len(unspec))); e != 0 {
+		return changed, fmt.Errorf("cannot undo a connect(2): %w", e)
+	}
+	// A port that the kernel had chosen is given up with the peer.
+	if now, err := bound(fd); err == nil && now.Port() == 0 {
+		sa, _ := sockaddr(netip.AddrPortFrom(now.Addr(), before.Port()))
+		return changed, unix.Bind(fd, sa)
+	}
+	return changed, nil
 }
 
 // optionMemory is sk_omem_alloc.

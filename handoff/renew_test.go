@@ -2,6 +2,7 @@ package handoff
 
 import (
 	"net"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -233,4 +234,43 @@ func TestSignalsAndHiddenOptionsEndWithAWorker(t *testing.T) {
 		t.Errorf("a socket with what nobody can read is given again: %v, %d detached", err, detached)
 	}
 	goesTo(t, g, 60, next, all[1])
+}
+
+// What a worker does to a socket that others still have, too, ends with it.
+func TestSharedSocketIsUndone(t *testing.T) {
+	for _, addr := range []string{"127.0.0.1:0", "0.0.0.0:0", "[::1]:0"} {
+		fd, at, err := BindUDP(netip.MustParseAddrPort(addr), false)
+		if err != nil {
+			t.Skip(err)
+		}
+		defer unix.Close(fd)
+		if changed, err := UndoShared(fd); len(changed) > 0 || err != nil {
+			t.Error(addr, changed, err)
+		}
+		peer, _ := sockaddr(netip.AddrPortFrom(at.Addr(), 9))
+		if err := unix.Connect(fd, peer); err != nil {
+			t.Fatal(err)
+		}
+		unix.FcntlInt(uintptr(fd), unix.F_SETOWN, unix.Getpid())
+		changed, err := UndoShared(fd)
+		if now, berr := bound(fd); len(changed) != 2 || err != nil || berr != nil || now != at {
+			t.Errorf("%s: %q, %v; at %v, want %v", addr, changed, err, now, at)
+		}
+		if _, err := unix.Getpeername(fd); err == nil {
+			t.Error(addr, "it has a peer")
+		}
+	}
+	w, g, all := optionsGroup(t, "127.0.0.1:0", 1)
+	g.cfg.Balance = Shared
+	if s, err := g.Take(1); err != nil || s != all[0] {
+		t.Fatal(err)
+	}
+	unix.SetsockoptInt(all[0].fd, unix.IPPROTO_IP, ipMinTTL, 255)
+	unix.SetsockoptInt(all[0].fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+	all[0].Release() // of one of the two
+	ttl, _ := unix.GetsockoptInt(all[0].fd, unix.IPPROTO_IP, ipMinTTL)
+	keep, _ := unix.GetsockoptInt(all[0].fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE)
+	if what, _ := repairs(w); ttl != 0 || keep != 1 || what != "set IP_MINTTL on the listening socket; " {
+		t.Errorf("IP_MINTTL %d, SO_KEEPALIVE %d, %q", ttl, keep, what)
+	}
 }

@@ -61,6 +61,10 @@ func (s *Socket) Release() {
 		s.ownFlags = false
 		unix.SetNonblock(s.fd, true)
 	}
+	if s.Held() && s.group.cfg.Balance == Shared {
+		changed, _ := s.reset(false) // what others that have it set for a reason stays
+		s.group.repaired(s, changed)
+	}
 	if !s.Held() {
 		if s = s.group.renew(s, false); s.used {
 			s.group.watch.wakeUp() // to wait until it is quiet

@@ -262,6 +262,13 @@ func (t *Table) Release(a *Address, id Worker, now time.Time) {
 		return l.worker == id
 	})
 	t.storeNew(a) // a socket in the place of one that a worker has had
+	if k, ok := a.kind.(*shared); ok {
+		changed, err := handoff.UndoShared(k.fd)
+		for _, what := range changed {
+			t.note(Violation{a, id, "set " + what + " on the socket that all share"})
+		}
+		t.trouble(err)
+	}
 	if len(a.leases) == 0 {
 		a.unheld = now
 	}
