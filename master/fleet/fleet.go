@@ -100,6 +100,7 @@ type Worker struct {
 
 	extra         bool   // was started in a slot that another worker served
 	hung          bool   // has stopped pinging
+	doubled       bool   // starts, and another one was started beside it
 	dead          bool   // its process is; it has not exited yet, see Died
 	recycleReason string // why it is marked for replacement; "": it is not
 	asked         asked
@@ -341,6 +342,10 @@ func (f *Fleet) unfit(e Unfit) {
 	if w == nil || w.Phase != Starting {
 		return
 	}
+	if w.doubled {
+		f.term(w, e.Reason)
+		return
+	}
 	s := f.failure(w)
 	f.term(w, e.Reason)
 	f.tried(s, e.Reason, false)
@@ -420,7 +425,7 @@ func (f *Fleet) exited(e Exited) {
 		return
 	}
 	f.workers = slices.DeleteFunc(f.workers, func(o *Worker) bool { return o == w })
-	if w.Phase > Serving || w.Leaving || f.stopping {
+	if w.Phase > Serving || w.Leaving || w.doubled || f.stopping {
 		return
 	}
 	s := f.failure(w)

@@ -95,7 +95,7 @@ func (f *Fleet) Next(now time.Time) []Plan {
 // stays reports whether a slot has a worker of a generation that is not to go.
 func (f *Fleet) stays(slot int, gen Gen) bool {
 	return slices.ContainsFunc(f.workers, func(w *Worker) bool {
-		return w.Slot == slot && w.Gen == gen && w.Phase <= Serving && !w.Leaving
+		return w.Slot == slot && w.Gen == gen && w.Phase <= Serving && !w.Leaving && !w.doubled
 	})
 }
 

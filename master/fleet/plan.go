@@ -55,13 +55,17 @@ func (f *Fleet) expire() {
 
 // serve marks a worker as ready.
 func (f *Fleet) serve(w *Worker) {
-	w.Phase, w.readyAt, w.deadline = Serving, f.now, time.Time{}
+	w.Phase, w.readyAt, w.deadline, w.doubled = Serving, f.now, time.Time{}, false
 	f.pinged(w)
 }
 
 // late handles a start that took too long: a failure, which makes a reload fail.
 func (f *Fleet) late(w *Worker) {
 	reason := fmt.Sprintf("not ready within %v", f.cfg.ReadyTimeout)
+	if w.doubled {
+		f.term(w, reason)
+		return
+	}
 	s := f.failure(w)
 	f.term(w, reason)
 	f.tried(s, reason, true)

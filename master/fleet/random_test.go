@@ -228,7 +228,7 @@ func (w *world) act(a Action) {
 
 func (w *world) leaving(id ID) bool {
 	x := w.f.worker(id)
-	return x != nil && x.Leaving
+	return x != nil && (x.Leaving || x.doubled)
 }
 
 func (w *world) any(ok func(ID, *proc) bool) ID {

@@ -10,12 +10,33 @@ import (
 
 func (f *Fleet) setSlots(n int) {
 	switch {
+	case n == f.cfg.Slots && f.grown > 0:
+		f.startBeside()
 	case n <= f.grown:
 		f.grown = 0
 	case f.live != 0 && n > f.cfg.Slots && f.grown == 0:
 		f.grown = f.cfg.Slots
 	}
 	f.cfg.Slots = n
+}
+
+// startBeside starts another worker beside one that starts in a new slot: more slots were
+// asked for again, since the first one hangs, and what it was started from may have been
+// repaired. Whichever is ready first serves; there are two at most, so that whoever asks
+// again and again hinders no start.
+func (f *Fleet) startBeside() {
+	for slot := f.grown; slot < f.cfg.Slots; slot++ {
+		f.slotState(slot, f.live).notBefore = time.Time{}
+		var starting []*Worker
+		for _, w := range f.workers {
+			if w.Slot == slot && w.Gen == f.live && w.Phase == Starting {
+				starting = append(starting, w)
+			}
+		}
+		if len(starting) == 1 {
+			starting[0].doubled = true
+		}
+	}
 }
 
 func (f *Fleet) restart(id ID) {
