@@ -51,7 +51,8 @@ func scaleCommand() *cobra.Command {
 		Use:   "scale N|+N|-N [NAME]",
 		Short: "Change the number of workers",
 		Long: `Change the number of workers, and wait until they serve. Workers that are removed drain first.
-If the workers of the new slots cannot be started, the previous number is restored.
+If the workers of the new slots cannot be started, the previous number is restored. Asked for again while a start
+hangs, another worker is started beside it.
 Exit code: 0 done; 1 refused, or the new workers cannot be started: the reason is printed with the last
 lines of one; 3 handoff is not running.`,
 		Example: `  handoff scale 8
