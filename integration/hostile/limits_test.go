@@ -5,6 +5,7 @@ import (
 	native "encoding/binary"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,7 +24,7 @@ import (
 )
 
 func limitsRows() []row {
-	return concat(fewRows(), fullRows(), killedRows(), stoppedRows(), placeRows(), profileRows())
+	return append(concat(fewRows(), fullRows(), killedRows(), stoppedRows(), placeRows(), profileRows()), unreadable())
 }
 
 func concat(all ...[]day) (rows []row) {
@@ -388,6 +389,42 @@ func fullRows() []day {
 			s.kill()
 		}, logs: []string{"log.lost"},
 	}, {
+		name: "full-deploy", root: true, setups: []setup{{node: true, drop: true}},
+		tries: "the disk of the deployment is full: `handoff deploy` and `handoff switch`; then there is room",
+		options: func(t *testing.T, u setup) options {
+			src, dir := folder(t), folder(t)
+			os.Chmod(dir, 0o755) // root obeys no file in one that is everybody's
+			dir += "/small"
+			for name, text := range map[string]string{"server.js": nodeServer, "package.json": `{"scripts":{"start":"node server.js"}}`} {
+				if err := os.WriteFile(filepath.Join(src, name), []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			behind := small(dir)
+			behind[len(behind)-1] = strings.TrimSuffix(behind[len(behind)-1], `; exec "$0" "$@"`) + fmt.Sprintf(
+				`; chmod 755 %[1]s; "$0" setup %[1]s/web; "$0" deploy %[1]s/web v1 --from %[2]s --no-switch; "$0" switch %[1]s/web v1; exec "$0" run -n 2 --log json --drain-timeout 2s %[1]s/web`, dir, src)
+			return options{behind: behind, env: []string{"SMALL=" + dir, "SOURCE=" + src}}
+		},
+		deed: func(t *testing.T, s *service, c *clients) {
+			do := func(args ...string) error {
+				cmd := exec.Command("nsenter", append([]string{"-t", strconv.Itoa(s.cmd.Process.Pid), "-m", binary}, args...)...)
+				cmd.Env = s.cmd.Env
+				out, err := cmd.CombinedOutput()
+				t.Logf("%v: %s", args[0], out)
+				return err
+			}
+			web := s.env("SMALL") + "/web"
+			undo := s.fill(s.env("SMALL"))
+			if do("deploy", web, "v2", "--from", s.env("SOURCE")) == nil || do("switch", web, "v1") == nil {
+				t.Error("a success on a full disk")
+			}
+			c.more(t, 100)
+			undo()
+			if err := do("deploy", web, "v2", "--from", s.env("SOURCE")); err != nil {
+				t.Error(err)
+			}
+		}, logs: []string{"cluster.reloaded"},
+	}, {
 		name: "log-removed", root: true, short: true, setups: ofRoot,
 		tries: "the folder of `--capture files` and of `--log-file` is removed, and then the master is killed",
 		options: func(t *testing.T, u setup) options {
@@ -694,6 +731,48 @@ func profileRows() []day {
 		under("profile-sandbox", "what a sandbox like gVisor does not have: pidfd_getfd, seccomp notifications, steering programs, sock_diag, clone3, ...", sandbox, true),
 		under("profile-bare", "a seccomp profile that refuses pidfd_getfd, process_vm_readv, memfd_create, sock_diag, io_uring, close_range, clone3, statx, prlimit, ...", bare, false),
 	}
+}
+
+// unreadable is a program that handoff may not look into, as under Yama's ptrace_scope 2 or 3:
+// this machine's is never changed, and a program whose file may not be read is the same to
+// ptrace(2).
+func unreadable() row {
+	return row{group: "day", name: "ptrace-refused", tries: "a program that may not be inspected (its file cannot be read; so it is with any under Yama's ptrace_scope 2): a reload",
+		run: func(t *testing.T, r *report) {
+			if os.Geteuid() != 0 {
+				t.Skip("needs root, to make a file that its user cannot read")
+			}
+			r.documented("its socket is its own: one worker, and no reload, which fails and changes nothing; handoff as root, or --listen")
+			program := pythonProgram(t, pythonServer)
+			b, err := os.ReadFile(program[0])
+			if err == nil {
+				program[0] = filepath.Join(filepath.Dir(program[1]), "python")
+				err = os.WriteFile(program[0], b, 0o711)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := start(t, options{program: program, flags: []string{"-n", "1", "--max-failures", "1"}})
+			s.mark("go")
+			for err = unix.ECONNREFUSED; err != nil; { // its own listen(2) follows the notice of it
+				var conn net.Conn
+				if conn, err = net.Dial("tcp", s.addr); err == nil {
+					conn.Close()
+				}
+			}
+			c := s.clients()
+			c.more(t, 60)
+			if s.triesToReload() {
+				t.Error("it reloads")
+			}
+			c.more(t, 100)
+			c.count(t, r, false)
+			if r.lost > 0 {
+				t.Errorf("%d requests are lost", r.lost)
+			}
+			r.says(s.says("worker.garbled", "cluster.failed"))
+			s.stop()
+		}}
 }
 
 // givenSocket is a server on the socket that handoff passes.

@@ -68,7 +68,7 @@ func trySteering() error {
 }
 
 // bindContract runs a program under the trampoline's seccomp filter.
-func bindContract(Machine) Verdict {
+func bindContract(m Machine) Verdict {
 	if err := bindintercept.Try("/proc/self/exe"); err != nil {
 		return Verdict{Worse, "seccomp user notification does not work: " + err.Error(),
 			"programs other than Node require --listen ADDR and LISTEN_FDS (the activation contract); in a container, allow it in the seccomp profile"}
@@ -80,6 +80,10 @@ func bindContract(Machine) Verdict {
 	case err != nil:
 		return Verdict{Worse, "programs can be inspected in part: " + err.Error(),
 			"their sockets are held, but options that they set before bind are lost, and a port 0 is not held; allow pidfd_getfd in the container's seccomp profile (cap_add: SYS_PTRACE)"}
+	}
+	if scope := m.number("kernel/yama/ptrace_scope"); scope >= 2 && os.Geteuid() != 0 {
+		return Verdict{Worse, fmt.Sprintf("kernel.yama.ptrace_scope=%d: programs cannot be inspected without CAP_SYS_PTRACE", scope),
+			"programs other than node run on sockets of their own; use --listen ADDR and LISTEN_FDS (the activation contract), or run handoff as root with --user"}
 	}
 	return Verdict{State: OK, What: "bind and listen of any program can be intercepted (seccomp user notification)"}
 }
