@@ -154,6 +154,10 @@ func TakeOver(h Heir, cfg fleet.Config, hook bool, upgradeFailed string, r snaps
 	h.Discard(func(id fleet.ID) bool {
 		return !h.Has(id) && (id > r.Fleet.LastID || slices.ContainsFunc(r.Fleet.Workers, func(w fleet.WorkerState) bool { return w.ID == id }))
 	})
+	if last := reloads.Last; last.Outcome == reload.Running && last.Generation <= int(f.Last()) && last.Generation != int(f.Wanted()) && last.Generation != int(f.Live()) {
+		// It has failed, and the previous master was killed before it said so.
+		ordered = append(ordered, reloads.Step(now, reload.Ended{Generation: last.Generation, Outcome: reload.Failed, Reason: "it failed as the master died"})...)
+	}
 	if f.Stopping() {
 		reloads.Step(now, reload.Stopping{})
 		ordered = nil
