@@ -69,7 +69,7 @@ func (m *master) Do(a fleet.Action) {
 func (m *master) prepare(gen fleet.Gen) {
 	m.s.reloads++
 	m.order(reload.Began{Generation: int(gen)})
-	m.gens[gen] = m.s.version
+	m.gens[gen], m.s.versions[int(gen)] = m.s.version, m.s.version
 	if m.s.codes[m.s.version].missing {
 		m.step(fleet.Broken{Gen: gen, Reason: "no such file"})
 	}
@@ -107,7 +107,7 @@ func (m *master) watch(p *proc) {
 	}
 	m.tracked[p] = true
 	m.s.after(m.s.between(0, time.Millisecond), func() { m.post("its death", p, func() { m.died(w) }) })
-	m.s.after(m.s.between(time.Millisecond, 200*time.Millisecond), func() { m.post("its end", p, func() { m.reaped(w) }) })
+	m.s.after(m.s.between(time.Duration(1+150*m.s.r.IntN(2))*time.Millisecond, 200*time.Millisecond), func() { m.post("its end", p, func() { m.reaped(w) }) })
 }
 
 // died is as Master.died.
@@ -320,7 +320,11 @@ func (m *master) CarryOut(a reload.Action) {
 		m.upgrade()
 	case reload.NotReloaded:
 		s.refused = true
-	case reload.UpgradeFailed, reload.Finished:
+	case reload.Finished:
+		if a.Result.Outcome == reload.Failed {
+			s.failed[s.versions[a.Result.Generation]] = true
+		}
+	case reload.UpgradeFailed:
 	case reload.ReplaceKeeper:
 		m.steps.AtRest = m.replaceKeeper
 	case reload.Leave:

@@ -123,6 +123,9 @@ func (s *sim) disturb() {
 		s.after(s.between(0, 2*time.Second), s.connect)
 	}
 	wait := s.between(0, 500*time.Millisecond)
+	if s.chance(3) {
+		wait = s.between(0, 50*time.Millisecond)
+	}
 	if !s.cfg.busy || s.chance(4) {
 		wait = s.between(0, 5*time.Minute)
 	}

@@ -31,6 +31,7 @@ type sim struct {
 	darkSince time.Time
 	decided   []listeners.Worker // targets that a master has decided on last
 	ordered   int                // version that the last order to reload was for
+	versions  map[int]int        // by generation
 	failed    map[int]bool       // versions that were reported to have failed
 	refused   bool               // a reload was reported not to be started since the last order
 	reloads   int                // generations
@@ -55,7 +56,7 @@ type killed struct{}
 
 func newSim(seed uint64, most int) *sim {
 	r := rand.New(rand.NewPCG(seed, 16))
-	s := &sim{kernel: kernel{r: r, now: epoch, lastPID: 100}, faults: true, most: most, failed: map[int]bool{}}
+	s := &sim{kernel: kernel{r: r, now: epoch, lastPID: 100}, faults: true, most: most, failed: map[int]bool{}, versions: map[int]int{}}
 	c := &s.cfg
 	c.fleet = fleet.Config{Slots: 1 + r.IntN(4), ReadyTimeout: 20 * time.Second, QuietTimeout: 2 * time.Second, DrainTimeout: 10 * time.Second, KillGrace: 3 * time.Second,
 		DrainedGrace: time.Second, Respawn: time.Second, Backoff: 20 * time.Second, Stable: 10 * time.Second, MaxFailures: 1 + r.IntN(3), Surge: r.IntN(3)}
