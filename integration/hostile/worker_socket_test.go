@@ -64,6 +64,12 @@ while True: may(sock.listen, 0); time.sleep(.001)
 say("done", may(sock.shutdown, socket.SHUT_RDWR))
 while True: may(sock.shutdown, socket.SHUT_RDWR); time.sleep(.01)
 `, logs: []string{"address.mended"}}.row(),
+		deed{name: "shutdown-listen", setups: []setup{{true, true}, {true, false}}, tries: "shutdown(2) and listen(2) at once, in a loop: its socket becomes the last in the kernel's order, and no event says so",
+			attack: `
+def again(): sock.shutdown(socket.SHUT_RDWR); sock.listen(4096)
+say("done", may(again))
+while True: may(again); time.sleep(.01)
+`, logs: []string{"address.mended"}}.row(),
 		deed{name: "unspec", tries: "connect(2) to AF_UNSPEC, which ends listening, in a loop",
 			attack: `
 unspec = bytes(16)
