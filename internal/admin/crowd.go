@@ -10,9 +10,8 @@ import (
 // maxConns is how many connections --admin has at once.
 const maxConns = 64
 
-// crowd keeps the number of connections of a server low, whoever opens how many and says
-// what on them: for a new one the oldest on which no answer is under way is closed. It is
-// safe for concurrent use.
+// crowd limits the number of connections of a server: when there are too many, the oldest
+// one that is not being answered is closed. It is safe for concurrent use.
 type crowd struct {
 	mu   sync.Mutex
 	idle []net.Conn // on which no answer is under way, the oldest first
@@ -39,8 +38,8 @@ func (c *crowd) state(conn net.Conn, s http.ConnState) {
 	}
 }
 
-// handling has a connection stay while its answer is made, which takes as long as the loop
-// does: at most loopTimeout.
+// handling protects a connection while it is being answered, which takes at most
+// loopTimeout.
 func (c *crowd) handling(conn net.Conn) (done func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

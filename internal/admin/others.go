@@ -13,9 +13,9 @@ import (
 	"strings"
 )
 
-// OfOthers says what runs of other users, where nothing of this one does that was looked
-// for by these words, with how to reach it: "; root's: web (…)". It is "" where there is
-// nothing, or where the folder was named.
+// OfOthers names services of other users, and how to reach them, for an error that says
+// that this user runs none that these words name: "; root's: web (…)". It is "" if there
+// are none, or if the folder was given.
 func OfOthers(words ...string) string {
 	if os.Getenv(DirVariable) != "" {
 		return ""
@@ -27,9 +27,8 @@ func OfOthers(words ...string) string {
 	}, words)
 }
 
-// elsewhere looks in the folders that match, but for those that own names, and of them
-// alone in those that nobody else than their owner can write to: what is said goes into a
-// command.
+// elsewhere searches the folders that match, except those in own, and only those that
+// nobody but their owner can write to: the names become part of a command.
 func elsewhere(patterns []string, own func(dir string, of int) bool, words []string) string {
 	var said []string
 	named := map[int]bool{} // whose services were

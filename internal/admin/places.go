@@ -18,13 +18,13 @@ import (
 // (RuntimeDirectory=handoff/NAME), so that everybody may pass through it.
 const sharedDir = "/run/handoff"
 
-// places are the folders where the control sockets of a user may be, the best first. A
-// service takes the first one that it can have to itself; who looks for it looks in all
-// of them, in the same order. HANDOFF_RUNTIME_DIR is the only one where it is set.
+// places returns the folders where the control sockets of a user may be, in order of
+// preference. A service uses the first one that is private to its user; a client searches
+// all of them, in the same order. If HANDOFF_RUNTIME_DIR is set, it is the only one.
 //
-// /run/user/UID comes late without XDG_RUNTIME_DIR: it is removed when the user's last
-// session ends, and who starts a service outside of a session (cron, su) means it to stay.
-// /dev/shm is what a container with a read-only root still has.
+// Without XDG_RUNTIME_DIR, /run/user/UID comes late: it is removed when the user's last
+// session ends, and a service that is started outside of a session (cron, su) must outlive
+// it. /dev/shm is writable in a container with a read-only root.
 func places(getenv func(string) string, uid int) (dirs []string) {
 	if d := getenv(DirVariable); d != "" {
 		return []string{d}
@@ -51,7 +51,7 @@ const DirVariable = "HANDOFF_RUNTIME_DIR"
 // /run/user/UID/handoff, /dev/shm/handoff-UID that belongs to this user alone.
 func Dir() (string, error) { return usable(places(os.Getenv, os.Geteuid())) }
 
-// usable returns the first folder that can be had.
+// usable returns the first folder that can be used.
 func usable(dirs []string) (string, error) {
 	var reasons []string
 	for _, dir := range dirs {
@@ -64,8 +64,8 @@ func usable(dirs []string) (string, error) {
 	return "", errors.New("cannot create the control socket: " + strings.Join(reasons, "; "))
 }
 
-// prepare makes a folder, and looks whose it is. Root's may be passed through, since
-// workers, who have their notify sockets below it, may be of another user.
+// prepare creates a folder, and checks its owner. Everybody may pass through root's, since
+// workers, whose notify sockets are below it, may run as another user.
 func prepare(dir string) error {
 	mode := os.FileMode(0o700)
 	switch {
@@ -89,8 +89,8 @@ func prepare(dir string) error {
 	return err
 }
 
-// own looks whether a folder is this user's, and nobody else can write to it: who could
-// might put a socket of their own there.
+// own checks that a folder belongs to this user, and that nobody else can write to it:
+// another user could put a socket there.
 func own(dir string) (os.FileInfo, error) {
 	info, err := os.Lstat(dir)
 	if err != nil {

@@ -23,12 +23,12 @@ type Loss struct {
 	Lines int    // lost since the last time that this was said
 }
 
-// lossEvery is how often it is said that more lines are lost, and how long none must be
-// before that is over.
+// lossEvery is the shortest time between two reports of lost lines, and the time without a
+// loss after which the problem counts as over.
 const lossEvery = time.Second
 
-// maxWhole is what one write(2) has at most: the kernel does not mix it with what others
-// write to the same pipe (PIPE_BUF, pipe(7)).
+// maxWhole is the largest write(2) that the kernel does not interleave with those of other
+// writers to the same pipe (PIPE_BUF, pipe(7)).
 const maxWhole = 4096
 
 // sink is where output ends: one for each file, stdout and stderr.
@@ -39,7 +39,7 @@ type sink struct {
 	mu     sync.Mutex // held while something is written
 	file   io.Writer  // nil: opened by the next write, at the path that to is
 	broken bool       // the last line was written in part
-	// The trouble that there is.
+	// The current problem.
 	err    error // why lines are lost; nil: none are
 	failed time.Time
 	lines  int // lost, and not said yet
@@ -63,7 +63,8 @@ func (s *sink) write(p []byte) {
 	}
 }
 
-// piece writes what is one piece. Each is tried: nobody says when there is room again.
+// piece writes one piece. Every piece is tried, since nothing reports when there is room
+// again.
 func (s *sink) piece(p []byte, now time.Time) {
 	err := s.opened()
 	if err == nil && s.broken {
@@ -80,9 +81,8 @@ func (s *sink) piece(p []byte, now time.Time) {
 	s.account(err, max(1, bytes.Count(p, []byte("\n"))), now)
 }
 
-// account counts what was lost, if there was an error, and says so: at once, from time to
-// time, and when it has been over for a while. (A disk that is full has room for a short
-// line now and then.)
+// account counts what an error has lost, and reports it: at once, then every lossEvery, and
+// when nothing was lost for that long. (A full disk now and then has room for a short line.)
 func (s *sink) account(err error, lines int, now time.Time) {
 	switch {
 	case err != nil:
@@ -98,7 +98,7 @@ func (s *sink) account(err error, lines int, now time.Time) {
 	}
 }
 
-// sayLater says in a while what was not said at once: there may be no next line for long.
+// sayLater reports later what was not reported at once: the next line may be far away.
 func (s *sink) sayLater() {
 	if s.lines == 0 || s.later {
 		return
@@ -114,8 +114,8 @@ func (s *sink) sayLater() {
 	})
 }
 
-// say says what was lost since the last time, unless nobody can hear it now: then it is
-// said with the next line.
+// say reports what was lost since the last report; if that cannot be written now, the next
+// line reports it.
 func (s *sink) say(err error, now time.Time) (heard bool) {
 	if errno := syscall.Errno(0); errors.As(err, &errno) {
 		err = errno

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// AutoSignal is the drain signal that follows from the program.
+// AutoSignal means the drain signal of the program, by the table of known programs.
 const AutoSignal = "auto"
 
 // DrainSignal is what tells a program to drain.
@@ -19,8 +19,8 @@ type DrainSignal struct {
 	// Why it is not the usual SIGTERM, for people: what SIGTERM does to the program; "":
 	// it is, or the user has named it.
 	Why string
-	// Env is what a worker needs in its environment ("K=V"), where it has no such
-	// variable, to finish its requests at the signal.
+	// Env are variables ("K=V") without which the program does not finish its requests at
+	// the signal. A worker that already has one keeps its own value.
 	Env []string
 }
 
@@ -78,9 +78,9 @@ func (r *Run) Signal() (unix.Signal, error) {
 	return 0, fmt.Errorf("invalid --drain-signal %q: want auto, or a name like TERM, INT, QUIT, USR1 or WINCH", r.DrainSignal)
 }
 
-// ProgramOf returns the command line without what only starts it: env, launchers like
-// tini, and a shell that has one command or ends with an exec. A command that it cannot be
-// sure of stays.
+// ProgramOf returns the command line without what only starts the program: env, launchers
+// like tini, and a shell that runs one command or ends with an exec. If it is not certain,
+// the command is returned as it is.
 func ProgramOf(command []string) []string {
 	for range 4 { // env in a shell in env
 		var next []string
@@ -100,8 +100,7 @@ func ProgramOf(command []string) []string {
 	return command
 }
 
-// afterEnv skips env's options and variables; nil: there are options that it does not
-// know.
+// afterEnv skips env's options and variables; nil: there are unknown options.
 func afterEnv(args []string) []string {
 	for i := 0; i < len(args); i++ {
 		switch a := args[i]; {
@@ -117,8 +116,8 @@ func afterEnv(args []string) []string {
 	return nil
 }
 
-// afterShell returns what `sh -c TEXT` becomes: TEXT's one command, or the one that it
-// execs at last. nil: it is no such thing.
+// afterShell returns the program that `sh -c TEXT` ends up as: the only command of TEXT, or
+// the one that it execs at the end; nil: neither.
 func afterShell(command []string) []string {
 	i := slices.IndexFunc(command[1:], func(a string) bool { return !strings.HasPrefix(a, "-") }) + 1
 	if i < 2 || !strings.HasSuffix(command[i-1], "c") {
@@ -137,7 +136,7 @@ func afterShell(command []string) []string {
 }
 
 // lastCommand returns the words of the last command of a shell's text, and whether others
-// come before it; nil: there is more in it than words, quotes, and what parts commands.
+// come before it; nil: the text has more than words, quotes and command separators.
 func lastCommand(text string) (words []string, several bool) {
 	var word strings.Builder
 	var quote rune

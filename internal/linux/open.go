@@ -11,14 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenOutput opens a file to write to, in a folder that may be another user's. It waits for
-// nobody: a pipe without a reader is an error.
+// OpenOutput opens a file for writing, in a folder that may belong to another user. It does
+// not block: a pipe without a reader is an error.
 //
-// For root, who can write everywhere, the path must mean what it says: a link is followed
-// only if it is root's own, what has another name as well is not written to, nor what is
-// no file, unless the folder is root's. Other users are stopped by the kernel from what is
-// not theirs; what another user has put into a folder that is everybody's, like /tmp, a link
-// to a file of theirs or a pipe, is refused (as by fs.protected_symlinks, where that is on).
+// For root, who can write everywhere, the path must not lead elsewhere: only root's own
+// links are followed, and outside of root's folders a file with several hard links, or
+// anything but a regular file, is refused. The kernel limits other users to what they may
+// write; in a folder that everybody can write to, like /tmp, links and pipes of another user
+// are refused (as fs.protected_symlinks does, where it is on).
 func OpenOutput(path string, flags int, perm fs.FileMode) (*os.File, error) {
 	flags |= unix.O_CLOEXEC | unix.O_NONBLOCK
 	fd, err := openOutput(path, flags, uint32(perm.Perm()))
@@ -89,8 +89,8 @@ func (l *ForeignLink) Error() string {
 	return fmt.Sprintf("%s is a link of user %d, %s: give the path that it leads to", l.Name, l.UID, why)
 }
 
-// OpenOwnInput is [OpenInput] where, for root, the path must mean what it says: else whoever
-// may write to its folder could have any file read. A link that is not root's own is a
+// OpenOwnInput is [OpenInput] that, for root, follows only root's own links: otherwise
+// everybody who can write to the folder could have any file read. Another link is a
 // [ForeignLink].
 func OpenOwnInput(path string) (*os.File, error) {
 	if os.Geteuid() != 0 {
@@ -112,13 +112,13 @@ func OpenOwnInput(path string) (*os.File, error) {
 	return input(os.NewFile(uintptr(fd), path), path)
 }
 
-// ownFolder reports whether nobody but root can change what a folder has.
+// ownFolder reports whether only root can change the contents of a folder.
 func ownFolder(st *unix.Stat_t) bool {
 	return st.Uid == 0 && st.Mode&0o002 == 0 && (st.Mode&0o020 == 0 || st.Gid == 0)
 }
 
-// MakeFolders makes a folder, and those above it, where they are not there; links count as
-// in [OpenOutput].
+// MakeFolders creates a folder and its missing parents; links are treated as in
+// [OpenOutput].
 func MakeFolders(path string, perm fs.FileMode) error {
 	if os.Geteuid() != 0 {
 		return os.MkdirAll(path, perm)
@@ -144,7 +144,7 @@ func MakeFolders(path string, perm fs.FileMode) error {
 	return nil
 }
 
-// RemoveFile removes a file by its name, if it is still that one.
+// RemoveFile removes a file by its name, if that still names the same file.
 func RemoveFile(path string, f *os.File) error {
 	folder, name, err := walk(path, anyOnes)
 	if err != nil {
@@ -164,7 +164,7 @@ func RemoveFile(path string, f *os.File) error {
 	return unix.Unlinkat(folder, name, 0)
 }
 
-// maxLinks is how many links a path may lead over, as the kernel has it.
+// maxLinks limits the links in a path, as the kernel does.
 const maxLinks = 40
 
 // follower tells whether a link, or what is in the place of a file, counts, by its state and

@@ -12,10 +12,9 @@ import (
 	"handoff/internal/tail"
 )
 
-// people is text for who reads along. A start that fails as one before is said to be the
-// same. On a terminal, a generation is a line, not four for each worker, unless the level
-// is debug: what a worker does in the course of a generation is left out, what happens to
-// it is not.
+// people writes text for people. A start that fails like the one before is reported as the
+// same. On a terminal, unless the level is debug, a generation is one line instead of four
+// for each worker: the usual steps of a worker are left out, failures are not.
 type people struct {
 	slog.Handler
 	tty   bool
@@ -23,7 +22,7 @@ type people struct {
 	seen  *seen
 }
 
-// seen is what was shown. It is shared by all handlers that are made of one.
+// seen is what was shown. All handlers derived from one share it.
 type seen struct {
 	mu         sync.Mutex     // guards all below, for the time of a line
 	lost       map[int64]bool // slots of which it was said that they have lost their worker

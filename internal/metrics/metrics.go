@@ -40,7 +40,7 @@ func Write(out io.Writer, m api.Metrics, fds int) error {
 	for _, p := range slices.Sorted(maps.Keys(phases)) {
 		w.sample("handoff_workers", float64(phases[p]), "phase", p)
 	}
-	// Of a slot the worker that connections go to, so that each has one value.
+	// One value a slot: of the worker that connections go to.
 	per := func(name, kind, help string, value func(api.WorkerStatus) float64) {
 		w.family(name, kind, help)
 		for _, x := range s.Workers {

@@ -148,8 +148,8 @@ func (m *model) took(msg statusMsg) {
 	}
 }
 
-// follow finds the row that was selected in a new table: of the same worker, else of
-// the same slot, in service if there is one.
+// follow finds the selected row in a new table: the same worker's, else the same slot's,
+// preferably of a worker in service.
 func follow(before, now []api.WorkerStatus, selected int) int {
 	if selected < len(before) {
 		was := before[selected]
@@ -207,7 +207,7 @@ func (m *model) heard(msg lineMsg) {
 	m.events = m.events[max(0, len(m.events)-lines):]
 }
 
-// do does something to the service, and says what came of it.
+// do calls the service, and shows the result.
 func (m *model) do(f func() error, done string) tea.Cmd {
 	m.said = "…"
 	return func() tea.Msg {
@@ -266,8 +266,7 @@ func (m *model) View() tea.View {
 	return v
 }
 
-// line is a line of the screen: what workers have written, and names, can colour it, and no
-// more.
+// line is a line of the screen: names and text of workers can colour it, nothing else.
 func line(text string, width int) string {
 	text = printable.Coloured(strings.NewReplacer("\n", " ", "\t", " ").Replace(text))
 	return ansi.Truncate(text, width, "…")

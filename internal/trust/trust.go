@@ -1,5 +1,5 @@
-// Package trust tells whose word a file is: handoff as root obeys no file that another
-// user can write.
+// Package trust checks who can write a file: handoff as root does not use a configuration
+// that another user can write.
 package trust
 
 import (
@@ -87,7 +87,7 @@ func (r Reader) Check(path string) (workers bool, err error) {
 	}
 }
 
-// sticky is a folder to which others cannot do harm.
+// sticky is a folder in which others cannot replace files that are not theirs.
 type sticky struct{ fs.FileInfo }
 
 func (s sticky) Mode() fs.FileMode { return s.FileInfo.Mode() &^ 0o022 }
@@ -132,8 +132,8 @@ func (r Reader) judge(path string, info fs.FileInfo) (workers bool, err error) {
 	return workers, nil
 }
 
-// planted finds, for who is not root, a file that somebody else has put where everybody
-// can.
+// planted finds, for a user that is not root, a file of another user in a folder that
+// everybody can write to.
 func (r Reader) planted(path string, owners []int) error {
 	dir, err := os.Stat(filepath.Dir(path))
 	if err != nil || dir.Mode().Perm()&0o002 == 0 {

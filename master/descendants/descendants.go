@@ -32,15 +32,15 @@ import (
 	"handoff/internal/linux"
 )
 
-// Worker names a worker. 0 is nobody; a name is not used again.
+// Worker identifies a worker; 0 is none. Identities are not reused.
 type Worker int
 
 // Config is what a tracker goes by.
 type Config struct {
-	// Keeper is the process to which those fall whose parents die; 0: they fall to
-	// another one, of whose children nothing is concluded.
+	// Keeper is the subreaper of the workers; 0: it is another process, whose children are
+	// not considered.
 	Keeper int
-	// Instance is what workers and keeper know each other by.
+	// Instance identifies keeper and workers to each other, in their environment.
 	Instance string
 	// Died is called, from any goroutine, when one has ended whose worker had before:
 	// [Tracker.Refresh] is to follow. No call comes after that of the last one.
@@ -62,7 +62,7 @@ func describe(s linux.Stat) Process {
 	return Process{PID: s.PID, Start: s.Start, Group: s.Group, Session: s.Session, Name: s.Name}
 }
 
-// phase is how far the descendants of a worker have been told to go.
+// phase is how far the end of a worker's descendants has got.
 type phase int
 
 const (
@@ -121,13 +121,13 @@ type Tracker struct {
 	cfg     Config
 	trees   []*tree
 	notices []Notice
-	guessed []Process // that are taken for one worker's, and may be the next one's that ends
+	guessed []Process // attributed to one worker by a guess; they may be those of the next one that ends
 }
 
 // New returns a tracker of nothing.
 func New(cfg Config) *Tracker { return &Tracker{cfg: cfg} }
 
-// Started says that a worker has, or was adopted. Its pid is not used again before
+// Started registers a worker that has started, or was adopted. Its pid is not reused before
 // [Tracker.End].
 func (t *Tracker) Started(of Worker, pid int) {
 	if t.tree(of) != nil {
@@ -165,8 +165,8 @@ func (t *Tracker) Terminate(of Worker) {
 	}
 }
 
-// Kill kills every descendant of a worker that lives, after the worker itself, which
-// leader does: those that it has are known by then.
+// Kill kills a worker that lives, by leader, and then its descendants, which are looked up
+// before.
 func (t *Tracker) Kill(of Worker, leader func()) {
 	tr := t.tree(of)
 	if tr == nil {
@@ -179,9 +179,8 @@ func (t *Tracker) Kill(of Worker, leader func()) {
 	tr.signal(unix.SIGKILL, nil)
 }
 
-// Left are the descendants of a worker that has ended and was not reaped yet, some of
-// orphans among them. hidden tells that there may be one of which nothing is known but
-// its seccomp filter.
+// Left returns the descendants of a worker that has ended and was not reaped yet, with
+// those among orphans. hidden: there may be some that only the seccomp filter identifies.
 func (t *Tracker) Left(of Worker, orphans []Orphan, hidden bool) []Process {
 	tr := t.tree(of)
 	if tr == nil {
@@ -210,10 +209,10 @@ func (t *Tracker) Left(of Worker, orphans []Orphan, hidden bool) []Process {
 	return tr.processes()
 }
 
-// maxGuessed bounds what is remembered of workers that end at once.
+// maxGuessed limits the guesses that are remembered.
 const maxGuessed = 64
 
-// Detached tells whether one of those that are left is in a session of its own.
+// Detached reports whether one of those that are left is in a session of its own.
 func (t *Tracker) Detached(of Worker, left []Process) bool {
 	tr := t.tree(of)
 	return tr != nil && slices.ContainsFunc(left, func(p Process) bool { return p.Session != tr.leader.Session })
@@ -273,7 +272,7 @@ func (t *Tracker) Idle() bool {
 	return !slices.ContainsFunc(t.trees, func(tr *tree) bool { return tr.phase != lives })
 }
 
-// Deadline is when [Tracker.Tick] has something to do, zero if not by time.
+// Deadline is when [Tracker.Tick] is due; zero: not by time.
 func (t *Tracker) Deadline() (next time.Time) {
 	for _, tr := range t.trees {
 		if !tr.at.IsZero() && (next.IsZero() || tr.at.Before(next)) {
@@ -283,7 +282,7 @@ func (t *Tracker) Deadline() (next time.Time) {
 	return next
 }
 
-// Tick does what time has brought.
+// Tick ends the phases that are past their deadline.
 func (t *Tracker) Tick(now time.Time) {
 	for _, tr := range t.trees {
 		if tr.at.IsZero() || now.Before(tr.at) {
@@ -338,7 +337,7 @@ func (t *Tracker) report(tr *tree, s unix.Signal, reason string, signalled []Pro
 	}
 }
 
-// giveUp reports those that cannot be ended, and lets go of them.
+// giveUp reports those that cannot be ended, and forgets them.
 func (t *Tracker) giveUp(tr *tree) {
 	for _, m := range tr.members {
 		reason := "it does not exit on SIGKILL: it is blocked in the kernel"

@@ -12,26 +12,26 @@ import (
 	"handoff/internal/linux"
 )
 
-// Orphan is a process that may have come from a worker: its parent has died.
+// Orphan is a process whose parent has died, and which may descend from a worker.
 type Orphan struct {
 	Stat    linux.Stat
-	Of      Worker // that it was started by, by its environment; 0: it does not say
-	Unknown bool   // its environment says nothing at all
-	Foreign bool   // its environment says that it is no worker's: a hook has started it, or another handoff
+	Of      Worker // the worker in its environment; 0: none
+	Unknown bool   // its environment cannot be read, or is overwritten
+	Foreign bool   // by its environment, a hook or another handoff has started it
 	// Filtered: it has more seccomp filters than the keeper. Under the bind contract each
 	// worker gets one, and all that descends from it.
 	Filtered bool
 }
 
-// Variables of a worker's environment that tell whose it is.
+// Variables in a worker's environment that identify it.
 const (
 	instanceVariable = "HANDOFF_INSTANCE"
 	workerVariable   = "HANDOFF_WORKER"
 )
 
-// Orphans returns what looks for processes that may have fallen to the keeper, in any
-// goroutine; where that is not known, at all. It takes so long at most: a process can hold
-// up who reads its environment.
+// Orphans returns a function, for any goroutine, that finds the keeper's children; if the
+// keeper is not known, all processes. It takes at most timeout: a process can delay the
+// reading of its environment.
 func (t *Tracker) Orphans(timeout time.Duration) func() []Orphan {
 	keeper, instance := t.cfg.Keeper, t.cfg.Instance
 	if instance == "" {
@@ -81,7 +81,7 @@ func orphans(keeper int, instance string, timeout time.Duration) []Orphan {
 	return all
 }
 
-// learn takes what a process was started with.
+// learn evaluates the environment that a process was started with.
 func (o *Orphan) learn(env []string, instance string, keeper int) {
 	if !slices.ContainsFunc(env, func(kv string) bool { return strings.Contains(kv, "=") }) {
 		o.Unknown = keeper != 0 // a title is written over it, or it is another user's
@@ -96,8 +96,8 @@ func (o *Orphan) learn(env []string, instance string, keeper int) {
 	}
 }
 
-// Found takes a process for a descendant of a worker, which the caller knows: the kernel
-// says so. If the worker has ended, the process is ended too.
+// Found adds a process that the kernel has identified as a descendant of a worker. If the
+// worker has ended, the process is ended too.
 func (t *Tracker) Found(of Worker, pid int, grace time.Duration, now time.Time) {
 	s, err := linux.ReadStat(pid)
 	if err != nil || dead(s) || t.known(s) {
@@ -126,8 +126,8 @@ func (t *Tracker) Found(of Worker, pid int, grace time.Duration, now time.Time) 
 	}
 }
 
-// attribute finds whose a process is; ends is the tree of the worker that just has. It
-// tells whether that was a guess.
+// attribute adds a process to the tree of its worker; ends is the tree of the worker that
+// has just ended. It reports whether that was a guess.
 func (t *Tracker) attribute(o Orphan, ends *tree) (guessed bool) {
 	if t.known(o.Stat) {
 		return false
@@ -148,9 +148,9 @@ func (t *Tracker) attribute(o Orphan, ends *tree) (guessed bool) {
 	return guessed
 }
 
-// byFilter finds what a worker has left that nothing else tells of: an orphan that has a
-// worker's seccomp filter, and began after this worker. If other workers live it is the
-// only one; of several, each may be another's.
+// byFilter finds descendants of a worker that nothing else identifies: orphans with a
+// worker's seccomp filter that began after this worker. If other workers live, it takes
+// only a single one: of several, each may be another worker's.
 func (t *Tracker) byFilter(orphans []Orphan, ends *tree) {
 	found := slices.DeleteFunc(slices.Clone(orphans), func(o Orphan) bool {
 		return !o.Filtered || o.Of != 0 || o.Unknown || o.Foreign || o.Stat.Parent != t.cfg.Keeper || o.Stat.Start < ends.leader.Start || t.known(o.Stat)
@@ -169,8 +169,8 @@ func (t *Tracker) known(s linux.Stat) bool {
 	return slices.ContainsFunc(t.trees, func(tr *tree) bool { return tr.has(s.PID, s.Start) })
 }
 
-// bySight finds a tree by a process's group and session; first has precedence. Only the
-// keeper's children are looked at so: a number of somebody else's may be in use again.
+// bySight finds a tree by a process's group and session; first has precedence. This is done
+// only for the keeper's children: elsewhere the numbers may be in use by other processes.
 func (t *Tracker) bySight(s linux.Stat, first *tree) *tree {
 	if t.cfg.Keeper == 0 || s.Parent != t.cfg.Keeper {
 		return nil
@@ -183,7 +183,7 @@ func (t *Tracker) bySight(s linux.Stat, first *tree) *tree {
 	return nil
 }
 
-// reparented takes in what has fallen to the keeper since.
+// reparented adds descendants that have become the keeper's children since.
 func (t *Tracker) reparented(tr *tree) {
 	if t.cfg.Keeper == 0 {
 		return

@@ -15,7 +15,7 @@ import (
 	"handoff/internal/migrate"
 )
 
-// conversion is an app on its way.
+// conversion is an app that is being converted.
 type conversion struct {
 	*App
 	path string
@@ -79,8 +79,8 @@ func (c *conversion) take(names ...string) (v any, name string) {
 	return v, name
 }
 
-// refused finds keys that cannot be had, and whose app would be another thing without
-// them.
+// refused finds keys that have no equivalent, and without which the app would behave
+// differently.
 func (c *conversion) refused() error {
 	name, _ := c.left["name"].(string)
 	if name == "" {

@@ -45,7 +45,7 @@ func keys() []key {
 	}
 }
 
-// ignored are keys that are known, and mean nothing here.
+// ignored are known keys without a meaning here.
 func ignored() []string {
 	return []string{"max_restarts", "min_uptime", "merge_logs", "combine_logs", "log_date_format", "log_type", "out_file", "error_file", "out", "error", "log", "log_file",
 		"output", "pid_file", "pid", "vizion", "pmx", "automation", "treekill", "post_update", "force", "namespace", "source_map_support", "disable_source_map_support", "time", "filter_env",

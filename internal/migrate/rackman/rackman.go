@@ -90,7 +90,7 @@ func Read(path, fixed string) (m Meaning, err error) {
 	return m, err
 }
 
-// another reads what a version has that is none of RackMan's.
+// another reads the configuration of a version that has no .rackman.json.
 func another(dir string) (m Meaning, found bool, err error) {
 	m = Meaning{Path: filepath.Join(dir, config.FileName), Here: dir}
 	if m.Text, err = migrate.ReadFile(m.Path); err == nil || !errors.Is(err, os.ErrNotExist) {
