@@ -132,7 +132,9 @@ func (g *Group) Steered() uint64 { return g.steered }
 func (g *Group) Take(slot int) (*Socket, error) {
 	s := g.pick(slot)
 	if s != nil && !s.Held() {
-		s = g.renew(s, true)
+		if s = g.renew(s, true); s.stuck() && g.Steerable() {
+			s = nil // its worker would wait in accept
+		}
 	}
 	if s == nil {
 		var err error
@@ -162,7 +164,7 @@ func (g *Group) pick(slot int) *Socket {
 		case s.stranger:
 		case g.hash && s.slot == slot:
 			r = 5 // also while the previous worker still has it
-		case s.Held() || s.reserved:
+		case s.Held() || s.reserved || s.stuck():
 		case g.hash:
 		case g.isTarget(s) && s.slot == slot:
 			r = 4

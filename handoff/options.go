@@ -100,7 +100,7 @@ func (s *Socket) reset(all bool) (changed []string, err error) {
 		if o.report {
 			changed = append(changed, o.name)
 		}
-		if err := setOption(s.fd, o, want); err != nil {
+		if err := s.locking(func(fd int) error { return setOption(fd, o, want) }); err != nil {
 			errs = append(errs, fmt.Errorf("cannot reset %s: %w", o.name, err))
 		}
 	}
@@ -113,7 +113,8 @@ func (s *Socket) reset(all bool) (changed []string, err error) {
 	var none uint32
 	if _, _, e := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(s.fd), unix.SOL_SOCKET, unix.SO_GET_FILTER, 0, uintptr(unsafe.Pointer(&none)), 0); e != 0 || none != 0 {
 		changed = append(changed, "SO_ATTACH_FILTER")
-		if err := unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0); err != nil && err != unix.ENOENT {
+		err := s.locking(func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0) })
+		if err != nil && err != unix.ENOENT {
 			errs = append(errs, fmt.Errorf("cannot detach a filter: %w", err))
 		}
 	}
@@ -217,7 +218,7 @@ func (g *Group) repaired(s *Socket, changed []string) {
 func (g *Group) clean(s *Socket, now bool) *Socket {
 	changed, err := s.reset(now)
 	g.repaired(s, changed)
-	if err == nil || g.cfg.Balance == Shared || !now && s.Pending() > 0 {
+	if err == nil || s.stuck() || g.cfg.Balance == Shared || !now && s.Pending() > 0 {
 		return s
 	}
 	n, rerr := g.replace(s)

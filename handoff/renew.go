@@ -10,8 +10,12 @@ import (
 
 // renew replaces a parked socket that a worker has had, as soon as nothing can reach it any
 // more: whatever the worker has left on it, or who else has a duplicate, is gone with it.
-// Else it is cleaned. It returns the socket that is in the place.
+// Else it is cleaned. It returns the socket that is in the place. One whose lock is held
+// stays as it is.
 func (g *Group) renew(s *Socket, now bool) *Socket {
+	if s.probe() == errLocked {
+		return s
+	}
 	if s.quiet && g.renewable(s) && s.Pending() == 0 {
 		changed, _ := s.reset(false) // to say what the worker has done
 		g.repaired(s, changed)
@@ -25,7 +29,7 @@ func (g *Group) renew(s *Socket, now bool) *Socket {
 
 // renewable reports whether a socket is parked, is not steered to, and has been a worker's.
 func (g *Group) renewable(s *Socket) bool {
-	return s.used && !s.closed && !s.Held() && !s.foreign && g.Steerable() && len(g.targets) > 0 && !g.isTarget(s) && s.listening()
+	return s.used && !s.closed && !s.stuck() && !s.Held() && !s.foreign && g.Steerable() && len(g.targets) > 0 && !g.isTarget(s) && s.listening()
 }
 
 // renewParked replaces the parked sockets that have become quiet only now: their workers

@@ -52,7 +52,7 @@ func (g *Group) repair(s *Socket) (events []Event) {
 		repaired(shutDown, err)
 	} else if _, backlog, qerr := s.queue(); qerr == nil && backlog < g.backlog {
 		// It has called listen(2) with a backlog of its own, which is legitimate.
-		if err := unix.Listen(s.fd, maxBacklog); err != nil {
+		if err := s.locking(func(fd int) error { return unix.Listen(fd, maxBacklog) }); err != nil {
 			events = append(events, Failed{g, err})
 		}
 	}
@@ -60,7 +60,7 @@ func (g *Group) repair(s *Socket) (events []Event) {
 		repaired("cleared O_NONBLOCK on the listening socket", unix.SetNonblock(s.fd, true))
 	}
 	if on, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT); err == nil && on == 0 {
-		repaired("cleared SO_REUSEPORT on the listening socket", unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
+		repaired("cleared SO_REUSEPORT on the listening socket", s.locking(func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }))
 	}
 	g.arrange(s)
 	return events
@@ -79,14 +79,14 @@ func (g *Group) listenAgain(s *Socket) error {
 	// group whose only member was shut down has no program to correct.)
 	g.program = nil
 	err := g.apply()
-	if err := unix.Listen(s.fd, maxBacklog); err != nil {
+	if err := s.locking(func(fd int) error { return unix.Listen(fd, maxBacklog) }); err != nil {
 		g.close(s)
 		g.program = nil
 		return errors.Join(fmt.Errorf("%w on %v: %w", errDetached, g.addr, err), g.apply())
 	}
 	if g.anyShut() { // before or after it, nobody can say: once more, when that is noted
 		s.shut = true
-		return errors.Join(err, unix.Shutdown(s.fd, unix.SHUT_RDWR))
+		return errors.Join(err, s.shutdown())
 	}
 	g.order = append(g.order, s)
 	if len(g.order) == 1 || g.isTarget(s) {
@@ -108,7 +108,7 @@ func (g *Group) close(s *Socket) {
 	}
 	g.watch.remove(s)
 	if s.accepting && !s.Held() {
-		unix.Shutdown(s.fd, unix.SHUT_RDWR) // else a blocked Accept keeps it open
+		s.shutdown() // else a blocked Accept keeps it open
 	}
 	unix.Close(s.fd)
 }

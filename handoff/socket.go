@@ -21,13 +21,14 @@ type Socket struct {
 	ownFlags  bool // its holder decides about O_NONBLOCK
 	shut      bool // does not listen, and is out of the group's record
 	closed    bool
-	accepting bool      // Accept is running
-	stranger  bool      // another program's, of which only the place is known; it counts as closed
-	foreign   bool      // somebody else has created it, and set its options
-	used      bool      // a worker has had it: it may have left options, or a duplicate somewhere
-	quiet     bool      // nothing can reach it any more, since it was steered away from
-	calming   *Quiet    // it is parked, was used, and is to be replaced once it is quiet
-	look      time.Time // next look at calming
+	locked    <-chan struct{} // closed when a call that waits for the socket's lock returns; nil: none does
+	accepting bool            // Accept is running
+	stranger  bool            // another program's, of which only the place is known; it counts as closed
+	foreign   bool            // somebody else has created it, and set its options
+	used      bool            // a worker has had it: it may have left options, or a duplicate somewhere
+	quiet     bool            // nothing can reach it any more, since it was steered away from
+	calming   *Quiet          // it is parked, was used, and is to be replaced once it is quiet
+	look      time.Time       // next look at calming
 }
 
 // FD is the descriptor. The group owns it: pass a duplicate to a worker, and do not close

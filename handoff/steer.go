@@ -119,14 +119,14 @@ func (g *Group) attach(p program) error {
 	}
 	// Attaching to a socket that a worker has just shut down would make a separate group
 	// of it, permanently: the kernel then refuses to let it listen again (EADDRINUSE). A
-	// socket on which a worker has set SO_LOCK_FILTER refuses the program (EPERM): any
-	// other member works.
+	// socket on which a worker has set SO_LOCK_FILTER refuses the program (EPERM), and one
+	// whose lock it holds does not answer: any other member works.
 	var refused error
 	for _, s := range g.order {
 		if s.stranger || !s.listening() {
 			continue
 		}
-		if refused = attach(s.fd, p); refused == nil {
+		if refused = s.locking(func(fd int) error { return attach(fd, p) }); refused == nil {
 			g.program = p
 			g.steered++
 			return nil

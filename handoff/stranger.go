@@ -144,8 +144,11 @@ func (g *Group) grow(slot int) (s *Socket, err error) {
 
 // drop takes a socket out of the group, and closes it.
 func (g *Group) drop(s *Socket) error {
+	err := s.shutdown() // also for other holders of a duplicate
+	if err == errLocked {
+		return err // it is still in its place
+	}
 	g.watch.remove(s)
-	err := unix.Shutdown(s.fd, unix.SHUT_RDWR) // also for other holders of a duplicate
 	g.leave(s)
 	g.close(s)
 	return err
