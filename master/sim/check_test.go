@@ -33,7 +33,7 @@ func (s *sim) check() {
 			s.fail("%v is forgotten", p)
 		}
 		for _, o := range s.procs[:i] {
-			if o.slot == p.slot && o.gen == p.gen && !o.told && !m.goes(o) && !m.goes(p) {
+			if o.slot == p.slot && o.gen == p.gen && !o.told && !m.goes(o) && !m.goes(p) && !m.doubled(o) && !m.doubled(p) {
 				s.fail("two workers have a slot: %v and %v", o, p)
 			}
 		}
@@ -44,6 +44,11 @@ func (s *sim) check() {
 func (m *master) goes(p *proc) bool {
 	w := m.fleet.Worker(fleet.ID(p.id))
 	return w.Leaving || w.ID == 0 || w.Phase > fleet.Serving || p.slot >= m.fleet.Slots()
+}
+
+// doubled reports whether another start was ordered beside one that takes long.
+func (m *master) doubled(p *proc) bool {
+	return slices.ContainsFunc(m.fleet.State().Workers, func(w fleet.WorkerState) bool { return w.ID == fleet.ID(p.id) && w.Doubled })
 }
 
 // lit checks that connections go to no dead worker while others serve.
