@@ -140,7 +140,7 @@ func (w *world) count() {
 		fw := w.f.worker(id)
 		starting := !p.ready || fw != nil && fw.Phase == Starting // may only seem ready
 		switch {
-		case p.retiring:
+		case p.retiring, p.dead: // it does not run
 		case starting && !p.unserved:
 			starts++
 		case !starting && w.steered[p.slot] != id:
