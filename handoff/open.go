@@ -33,7 +33,7 @@ func (w *Watch) Listen(cfg Config) (*Group, error) {
 // the kernel attaches no program, it takes only the port: the group's first socket is
 // then a new TCP socket, with another inode, which must replace fd.
 func (w *Watch) Adopt(cfg Config, fd int) (*Group, error) {
-	at, err := bound(fd)
+	at, err := Bound(fd)
 	if err == nil {
 		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 	}
@@ -59,7 +59,7 @@ func (w *Watch) Adopt(cfg Config, fd int) (*Group, error) {
 // socket of another user), the balance is Shared regardless of cfg, and why is the
 // reason.
 func (w *Watch) Inherit(cfg Config, fd int) (g *Group, why error, err error) {
-	at, err := bound(fd)
+	at, err := Bound(fd)
 	if err == nil {
 		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 	}
@@ -104,7 +104,7 @@ func (w *Watch) Inherit(cfg Config, fd int) (g *Group, why error, err error) {
 // begin creates a group from its first socket, which is bound.
 func (w *Watch) begin(cfg Config, fd int) (*Group, error) {
 	g := &Group{watch: w, cfg: cfg, hash: cfg.NoProgram}
-	at, err := bound(fd)
+	at, err := Bound(fd)
 	if err != nil {
 		unix.Close(fd)
 		return nil, err
@@ -131,7 +131,7 @@ func bindFirst(addr netip.AddrPort, v6only bool) (fd int, err error) {
 		if fd, err = bind(addr, v6only, true); err != nil || addr.Port() != 0 {
 			return fd, err
 		}
-		chosen, err := bound(fd)
+		chosen, err := Bound(fd)
 		unix.Close(fd)
 		if err != nil {
 			return -1, err
@@ -225,7 +225,7 @@ func (g *Group) check() error {
 		return unix.ENOENT
 	}
 	for _, s := range g.Sockets() {
-		at, err := bound(s.fd)
+		at, err := Bound(s.fd)
 		if err != nil {
 			return err
 		}

@@ -136,7 +136,7 @@ func TestAdopt(t *testing.T) {
 			if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 				t.Fatal(err)
 			}
-			at, _ := bound(fd)
+			at, _ := Bound(fd)
 			w, err := NewWatch()
 			if err != nil {
 				t.Fatal(err)

@@ -158,7 +158,7 @@ func UndoShared(fd int) (changed []string, err error) {
 		return changed, nil
 	}
 	changed = append(changed, "a peer (connect(2))")
-	before, err := bound(fd)
+	before, err := Bound(fd)
 	if err != nil {
 		return changed, err
 	}
@@ -167,7 +167,7 @@ func UndoShared(fd int) (changed []string, err error) {
 		return changed, fmt.Errorf("cannot undo a connect(2): %w", e)
 	}
 	// A port that the kernel had chosen is given up with the peer.
-	if now, err := bound(fd); err == nil && now.Port() == 0 {
+	if now, err := Bound(fd); err == nil && now.Port() == 0 {
 		sa, _ := sockaddr(netip.AddrPortFrom(now.Addr(), before.Port()))
 		return changed, unix.Bind(fd, sa)
 	}

@@ -253,7 +253,7 @@ func TestSharedSocketIsUndone(t *testing.T) {
 		}
 		unix.FcntlInt(uintptr(fd), unix.F_SETOWN, unix.Getpid())
 		changed, err := UndoShared(fd)
-		if now, berr := bound(fd); len(changed) != 2 || err != nil || berr != nil || now != at {
+		if now, berr := Bound(fd); len(changed) != 2 || err != nil || berr != nil || now != at {
 			t.Errorf("%s: %q, %v; at %v, want %v", addr, changed, err, now, at)
 		}
 		if _, err := unix.Getpeername(fd); err == nil {

@@ -183,8 +183,8 @@ func sockaddr(addr netip.AddrPort) (unix.Sockaddr, int) {
 	return sa, unix.AF_INET6
 }
 
-// bound returns the address to which fd is bound.
-func bound(fd int) (netip.AddrPort, error) {
+// Bound returns the address to which fd is bound.
+func Bound(fd int) (netip.AddrPort, error) {
 	sa, err := unix.Getsockname(fd)
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("cannot read the socket's address: %w", err)
@@ -270,7 +270,7 @@ func BindUDP(addr netip.AddrPort, v6only bool) (fd int, at netip.AddrPort, err e
 		err = unix.Bind(fd, sa)
 	}
 	if err == nil {
-		at, err = bound(fd)
+		at, err = Bound(fd)
 	}
 	if err != nil {
 		unix.Close(fd)

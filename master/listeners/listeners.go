@@ -171,8 +171,17 @@ func (t *Table) open(e Endpoint, made *pathMode) (*Address, error) {
 }
 
 // Adopt creates an address from a socket that a worker has bound, to a port that the
-// kernel chose, and does not listen on yet. It owns fd.
+// kernel chose, and does not listen on yet. It owns fd. A port that is open here already was
+// not chosen by the kernel: the socket would join another address's group.
 func (t *Table) Adopt(e Endpoint, fd int) (*Address, error) {
+	at, err := handoff.Bound(fd)
+	if err == nil && t.where(func(a *Address) bool { return a.group != nil && a.group.Addr() == at }) != nil {
+		err = unix.EADDRINUSE
+	}
+	if err != nil {
+		go unix.Close(fd) // ends with its SO_LINGER, at the latest
+		return nil, err
+	}
 	k, err := t.adoptTCP(e, fd)
 	if err != nil {
 		return nil, err
