@@ -186,6 +186,10 @@ func (w *Watch) Restore(state State, fd func(inode uint64) int) (*Group, error) 
 			continue
 		}
 		n := fd(s.Inode)
+		if n >= 0 && s.Holders == 0 && !listens(n) { // it was being replaced
+			unix.Close(n)
+			n = -1
+		}
 		if n < 0 {
 			gone = append(gone, i)
 		}

@@ -73,6 +73,9 @@ func (g *Group) replace(s *Socket) (*Socket, error) {
 	if err != nil {
 		return nil, err
 	}
+	if g.watch.Grown != nil {
+		g.watch.Grown(g)
+	}
 	if s.shut { // meanwhile: repair follows
 		return nil, errors.Join(unix.EBUSY, g.drop(n))
 	}

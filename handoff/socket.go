@@ -250,8 +250,10 @@ func (s *Socket) queue() (length, backlog int, err error) {
 
 // listening reports whether the socket still listens: shutdown(2) by one holder of a
 // duplicate ends it for all.
-func (s *Socket) listening() bool {
-	on, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+func (s *Socket) listening() bool { return listens(s.fd) }
+
+func listens(fd int) bool {
+	on, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	return err == nil && on == 1
 }
 

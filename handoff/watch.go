@@ -20,6 +20,12 @@ import (
 // has returned in another goroutine, and at Deadline. An owner without a loop of its own
 // uses Run.
 type Watch struct {
+	// Grown is called while a socket of a group is replaced: the new one has joined, and
+	// the old one has not left yet. Who keeps the [State] of the group for another process
+	// writes it down now: later, that process would not know the new one, and take it for a
+	// stranger's. May be nil.
+	Grown func(*Group)
+
 	file     *os.File // the epoll instance, itself in Go's poller
 	conn     syscall.RawConn
 	wake     int // an eventfd, for accepted

@@ -139,7 +139,7 @@ func newMaster(cfg Config) (*Master, error) {
 	m.steps.Pause()
 	m.manager = sdnotify.NewManager(func(text string) { m.keep.NotifyManager(text) }, cfg.UpWatchdog, time.Now())
 	var err error
-	if m.listeners, err = listeners.New(listeners.Config{Store: socketStore{m}, Balance: cfg.Balance, NoProgram: cfg.NoSteering,
+	if m.listeners, err = listeners.New(listeners.Config{Store: socketStore{m}, Save: m.save, Balance: cfg.Balance, NoProgram: cfg.NoSteering,
 		Private: cfg.DryRun, User: cfg.workerUser(), Allowed: cfg.Allow, Grace: m.grace(), StallTimeout: cfg.StallKill}); err != nil {
 		return nil, err
 	}

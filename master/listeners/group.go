@@ -50,6 +50,15 @@ func (t *Table) storeNew(a *Address) {
 	}
 }
 
+// grown has the next master know a socket before the one in whose place it comes is gone:
+// by the index of each, connections are steered.
+func (t *Table) grown(g *handoff.Group) {
+	if a := t.ofGroup(g); a != nil && t.cfg.Save != nil {
+		t.storeNew(a)
+		t.cfg.Save()
+	}
+}
+
 func (g *group) name() string { return g.Addr().String() }
 
 func (g *group) take(slot int) (*handoff.Socket, int, error) {

@@ -41,7 +41,9 @@ type Store interface {
 
 // Config configures a table.
 type Config struct {
-	Store   Store
+	Store Store
+	// Save writes the record of the master, with this table's state, now; may be nil.
+	Save    func()
 	Balance handoff.Balance
 	// NoProgram: as if the kernel did not support the steering program.
 	NoProgram bool
@@ -78,7 +80,9 @@ func New(cfg Config) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Table{cfg: cfg, watch: watch, stalls: map[Worker]*stall{}}, nil
+	t := &Table{cfg: cfg, watch: watch, stalls: map[Worker]*stall{}}
+	watch.Grown = t.grown
+	return t, nil
 }
 
 // Wait blocks until [Table.Tick] has something to do, and returns an error once the
