@@ -128,7 +128,7 @@ const maxLine = 160
 func (l line) String() string {
 	s := "`" + l.Event + "` " + l.Msg
 	for _, more := range []string{l.Reason, l.Error} {
-		if more != "" {
+		if more != "" && !strings.HasSuffix(s, more) {
 			s += ": " + more
 		}
 	}
