@@ -21,7 +21,7 @@ func (s *sim) check() {
 		s.note("at rest: losses are no longer excused")
 		s.excused = false
 		for _, p := range s.procs {
-			p.told = false // by a master whose record is lost; it has ignored that
+			p.told = p.killed // not by a master whose record is lost; it has ignored that
 		}
 	}
 	s.lit()
@@ -103,7 +103,7 @@ func (s *sim) unrest() string {
 	}
 	for _, p := range s.procs {
 		switch {
-		case p.told && !s.excused || !p.serving || fleet.Gen(p.gen) != m.fleet.Live():
+		case p.killed || p.told && !s.excused || !p.serving || fleet.Gen(p.gen) != m.fleet.Live():
 			return p.String() + " is another one than wanted"
 		case !s.steeredTo(p):
 			return p.String() + " serves, and gets no connections"
