@@ -37,11 +37,12 @@ while True: may(sock.setsockopt, socket.SOL_SOCKET, 68, 0); time.sleep(.001)
 			attack: program + `say("done", [may(attach, [(6, 0, 0, 0)], 26), may(sock.setsockopt, socket.SOL_SOCKET, 44, 1)])`, logs: []string{"address.mended"}}.row(),
 		deed{name: "md5", tries: "TCP_MD5SIG keys for every client: unsigned connections are dropped, and nobody can read that",
 			attack: `
-def key(prefix, last):
+def key(flags, last):
     addr = struct.pack("=HH4s", socket.AF_INET, 0, bytes([127, 9, 9, last])).ljust(128, b"\0")
-    return addr + struct.pack("=BBHi", 1, prefix, 4, 0) + b"keys".ljust(80, b"\0")
-say("done", [may(sock.setsockopt, socket.IPPROTO_TCP, 38, key(0, 0))] + [may(sock.setsockopt, socket.IPPROTO_TCP, 38, key(32, i)) for i in range(1, 17)])
-`, logs: []string{"address.mended", "address.failed"}}.row(),
+    return addr + struct.pack("=BBHi", flags, 0, 4, 0) + b"keys".ljust(80, b"\0")
+SIG, EXT, PREFIX = 14, 32, 1 # TCP_MD5SIG, TCP_MD5SIG_EXT with a prefix of no bits: everybody
+say("done", [may(sock.setsockopt, socket.IPPROTO_TCP, EXT, key(PREFIX, 0))] + [may(sock.setsockopt, socket.IPPROTO_TCP, SIG, key(0, i)) for i in range(1, 17)])
+`, logs: []string{"address.mended", "address.failed"}, needs: md5Signatures}.row(),
 		deed{name: "device", tries: "SO_BINDTODEVICE to a device by which no client comes",
 			attack: `
 names = [n for _, n in socket.if_nameindex() if n != "lo"] + ["lo"]

@@ -1,8 +1,11 @@
 package hostile
 
 import (
+	"fmt"
 	"slices"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func workerRows() []row { return slices.Concat(socketRows(), holderRows(), callRows()) }
@@ -15,14 +18,20 @@ type deed struct {
 	short       bool
 	setups      []setup // of none: every
 	before      func(*testing.T, *service)
-	limit       string   // what others lose during the attack, and why; never after it
-	flags       []string // besides sticky balance, which tells whose requests are lost
-	logs        []string // events that an operator sees, the best first
+	limit       string       // what others lose during the attack, and why; never after it
+	flags       []string     // besides sticky balance, which tells whose requests are lost
+	logs        []string     // events that an operator sees, the best first
+	needs       func() error // what the kernel must have; else the row is skipped
 }
 
 func (d deed) row() row {
 	return row{group: "worker", name: d.name, tries: d.tries, short: d.short, run: func(t *testing.T, r *report) {
 		r.limit = d.limit
+		if d.needs != nil {
+			if err := d.needs(); err != nil {
+				t.Skip(err)
+			}
+		}
 		all := d.setups
 		if all == nil {
 			all = every
@@ -51,6 +60,21 @@ func (d deed) run(t *testing.T, r *report, u setup) {
 	c.count(t, r, true)
 	r.says(s.says(d.logs...))
 	s.stop()
+}
+
+// md5Signatures reports why the kernel has no TCP_MD5SIG (RFC 2385; CONFIG_TCP_MD5SIG).
+func md5Signatures() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	key := unix.TCPMD5Sig{Addr: unix.SockaddrStorage{Family: unix.AF_INET}, Keylen: 4}
+	copy(key.Addr.Data[2:], []byte{127, 9, 9, 1})
+	if err := unix.SetsockoptTCPMD5Sig(fd, unix.IPPROTO_TCP, unix.TCP_MD5SIG, &key); err != nil {
+		return fmt.Errorf("TCP_MD5SIG: %w", err)
+	}
+	return nil
 }
 
 // set is an attack that sets an option of the listening socket.
