@@ -92,7 +92,6 @@ type options struct {
 	program []string // instead of the server
 	behind  []string // a command that runs handoff
 	binary  string   // another copy of handoff; "": that of the tests
-	limits  bool     // handoff's own fields of ulimit are not raised
 }
 
 // service is one handoff under test.
