@@ -111,7 +111,7 @@ func TestProveFindsFaults(t *testing.T) {
 		t.Run(c.fault, func(t *testing.T) {
 			t.Parallel()
 			port := freePort(t)
-			args := append(c.flags, "--reloads", "2", "--scale", "0", "--upgrade", "0", "--kill-master", "0", "--broken-deploy=false", "--timeout", "3s", "--address", "127.0.0.1:"+port, "--", bad, c.fault)
+			args := append(c.flags, "--reloads", "2", "--scale", "0", "--upgrade", "0", "--kill-master", "0", "--broken-deploy=false", "--timeout", "3s", "--rate", "300", "--address", "127.0.0.1:"+port, "--", bad, c.fault)
 			p, code := prove(t, []string{"PORT=" + port}, args...)
 			if code != 1 || p.Lost == 0 || !strings.HasPrefix(p.Verdict, "LOST: ") {
 				t.Errorf("exit code %d: %+v", code, p)
