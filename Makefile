@@ -36,7 +36,7 @@ demo: build ## run a real Node server, to play with
 	@PORT=$${PORT:-3000} ./bin/handoff run -n 4 --ready-when ready --pid-file bin/demo.pid examples/node/plain/server.js
 
 check: lint ## a minute: format, vet, staticcheck, unit and architecture tests
-	go test -short -vet=off $(UNITS)
+	go test -short -vet=off -p 4 $(UNITS)
 
 lint:
 	@wrong=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l) && test -z "$$wrong" || { echo "gofmt -w these: $$wrong"; exit 1; }
@@ -44,7 +44,7 @@ lint:
 	go run $(STATICCHECK) ./...
 
 test: lint $(MODULES) ## minutes: everything; units and a part of the integration tests with the race detector
-	go test -race -short -vet=off $(UNITS)
+	go test -race -short -vet=off -p 4 $(UNITS)
 	go test -count=1 -vet=off -parallel 4 -timeout 20m ./integration
 	go test -count=1 -vet=off -parallel 4 -timeout 5m ./integration/hostile
 	go test -count=1 -vet=off -parallel 4 -timeout 10m ./integration -race-binary -run '$(RACES)'
