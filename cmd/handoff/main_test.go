@@ -153,6 +153,7 @@ func TestUsage(t *testing.T) {
 		"describe web":                  "2 handoff: unknown command \"describe\": `handoff status NAME`",
 		"monit":                         "2 handoff: unknown command \"monit\": `handoff top`",
 		"delete web":                    "2 handoff: unknown command \"delete\": `handoff stop NAME`",
+		"convert ecosystem.config.js":   "2 handoff: unknown command \"convert\": `handoff import pm2`",
 		"flush":                         "2 handoff: unknown command \"flush\": handoff keeps no log",
 		"restart web":                   "2 handoff: cannot restart \"web\": want the number of a slot, see `handoff status`; `handoff reload web` replaces",
 		"help nonsense":                 "2 handoff: no help for \"nonsense\"",

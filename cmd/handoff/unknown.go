@@ -23,6 +23,8 @@ func elsewhere() map[string]string {
 		"save":      "`handoff systemd` prints a unit, which starts a service at boot",
 		"resurrect": "`handoff systemd` prints a unit, which starts a service at boot",
 		"startup":   "`handoff systemd` prints a unit, which starts a service at boot",
+		"convert":   "`handoff import pm2` makes a handoff.toml of PM2's file",
+		"migrate":   "`handoff import pm2` makes a handoff.toml of PM2's file",
 		"ecosystem": "`handoff init` writes a handoff.toml; `handoff import pm2` makes one of PM2's file",
 	}
 }
