@@ -304,21 +304,23 @@ func faulty(t *testing.T) string {
 
 const faults = `package linux
 
-import ("os"; "strings"; "time"; "golang.org/x/sys/unix")
+import ("os"; "strings"; "golang.org/x/sys/unix")
 
 func Fault(at string) {
 	b, _ := os.ReadFile(os.Args[0] + ".fault")
 	what, where, _ := strings.Cut(string(b), " ")
 	if where != at { return }
 	switch what {
-	case "hang": time.Sleep(time.Hour)
+	case "hang": forever()
 	case "panic": panic("a fault")
 	case "exit": os.Exit(0)
 	case "crash":
 		unix.Kill(os.Getpid(), unix.SIGBUS)
-		time.Sleep(time.Hour)
+		forever()
 	}
 }
+
+func forever() { for { unix.Poll(nil, -1) } }
 
 func RecordVersion() int {
 	if b, _ := os.ReadFile(os.Args[0] + ".record"); string(b) == "2" { return 2 }
