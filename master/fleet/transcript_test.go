@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"handoff/internal/transcripttest"
 )
 
 var update = flag.Bool("update", false, "rewrite testdata/*.txt with what happens now")
@@ -29,26 +29,7 @@ var update = flag.Bool("update", false, "rewrite testdata/*.txt with what happen
 //	next               (what will happen, and in which slots nobody is)
 //	after DURATION     (runs every deadline on the way)
 //	# comment
-func TestTranscripts(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) < 10 {
-		t.Fatalf("%d transcripts, %v", len(files), err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			old, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			now := replay(t, string(old))
-			if *update {
-				os.WriteFile(file, []byte(now), 0o644)
-			} else if now != string(old) {
-				t.Errorf("%s differs; -update rewrites it. Now:\n%s", file, now)
-			}
-		})
-	}
-}
+func TestTranscripts(t *testing.T) { transcripttest.Run(t, 10, *update, replay) }
 
 func testConfig() Config {
 	return Config{Slots: 2, ReadyTimeout: 10 * time.Second, QuietTimeout: 3 * time.Second,

@@ -4,14 +4,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"handoff/internal/transcripttest"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 	"handoff/master/reload"
@@ -118,26 +117,7 @@ func (d *desk) Discard(unrecorded func(fleet.ID) bool) {
 //	refuses N          the next steerings
 //	killed after N     of the next things that are done
 //	restart            the next master takes over
-func TestTranscripts(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) < 3 {
-		t.Fatalf("%d transcripts, %v", len(files), err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			old, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			now := replay(t, string(old))
-			if *update {
-				os.WriteFile(file, []byte(now), 0o644)
-			} else if now != string(old) {
-				t.Errorf("%s differs; -update rewrites it. Now:\n%s", file, now)
-			}
-		})
-	}
-}
+func TestTranscripts(t *testing.T) { transcripttest.Run(t, 3, *update, replay) }
 
 func replay(t *testing.T, text string) string {
 	var out strings.Builder
