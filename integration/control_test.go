@@ -99,7 +99,7 @@ func TestCommands(t *testing.T) {
 		_, errs := command(3, args...)
 		contains(t, errs, "handoff is not running")
 	}
-	_, errs = command(1, "wait", "--timeout", "200ms")
+	_, errs = command(3, "wait", "--timeout", "200ms")
 	contains(t, errs, "not ready within 200ms")
 }
 

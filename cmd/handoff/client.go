@@ -103,6 +103,3 @@ func btoi(b bool) int {
 	}
 	return 0
 }
-
-// plainly keeps an error's text and drops its type, for the exit code.
-func plainly(err error) error { return errors.New(err.Error()) }

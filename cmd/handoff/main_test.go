@@ -177,7 +177,7 @@ func TestUsage(t *testing.T) {
 		"scale -1":                          "3 handoff: ",
 		"scale":                             "2 handoff: accepts between 1 and 2 arg(s)",
 		"restart first":                     "2 handoff: cannot restart \"first\": want the number of a slot",
-		"wait --timeout 1ms":                "1 handoff: not ready within 1ms: ",
+		"wait --timeout 1ms":                "3 handoff: not ready within 1ms: ",
 		"wait ../x":                         "2 handoff: invalid name",
 		"import forever":                    "2 handoff: cannot import from \"forever\": only pm2 is supported",
 		"import pm2":                        "1 handoff: no ecosystem.config.js in this directory",

@@ -17,7 +17,7 @@ func waitCommand() *cobra.Command {
 		Use:   "wait [NAME]",
 		Short: "Wait until every slot is served",
 		Long: `Wait until a service serves every slot, even if it is not running yet.
-Exit code: 0 it serves; 1 not within --timeout.`,
+Exit code: 0 it serves; 1 not within --timeout; 3 handoff is not running by then.`,
 		Example: `  handoff wait --timeout 30s
   handoff wait web --timeout 1m && curl -s http://127.0.0.1:3000/`,
 		Args: cobra.MaximumNArgs(1),
@@ -47,7 +47,7 @@ Exit code: 0 it serves; 1 not within --timeout.`,
 					return err
 				}
 				if timeout > 0 && time.Since(began) > timeout {
-					return failed{fmt.Errorf("not ready within %v: %w", timeout, plainly(err))}
+					return failed{fmt.Errorf("not ready within %v: %w", timeout, err)}
 				}
 				time.Sleep(look)
 			}
