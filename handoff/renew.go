@@ -85,6 +85,9 @@ func (g *Group) replace(s *Socket) (*Socket, error) {
 		}
 	}
 	g.drop(s)
+	if err := g.reattach(); err != nil { // who has a duplicate could detach the program until now
+		g.watch.later(Failed{g, err})
+	}
 	g.arrange(n)
 	return n, nil
 }

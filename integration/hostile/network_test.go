@@ -130,12 +130,10 @@ func allKilled(t *testing.T, r *report, node bool) {
 	c.more(t, 100)
 	d.reload()
 	c.more(t, 50)
+	r.documented("what was inside the killed worker")
 	c.count(t, r, false)
 	d.whole()
 	if !node {
-		if r.lost > 0 {
-			r.documented("what was inside the killed worker")
-		}
 		if got := c.Parts()[0].Result(); got.Failed[load.Refused]+got.Failed[load.Timeout] > 0 || r.lost > crowd/2 {
 			t.Errorf("more is lost than what can have been inside the killed worker: %v", got)
 		}

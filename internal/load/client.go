@@ -80,7 +80,7 @@ func (c *client) request(due time.Time) {
 	if class != "" {
 		f.Local = c.local()
 	}
-	if f.Local != "" {
+	if f.Local != "" && class != Order { // an answer by an older one is no loss inside a dead one
 		if inside := c.run.cfg.Inside; inside != nil && inside(f.Local) {
 			f.Class = Inside
 		}

@@ -80,7 +80,7 @@ type Config struct {
 	Sources []net.IP // client i connects from Sources[i mod len]; none: any
 	// Observe, if not nil, is called for each good response, concurrently.
 	Observe func(client int, header http.Header)
-	// Inside, if not nil, is called at a failure on a connection with its local address,
+	// Inside, if not nil, is called at a failure, but for Order, on a connection with its local address,
 	// and reports whether the connection was inside a killed process. It is called
 	// concurrently. With Sources it is called for a connection that was not made, too: its
 	// port is 0.
