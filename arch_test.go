@@ -200,6 +200,8 @@ func TestNoGlobals(t *testing.T) {
 		"cmd/handoff/main.go": "version commit",
 		"sdk/node/node.go":    "preload",
 
+		"internal/bindprop/build.go": "source",
+
 		"internal/hooks/script.go": "rackhooks",
 	}
 	for _, f := range sources(t) {

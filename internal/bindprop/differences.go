@@ -1,0 +1,32 @@
+package bindprop
+
+import "strings"
+
+// Known is a difference that is meant, or that cannot be otherwise: docs/internals/bind.md
+// has the list.
+type Known struct {
+	Name   string
+	Reason string
+	is     func(Pair, Difference) bool
+}
+
+// Differences is the list.
+func Differences() []Known {
+	return []Known{
+		{"MPTCP is TCP", "a held socket is TCP, to which MPTCP falls back where a peer has none: steering and adoption know TCP alone. Its options are TCP's.",
+			func(_ Pair, d Difference) bool { return d.MPTCP }},
+		{"SO_REUSEPORT reads 1", "a held TCP address has a group of sockets, which the kernel knows by that option.",
+			func(_ Pair, d Difference) bool {
+				return strings.HasSuffix(d.Label, " SO_REUSEPORT") && d.Handoff == "1"
+			}},
+	}
+}
+
+func known(p Pair, d Difference) *Known {
+	for _, k := range Differences() {
+		if k.is(p, d) {
+			return &k
+		}
+	}
+	return nil
+}

@@ -1,0 +1,282 @@
+package bindprop
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Side is where programs run: bare, or under a handoff. Its own network namespace has
+// nothing else in it.
+type Side interface {
+	// Begin prepares for a pair of scripts, Finish ends what it has left.
+	Begin() error
+	Finish() error
+	// Start starts the program of a generation, 1 or 2. Serve is called when its script is
+	// done: it is ready, and connections go to it. End ends it.
+	Start(generation int) (*Leader, error)
+	Serve(generation int) error
+	End(generation int, l *Leader) error
+	// Prober is a process that is no program of the side's.
+	Prober() *Leader
+	// Bare: the second generation starts after the first has ended.
+	Bare() bool
+}
+
+// Report is what was seen, each part as lines "LABEL = VALUE".
+type Report struct {
+	First, Second string // what the programs say
+	Files         string // that the first one has made
+	Alone         string // who can connect while only the first runs
+	Beside        string // while the second runs beside it, and does not serve yet
+	Turned        string // when the second serves
+	Gone          string // when the first has ended; bare it never was
+	Left          string // the files that are left in the end
+}
+
+// run is one pair on one side.
+type run struct {
+	side    Side
+	dir     string
+	base    [3]int // of the ports, by generation
+	live    [3]*Leader
+	token   int
+	targets []target
+}
+
+// patience is how long nobody has got a connection before nobody will: loopback delivers
+// at once.
+const patience = 300 * time.Millisecond
+
+type target struct{ kind, addr, label string }
+
+// Perform runs a pair on a side, in a folder that it makes and removes. From base on, 16
+// ports are unused there.
+func Perform(side Side, p Pair, parent string, base int) (rep Report, err error) {
+	r := &run{side: side, base: [3]int{0, base, base}}
+	if side.Bare() {
+		r.base[2] += 8 // what is left of the first's connections is not in the way
+	}
+	if r.dir, err = os.MkdirTemp(parent, "s"); err != nil {
+		return rep, err
+	}
+	defer os.RemoveAll(r.dir)
+	if err := os.Mkdir(filepath.Join(r.dir, "d"), 0o755); err != nil {
+		return rep, err
+	}
+	if err := os.Symlink("d", filepath.Join(r.dir, "l")); err != nil {
+		return rep, err
+	}
+	if err := side.Begin(); err != nil {
+		return rep, err
+	}
+	defer func() {
+		if e := side.Finish(); err == nil {
+			err = e
+		}
+	}()
+	r.targets = targets(p)
+	err = r.perform(p, &rep)
+	return rep, err
+}
+
+func (r *run) perform(p Pair, rep *Report) (err error) {
+	first := p.First
+	if rep.First, err = r.generation(1, first, ""); err != nil {
+		return err
+	}
+	if rep.Alone, err = r.probes(1); err != nil {
+		return err
+	}
+	if rep.Files, err = r.live[1].Do("0 ls"); err != nil {
+		return err
+	}
+	held := ""
+	if r.side.Bare() {
+		if held, err = r.live[1].Do("0 inodes"); err == nil {
+			err = r.end(1)
+		}
+		if err != nil {
+			return err
+		}
+		r.token = 0 // the same tokens
+	}
+	if rep.Second, err = r.generation(2, p.Second, held); err != nil {
+		return err
+	}
+	if !r.side.Bare() {
+		if err = r.beside(rep); err != nil {
+			return err
+		}
+	}
+	if rep.Gone, err = r.probes(2); err != nil {
+		return err
+	}
+	if err = r.end(2); err != nil {
+		return err
+	}
+	rep.Left, err = r.left()
+	return err
+}
+
+// beside is what only a handoff has: both generations run.
+func (r *run) beside(rep *Report) (err error) {
+	if rep.Beside, err = r.probes(1); err != nil {
+		return err
+	}
+	if err = r.side.Serve(2); err != nil {
+		return err
+	}
+	if rep.Turned, err = r.probes(2); err != nil {
+		return err
+	}
+	return r.end(1)
+}
+
+// generation starts a program, and has it perform its script.
+func (r *run) generation(n int, s Script, held string) (string, error) {
+	l, err := r.side.Start(n)
+	if err != nil {
+		return "", err
+	}
+	r.live[n] = l
+	lines := append(Script{"dir " + r.dir, fmt.Sprint("base ", r.base[n]), "held " + held}, s...)
+	said, err := l.Do(append(lines, "0 look")...)
+	if err != nil {
+		return "", fmt.Errorf("generation %d: %w", n, err)
+	}
+	if n == 1 || r.side.Bare() {
+		err = r.side.Serve(n)
+	}
+	return said, err
+}
+
+func (r *run) end(n int) error {
+	l := r.live[n]
+	r.live[n] = nil
+	return r.side.End(n, l)
+}
+
+func (r *run) left() (string, error) {
+	var b strings.Builder
+	for _, d := range []string{".", "d"} {
+		files, err := os.ReadDir(filepath.Join(r.dir, d))
+		if err != nil {
+			return "", err
+		}
+		for _, f := range files {
+			fmt.Fprintf(&b, "left %s/%s = %v\n", d, f.Name(), f.Type())
+		}
+	}
+	return b.String(), nil
+}
+
+// targets are the addresses to which connections are tried.
+func targets(p Pair) (list []target) {
+	add := func(kind, addr string) {
+		if t := (target{kind, addr, kind + " " + addr}); !slices.Contains(list, t) {
+			list = append(list, t)
+		}
+	}
+	udp := false
+	for _, s := range slices.Concat(p.First, p.Second) {
+		udp = udp || strings.Contains(s, " socket 2 2 ") || strings.Contains(s, " socket 2 524290 ") || strings.Contains(s, " socket 10 2 ")
+	}
+	for _, s := range slices.Concat(p.First, p.Second) {
+		f := strings.Fields(s)
+		if f[1] == "rename" {
+			add("stream", f[3])
+		}
+		if f[1] != "bind" {
+			continue
+		}
+		switch a := f[3]; a[0] {
+		case '4', '6':
+			port := a[strings.LastIndex(a, "/")+1:]
+			if port == "0" {
+				continue
+			}
+			for _, host := range []string{"4/127.0.0.1/", "4/127.0.0.2/", "6/::1/"} {
+				add("tcp", host+port)
+				if udp {
+					add("udp", host+port)
+				}
+			}
+		case 'u', 'U', '@':
+			add("stream", a)
+		}
+	}
+	return list
+}
+
+// probes tries to connect to all targets, as they are for a generation's script, and to
+// the ports that the kernel chose.
+func (r *run) probes(n int) (string, error) {
+	var b strings.Builder
+	list := slices.Clone(r.targets)
+	for g, l := range r.live {
+		if l == nil {
+			continue
+		}
+		for i, p := range l.Ports[:min(4, len(l.Ports))] {
+			list = append(list, target{"tcp", fmt.Sprint("4/127.0.0.1/", p), fmt.Sprintf("tcp e%d of generation %d", i, g)})
+		}
+	}
+	if _, err := r.side.Prober().Do("dir "+r.dir, fmt.Sprint("base ", r.base[n])); err != nil {
+		return "", err
+	}
+	for _, t := range list {
+		who, err := r.probe(t)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", t.label, err)
+		}
+		fmt.Fprintf(&b, "%s = %s\n", t.label, who)
+	}
+	return b.String(), nil
+}
+
+// probe connects, and asks everybody who has got it until somebody has.
+func (r *run) probe(t target) (string, error) {
+	prober := r.side.Prober()
+	defer prober.Do("0 unprobe")
+	r.token++
+	kind, addr := t.kind, t.addr
+	said, err := prober.Do(fmt.Sprintf("0 probe %s %s %d", kind, addr, r.token))
+	if err == nil && said == "EPROTOTYPE" {
+		if said, err = prober.Do(fmt.Sprintf("0 probe seq %s %d", addr, r.token)); err == nil && said == "EPROTOTYPE" {
+			kind = "udp"
+			said, err = prober.Do(fmt.Sprintf("0 probe dgram %s %d", addr, r.token))
+		}
+	}
+	how, who, ok := strings.Cut(said, " ")
+	if err != nil || !ok {
+		return said, err
+	}
+	if _, err := strconv.Atoi(who); err != nil {
+		return "", fmt.Errorf("the prober says %q", said)
+	}
+	take := "tcp"
+	if how == "sent" {
+		take = "udp"
+	}
+	for end, n := time.Now().Add(patience), 0; ; n++ {
+		for g, l := range r.live {
+			if l == nil {
+				continue
+			}
+			if said, err := l.Do("0 drop", fmt.Sprintf("0 take %s %s", take, who)); err != nil || said != "" {
+				return fmt.Sprintf("taken %s, generation %d", said, g), err
+			}
+		}
+		if said, err := prober.Do("0 refused"); err != nil || said != "" {
+			return said, err
+		}
+		if n > 20 && time.Now().After(end) {
+			return "accepted by nobody", nil
+		}
+	}
+}

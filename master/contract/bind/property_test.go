@@ -1,0 +1,357 @@
+package bind
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/internal/bindintercept"
+	"handoff/internal/bindprop"
+	"handoff/internal/cmsg"
+	"handoff/internal/keeper/fdstore"
+	"handoff/master/contract"
+	"handoff/master/contract/contracttest"
+	"handoff/master/listeners"
+)
+
+var (
+	steps = flag.Int("steps", 0, "steps of TestProperty")
+	seed  = flag.Uint64("seed", 1, "its first seed")
+	once  = flag.Bool("once", false, "only that seed")
+)
+
+// insideWord: the test runs in a network namespace of its own. Its value is the program.
+const insideWord = "BIND_PROPERTY_PROGRAM"
+
+// TestProperty compares random scripts of socket calls bare and under this contract, with
+// the real interception and a real table: see package bindprop.
+//
+//	go test ./master/contract/bind -run TestProperty -v -steps 1000000 -timeout 5h
+//	go test ./master/contract/bind -run TestProperty -v -seed 7 -once
+func TestProperty(t *testing.T) {
+	if program := os.Getenv(insideWord); program != "" {
+		inside(t, program)
+		return
+	}
+	if *steps == 0 {
+		t.Skip("-steps says how many") // until the contract is the new one
+	}
+	dir := t.TempDir()
+	program, err := bindprop.Build(dir)
+	if errors.Is(err, exec.ErrNotFound) && os.Getenv("CI") == "" {
+		t.Skip("no C compiler")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, append([]string{"netns", "/proc/self/exe", "-test.run=^TestProperty$"}, os.Args[1:]...)...)
+	if self, err := os.Executable(); err == nil {
+		cmd.Args[2] = self
+	}
+	cmd.Args = append(cmd.Args, "-test.run=^TestProperty$", "-test.testlogfile=")
+	cmd.Env = append(os.Environ(), insideWord+"="+program)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, os.Stdout, os.Stderr
+	if os.Getuid() != 0 {
+		t.Skip("needs a network namespace of its own: root")
+	}
+	if err := cmd.Run(); err != nil {
+		t.Error(err)
+	}
+}
+
+// inside runs pairs until there are enough steps.
+func inside(t *testing.T, program string) {
+	s := &sides{t: t, program: program, dir: filepath.Dir(program)}
+	s.start()
+	began, n, known := time.Now(), 0, map[string]int{}
+	i := *seed
+	for ; n < *steps; i++ {
+		p := bindprop.Generate(i)
+		n += p.Steps()
+		failing := s.differences(p, known)
+		if len(failing) > 0 {
+			s.report(i, p, failing)
+		}
+		if *once {
+			break
+		}
+	}
+	t.Logf("%d steps in %d pairs of scripts, %v", n, i-*seed, time.Since(began).Round(time.Second))
+	for _, k := range bindprop.Differences() {
+		if known[k.Name] > 0 {
+			t.Logf("%8d × %s", known[k.Name], k.Name)
+		}
+	}
+}
+
+// sides are both: bare, and under the contract.
+type sides struct {
+	t        *testing.T
+	program  string
+	dir      string
+	bare     *bareSide
+	under    *underSide
+	pairs    int
+	reported map[string]bool // kinds of differences
+}
+
+func (s *sides) start() {
+	t := s.t
+	s.reported = map[string]bool{}
+	s.bare, s.under = &bareSide{}, &underSide{}
+	for i, run := range []struct {
+		names  []string
+		prober **bindprop.Leader
+	}{{[]string{"bare"}, &s.bare.prober}, {[]string{"one", "two", "prober"}, &s.under.prober}} {
+		control, err := bindprop.Listen(filepath.Join(s.dir, fmt.Sprint("control", i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(control.Close)
+		var last *bindprop.Runner
+		for k, name := range run.names {
+			args := []string{"runner", filepath.Join(s.dir, fmt.Sprint("control", i)), name}
+			switch {
+			case name == "bare":
+				spawn(t, exec.Command(s.program, append([]string{"netns", s.program}, args...)...))
+			case name == "prober":
+				spawn(t, exec.Command(s.program, args...))
+			default:
+				s.under.filters[k] = filteredProgram(t, s.program, args)
+			}
+			if last, err = control.Runner(name); err != nil {
+				t.Fatal(err)
+			}
+			if i == 0 {
+				s.bare.runner = last
+			} else if k < 2 {
+				s.under.runners[k] = last
+			}
+		}
+		if *run.prober, err = last.Leader(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func spawn(t *testing.T, cmd *exec.Cmd) {
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+}
+
+// filteredProgram starts a runner behind the filter, and returns its notification descriptor.
+func filteredProgram(t *testing.T, program string, args []string) int {
+	ours, theirs, err := cmsg.Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = bindintercept.Args(3, 0, bindintercept.Conditions{}, program, append([]string{"program"}, args...))
+	cmd.ExtraFiles = []*os.File{theirs}
+	spawn(t, cmd)
+	theirs.Close()
+	fd, refused, err := bindintercept.ReadFilter(ours)
+	if refused != 0 {
+		t.Skip("the kernel refuses a seccomp notification filter: ", refused)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
+// perform runs a pair on both sides at once.
+func (s *sides) perform(p bindprop.Pair) (bare, under bindprop.Report) {
+	s.pairs++
+	base := 10000 + s.pairs%2400*16
+	var both sync.WaitGroup
+	var err1, err2 error
+	both.Go(func() { bare, err1 = bindprop.Perform(s.bare, p, s.dir, base) })
+	s.t.Run("", func(t *testing.T) {
+		s.under.begin(t)
+		done := false
+		go func() {
+			under, err2 = bindprop.Perform(s.under, p, s.dir, base)
+			s.under.world.Post(func() { done = true })
+		}()
+		s.under.world.Until("script", func() bool { return done })
+	})
+	both.Wait()
+	if err := errors.Join(err1, err2); err != nil {
+		s.t.Fatalf("%v\n%q", err, p)
+	}
+	return bare, under
+}
+
+func (s *sides) differences(p bindprop.Pair, known map[string]int) (failing []bindprop.Difference) {
+	bare, under := s.perform(p)
+	for _, d := range bindprop.Compare(p, bare, under) {
+		if d.Known == nil {
+			failing = append(failing, d)
+		} else if known != nil {
+			known[d.Known.Name]++
+		}
+	}
+	return failing
+}
+
+// report shrinks a pair that differs, and prints it.
+func (s *sides) report(i uint64, p bindprop.Pair, failing []bindprop.Difference) {
+	kind := failing[0].Kind()
+	if s.reported[kind] {
+		s.t.Errorf("seed %d: %s, again", i, kind)
+		return
+	}
+	s.reported[kind] = true
+	p = bindprop.Shrink(p, func(p bindprop.Pair) bool {
+		for _, d := range s.differences(p, nil) {
+			if d.Kind() == kind {
+				return true
+			}
+		}
+		return false
+	})
+	text := fmt.Sprintf("seed %d: %s\n", i, kind)
+	for _, step := range p.First {
+		text += "\t" + step + "\n"
+	}
+	if fmt.Sprint(p.First) != fmt.Sprint(p.Second) {
+		text += "    then\n"
+		for _, step := range p.Second {
+			text += "\t" + step + "\n"
+		}
+	}
+	left := s.differences(p, nil)
+	for _, d := range left[:min(8, len(left))] {
+		text += "  " + d.String() + "\n"
+	}
+	if len(left) > 8 {
+		text += fmt.Sprintf("  and %d more\n", len(left)-8)
+	}
+	s.t.Error(text)
+}
+
+type bareSide struct {
+	runner *bindprop.Runner
+	prober *bindprop.Leader
+}
+
+func (b *bareSide) Begin() error                        { return nil }
+func (b *bareSide) Finish() error                       { return nil }
+func (b *bareSide) Start(int) (*bindprop.Leader, error) { return b.runner.Leader() }
+func (b *bareSide) Serve(int) error                     { return nil }
+func (b *bareSide) End(_ int, l *bindprop.Leader) error { return l.End() }
+func (b *bareSide) Prober() *bindprop.Leader            { return b.prober }
+func (b *bareSide) Bare() bool                          { return true }
+
+// underSide is the contract, with a table of its own for each pair. Perform runs in a
+// goroutine of its own; what is the loop's, the loop does.
+type underSide struct {
+	runners  [2]*bindprop.Runner
+	filters  [2]int
+	prober   *bindprop.Leader
+	world    *world
+	sessions [2]*Session
+	served   [2]chan struct{}
+}
+
+func (u *underSide) begin(t *testing.T) {
+	u.world = &world{Loop: contracttest.New(t)}
+	u.world.contract = New(u.world.Loop, true)
+	u.world.Queued = u.world.contract.Queued
+}
+
+// loop has the loop do f.
+func (u *underSide) loop(f func() error) error {
+	done := make(chan error, 1)
+	u.world.Post(func() { done <- f() })
+	return <-done
+}
+
+func (u *underSide) Begin() error             { return nil }
+func (u *underSide) Prober() *bindprop.Leader { return u.prober }
+func (u *underSide) Bare() bool               { return false }
+
+func (u *underSide) Finish() error {
+	return u.loop(func() error {
+		for g, s := range u.sessions {
+			if s != nil {
+				u.sessions[g] = nil
+				s.listener.Close()
+				s.End()
+			}
+		}
+		return nil
+	})
+}
+
+func (u *underSide) Start(g int) (*bindprop.Leader, error) {
+	l, err := u.runners[g-1].Leader()
+	if err != nil {
+		return nil, err
+	}
+	return l, u.loop(func() error {
+		pending, err := bindintercept.NewPendingCalls()
+		if err != nil {
+			return err
+		}
+		id := listeners.Worker(g)
+		took := map[string]int{fdstore.Filter: -1, fdstore.Calls: pending}
+		if took[fdstore.Filter], err = unix.FcntlInt(uintptr(u.filters[g-1]), unix.F_DUPFD_CLOEXEC, 3); err != nil {
+			return err
+		}
+		s, err := u.world.contract.Restore(u.world.Worker(id, 0, l.PID), contract.State{}, func(what string) int {
+			if fd, ok := took[what]; ok {
+				return fd
+			}
+			return -1
+		})
+		if err != nil {
+			return err
+		}
+		u.sessions[g-1] = s.(*Session)
+		u.world.Sessions[id] = s
+		served := make(chan struct{})
+		u.served[g-1] = served
+		go func() { // ends with the listener
+			s.Serve()
+			close(served)
+		}()
+		return nil
+	})
+}
+
+func (u *underSide) Serve(g int) error {
+	return u.loop(func() error {
+		u.world.Table.SetTargets([]listeners.Worker{listeners.Worker(g)})
+		u.world.Steer()
+		return nil
+	})
+}
+
+func (u *underSide) End(g int, l *bindprop.Leader) error {
+	if err := l.End(); err != nil {
+		return err
+	}
+	return u.loop(func() error {
+		s := u.sessions[g-1]
+		u.sessions[g-1] = nil
+		s.listener.Close()
+		s.Died()
+		u.world.Table.ReleaseAll(s.ID, time.Now())
+		s.End()
+		delete(u.world.Sessions, s.ID)
+		return nil
+	})
+}
