@@ -10,14 +10,28 @@ import (
 	"handoff/internal/linux"
 )
 
+// Kind is what a call is about. Calls about anything else are not reported: they Continue.
+type Kind int
+
+// The kinds.
+const (
+	TCP  Kind = iota
+	Unix      // a stream or a seqpacket socket, by its path or abstract name
+	UDP
+)
+
 // Request describes an intercepted call.
 type Request struct {
 	PID    int // the thread that called
 	TGID   int // its process
+	Kind   Kind
 	Listen bool
 	FD     int // the program's descriptor
-	// Of a TCP socket; Addr is zero for a listen on a socket that has no
-	// address yet. Other sockets are not reported at all: they Continue.
+	// Path is of a unix socket, as the program has written it; an abstract name begins with a
+	// zero byte.
+	Path string
+	// Of a TCP or UDP socket; Addr is zero for a listen on a socket that has no
+	// address yet.
 	Addr      netip.AddrPort
 	V6Only    bool
 	ReusePort bool
@@ -50,7 +64,7 @@ func (c *Call) Caller() (*linux.Pidfd, error) {
 	return linux.NewPidfd(c.TGID, fd)
 }
 
-// look reads what the call is about; ok reports whether it is about TCP. The program's
+// look reads what the call is about; ok reports whether it is one of the kinds. The program's
 // socket is closed again here, in the goroutine that attends to this one worker:
 // close(2) of a socket that nobody else has any more waits for its SO_LINGER.
 func (c *Call) look(addr, size uint64) (ok bool, err error) {
@@ -71,21 +85,33 @@ func (c *Call) look(addr, size uint64) (ok bool, err error) {
 		return false, fmt.Errorf("cannot inspect its socket: %w", err)
 	}
 	defer unix.Close(socket)
-	domain := option(socket, unix.SOL_SOCKET, unix.SO_DOMAIN)
-	if domain != unix.AF_INET && domain != unix.AF_INET6 ||
-		option(socket, unix.SOL_SOCKET, unix.SO_TYPE) != unix.SOCK_STREAM {
+	domain, typ := option(socket, unix.SOL_SOCKET, unix.SO_DOMAIN), option(socket, unix.SOL_SOCKET, unix.SO_TYPE)
+	if c.Inode, err = inode(socket); err != nil {
+		return false, err
+	}
+	switch inet := domain == unix.AF_INET || domain == unix.AF_INET6; {
+	case domain == unix.AF_UNIX && (typ == unix.SOCK_STREAM || typ == unix.SOCK_SEQPACKET):
+		c.Kind = Unix
+		return c.lookPath(socket, addr, size)
+	case inet && typ == unix.SOCK_DGRAM && !c.Listen:
+		c.Kind = UDP
+	case inet && typ == unix.SOCK_STREAM:
+		c.Kind = TCP
+	default:
 		return false, nil
 	}
 	// Go listens with MPTCP since 1.24. A held TCP socket in its place is what
 	// it would fall back to.
 	switch option(socket, unix.SOL_SOCKET, unix.SO_PROTOCOL) {
-	case unix.IPPROTO_TCP, unix.IPPROTO_MPTCP:
+	case unix.IPPROTO_TCP, unix.IPPROTO_MPTCP, unix.IPPROTO_UDP:
 	default:
 		return false, nil
 	}
-	if c.Inode, err = inode(socket); err != nil {
-		return false, err
-	}
+	return c.lookInet(socket, domain, addr, size)
+}
+
+// lookInet reads what a call about a TCP or a UDP socket needs.
+func (c *Call) lookInet(socket, domain int, addr, size uint64) (ok bool, err error) {
 	c.V6Only = domain == unix.AF_INET6 && option(socket, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY) == 1
 	c.ReusePort = option(socket, unix.SOL_SOCKET, unix.SO_REUSEPORT) == 1
 	c.options = optionsOf(socket)
@@ -135,7 +161,7 @@ func (c *Call) Socket() (fd int, err error) {
 	if fd, err = c.process.Getfd(c.FD); err != nil {
 		return -1, fmt.Errorf("cannot duplicate its socket: %w", err)
 	}
-	if n, err := inode(fd); err != nil || n != c.Inode || connected(fd) {
+	if n, err := inode(fd); err != nil || n != c.Inode || c.Kind == TCP && connected(fd) {
 		go unix.Close(fd) // ends with its SO_LINGER, at the latest
 		return -1, unix.EBADF
 	}

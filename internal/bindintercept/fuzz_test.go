@@ -3,6 +3,7 @@ package bindintercept
 import (
 	"encoding/json"
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -17,6 +18,19 @@ func FuzzConditions(f *testing.F) {
 		}
 		if said := c.text(); said != "" && (json.Unmarshal([]byte(said), &again) != nil || again.text() != said || reflect.ValueOf(again).IsZero() && !c.None()) {
 			t.Errorf("%s became %s", text, said)
+		}
+	})
+}
+
+// The path of a unix socket is in the memory of a worker.
+func FuzzPath(f *testing.F) {
+	f.Add([]byte("\x01\x00/run/s\x00rest"))
+	f.Add([]byte("\x01\x00\x00abstract\x00name"))
+	f.Add([]byte("\x02\x00\x00\x50"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		path, err := parsePath(b)
+		if err == nil && (path == "" || len(path) > len(b)-2 || path[0] != 0 && strings.Contains(path, "\x00")) {
+			t.Errorf("%q became %q", b, path)
 		}
 	})
 }

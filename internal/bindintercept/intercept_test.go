@@ -56,7 +56,7 @@ func TestReported(t *testing.T) {
 		},
 		"other kinds of sockets": {
 			[]string{"socket unix", "bind " + path, "listen", "socket udp4", "bind 127.0.0.1:0"},
-			nil,
+			[]string{"bind " + path, "listen " + path, "bind udp 127.0.0.1:0"},
 			[]string{"socket ok", "bind ok", "listen ok", "socket ok", "bind ok"},
 		},
 		"what the kernel refuses": {
@@ -89,6 +89,12 @@ func say(c *Call, leader int) string {
 	s := "bind "
 	if c.Listen {
 		s = "listen "
+	}
+	switch c.Kind {
+	case Unix:
+		return s + c.Path
+	case UDP:
+		s += "udp "
 	}
 	if s += c.Addr.String(); c.Listen && c.Addr.Port() != 0 {
 		s = strings.TrimSuffix(s, fmt.Sprint(c.Addr.Port())) + "N"

@@ -60,8 +60,7 @@ func (l *Listener) Descriptors(each func(filter, pending int)) {
 	})
 }
 
-// Receive returns the next call on a TCP socket. Calls on others are let
-// through here. It returns io.EOF when no process has the filter any more, or
+// Receive returns the next call of one of the kinds. Others are let through here. It returns io.EOF when no process has the filter any more, or
 // the listener is closed. hidden is called for a call of a process that may not be
 // inspected, before it goes its way.
 func (l *Listener) Receive(hidden func(r Request, err error)) (*Call, error) {

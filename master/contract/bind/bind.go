@@ -23,6 +23,8 @@ type Contract struct {
 	host      contract.Host
 	intercept bool
 	sessions  map[listeners.Worker]*Session
+	waiting   []waiting // calls that wait for another worker's promise, in order
+	look      time.Time // when they are looked at again
 }
 
 // New returns the contract. intercept is false under activation.
@@ -30,14 +32,10 @@ func New(h contract.Host, intercept bool) *Contract {
 	return &Contract{host: h, intercept: intercept, sessions: map[listeners.Worker]*Session{}}
 }
 
-// Accepted, Retry, Deadline, Tick and GiveUp are for connections that a contract has
-// taken out of a queue. This contract cannot hand them to a worker, so it takes none. Seq
-// numbers messages; it has none.
+// Accepted and Retry are for connections that a contract has taken out of a queue. This
+// contract cannot hand them to a worker, so it takes none. Seq numbers messages; it has none.
 func (c *Contract) Accepted(listeners.Accepted) {}
 func (c *Contract) Retry()                      {}
-func (c *Contract) Deadline() time.Time         { return time.Time{} }
-func (c *Contract) Tick(time.Time)              {}
-func (c *Contract) GiveUp()                     {}
 func (c *Contract) Seq() int                    { return 0 }
 
 // Plan is a trampoline that sends its filter, if calls are intercepted.
@@ -142,7 +140,11 @@ type (
 	// begun: nothing is intercepted, and the worker runs.
 	begun struct{}
 	// called: a call was intercepted.
-	called struct{ call call }
+	called struct {
+		call    call
+		at      time.Time // when it was received
+		expired bool      // it has waited for as long as a call may
+	}
 	// hidden: a call of a process that may not be inspected.
 	hidden struct {
 		err    error
@@ -192,7 +194,7 @@ func (s *Session) Serve() {
 		if err != nil {
 			return
 		}
-		s.Post(called{c})
+		s.Post(called{call: c, at: time.Now()})
 	}
 }
 
@@ -224,7 +226,8 @@ func (s *Session) receive() (l *bindintercept.Listener, stored bool) {
 func (s *Session) Handle(what any) {
 	switch e := what.(type) {
 	case called:
-		s.called(e.call)
+		s.called(e)
+		s.contract.review(e.at)
 	case hidden:
 		s.report(contract.ProtocolError{Reason: "bind or listen by a process that handoff may not inspect: " + e.err.Error() + ". Its socket is not held: run handoff as root (CAP_SYS_PTRACE), or give the socket with --listen"})
 		if e.listen { // on which socket, nobody can say: else it would never be ready
@@ -280,6 +283,7 @@ func (s *Session) Died() { s.dead = true }
 // sockets of their own, and are reported.
 func (s *Session) End() {
 	s.dead, s.ended = true, true
+	s.contract.forget(s)
 	delete(s.contract.sessions, s.ID)
 	s.dropBound()
 	s.closePair()

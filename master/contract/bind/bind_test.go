@@ -115,7 +115,7 @@ func listen(fd int) *fake {
 // call has a session answer, and returns how the call ended.
 func (s *Session) call(f *fake) string {
 	f.ends = nil
-	s.Handle(called{f})
+	s.Handle(called{call: f})
 	return strings.Join(f.ends, " ")
 }
 

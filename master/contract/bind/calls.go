@@ -1,13 +1,11 @@
 package bind
 
 import (
-	"net/netip"
-
-	"golang.org/x/sys/unix"
+	"slices"
+	"time"
 
 	"handoff/internal/bindintercept"
 	"handoff/internal/keeper/fdstore"
-	"handoff/internal/linux"
 	"handoff/master/contract"
 	"handoff/master/listeners"
 )
@@ -16,74 +14,86 @@ import (
 // worker cannot keep its master busy.
 const maxLooks = 4096
 
-// called answers a worker whose bind or listen was intercepted.
-func (s *Session) called(c call) {
-	if pid := c.About().TGID; pid != s.PID {
-		s.contract.host.Report(s.ID, contract.Caller{PID: pid})
+// called answers a worker whose call was intercepted, or has it wait.
+func (s *Session) called(e called) {
+	r := e.call.About()
+	if r.TGID != s.PID {
+		s.contract.host.Report(s.ID, contract.Caller{PID: r.TGID})
 	}
-	switch {
-	case s.dead || s.contract.host.Stopping():
-		c.Continue()
-	case c.About().Listen:
-		s.listens(c)
-	default:
-		s.binds(c)
+	if s.dead || s.contract.host.Stopping() {
+		e.call.Continue()
+		return
+	}
+	switch r.Kind {
+	case bindintercept.TCP:
+		s.tcp(e)
+	case bindintercept.Unix:
+		s.path(e)
+	case bindintercept.UDP:
+		s.datagram(e)
 	}
 }
 
 func (s *Session) table() *listeners.Table { return s.contract.host.Listeners() }
 
-// binds replaces the program's socket with a held one. Port 0 is different, since the
-// program may intend to connect from it: the kernel chooses a port, and listen makes it a
-// held address. Later workers get this address at their bind.
-func (s *Session) binds(c call) {
-	r := c.About()
-	if r.Blind {
-		s.report(contract.Blind{})
-		// Two wildcards of one port: then the other one is of IPv4 alone.
-		v4 := s.table().Find(listeners.TCP(netip.AddrPortFrom(netip.IPv4Unspecified(), r.Addr.Port()), false))
-		r.V6Only = r.Addr.Addr() == netip.IPv6Unspecified() && v4 != nil && v4.LeaseOf(s.ID) != nil
+// waiting is a call that waits for the fate of what another worker has promised: it is
+// dispatched again whenever that may be known. One worker has no more than it has pending
+// calls; a master that dies leaves them to the next one, as it does those.
+type waiting struct {
+	session *Session
+	called  called
+}
+
+const (
+	maxWait   = 5 * time.Second // of one call; then it is dispatched as expired
+	lookEvery = 20 * time.Millisecond
+)
+
+// wait has a call wait. Its dispatch begins anew later.
+func (s *Session) wait(e called) { s.contract.waiting = append(s.contract.waiting, waiting{s, e}) }
+
+// review dispatches the waiting calls again.
+func (c *Contract) review(now time.Time) {
+	c.look = now.Add(lookEvery)
+	list := c.waiting
+	c.waiting = nil
+	for _, w := range list {
+		w.called.expired = now.Sub(w.called.at) >= maxWait
+		w.session.called(w.called)
 	}
-	if l := s.table().LeaseOf(s.ID, r.Inode); l != nil { // by the previous master, which did not answer
-		s.noteBound(c)
-		l.OwnFlags()
-		s.report(contract.Resumed{Address: l.Address()})
-		c.Answer(0)
-		return
-	}
-	want := listeners.TCP(r.Addr, r.V6Only)
-	if want.Port == 0 {
-		want.Index = s.ports
-	}
-	a := s.table().Find(want)
-	if !s.contract.host.Holds(r.Addr) || want.Port == 0 && (a == nil || a.LeaseOf(s.ID) != nil) || s.table().Count(s.ID) >= contract.MaxLeases {
-		c.Continue()
-		return
-	}
-	if a == nil {
-		var err error
-		if a, err = s.table().Open(want); err != nil {
-			s.refuse(c, want, err)
-			return
+}
+
+// forget lets the waiting calls of a session that has ended go their way.
+func (c *Contract) forget(s *Session) {
+	c.waiting = slices.DeleteFunc(c.waiting, func(w waiting) bool {
+		if w.session == s {
+			w.called.call.Continue()
 		}
+		return w.session == s
+	})
+}
+
+// Deadline is when Tick has a waiting call to look at; zero: there is none.
+func (c *Contract) Deadline() time.Time {
+	if len(c.waiting) == 0 {
+		return time.Time{}
 	}
-	open := func(inode uint64) bool { return linux.HasSocket(s.PID, inode, maxLooks) }
-	l, err := a.Retake(s.ID, s.Slot, open, r.ReusePort)
-	if err != nil {
-		s.refuse(c, want, err)
-		return
+	return c.look
+}
+
+// Tick dispatches the waiting calls again when it is time.
+func (c *Contract) Tick(now time.Time) {
+	if at := c.Deadline(); !at.IsZero() && !now.Before(at) {
+		c.review(now)
 	}
-	if err := c.Give(l.FD()); err != nil {
-		s.report(contract.Unplaced{Address: a, Err: err})
-		c.Continue()
-		return
+}
+
+// GiveUp: the service stops. What waits goes its way.
+func (c *Contract) GiveUp() {
+	for _, w := range c.waiting {
+		w.called.call.Continue()
 	}
-	s.noteBound(c)
-	l.OwnFlags()
-	if want.Port == 0 {
-		s.ports++
-	}
-	c.Answer(0)
+	c.waiting = nil
 }
 
 // noteBound records which process of the worker has bound a held address. If it is only
@@ -110,78 +120,4 @@ func (s *Session) refuse(c call, e listeners.Endpoint, err error) {
 		s.report(contract.Refused{Endpoint: e, Err: err})
 	}
 	c.Answer(contract.Errno(err))
-}
-
-// listens handles listen, the sign that a program accepts. A held socket already listens,
-// with the largest backlog, so the call is not executed.
-func (s *Session) listens(c call) {
-	r := c.About()
-	if l := s.table().LeaseOf(s.ID, r.Inode); l != nil {
-		l.Listening()
-		c.Answer(0)
-		s.accepts()
-		return
-	}
-	if r.Addr.Port() == 0 || !s.contract.host.Holds(r.Addr) {
-		c.Continue()
-		if r.Blind { // on a port that the kernel chose, or one that is not to be held
-			s.report(contract.Blind{})
-			s.report(contract.Listening{})
-		}
-		return
-	}
-	s.adopt(c, r)
-}
-
-// adopt creates a held address from a port that the kernel has chosen for a program.
-func (s *Session) adopt(c call, r bindintercept.Request) {
-	want := listeners.TCP(netip.AddrPortFrom(r.Addr.Addr(), 0), r.V6Only)
-	want.Index = s.ports
-	l, err := s.chosen(c, r, want)
-	if err != nil {
-		s.refuse(c, want, err)
-		return
-	}
-	s.ports++
-	s.noteBound(c)
-	l.OwnFlags()
-	l.Listening()
-	c.Answer(0)
-	s.accepts()
-}
-
-// chosen returns a lease for a socket whose port the kernel has chosen: of a new address,
-// created from that socket, or, if another worker was first, of the existing address;
-// then the program's port changes between its bind and its listen, and a held socket
-// replaces its own.
-func (s *Session) chosen(c call, r bindintercept.Request, want listeners.Endpoint) (*listeners.Lease, error) {
-	if a := s.table().Find(want); a != nil {
-		if a.LeaseOf(s.ID) != nil {
-			return nil, unix.EADDRINUSE
-		}
-		l, err := a.Take(s.ID, s.Slot)
-		if err == nil {
-			err = c.Give(l.FD())
-		}
-		return l, err
-	}
-	fd, err := c.Socket()
-	if err != nil {
-		return nil, err
-	}
-	a, err := s.table().Adopt(want, fd)
-	if err != nil {
-		return nil, err
-	}
-	l, err := a.Take(s.ID, s.Slot)
-	if err == nil && l.Inode() != r.Inode {
-		err = c.Give(l.FD()) // was MPTCP
-	}
-	return l, err
-}
-
-// accepts: the worker listens on another address.
-func (s *Session) accepts() {
-	s.contract.host.Steer()
-	s.report(contract.Listening{})
 }
