@@ -121,13 +121,13 @@ func (c *comparison) beside(bare, under Report) {
 		if strings.HasSuffix(l.label, "generation 2") {
 			continue // its own port: the turned part has it
 		}
-		if strings.HasPrefix(want, "taken") && l.value != want {
+		if taken(want) && l.value != want {
 			c.add("beside", l.label, want, l.value)
 		}
 	}
 	for _, l := range linesOf(under.Turned) {
 		want := second[l.label]
-		if !strings.HasPrefix(want, "taken") && strings.HasPrefix(first[l.label], "taken") {
+		if !taken(want) && strings.HasPrefix(first[l.label], "taken") {
 			want = first[l.label]
 		}
 		if l.value != want {
@@ -135,6 +135,8 @@ func (c *comparison) beside(bare, under Report) {
 		}
 	}
 }
+
+func taken(who string) bool { return strings.Contains(who, " taken by ") }
 
 func valuesOf(text string) map[string]string {
 	m := map[string]string{}

@@ -19,6 +19,10 @@ func Differences() []Known {
 			func(_ Pair, d Difference) bool {
 				return strings.HasSuffix(d.Label, " SO_REUSEPORT") && d.Handoff == "1"
 			}},
+		{"a datagram socket at a path is the program's own", "a second generation that unlinks or renames the path takes it from the first, as a second copy would.",
+			func(_ Pair, d Difference) bool {
+				return (d.Part == "beside" || d.Part == "turned") && strings.HasPrefix(d.Bare, "dgram taken")
+			}},
 	}
 }
 

@@ -247,8 +247,9 @@ func (r *run) probe(t target) (string, error) {
 	kind, addr := t.kind, t.addr
 	said, err := prober.Do(fmt.Sprintf("0 probe %s %s %d", kind, addr, r.token))
 	if err == nil && said == "EPROTOTYPE" {
+		kind = "seq"
 		if said, err = prober.Do(fmt.Sprintf("0 probe seq %s %d", addr, r.token)); err == nil && said == "EPROTOTYPE" {
-			kind = "udp"
+			kind = "dgram"
 			said, err = prober.Do(fmt.Sprintf("0 probe dgram %s %d", addr, r.token))
 		}
 	}
@@ -269,7 +270,7 @@ func (r *run) probe(t target) (string, error) {
 				continue
 			}
 			if said, err := l.Do("0 drop", fmt.Sprintf("0 take %s %s", take, who)); err != nil || said != "" {
-				return fmt.Sprintf("taken %s, generation %d", said, g), err
+				return fmt.Sprintf("%s taken %s, generation %d", kind, said, g), err
 			}
 		}
 		if said, err := prober.Do("0 refused"); err != nil || said != "" {

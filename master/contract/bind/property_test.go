@@ -41,7 +41,7 @@ func TestProperty(t *testing.T) {
 		inside(t, program)
 		return
 	}
-	if *steps == 0 {
+	if *steps == 0 && !*once {
 		t.Skip("-steps says how many") // until the contract is the new one
 	}
 	dir := t.TempDir()
@@ -72,15 +72,12 @@ func inside(t *testing.T, program string) {
 	s.start()
 	began, n, known := time.Now(), 0, map[string]int{}
 	i := *seed
-	for ; n < *steps; i++ {
+	for ; n < *steps || *once && n == 0; i++ {
 		p := bindprop.Generate(i)
 		n += p.Steps()
 		failing := s.differences(p, known)
 		if len(failing) > 0 {
 			s.report(i, p, failing)
-		}
-		if *once {
-			break
 		}
 	}
 	t.Logf("%d steps in %d pairs of scripts, %v", n, i-*seed, time.Since(began).Round(time.Second))
@@ -96,7 +93,7 @@ type sides struct {
 	t        *testing.T
 	program  string
 	dir      string
-	bare     *bareSide
+	bare     *bindprop.Bare
 	under    *underSide
 	pairs    int
 	reported map[string]bool // kinds of differences
@@ -105,39 +102,32 @@ type sides struct {
 func (s *sides) start() {
 	t := s.t
 	s.reported = map[string]bool{}
-	s.bare, s.under = &bareSide{}, &underSide{}
-	for i, run := range []struct {
-		names  []string
-		prober **bindprop.Leader
-	}{{[]string{"bare"}, &s.bare.prober}, {[]string{"one", "two", "prober"}, &s.under.prober}} {
-		control, err := bindprop.Listen(filepath.Join(s.dir, fmt.Sprint("control", i)))
+	var err error
+	if s.bare, err = bindprop.NewBare(s.program, s.dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.bare.Close)
+	s.under = &underSide{}
+	path := filepath.Join(s.dir, "under")
+	control, err := bindprop.Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(control.Close)
+	runner := func(name string) *bindprop.Runner {
+		r, err := control.Runner(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(control.Close)
-		var last *bindprop.Runner
-		for k, name := range run.names {
-			args := []string{"runner", filepath.Join(s.dir, fmt.Sprint("control", i)), name}
-			switch {
-			case name == "bare":
-				spawn(t, exec.Command(s.program, append([]string{"netns", s.program}, args...)...))
-			case name == "prober":
-				spawn(t, exec.Command(s.program, args...))
-			default:
-				s.under.filters[k] = filteredProgram(t, s.program, args)
-			}
-			if last, err = control.Runner(name); err != nil {
-				t.Fatal(err)
-			}
-			if i == 0 {
-				s.bare.runner = last
-			} else if k < 2 {
-				s.under.runners[k] = last
-			}
-		}
-		if *run.prober, err = last.Leader(); err != nil {
-			t.Fatal(err)
-		}
+		return r
+	}
+	for i, name := range []string{"one", "two"} {
+		s.under.filters[i] = filteredProgram(t, s.program, []string{"runner", path, name})
+		s.under.runners[i] = runner(name)
+	}
+	spawn(t, exec.Command(s.program, "runner", path, "prober"))
+	if s.under.prober, err = runner("prober").Leader(); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -241,19 +231,6 @@ func (s *sides) report(i uint64, p bindprop.Pair, failing []bindprop.Difference)
 	}
 	s.t.Error(text)
 }
-
-type bareSide struct {
-	runner *bindprop.Runner
-	prober *bindprop.Leader
-}
-
-func (b *bareSide) Begin() error                        { return nil }
-func (b *bareSide) Finish() error                       { return nil }
-func (b *bareSide) Start(int) (*bindprop.Leader, error) { return b.runner.Leader() }
-func (b *bareSide) Serve(int) error                     { return nil }
-func (b *bareSide) End(_ int, l *bindprop.Leader) error { return l.End() }
-func (b *bareSide) Prober() *bindprop.Leader            { return b.prober }
-func (b *bareSide) Bare() bool                          { return true }
 
 // underSide is the contract, with a table of its own for each pair. Perform runs in a
 // goroutine of its own; what is the loop's, the loop does.
