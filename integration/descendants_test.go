@@ -64,6 +64,7 @@ const forks = `
 import http.server, os, signal, socketserver, threading, time
 class H(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
+        if "SESSION" in os.environ: os.setsid()
         with open("asked", "w") as f: f.write("yes")
         while not os.path.exists("answer"): time.sleep(0.005)
         self.send_response(200)
@@ -78,29 +79,49 @@ main = os.getpid()
 s.serve_forever(0.01)
 os._exit(0)`
 
-// Children of a server that has drained serve on, at a stop too: they have the drain
-// timeout.
+// Children of a server that has drained, or was killed, serve on, at a stop too: they have
+// the drain timeout, in sessions of their own as well.
 func TestChildrenOfAServerDrain(t *testing.T) {
 	t.Parallel()
-	w := start(t, options{flags: []string{"-n", "1"}, app: []string{"python3", "-c", forks}, env: []string{"PORT=" + freePort(t)}})
-	answered := make(chan error, 1)
-	go func() { // ends with the answer
-		resp, err := http.Get("http://" + w.addr)
-		if err == nil {
-			resp.Body.Close()
-		}
-		answered <- err
-	}()
-	awaitFile(t, filepath.Join(w.dir, "asked"), "yes")
-	w.signal(syscall.SIGTERM)
-	w.await("worker.shutdown")
-	if err := os.WriteFile(filepath.Join(w.dir, "answer"), nil, 0o600); err != nil {
-		t.Fatal(err)
+	for name, c := range map[string]struct {
+		env  string
+		ends func(w *world)
+	}{
+		"stop":            {"A=1", func(w *world) { w.signal(syscall.SIGTERM); w.await("worker.shutdown") }},
+		"stop, session":   {"SESSION=1", func(w *world) { w.signal(syscall.SIGTERM); w.await("worker.shutdown") }},
+		"reload, session": {"SESSION=1", func(w *world) { w.reload(); w.await("worker.shutdown") }},
+		"crash, session": {"SESSION=1", func(w *world) {
+			syscall.Kill(w.workers()[0], syscall.SIGKILL)
+			w.await("worker.crashed")
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := start(t, options{flags: []string{"-n", "1"}, app: []string{"python3", "-c", forks}, env: []string{"PORT=" + freePort(t), c.env}})
+			answered := make(chan error, 1)
+			go func() { // ends with the answer
+				resp, err := http.Get("http://" + w.addr)
+				if err == nil {
+					resp.Body.Close()
+				}
+				answered <- err
+			}()
+			awaitFile(t, filepath.Join(w.dir, "asked"), "yes")
+			c.ends(w)
+			w.await("worker.descendants")
+			if err := os.WriteFile(filepath.Join(w.dir, "answer"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-answered; err != nil {
+				t.Error(err)
+			}
+			if strings.HasPrefix(name, "stop") {
+				w.exits(0)
+			} else {
+				w.stop()
+			}
+		})
 	}
-	if err := <-answered; err != nil {
-		t.Error(err)
-	}
-	w.exits(0)
 }
 
 // marked are the processes that have a variable in their environment.

@@ -303,7 +303,7 @@ func (m *Master) keepWorker(w *worker) {
 // attend starts the goroutines that wait for events of a worker.
 func (m *Master) attend(w *worker) {
 	m.descendants.Started(descendants.Worker(w.id), w.process.PID())
-	orphans := m.descendants.Orphans(outputGrace)
+	orphans, holdings := m.descendants.Orphans(outputGrace), m.descendants.Holdings()
 	filtered := m.contract.Plan().Filter
 	heard := make(chan struct{}) // closed when its session has read everything
 	if w.notify != nil {
@@ -348,12 +348,16 @@ func (m *Master) attend(w *worker) {
 			hidden = false
 		default:
 		}
-		m.mail.post(ended{w.id, orphans(), hidden})
+		left := orphans()
+		m.mail.post(ended{w.id, left, holdings(left, holdingsTimeout), hidden})
 	}()
 }
 
 // outputGrace is how long to wait for the last messages and output of a dead worker.
 const outputGrace = 200 * time.Millisecond
+
+// holdingsTimeout is how long the sockets of what a dead worker has left are looked up.
+const holdingsTimeout = time.Second
 
 // reportReady reports each worker that is steered to for the first time: after the kernel
 // has applied the steering, and at least once if a master dies in between.

@@ -1,6 +1,7 @@
 package master
 
 import (
+	"fmt"
 	"time"
 
 	"handoff/internal/events"
@@ -30,11 +31,12 @@ func (m *Master) over() bool {
 }
 
 // reap tells how a worker's process has ended, and has those end that it has left. A
-// server that drains by a process for each connection has the drain timeout for them.
+// server that has a process for each connection has the drain timeout for them, also if it
+// did not drain.
 func (m *Master) reap(w *worker, fw fleet.Worker, end ended) (e process.Exit) {
 	id := descendants.Worker(w.id)
 	e.Ready, e.Listened = !fw.ReadyAt().IsZero(), w.listened
-	left := m.descendants.Left(id, end.orphans, end.hidden && (!e.Ready || len(m.workers) == 0))
+	left := m.descendants.Left(id, end.orphans, end.holdings, end.hidden && (!e.Ready || len(m.workers) == 0))
 	for _, p := range left {
 		e.Left = append(e.Left, sdnotify.Printable(p.String()))
 	}
@@ -44,21 +46,57 @@ func (m *Master) reap(w *worker, fw fleet.Worker, end ended) (e process.Exit) {
 	}
 	e.Status, e.Err = w.process.Reap()
 	e.Asked = fw.Phase >= fleet.Quieting || fw.Leaving && e.Status.ExitStatus() == 0
-	how := descendants.End{Signal: m.drainSignal(w), Grace: m.cfg.Fleet.KillGrace}
+	now := time.Now()
+	how := descendants.End{Signal: m.drainSignal(w), Grace: m.cfg.Fleet.KillGrace, Serving: fw.DrainBy(), Drained: fw.Phase == fleet.Draining}
 	if w.listened {
-		how.By = fw.DrainBy()
+		how.By = how.Serving
 	}
-	m.descendants.End(id, how, time.Now())
+	if how.Serving.IsZero() && !fw.Overdue() {
+		since := now
+		if !w.drainedAt.IsZero() {
+			since = w.drainedAt
+		}
+		how.Serving = since.Add(m.cfg.Fleet.DrainTimeout)
+	}
+	m.descendants.End(id, how, now)
 	return e
 }
 
 // reportDescendants says what was done to processes that workers have left.
 func (m *Master) reportDescendants() {
 	for _, n := range m.descendants.Notices() {
+		if !n.Until.IsZero() {
+			m.reportFinishing(n)
+			continue
+		}
 		if n.Signal == 0 {
 			m.log.Error(sdnotify.Printable(n.String()), "event", events.WorkerDescendants, "worker", int(n.Of), "processes", 1, "reason", n.Reason)
 			continue
 		}
 		m.log.Warn(sdnotify.Printable(n.String()), "event", events.WorkerDescendants, "worker", int(n.Of), "processes", len(n.Processes), "reason", n.Reason)
 	}
+}
+
+// lookAtDescendants looks whether what still has a dead worker's listening socket accepts
+// from it.
+func (m *Master) lookAtDescendants(now time.Time) {
+	if pids := m.descendants.Due(now); pids != nil {
+		go func() { // ends after holdingsTimeout, or a bit later
+			m.mail.post(descendantsLooked{descendants.HoldingsOf(pids, holdingsTimeout)})
+		}()
+	}
+}
+
+// reportFinishing says who finishes connections after its worker has ended. One that also
+// has the listening socket could accept from it: nothing comes to it where connections are
+// steered.
+func (m *Master) reportFinishing(n descendants.Notice) {
+	text := sdnotify.Printable(n.String())
+	switch {
+	case n.Listen > 0 && n.Drained && m.listeners.AllSteerable():
+		text += fmt.Sprintf("; %d of them still have a listening socket: no new connections come to it", n.Listen)
+	case n.Listen > 0:
+		text += fmt.Sprintf("; %d of them still have a listening socket, which others have too: they may take new connections until then", n.Listen)
+	}
+	m.log.Info(text, "event", events.WorkerDescendants, "worker", int(n.Of), "processes", len(n.Processes), "within", time.Until(n.Until).Round(time.Second))
 }

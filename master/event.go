@@ -45,15 +45,18 @@ type (
 	}
 	// died: a worker's process is dead. Its last messages are still read.
 	died struct{ id fleet.ID }
-	// ended: they have been read; it is not reaped yet. orphans may be its descendants;
-	// hidden tells that a process may still have its seccomp filter.
+	// ended: they have been read; it is not reaped yet. orphans may be its descendants, and
+	// holdings are what these have of sockets; hidden tells that a process may still have its seccomp filter.
 	ended struct {
-		id      fleet.ID
-		orphans []descendants.Orphan
-		hidden  bool
+		id       fleet.ID
+		orphans  []descendants.Orphan
+		holdings []descendants.Holding
+		hidden   bool
 	}
 	// descendantDied: a process that an ended worker has left is dead.
 	descendantDied struct{}
+	// descendantsLooked: what processes that ended workers have left have of sockets.
+	descendantsLooked struct{ holdings []descendants.Holding }
 	// keeperDied: the keeper has died.
 	keeperDied struct{}
 	// upgraded: a new binary can take over, or cannot; done is closed, or receives the
@@ -74,19 +77,20 @@ type (
 	socketActivity struct{}
 )
 
-func (signalled) event()      {}
-func (fromSession) event()    {}
-func (notified) event()       {}
-func (drainAsked) event()     {}
-func (memorySampled) event()  {}
-func (reloadJudged) event()   {}
-func (readyJudged) event()    {}
-func (died) event()           {}
-func (ended) event()          {}
-func (descendantDied) event() {}
-func (keeperDied) event()     {}
-func (upgraded) event()       {}
-func (upgradeAsked) event()   {}
-func (asked) event()          {}
-func (outputLost) event()     {}
-func (socketActivity) event() {}
+func (signalled) event()         {}
+func (fromSession) event()       {}
+func (notified) event()          {}
+func (drainAsked) event()        {}
+func (memorySampled) event()     {}
+func (reloadJudged) event()      {}
+func (readyJudged) event()       {}
+func (died) event()              {}
+func (ended) event()             {}
+func (descendantDied) event()    {}
+func (descendantsLooked) event() {}
+func (keeperDied) event()        {}
+func (upgraded) event()          {}
+func (upgradeAsked) event()      {}
+func (asked) event()             {}
+func (outputLost) event()        {}
+func (socketActivity) event()    {}

@@ -253,6 +253,7 @@ func (m *Master) tick(now time.Time) {
 	m.tickKeeper(now)
 	m.contract.Tick(now)
 	m.descendants.Tick(now)
+	m.lookAtDescendants(now)
 	m.reportDescendants()
 	if !m.fleet.Deadline().IsZero() && !now.Before(m.fleet.Deadline()) {
 		m.step(nil)
@@ -334,6 +335,8 @@ func (m *Master) handle(e event) {
 		m.ended(e)
 	case descendantDied:
 		m.descendants.Refresh()
+	case descendantsLooked:
+		m.descendants.Looked(e.holdings, time.Now())
 	default:
 		panic(fmt.Sprintf("master: unknown event %T", e))
 	}

@@ -41,6 +41,9 @@ func (m *Master) status() api.Status {
 		served[fw.Slot] = served[fw.Slot] || ws.Steered && fw.Phase == fleet.Serving
 		s.Workers = append(s.Workers, ws)
 	}
+	for _, f := range m.descendants.Finishing() {
+		s.Finishing = append(s.Finishing, api.FinishingStatus{Worker: int(f.Of), Processes: f.Processes, Until: f.Until})
+	}
 	slices.SortFunc(s.Workers, func(a, b api.WorkerStatus) int { return cmp.Or(a.Slot-b.Slot, a.Worker-b.Worker) })
 	for slot := range s.Slots {
 		if served[slot] {

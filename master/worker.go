@@ -14,6 +14,7 @@ import (
 	"handoff/internal/repeat"
 	"handoff/internal/sdnotify"
 	"handoff/master/contract"
+	"handoff/master/descendants"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 	"handoff/master/process"
@@ -123,7 +124,11 @@ func (m *Master) died(id fleet.ID) {
 
 // noteListened remembers whether a worker has an address, before that is taken from it.
 func (m *Master) noteListened(w *worker) {
-	w.listened = w.listened || m.listeners.Count(listeners.Worker(w.id)) > 0
+	ports, any := m.listeners.Serving(listeners.Worker(w.id))
+	w.listened = w.listened || any
+	if len(ports) > 0 {
+		m.descendants.Serves(descendants.Worker(w.id), ports)
+	}
 }
 
 func (m *Master) ended(e ended) {

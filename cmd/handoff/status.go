@@ -204,8 +204,14 @@ func writeStatus(out io.Writer, s api.Status, cpu map[int]float64, now time.Time
 		io.WriteString(t, r.text)
 	}
 	t.Flush()
-	for i, n := range s.Next {
+	for i, f := range s.Finishing {
 		if i == 0 {
+			fmt.Fprintln(out)
+		}
+		fmt.Fprintf(out, "draining: %d processes that worker %d has left finish their connections, for %s more at most\n", f.Processes, f.Worker, age(f.Until.Sub(now)))
+	}
+	for i, n := range s.Next {
+		if i == 0 && len(s.Finishing) == 0 {
 			fmt.Fprintln(out)
 		}
 		fmt.Fprintf(out, "next: %s\n", n.Text(now))

@@ -19,6 +19,7 @@ func TestStatusOfTrouble(t *testing.T) {
 			{Slot: 3, Worker: 2, PID: 103, Generation: 1, Phase: "serving", Ready: in(-time.Second)}},
 		Vacant: []api.SlotStatus{{Slot: 1, State: "backoff", Generation: 1, Failures: 3, At: in(4 * time.Second), RestartReasons: map[string]int{"crashed": 3}},
 			{Slot: 2, State: "not started", Generation: 1}},
+		Finishing: []api.FinishingStatus{{Worker: 7, Processes: 3, Until: *in(20 * time.Second)}},
 		Next: []api.NextStatus{{Action: "start", Slot: 1, At: in(4 * time.Second), Failures: 3}, {Action: "recycle", Slot: 3, At: in(2 * time.Hour), Reason: "older than its maximum age"},
 			{Action: "reload", Slot: -1, At: in(30 * time.Hour)}, {Action: "recycle", Slot: 0, Reason: "1000 requests served"}, {Action: "replace", Slot: 3, At: in(5 * time.Minute)}, {Action: "dance", At: in(0)}}}
 	var cpu usage
@@ -34,6 +35,7 @@ SLOT  PID  GEN  PHASE        READY  QUEUE  RESTARTS                             
 2     -    1    not started  -      -      0                                      -    -       no worker is started
 3     103  1    serving      1s     0      0                                      0%   0.0 MB  
 
+draining: 3 processes that worker 7 has left finish their connections, for 20s more at most
 next: slot 1 starts again in 4 s (3rd failure)
 next: slot 3 is recycled at 05:04: older than its maximum age
 next: reload at 2026-01-03 09:04 (--reload-every)

@@ -13,7 +13,7 @@ import (
 func TestJSON(t *testing.T) {
 	at := time.Date(2026, 11, 26, 10, 0, 0, 123456789, time.UTC)
 	ready := at.Add(time.Second)
-	full := Status{Upgrades: 2,
+	full := Status{Upgrades: 2, Finishing: []FinishingStatus{{Worker: 1, Processes: 3, Until: ready}},
 		Schema: 1, Name: "web", Version: "1.2.3", PID: 100, Started: at, State: StateReloading, Generation: 2, Wanted: 3, Slots: 2, Ready: 2, LastError: "slot 0 failed",
 		Reload:    &ReloadStatus{Generation: 3, Outcome: OutcomeFailed, Reason: "exit code 1", Stderr: []string{"Error: no database"}, Began: at, Seconds: 1.5},
 		Failed:    &ChangeStatus{Change: ChangeScale, Workers: 3, Slot: 2, Reason: "exit code 1", Stderr: []string{"Error: no database"}, At: at},

@@ -24,6 +24,8 @@ type Status struct {
 	Workers    []WorkerStatus  `json:"workers"`
 	Vacant     []SlotStatus    `json:"vacant,omitempty"` // slots without a worker that serves or starts
 	Next       []NextStatus    `json:"next,omitempty"`   // what will happen if nothing else does, the soonest first
+	// Finishing are processes that finish connections after their worker has ended.
+	Finishing []FinishingStatus `json:"finishing,omitempty"`
 }
 
 // The states of a service.
@@ -111,6 +113,14 @@ type WorkerStatus struct {
 	// Of its process group; the server of the API fills them in.
 	RSS int64   `json:"rss_bytes"`
 	CPU float64 `json:"cpu_seconds"`
+}
+
+// FinishingStatus is what a worker that has ended has left: processes of a server that has
+// one for each connection.
+type FinishingStatus struct {
+	Worker    int       `json:"worker"`
+	Processes int       `json:"processes"`
+	Until     time.Time `json:"until"` // then they get SIGTERM
 }
 
 // SlotStatus is a slot without a worker that serves or starts.

@@ -86,7 +86,7 @@ func workers() []Info {
 		worker(WorkerSignalled, info, "a signal was sent to a worker by the control API"),
 		worker(WorkerTerminated, warn, "a worker did not end in time and gets SIGTERM"),
 		worker(WorkerKilled, warn, "a worker is killed; as an error: because it does not read the answers to its requests").or(fail),
-		of(WorkerDescendants, warn, "processes that a worker has started and left are ended; as an error: one of them cannot be", "worker", "processes", "reason").or(fail),
+		of(WorkerDescendants, warn, "processes that a worker has started and left are ended; as information: they finish their connections first; as an error: one of them cannot be ended", "worker", "processes", "reason", "within_seconds").or(info).or(fail),
 		worker(WorkerGarbled, warn, "a message from a worker was invalid and dropped"),
 		worker(WorkerSeated, debug, "a worker's bind(2), left unanswered by the previous master, is answered", "address"),
 		worker(WorkerUnseated, warn, "the kernel refuses to intercept bind(2): the program's own sockets are not held"),

@@ -34,8 +34,8 @@ func FuzzUnix(f *testing.F) {
 		if len(all) > strings.Count(text, "\n")+1 {
 			t.Errorf("%q: %v", text, all)
 		}
-		for _, path := range all {
-			if path == "" || strings.ContainsRune(path, '\n') {
+		for _, s := range all {
+			if path := s.Path; strings.ContainsRune(path, '\n') {
 				t.Errorf("%q: %q", text, path)
 			}
 		}

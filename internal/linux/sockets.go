@@ -115,27 +115,65 @@ func SocketHolders(inode uint64) (names []string) {
 	return names
 }
 
-// UnixListeners are the paths of the unix sockets of this network namespace that somebody
-// listens on, by their inodes. It is the path that a socket was bound to, also where the
-// file was renamed.
-func UnixListeners() map[uint64]string {
+// UnixSocket is a line of /proc/net/unix.
+type UnixSocket struct {
+	Path      string // that it was bound to, or its listener; "": none. Of an abstract name, with @
+	Listening bool
+	Connected bool
+}
+
+// UnixSockets are the unix sockets of this network namespace, by their inodes.
+func UnixSockets() map[uint64]UnixSocket {
 	b, _ := os.ReadFile("/proc/self/net/unix")
 	return parseUnix(string(b))
 }
 
-func parseUnix(text string) map[uint64]string {
+// UnixListeners are the paths of the unix sockets of this network namespace that somebody
+// listens on, by their inodes. It is the path that a socket was bound to, also where the
+// file was renamed.
+func UnixListeners() map[uint64]string {
 	all := map[uint64]string{}
-	for line := range strings.Lines(text) {
-		// 3 flags (__SO_ACCEPTCON), 6 inode, 7 path.
-		w := strings.Fields(line)
-		if len(w) < 8 || w[3] != "00010000" {
-			continue
-		}
-		if inode, err := strconv.ParseUint(w[6], 10, 64); err == nil {
-			all[inode] = strings.Join(w[7:], " ")
+	for inode, s := range UnixSockets() {
+		if s.Listening && s.Path != "" {
+			all[inode] = s.Path
 		}
 	}
 	return all
+}
+
+func parseUnix(text string) map[uint64]UnixSocket {
+	all := map[uint64]UnixSocket{}
+	for line := range strings.Lines(text) {
+		// 3 flags (__SO_ACCEPTCON), 5 state (SS_CONNECTED), 6 inode, 7 path.
+		w := strings.Fields(line)
+		if len(w) < 7 {
+			continue
+		}
+		if inode, err := strconv.ParseUint(w[6], 10, 64); err == nil {
+			all[inode] = UnixSocket{strings.Join(w[7:], " "), w[3] == "00010000", w[5] == "03"}
+		}
+	}
+	return all
+}
+
+// EphemeralPorts are the first and the last port that the kernel chooses from in this
+// network namespace.
+func EphemeralPorts() (first, last uint16) {
+	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if _, serr := fmt.Sscan(string(b), &first, &last); err != nil || serr != nil {
+		return 32768, 60999
+	}
+	return first, last
+}
+
+// MayListFiles reports whether this process may see which files another one has.
+func MayListFiles(pid int) bool {
+	f, err := os.Open(proc(pid) + "/fd")
+	if err != nil {
+		return !os.IsPermission(err)
+	}
+	f.Close()
+	return true
 }
 
 // HasSocket reports whether a process or a descendant of it has the socket with that

@@ -4,7 +4,8 @@
 //
 //	lives ──its worker ends──► waits ──► terminated ──► killed ──► gone, or reported
 //	                             │ (SIGTERM)   │ (SIGKILL)
-//	                             └─ at once, but for a server's own process group in a drain
+//	                             └─ at once, but for those that serve connections, and for
+//	                                a server's own process group in a drain
 //
 // They are found by their parents, from the worker down. A process whose parent has died
 // is the keeper's child from then on (PR_SET_CHILD_SUBREAPER). It is recognised by having
@@ -86,6 +87,7 @@ type tree struct {
 	at      time.Time     // when the phase is over; zero: never
 	grace   time.Duration // from SIGTERM to SIGKILL
 	hard    bool          // they were killed while their worker lived
+	ports   []uint16      // that the worker serves on
 }
 
 // member is a process of a tree.
@@ -94,14 +96,21 @@ type member struct {
 	parent int
 	pidfd  *linux.Pidfd // once its worker has ended: a goroutine waits for its end
 	err    error        // of the last signal
+	// Once its worker has ended: it serves connections; it has a listening socket, or one
+	// that handoff does not hold.
+	serves, listens, blocks bool
+	had                     []uint64 // connections, by inode, when its worker had ended
 }
 
 // Notice is something to report.
 type Notice struct {
 	Of        Worker
-	Signal    unix.Signal // that they were sent; 0: they cannot be ended
+	Signal    unix.Signal // that they were sent; 0: they cannot be ended, or need not yet
 	Processes []Process
 	Reason    string
+	Until     time.Time // they finish their connections until then, at the latest; else zero
+	Listen    int       // so many of these have a listening socket, too
+	Drained   bool      // their worker has drained: that socket was steered away from
 }
 
 func (n Notice) String() string {
@@ -110,6 +119,9 @@ func (n Notice) String() string {
 		names = append(names, p.String())
 	}
 	who := strings.Join(names, ", ")
+	if !n.Until.IsZero() {
+		return "Processes left by a worker finish their connections: " + who
+	}
 	if n.Signal == 0 {
 		return fmt.Sprintf("Cannot end a process that a worker has started: %s: %s; end it by hand", who, n.Reason)
 	}
@@ -121,6 +133,7 @@ type Tracker struct {
 	cfg     Config
 	trees   []*tree
 	notices []Notice
+	lookAt  time.Time // see Due; zero: not by time
 	guessed []Process // attributed to one worker by a guess; they may be those of the next one that ends
 }
 
@@ -180,8 +193,9 @@ func (t *Tracker) Kill(of Worker, leader func()) {
 }
 
 // Left returns the descendants of a worker that has ended and was not reaped yet, with
-// those among orphans. hidden: there may be some that only the seccomp filter identifies.
-func (t *Tracker) Left(of Worker, orphans []Orphan, hidden bool) []Process {
+// those among orphans. holdings are of these, and what descends from them. hidden: there
+// may be some that only the seccomp filter identifies.
+func (t *Tracker) Left(of Worker, orphans []Orphan, holdings []Holding, hidden bool) []Process {
 	tr := t.tree(of)
 	if tr == nil {
 		return nil
@@ -197,6 +211,7 @@ func (t *Tracker) Left(of Worker, orphans []Orphan, hidden bool) []Process {
 		t.byFilter(orphans, tr)
 	}
 	tr.look()
+	tr.learn(holdings)
 	if len(guessed) > 1 {
 		t.guessed = append(t.guessed, guessed[1:]...)
 		t.guessed = t.guessed[max(0, len(t.guessed)-maxGuessed):]
@@ -224,6 +239,11 @@ type End struct {
 	// go on; zero: they are told at once. A server that has a process for each connection
 	// drains by its children.
 	By time.Time
+	// Serving is until when those may go on that serve connections; not after By, if that
+	// is not zero.
+	Serving time.Time
+	// Drained: the worker has drained.
+	Drained bool
 	// Signal is what others are sent meanwhile, whom nobody may have told to drain: those
 	// of another group, or another program, which a shell has started.
 	Signal unix.Signal
@@ -243,11 +263,16 @@ func (t *Tracker) End(of Worker, e End, now time.Time) {
 	case tr.hard:
 		t.kill(tr, now, "their worker was killed")
 	case now.Before(e.By):
-		tr.phase, tr.at = waits, e.By
-		t.report(tr, e.Signal, "their parent has exited", tr.signal(e.Signal, tr.untold))
+		t.finish(tr, e.By, e.Signal, true)
 	default:
+		if now.Before(e.Serving) {
+			if spared := t.spare(tr); spared != nil {
+				t.finish(spared, e.Serving, e.Signal, e.Drained)
+			}
+		}
 		t.terminate(tr, now, "their worker has exited")
 	}
+	t.lookAgain(now)
 	t.forget()
 }
 
@@ -272,8 +297,9 @@ func (t *Tracker) Idle() bool {
 	return !slices.ContainsFunc(t.trees, func(tr *tree) bool { return tr.phase != lives })
 }
 
-// Deadline is when [Tracker.Tick] is due; zero: not by time.
+// Deadline is when [Tracker.Tick] and [Tracker.Due] are due; zero: not by time.
 func (t *Tracker) Deadline() (next time.Time) {
+	next = t.lookAt
 	for _, tr := range t.trees {
 		if !tr.at.IsZero() && (next.IsZero() || tr.at.Before(next)) {
 			next = tr.at
@@ -333,7 +359,7 @@ func (t *Tracker) kill(tr *tree, now time.Time, reason string) {
 
 func (t *Tracker) report(tr *tree, s unix.Signal, reason string, signalled []Process) {
 	if len(signalled) > 0 {
-		t.notices = append(t.notices, Notice{tr.of, s, signalled, reason})
+		t.notices = append(t.notices, Notice{Of: tr.of, Signal: s, Processes: signalled, Reason: reason})
 	}
 }
 

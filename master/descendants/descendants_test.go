@@ -3,6 +3,7 @@ package descendants
 import (
 	"bufio"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -36,6 +37,7 @@ func TestMain(m *testing.M) {
 //
 //	deaf                 ignores SIGTERM
 //	heeds                does not
+//	serves               neither, and has an accepted connection
 //	stays HOW ROLE…      starts another one, and stays
 //	leaves HOW ROLE…     starts another one, and exits once that runs
 //
@@ -44,6 +46,9 @@ func TestMain(m *testing.M) {
 func play(role string, rest []string) {
 	if role == "deaf" {
 		signal.Ignore(unix.SIGTERM)
+	}
+	if role == "serves" {
+		defer accepts().Close()
 	}
 	if role == "stays" || role == "leaves" {
 		c := exec.Command("/proc/self/exe", append([]string{"play"}, rest[1:]...)...)
@@ -75,6 +80,23 @@ func play(role string, rest []string) {
 	for role != "leaves" {
 		unix.Pause()
 	}
+}
+
+// accepts returns a connection that this process has accepted.
+func accepts() net.Conn {
+	l, err := net.Listen("unix", "@descendants-test-"+strconv.Itoa(os.Getpid()))
+	if err != nil {
+		panic(err)
+	}
+	defer l.Close()
+	if _, err = net.Dial("unix", l.Addr().String()); err != nil {
+		panic(err)
+	}
+	c, err := l.Accept()
+	if err != nil {
+		panic(err)
+	}
+	return c
 }
 
 const testTimeout = 20 * time.Second // for failure only
@@ -160,7 +182,8 @@ func (w *world) ended() (left []int) {
 	if err := unix.Waitid(unix.P_PID, w.cmd.Process.Pid, &info, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
 		w.Fatal(err)
 	}
-	for _, p := range w.Left(1, w.Orphans(testTimeout)(), true) {
+	orphans := w.Orphans(testTimeout)()
+	for _, p := range w.Left(1, orphans, w.Holdings()(orphans, testTimeout), true) {
 		left = append(left, p.PID)
 	}
 	w.cmd.Wait()
@@ -194,6 +217,10 @@ func (w *world) alive(p Process) bool {
 // said are the notices, in words.
 func (w *world) said() (all []string) {
 	for _, n := range w.Notices() {
+		if !n.Until.IsZero() {
+			all = append(all, fmt.Sprintf("%d finish", len(n.Processes)))
+			continue
+		}
 		all = append(all, fmt.Sprintf("%s %d: %s", unix.SignalName(n.Signal), len(n.Processes), n.Reason))
 	}
 	return all
@@ -259,11 +286,11 @@ func TestGuess(t *testing.T) {
 	w.End(1, End{}, time.Now())
 	unix.Kill(second.cmd.Process.Pid, unix.SIGKILL)
 	second.cmd.Wait()
-	left := w.Left(2, nil, false)
+	left := w.Left(2, nil, nil, false)
 	if len(left) != 1 || left[0].PID != w.all[0].PID && left[0].PID != second.all[0].PID || !w.Detached(2, left) {
 		t.Errorf("left are %v", left)
 	}
-	if left := w.Left(2, nil, false); left != nil {
+	if left := w.Left(2, nil, nil, false); left != nil {
 		t.Errorf("left are %v", left)
 	}
 	w.End(2, End{}, time.Now())

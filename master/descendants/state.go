@@ -24,13 +24,30 @@ type TreeState struct {
 	At      time.Time     `json:"at"`
 	Grace   time.Duration `json:"grace,omitempty"`
 	Hard    bool          `json:"hard,omitempty"`
+	Serving []int         `json:"serving,omitempty"` // pids of members that serve connections
+	Ports   []uint16      `json:"ports,omitempty"`
+	// Listening are pids of those that also have a listening socket, each with the inodes of
+	// the connections that they had at first.
+	Listening map[int][]uint64 `json:"listening,omitempty"`
 }
 
 // State returns what the next master must know.
 func (t *Tracker) State() (s State) {
 	for _, tr := range t.trees {
-		s.Trees = append(s.Trees, TreeState{Of: tr.of, Leader: tr.leader, Image: tr.image, Members: tr.processes(), Seen: slices.Clone(tr.seen),
-			Phase: int(tr.phase), At: tr.at, Grace: tr.grace, Hard: tr.hard})
+		ts := TreeState{Of: tr.of, Leader: tr.leader, Image: tr.image, Members: tr.processes(), Seen: slices.Clone(tr.seen),
+			Phase: int(tr.phase), At: tr.at, Grace: tr.grace, Hard: tr.hard, Ports: slices.Clone(tr.ports)}
+		for _, m := range tr.members {
+			if m.serves {
+				ts.Serving = append(ts.Serving, m.PID)
+			}
+			if m.listens {
+				if ts.Listening == nil {
+					ts.Listening = map[int][]uint64{}
+				}
+				ts.Listening[m.PID] = slices.Clone(m.had)
+			}
+		}
+		s.Trees = append(s.Trees, ts)
 	}
 	return s
 }
@@ -46,9 +63,10 @@ func (t *Tracker) Restore(s State, keeper int, instance string, now time.Time) {
 		t.cfg.Instance = instance
 	}
 	for _, ts := range s.Trees {
-		tr := &tree{of: ts.Of, leader: ts.Leader, image: ts.Image, seen: ts.Seen, phase: min(max(phase(ts.Phase), lives), killed), at: ts.At, grace: ts.Grace, hard: ts.Hard}
+		tr := &tree{of: ts.Of, leader: ts.Leader, image: ts.Image, seen: ts.Seen, phase: min(max(phase(ts.Phase), lives), killed), at: ts.At, grace: ts.Grace, hard: ts.Hard, ports: ts.Ports}
 		for _, p := range ts.Members {
-			tr.members = append(tr.members, &member{Process: p})
+			had, listens := ts.Listening[p.PID]
+			tr.members = append(tr.members, &member{Process: p, serves: slices.Contains(ts.Serving, p.PID), listens: listens, had: had})
 		}
 		tr.look()
 		t.trees = append(t.trees, tr)
@@ -64,5 +82,6 @@ func (t *Tracker) Restore(s State, keeper int, instance string, now time.Time) {
 			tr.at = now.Add(endTimeout)
 		}
 	}
+	t.lookAgain(now)
 	t.forget()
 }

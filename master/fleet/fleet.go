@@ -126,6 +126,9 @@ func (w Worker) DrainBy() time.Time {
 	return time.Time{}
 }
 
+// Overdue reports whether a worker was ended by force.
+func (w Worker) Overdue() bool { return w.asked > askedDrain }
+
 // slotState counts the starts of a slot of a generation.
 type slotState struct {
 	slot      int
