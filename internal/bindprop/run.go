@@ -97,7 +97,7 @@ func (r *run) perform(p Pair, rep *Report) (err error) {
 	}
 	held := ""
 	if r.side.Bare() {
-		if held, err = r.live[1].Do("0 inodes"); err == nil {
+		if held, err = r.live[1].Do("0 held"); err == nil {
 			err = r.end(1)
 		}
 		if err != nil {

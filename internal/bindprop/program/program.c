@@ -236,20 +236,23 @@ static void drop(void) {
 }
 
 
+// identity is a file's inode with the time of its birth: inodes are used again.
+static int identity(const char *path, char *key) {
+	struct statx st;
+	if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_INO | STATX_TYPE | STATX_BTIME, &st) || !S_ISSOCK(st.stx_mode)) return 0;
+	return snprintf(key, 60, " %llu.%lld.%u ", (unsigned long long)st.stx_ino, (long long)st.stx_btime.tv_sec, st.stx_btime.tv_nsec);
+}
+
 // A bind over the file of a socket that the other run's first generation listens on: a
 // held one, of which that file is the address. Here it is gone, so the file is in the way.
 static int bindheld(int fd, struct sockaddr_storage *s, socklen_t n) {
 	int r = bind(fd, (void *)s, n);
 	struct sockaddr_un *a = (void *)s;
 	if (r == 0 || errno != EADDRINUSE || a->sun_family != AF_UNIX || !a->sun_path[0]) return r;
-	struct stat st;
-	char key[40];
-	if (!lstat(a->sun_path, &st)) {
-		snprintf(key, sizeof key, " %lu ", (unsigned long)st.st_ino);
-		if (strstr(sh->held, key)) {
-			unlink(a->sun_path);
-			return bind(fd, (void *)s, n);
-		}
+	char key[60];
+	if (identity(a->sun_path, key) && strstr(sh->held, key)) {
+		unlink(a->sun_path);
+		return bind(fd, (void *)s, n);
 	}
 	errno = EADDRINUSE;
 	return r;
@@ -326,6 +329,24 @@ static void list(const char *dir) {
 	}
 }
 
+// held says the identities of the files of which somebody listens on the socket.
+static void held(const char *dir) {
+	struct dirent **names;
+	int n = scandir(dir, &names, NULL, alphasort);
+	for (int i = 0; i < n; i++) {
+		char path[400], key[60];
+		snprintf(path, sizeof path, "%s/%s", dir, names[i]->d_name);
+		if (!identity(path, key)) continue;
+		for (int k = 0; k < 2; k++) {
+			struct sockaddr_un a = {AF_UNIX, ""};
+			snprintf(a.sun_path, sizeof a.sun_path, "%s", path);
+			int fd = up(socket(AF_UNIX, k ? SOCK_SEQPACKET : SOCK_STREAM, 0));
+			if (!connecting(fd, (void *)&a, sizeof a)) say("%s", key);
+			close(fd);
+		}
+	}
+}
+
 static void serve(void);
 
 static void dofork(int k) {
@@ -364,19 +385,7 @@ static void perform(char *l) {
 		return;
 	}
 	if (IS("ls")) { list("."), list("d"); return; }
-	if (IS("inodes")) { // of the paths that somebody listens on, by the kernel's table
-		FILE *f = fopen("/proc/self/net/unix", "r");
-		char row[400], path[200];
-		unsigned flags;
-		while (f && fgets(row, sizeof row, f)) {
-			if (sscanf(row, "%*s %*s %*s %x %*s %*s %*s %199s", &flags, path) == 2 && flags & 0x10000 && path[0] != '@') {
-				struct stat st; // the name at its bind: it may be relative, or have been renamed
-				if (!stat(path, &st) && S_ISSOCK(st.st_mode)) say(" %lu ", (unsigned long)st.st_ino);
-			}
-		}
-		if (f) fclose(f);
-		return;
-	}
+	if (IS("held")) { held("."), held("d"); return; }
 	if (IS("probe")) { probe(a, b, strtoul(c, NULL, 10)); return; }
 	if (IS("refused")) { refused(); return; }
 	if (IS("unprobe")) { unprobe(); return; }
