@@ -27,9 +27,12 @@ type Request struct {
 	Kind   Kind
 	Listen bool
 	FD     int // the program's descriptor
-	// Path is of a unix socket, as the program has written it; an abstract name begins with a
-	// zero byte.
-	Path string
+	// Of a unix socket, or of the names of files (Op): Spot is where it is bound; zero where it
+	// has no name. Listens: it does already.
+	Op                 Op
+	Spot, To           Spot
+	Flags              uint32 // of renameat2(2)
+	SeqPacket, Listens bool
 	// Of a TCP or UDP socket; Addr is zero for a listen on a socket that has no
 	// address yet.
 	Addr      netip.AddrPort
@@ -41,7 +44,7 @@ type Request struct {
 	Blind bool
 }
 
-// Call is one intercepted bind or listen. Exactly one of Continue and Answer ends it; it
+// Call is one intercepted call. Exactly one of Continue and Answer ends it; it
 // is no error if the program has died.
 type Call struct {
 	Request
@@ -50,6 +53,7 @@ type Call struct {
 	entry   int          // in the pending calls
 	process *linux.Pidfd // the process that called
 	options options      // that the program has set on its socket
+	folders []int        // that names are in, open until the answer
 }
 
 // About returns the request of the call.
@@ -64,14 +68,21 @@ func (c *Call) Caller() (*linux.Pidfd, error) {
 	return linux.NewPidfd(c.TGID, fd)
 }
 
+// caller opens the process that called.
+func (c *Call) caller() (err error) {
+	if c.process, err = linux.OpenThread(c.PID); err == nil {
+		c.TGID = c.process.PID()
+	}
+	return err
+}
+
 // look reads what the call is about; ok reports whether it is one of the kinds. The program's
 // socket is closed again here, in the goroutine that attends to this one worker:
 // close(2) of a socket that nobody else has any more waits for its SO_LINGER.
 func (c *Call) look(addr, size uint64) (ok bool, err error) {
-	if c.process, err = linux.OpenThread(c.PID); err != nil {
+	if err = c.caller(); err != nil {
 		return false, err
 	}
-	c.TGID = c.process.PID()
 	socket, err := c.process.Getfd(c.FD)
 	if err != nil {
 		if err == unix.EBADF {
@@ -91,8 +102,8 @@ func (c *Call) look(addr, size uint64) (ok bool, err error) {
 	}
 	switch inet := domain == unix.AF_INET || domain == unix.AF_INET6; {
 	case domain == unix.AF_UNIX && (typ == unix.SOCK_STREAM || typ == unix.SOCK_SEQPACKET):
-		c.Kind = Unix
-		return c.lookPath(socket, addr, size)
+		c.Kind, c.SeqPacket = Unix, typ == unix.SOCK_SEQPACKET
+		return c.lookUnix(socket, addr, size)
 	case inet && typ == unix.SOCK_DGRAM && !c.Listen:
 		c.Kind = UDP
 	case inet && typ == unix.SOCK_STREAM:
@@ -153,6 +164,10 @@ func (c *Call) end(r response) {
 		c.process.Close()
 		c.process = nil
 	}
+	for _, fd := range c.folders {
+		unix.Close(fd)
+	}
+	c.folders = nil
 }
 
 // Socket returns a duplicate of the program's socket. The caller closes it, not in a

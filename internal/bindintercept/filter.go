@@ -18,6 +18,7 @@ const (
 	retUserNotif     = 0x7fc00000
 	offNr            = 0 // of struct seccomp_data
 	offArch          = 4
+	offArg2          = 16 + 2*8 // its lower half: both architectures are little-endian
 
 	ioctlRecv    = 0xc0502100
 	ioctlSend    = 0xc0182101
@@ -39,18 +40,27 @@ func auditArch() (uint32, error) {
 	return 0, fmt.Errorf("no seccomp filter for %s", runtime.GOARCH)
 }
 
-// filter stops bind(2) and listen(2), and lets everything else through. A
-// program of another architecture on this machine is let through whole.
+// filter stops bind(2), listen(2) and what takes the name of a unix socket's file away
+// (stopped), and lets everything else through. A program of another architecture on this
+// machine is let through whole.
 func filter(arch uint32) []bpf.Instruction {
-	return []bpf.Instruction{
+	program := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: offArch, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: arch, SkipFalse: 3},
-		bpf.LoadAbsolute{Off: offNr, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SYS_BIND, SkipTrue: 2},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SYS_LISTEN, SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: arch, SkipTrue: 1},
 		bpf.RetConstant{Val: retAllow},
-		bpf.RetConstant{Val: retUserNotif},
+		bpf.LoadAbsolute{Off: offNr, Size: 4},
 	}
+	for _, nr := range append([]uint32{unix.SYS_BIND, unix.SYS_LISTEN}, nameCalls...) {
+		program = append(program,
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: nr, SkipFalse: 1},
+			bpf.RetConstant{Val: retUserNotif})
+	}
+	return append(program,
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SYS_UNLINKAT, SkipFalse: 3},
+		bpf.LoadAbsolute{Off: offArg2, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.AT_REMOVEDIR, SkipTrue: 1}, // rmdir(2)
+		bpf.RetConstant{Val: retUserNotif},
+		bpf.RetConstant{Val: retAllow})
 }
 
 // install puts the filter on the calling thread and returns the notification

@@ -16,6 +16,8 @@ type Listener struct {
 	raw     syscall.RawConn
 	pending *pendingCalls
 	left    []int // entries of calls that a previous listener has received
+	names   *Names
+	bound   bound // the goroutine's that receives
 }
 
 // NewListener takes ownership of a notification descriptor, and its file of
@@ -60,25 +62,43 @@ func (l *Listener) Descriptors(each func(filter, pending int)) {
 	})
 }
 
-// Receive returns the next call of one of the kinds. Others are let through here. It returns io.EOF when no process has the filter any more, or
-// the listener is closed. hidden is called for a call of a process that may not be
-// inspected, before it goes its way.
+// Concern has calls for these names reported, besides those of the worker's own sockets.
+// It is called before Receive.
+func (l *Listener) Concern(n *Names) { l.names = n }
+
+// Receive returns the next call of one of the kinds. Others are let through here. It returns
+// io.EOF when no process has the filter any more, or the listener is closed. hidden is called
+// for a call of a process that may not be inspected, before it goes its way.
 func (l *Listener) Receive(hidden func(r Request, err error)) (*Call, error) {
 	for {
 		n, entry, err := l.next()
 		if err != nil {
+			l.bound.clear()
 			return nil, err
 		}
 		c := &Call{Request: Request{PID: int(n.pid), Listen: n.nr == unix.SYS_LISTEN, FD: int(int32(n.args[0]))}, l: l, id: n.id, entry: entry}
-		ok, err := c.look(n.args[1], n.args[2])
+		ok, err := c.inspect(&n)
 		if err != nil && l.valid(n.id) {
 			hidden(c.Request, err)
 		}
 		if ok && l.valid(n.id) {
+			l.bound.note(c)
 			return c, nil
 		}
 		c.Continue()
 	}
+}
+
+// inspect reads what the call is about; ok reports whether it is to be reported.
+func (c *Call) inspect(n *notification) (ok bool, err error) {
+	op, names := namesOf(n.nr, n.args)
+	if names == nil {
+		return c.look(n.args[1], n.args[2])
+	}
+	if c.Kind, c.Op = Unix, op; n.nr == unix.SYS_RENAMEAT2 {
+		c.Flags = uint32(n.args[4])
+	}
+	return c.lookNames(names)
 }
 
 func (l *Listener) next() (n notification, entry int, err error) {

@@ -79,6 +79,22 @@ func steps(list []string) {
 			err = unix.Listen(fd, 5)
 		case "connect":
 			err = unix.Connect(fd, sockaddrOf(arg))
+		case "unlink":
+			err = unix.Unlink(arg)
+		case "unlinkat": // of the folder that is open
+			err = unix.Unlinkat(fd, arg, 0)
+		case "rename":
+			from, to, _ := strings.Cut(arg, " ")
+			err = unix.Rename(from, to)
+		case "chdir":
+			err = unix.Chdir(arg)
+		case "folder":
+			fd, err = unix.Open(arg, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		case "unlinks": // of names that are nobody's
+			n, _ := strconv.Atoi(arg)
+			for i := range n {
+				unix.Unlink("/nowhere/" + strconv.Itoa(i))
+			}
 		case "accept":
 			var c int
 			if c, _, err = unix.Accept4(fd, 0); err == nil {
@@ -131,6 +147,8 @@ func socketOf(arg string) (int, error) {
 		return unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_MPTCP)
 	case "udp4":
 		return unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	case "datagrams":
+		return unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	case "raw":
 		return unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP)
 	}
@@ -176,6 +194,7 @@ type program struct {
 	filter   int // notification descriptor, of which the listener has a duplicate
 	pending  int // likewise
 	listener *Listener
+	names    Names
 	calls    chan *Call  // closed when no process has the filter any more
 	hidden   chan string // what could not be inspected
 }
@@ -234,6 +253,7 @@ func (p *program) attend(under func(receive func())) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	l.Concern(&p.names)
 	calls, hidden := make(chan *Call), make(chan string, 9)
 	done := make(chan struct{})
 	p.listener, p.calls, p.hidden = l, calls, hidden

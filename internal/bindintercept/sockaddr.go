@@ -1,6 +1,7 @@
 package bindintercept
 
 import (
+	"bytes"
 	"errors"
 	"net/netip"
 	"strconv"
@@ -54,4 +55,35 @@ func parseAddress(b []byte, domain int) (netip.AddrPort, error) {
 		return netip.AddrPortFrom(a, port), nil
 	}
 	return netip.AddrPort{}, errAddress
+}
+
+var errNoName = errors.New("not the name of a unix socket")
+
+// readUnixAddress reads a struct sockaddr_un in the memory of a process: a path, or an
+// abstract name with its zero byte.
+func readUnixAddress(pid int, at, size uint64) (string, error) {
+	if size <= 2 || size > unix.SizeofSockaddrUnix {
+		return "", errNoName // or the kernel chooses one: the program's own
+	}
+	b := make([]byte, size)
+	n, err := readMemory(pid, at, b)
+	if err != nil {
+		return "", err
+	}
+	return parsePath(b[:n])
+}
+
+// parsePath reads a struct sockaddr_un.
+func parsePath(b []byte) (string, error) {
+	if len(b) <= 2 || int(*(*uint16)(unsafe.Pointer(&b[0]))) != unix.AF_UNIX {
+		return "", errNoName
+	}
+	name := b[2:]
+	if name[0] == 0 {
+		return string(name), nil
+	}
+	if end := bytes.IndexByte(name, 0); end >= 0 {
+		name = name[:end]
+	}
+	return string(name), nil
 }

@@ -3,6 +3,7 @@ package bindintercept
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"golang.org/x/net/bpf"
@@ -48,8 +49,8 @@ func FuzzAddress(f *testing.F) {
 	})
 }
 
-// The filter, interpreted: bind and listen of this architecture stop, nothing
-// else does.
+// The filter, interpreted: bind and listen of this architecture stop, and what takes a name
+// away but rmdir; nothing else does.
 func TestFilter(t *testing.T) {
 	arch, err := auditArch()
 	if err != nil {
@@ -59,8 +60,10 @@ func TestFilter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run := func(arch, nr uint32) int {
+	run := func(arch, nr, flags uint32) int {
 		data := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, nr), arch) // a packet, to the machine
+		data = append(data, make([]byte, offArg2-len(data))...)
+		data = binary.BigEndian.AppendUint32(data, flags)
 		verdict, err := vm.Run(data)
 		if err != nil {
 			t.Fatal(err)
@@ -69,14 +72,17 @@ func TestFilter(t *testing.T) {
 	}
 	for nr := uint32(0); nr < 500; nr++ {
 		want := retAllow
-		if nr == unix.SYS_BIND || nr == unix.SYS_LISTEN {
+		if nr == unix.SYS_BIND || nr == unix.SYS_LISTEN || nr == unix.SYS_UNLINKAT || slices.Contains(nameCalls, nr) {
 			want = retUserNotif
 		}
-		if got := run(arch, nr); got != want {
+		if got := run(arch, nr, 0); got != want {
 			t.Errorf("call %d: %#x, want %#x", nr, got, want)
 		}
-		if got := run(arch^1, nr); got != retAllow {
+		if got := run(arch^1, nr, 0); got != retAllow {
 			t.Errorf("call %d of another architecture: %#x", nr, got)
 		}
+	}
+	if got := run(arch, unix.SYS_UNLINKAT, unix.AT_REMOVEDIR); got != retAllow {
+		t.Errorf("rmdir: %#x", got)
 	}
 }

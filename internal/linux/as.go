@@ -69,3 +69,43 @@ func Unmapped(uid int) bool {
 	ids, err := os.ReadFile("/proc/self/uid_map")
 	return err == nil && strings.Join(strings.Fields(string(ids)), " ") != "0 0 4294967295"
 }
+
+// FileUser returns whose rights to files a thread has.
+func FileUser(tid int) (*User, error) {
+	b, err := os.ReadFile(proc(tid) + "/status")
+	if err != nil {
+		return nil, err
+	}
+	return parseFileUser(string(b))
+}
+
+// parseFileUser reads the lines Uid, Gid (real, effective, saved, of the file system) and
+// Groups of /proc/PID/status.
+func parseFileUser(text string) (*User, error) {
+	u := &User{UID: -1, GID: -1}
+	for line := range strings.Lines(text) {
+		name, values, _ := strings.Cut(line, ":")
+		var ids []int
+		if name == "Uid" || name == "Gid" || name == "Groups" {
+			for _, word := range strings.Fields(values) {
+				n, err := strconv.ParseUint(word, 10, 32)
+				if err != nil {
+					return nil, unix.EBADMSG
+				}
+				ids = append(ids, int(n))
+			}
+		}
+		switch {
+		case name == "Groups":
+			u.Groups = ids
+		case name == "Uid" && len(ids) == 4:
+			u.UID = ids[3]
+		case name == "Gid" && len(ids) == 4:
+			u.GID = ids[3]
+		}
+	}
+	if u.UID < 0 || u.GID < 0 {
+		return nil, unix.EBADMSG
+	}
+	return u, nil
+}

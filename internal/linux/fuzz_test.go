@@ -144,3 +144,13 @@ func FuzzOpenOutput(f *testing.F) {
 		}
 	})
 }
+
+func FuzzFileUser(f *testing.F) {
+	f.Add("Name:\tx\nUid:\t1\t2\t3\t4\nGid:\t0\t0\t0\t5\nGroups:\t1 2 \n")
+	f.Add("Uid:\t1\nGid:\t-1\t0\t0\t0\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		if u, err := parseFileUser(text); err == nil && (u.UID < 0 || u.GID < 0) {
+			t.Errorf("%+v of %q", u, text)
+		}
+	})
+}

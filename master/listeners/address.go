@@ -78,6 +78,9 @@ func (a *Address) Take(id Worker, slot int) (*Lease, error) {
 	}
 	l := &Lease{address: a, worker: id, slot: slot, socket: s, fd: fd}
 	a.leases = append(a.leases, l)
+	if k, ok := a.kind.(*shared); ok {
+		k.unlinked = false
+	}
 	a.shared = a.shared || a.last != 0 && a.last != id
 	a.last = id
 	a.unheld = time.Time{}

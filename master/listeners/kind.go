@@ -11,13 +11,14 @@ type Type int
 const (
 	Stream Type = iota
 	Datagram
+	SeqPacket // of unix sockets
 )
 
 // kinds are the endpoints in a record, by AddressState.Kind.
 var kinds = [...]struct {
 	family Family
 	typ    Type
-}{{IPv4, Stream}, {IPv6, Stream}, {Unix, Stream}, {IPv4, Datagram}, {IPv6, Datagram}}
+}{{IPv4, Stream}, {IPv6, Stream}, {Unix, Stream}, {IPv4, Datagram}, {IPv6, Datagram}, {Unix, SeqPacket}}
 
 // kind has the sockets of an address. A new one is a type with these methods, and a line
 // each in openKind and restoreKind:

@@ -109,6 +109,7 @@ func (t *Table) CloseAll() {
 func (t *Table) close(a *Address) {
 	a.closed = true
 	a.kind.close()
+	a.removeLeft(t.cfg.User)
 }
 
 // SetStallTimeout changes [Config.StallTimeout].

@@ -18,9 +18,26 @@ type pathMode struct {
 	uid, gid int         // -1: as it is
 }
 
-// fileID tells a file from another that has its name later. The zero one is none: of an
+// FileID tells a file from another that has its name later. The zero one is none: of an
 // abstract socket.
-type fileID struct{ dev, ino uint64 }
+type FileID struct{ Dev, Ino uint64 }
+
+// Place is where the file of a unix socket is: its name, in a folder that is known by its
+// inode, whatever path leads there. An abstract name begins with a zero byte, and its folder
+// is the network namespace. The zero Place is none.
+type Place struct {
+	Dev, Ino uint64
+	Name     string
+}
+
+// placeOf is the place of a path, as handoff itself sees it.
+func placeOf(path string) Place {
+	var st unix.Stat_t
+	if unix.Stat(filepath.Dir(path), &st) != nil {
+		return Place{}
+	}
+	return Place{st.Dev, st.Ino, filepath.Base(path)}
+}
 
 // bindUnix listens on a path, which it takes over if nobody answers there: the
 // socket of a server that was killed. user is whose rights count; nil: handoff's own.
@@ -29,7 +46,7 @@ type fileID struct{ dev, ino uint64 }
 // any instant. So it has its mode from bind(2) on (that is the socket's own, less the
 // umask), and mode and owner are changed by a descriptor that is known to be a socket of
 // handoff's.
-func bindUnix(path string, made *pathMode, user *linux.User) (fd int, file fileID, err error) {
+func bindUnix(path string, made *pathMode, user *linux.User) (fd int, file FileID, err error) {
 	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, file, err
@@ -47,16 +64,16 @@ func bindUnix(path string, made *pathMode, user *linux.User) (fd int, file fileI
 	}
 	if err != nil {
 		unix.Close(fd)
-		if file != (fileID{}) {
+		if file != (FileID{}) {
 			removeSocket(path, file)
 		}
-		return -1, fileID{}, fmt.Errorf("cannot listen on %s: %w", path, err)
+		return -1, FileID{}, fmt.Errorf("cannot listen on %s: %w", path, err)
 	}
 	return fd, file, nil
 }
 
 // bindPath binds, and makes the file as it is wanted.
-func bindPath(fd int, path string, made *pathMode) (file fileID, err error) {
+func bindPath(fd int, path string, made *pathMode) (file FileID, err error) {
 	if made != nil && made.mode != 0 {
 		if err := unix.Fchmod(fd, uint32(made.mode.Perm())); err != nil {
 			return file, err
@@ -85,12 +102,12 @@ func bindPath(fd int, path string, made *pathMode) (file fileID, err error) {
 	if err = unix.Fstat(at, &st); err != nil {
 		return file, err
 	}
-	file = fileID{uint64(st.Dev), st.Ino}
+	file = FileID{st.Dev, st.Ino}
 	if made == nil || made.mode == 0 && made.uid < 0 && made.gid < 0 {
 		return file, nil
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFSOCK || int(st.Uid) != unix.Geteuid() || st.Nlink != 1 {
-		return fileID{}, fmt.Errorf("somebody has put another file in its place (of user %d): %w", st.Uid, unix.EPERM)
+		return FileID{}, fmt.Errorf("somebody has put another file in its place (of user %d): %w", st.Uid, unix.EPERM)
 	}
 	if made.uid >= 0 || made.gid >= 0 {
 		if err := unix.Fchownat(at, "", made.uid, made.gid, unix.AT_EMPTY_PATH); err != nil {
@@ -119,14 +136,14 @@ func stale(folder int, name, path string) bool {
 
 // removeSocket removes what was made at a path, unless somebody has put another file, or
 // another folder, in its place.
-func removeSocket(path string, file fileID) {
+func removeSocket(path string, file FileID) {
 	folder, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return
 	}
 	defer unix.Close(folder)
 	var st unix.Stat_t
-	if name := filepath.Base(path); unix.Fstatat(folder, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && file == (fileID{uint64(st.Dev), st.Ino}) {
+	if name := filepath.Base(path); unix.Fstatat(folder, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && file == (FileID{st.Dev, st.Ino}) {
 		unix.Unlinkat(folder, name, 0)
 	}
 }

@@ -25,7 +25,7 @@ func TestModeAndOwnerAreOfTheSocketAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o666 || file == (fileID{}) {
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o666 || file == (FileID{}) {
 		t.Error(info.Mode(), err, file)
 	}
 	unix.Close(fd)

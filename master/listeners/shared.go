@@ -17,7 +17,11 @@ type shared struct {
 	typ   Type
 	label string
 	path  string // to remove at the end; "": there is none
-	file  fileID // the file at the path when it was created
+	file  FileID // the file at the path when it was created
+	place Place  // of a unix socket
+	// A worker has made the file, which is its to remove; unlinked: the last one meant to.
+	workers, unlinked bool
+	inode             uint64 // of the socket, of a unix one
 }
 
 func (s *shared) name() string { return s.label }
@@ -33,19 +37,23 @@ func sharedName(key string) string { return "x" + key }
 const (
 	recordStream   = "net.Native"
 	recordDatagram = "dgram.Native"
+	recordPacket   = "seqpacket"
 )
 
 func (s *shared) state(r *AddressState) {
-	r.Shared = &SharedState{Kind: recordStream, Path: s.path, Dev: s.file.dev, Ino: s.file.ino}
-	if s.typ == Datagram {
+	r.Shared = &SharedState{Kind: recordStream, Path: s.path, Dev: s.file.Dev, Ino: s.file.Ino, Place: s.place, Workers: s.workers, Unlinked: s.unlinked}
+	switch s.typ {
+	case Datagram:
 		r.Shared.Kind = recordDatagram
+	case SeqPacket:
+		r.Shared.Kind = recordPacket
 	}
 }
 
 func (s *shared) close() {
 	s.store.Remove(sharedName(s.key))
 	unix.Close(s.fd)
-	if s.path != "" {
+	if s.path != "" && !s.workers {
 		removeSocket(s.path, s.file)
 	}
 }
@@ -61,8 +69,15 @@ func (t *Table) restoreShared(r AddressState, e Endpoint, fd func(string) int) (
 	if n < 0 {
 		return nil, fmt.Errorf("cannot take over %s: its socket was not stored", r.Name)
 	}
-	return &shared{store: t.cfg.Store, key: r.Key, fd: n, typ: e.Type, label: r.Name, path: r.Shared.Path,
-		file: fileID{r.Shared.Dev, r.Shared.Ino}}, nil
+	s := &shared{store: t.cfg.Store, key: r.Key, fd: n, typ: e.Type, label: r.Name, path: r.Shared.Path,
+		file: FileID{r.Shared.Dev, r.Shared.Ino}, place: r.Shared.Place, workers: r.Shared.Workers, unlinked: r.Shared.Unlinked}
+	if e.Family == Unix {
+		s.inode = inodeOf(n)
+		if s.place == (Place{}) && s.path != "" { // of a record without
+			s.place = placeOf(s.path)
+		}
+	}
+	return s, nil
 }
 
 func (t *Table) openUDP(e Endpoint, key string) (kind, error) {
@@ -88,7 +103,7 @@ func (t *Table) openUDP(e Endpoint, key string) (kind, error) {
 
 func (t *Table) openUnix(e Endpoint, key string, made *pathMode) (kind, error) {
 	if fd := t.inheritedWhere(func(p *inherited) bool { return p.path != "" && p.path == e.Addr }); fd >= 0 {
-		return t.newShared(shared{key: key, fd: fd, label: e.Addr}), nil
+		return t.newShared(shared{key: key, fd: fd, label: e.Addr, typ: e.Type, inode: inodeOf(fd)}), nil
 	}
 	user := t.cfg.User
 	if made != nil { // whoever runs handoff asks, not a worker
@@ -98,9 +113,9 @@ func (t *Table) openUnix(e Endpoint, key string, made *pathMode) (kind, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := shared{key: key, fd: fd, label: e.Addr}
-	if file != (fileID{}) {
-		s.path, s.file = e.Addr, file
+	s := shared{key: key, fd: fd, label: e.Addr, typ: e.Type, inode: inodeOf(fd)}
+	if file != (FileID{}) {
+		s.path, s.file, s.place = e.Addr, file, placeOf(e.Addr)
 	}
 	return t.newShared(s), nil
 }

@@ -21,7 +21,7 @@ type State struct {
 // AddressState is the state of an address.
 type AddressState struct {
 	Key       string          `json:"key"`
-	Kind      int             `json:"kind"` // of the endpoint: 0 TCP over IPv4, 1 over IPv6, 2 a path, 3 UDP over IPv4, 4 over IPv6
+	Kind      int             `json:"kind"` // of the endpoint: 0 TCP over IPv4, 1 over IPv6, 2 a path, 3 UDP over IPv4, 4 over IPv6, 5 a path of SEQPACKET
 	Addr      string          `json:"addr"`
 	Any       bool            `json:"any,omitempty"`
 	Port      int             `json:"port"`
@@ -56,6 +56,11 @@ type SharedState struct {
 	Path string `json:"path,omitempty"`
 	Dev  uint64 `json:"dev,omitempty"`
 	Ino  uint64 `json:"ino,omitempty"`
+	// Place is where the file is; a worker has made it, if Workers, and the last one meant to
+	// remove it, if Unlinked.
+	Place    Place `json:"place,omitzero"`
+	Workers  bool  `json:"workers,omitempty"`
+	Unlinked bool  `json:"unlinked,omitempty"`
 }
 
 // LeaseState is the state of a lease.

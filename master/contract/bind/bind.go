@@ -23,6 +23,7 @@ type Contract struct {
 	host      contract.Host
 	intercept bool
 	sessions  map[listeners.Worker]*Session
+	paths     paths
 	waiting   []waiting // calls that wait for another worker's promise, in order
 	look      time.Time // when they are looked at again
 }
@@ -126,6 +127,10 @@ type Session struct {
 	several bool         // more than one process has bound, or the leader
 	ports   int          // of port 0, chosen so far: the index of the next one
 	refused int
+
+	seats    map[uint64]*listeners.Address // by inode, of unix sockets that are bound as far as the program knows
+	unlinked []*listeners.Address          // whose files it has removed as far as it knows
+	places   []listeners.Place             // where it has listened
 }
 
 // Values that Serve posts.
@@ -144,6 +149,7 @@ type (
 		call    call
 		at      time.Time // when it was received
 		expired bool      // it has waited for as long as a call may
+		waited  bool      // what was read of it is of before
 	}
 	// hidden: a call of a process that may not be inspected.
 	hidden struct {
@@ -152,7 +158,7 @@ type (
 	}
 )
 
-// call is an intercepted bind or listen: a [bindintercept.Call].
+// call is an intercepted call: a [bindintercept.Call].
 type call interface {
 	About() bindintercept.Request
 	Continue()
@@ -160,6 +166,7 @@ type call interface {
 	Give(held int) error
 	Socket() (fd int, err error)
 	Caller() (*linux.Pidfd, error)
+	RemoveSource()
 }
 
 // Serve receives the filter from a worker's trampoline, and posts the intercepted calls
@@ -184,6 +191,7 @@ func (s *Session) Serve() {
 		s.Post(filtered{l, stored})
 	}
 	defer l.Close()
+	l.Concern(&s.contract.paths.names)
 	n := 0
 	for {
 		c, err := l.Receive(func(r bindintercept.Request, err error) {
@@ -285,6 +293,7 @@ func (s *Session) End() {
 	s.dead, s.ended = true, true
 	s.contract.forget(s)
 	delete(s.contract.sessions, s.ID)
+	s.endPaths()
 	s.dropBound()
 	s.closePair()
 }

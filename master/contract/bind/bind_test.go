@@ -66,6 +66,8 @@ func (f *fake) Caller() (*linux.Pidfd, error) {
 	return linux.OpenPidfd(f.r.TGID)
 }
 
+func (f *fake) RemoveSource() { f.Answer(0) }
+
 // Give replaces the test's own descriptor, as the real one does the program's.
 func (f *fake) Give(held int) error {
 	if f.gives != nil {

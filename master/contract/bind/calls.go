@@ -20,6 +20,10 @@ func (s *Session) called(e called) {
 	if r.TGID != s.PID {
 		s.contract.host.Report(s.ID, contract.Caller{PID: r.TGID})
 	}
+	if r.Op != bindintercept.Bind {
+		s.names(e)
+		return
+	}
 	if s.dead || s.contract.host.Stopping() {
 		e.call.Continue()
 		return

@@ -1,6 +1,272 @@
 package bind
 
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"handoff/internal/bindintercept"
+	"handoff/master/contract"
+	"handoff/master/listeners"
+)
+
+// The first worker that binds a path makes the file, by its own call, with its own rights,
+// umask and root: its socket becomes the held one when it listens. The next one finds the
+// path taken, and bound all the same: its bind is answered, its listen is executed with the
+// held socket under its descriptor. The file stays: who removes it, or puts a socket of his
+// own in its place, is answered, and it is not done.
+
+// promise is a path that a worker has bound, and does not listen on yet, as far as is known.
+type promise struct {
+	s     *Session
+	place listeners.Place
+	inode uint64 // of its socket
+}
+
+// paths has the unix sockets of a contract that are no addresses yet.
+type paths struct {
+	promises []promise
+	names    bindintercept.Names
+}
+
+// publish has the sessions' goroutines report calls for the names that matter. At a stop
+// they stay what they were: the addresses are closed before the workers end.
+func (c *Contract) publish() {
+	if c.host.Stopping() {
+		return
+	}
+	var names []string
+	for _, p := range c.host.Listeners().Places() {
+		names = append(names, p.Name)
+	}
+	for _, p := range c.paths.promises {
+		names = append(names, p.place.Name)
+	}
+	c.paths.names.Set(names)
+}
+
 // path answers a call about a unix socket.
 func (s *Session) path(e called) {
-	e.call.Continue()
+	if e.call.About().Listen {
+		s.listensPath(e.call)
+	} else {
+		s.bindsPath(e)
+	}
+}
+
+// names answers a call about the names of files.
+func (s *Session) names(e called) {
+	if e.call.About().Op == bindintercept.Unlink {
+		s.unlinks(e.call)
+	} else {
+		s.renames(e)
+	}
+}
+
+func place(s bindintercept.Spot) listeners.Place { return listeners.Place(s.Place) }
+
+// at returns the address whose file is where a call means, and is still there.
+func (s *Session) at(spot bindintercept.Spot) *listeners.Address {
+	a := s.table().AtPlace(place(spot))
+	if a == nil || !spot.Abstract() && a.File() != listeners.FileID(spot.File) {
+		return nil
+	}
+	return a
+}
+
+// promised returns the promise of another worker, nil: there is none.
+func (s *Session) promised(p listeners.Place) *promise {
+	return s.contract.promise(func(o *promise) bool { return o.place == p && o.s != s })
+}
+
+func (c *Contract) promise(ok func(*promise) bool) *promise {
+	for i := range c.paths.promises {
+		if p := &c.paths.promises[i]; ok(p) {
+			return p
+		}
+	}
+	return nil
+}
+
+// forgetPromises ends promises.
+func (c *Contract) forgetPromises(which func(promise) bool) {
+	c.paths.promises = slices.DeleteFunc(c.paths.promises, which)
+}
+
+// bindsPath answers a bind.
+func (s *Session) bindsPath(e called) {
+	c := e.call
+	r := c.About()
+	p := place(r.Spot)
+	if s.seats[r.Inode] != nil {
+		c.Answer(unix.EINVAL) // it is bound, as far as it knows
+		return
+	}
+	a := s.at(r.Spot)
+	if a == nil && e.waited {
+		a = s.table().AtPlace(p) // made meanwhile
+	}
+	if a != nil {
+		if s.has(a) || (a.Endpoint().Type == listeners.SeqPacket) != r.SeqPacket {
+			c.Continue() // EADDRINUSE, says the kernel
+			return
+		}
+		s.seat(r.Inode, a)
+		c.Answer(0)
+		return
+	}
+	if s.promised(p) != nil && !e.expired {
+		e.waited = true
+		s.wait(e)
+		return
+	}
+	s.contract.forgetPromises(func(o promise) bool { return o.s == s && (o.inode == r.Inode || o.place == p) })
+	s.contract.paths.promises = append(s.contract.paths.promises, promise{s, p, r.Inode})
+	s.contract.publish()
+	c.Continue()
+}
+
+// has reports whether this worker has the path already, so that it is taken for it: but for
+// one that it was given at its start, or has meant to remove.
+func (s *Session) has(a *listeners.Address) bool {
+	return a.Bound(s.ID) && !slices.Contains(s.unlinked, a)
+}
+
+// seat has a socket get the held one of an address when it listens.
+func (s *Session) seat(inode uint64, a *listeners.Address) {
+	if s.seats == nil || len(s.seats) >= contract.MaxLeases {
+		s.seats = map[uint64]*listeners.Address{}
+	}
+	s.seats[inode] = a
+	s.unlinked = slices.DeleteFunc(s.unlinked, func(o *listeners.Address) bool { return o == a })
+}
+
+// listensPath handles listen, which is executed: whose credentials clients see is told by
+// the last one (SO_PEERCRED).
+func (s *Session) listensPath(c call) {
+	r := c.About()
+	s.contract.forgetPromises(func(o promise) bool { return o.s == s && o.inode == r.Inode })
+	a := s.table().OfSocket(r.Inode)
+	var err error
+	switch {
+	case a != nil: // its own, or given at the start
+	case s.seats[r.Inode] != nil:
+		a, err = s.seats[r.Inode], c.Give(s.seats[r.Inode].FD())
+		delete(s.seats, r.Inode)
+	case r.Spot.Name == "":
+		c.Continue() // EINVAL, says the kernel
+		return
+	case s.at(r.Spot) != nil: // renamed to it
+		a = s.at(r.Spot)
+		err = c.Give(a.FD())
+	case r.Spot.File == (bindintercept.File{}) && !r.Spot.Abstract() || s.table().Count(s.ID) >= contract.MaxLeases:
+		c.Continue() // its file is gone: nobody reaches it
+		s.report(contract.Listening{})
+		return
+	default:
+		a, err = s.adoptPath(c)
+	}
+	if err != nil {
+		s.report(contract.Unplaced{Address: a, Err: err})
+		c.Continue()
+		return
+	}
+	l := a.LeaseOf(s.ID)
+	if l == nil {
+		if l, err = a.Take(s.ID, s.Slot); err != nil {
+			s.refuse(c, a.Endpoint(), err)
+			return
+		}
+	}
+	s.noteBound(c)
+	l.Listening()
+	if p := a.Place(); !slices.Contains(s.places, p) && len(s.places) < contract.MaxLeases {
+		s.places = append(s.places, p)
+	}
+	c.Continue()
+	s.contract.publish()
+	s.accepts()
+}
+
+// adoptPath makes an address of the program's own socket.
+func (s *Session) adoptPath(c call) (*listeners.Address, error) {
+	fd, err := c.Socket()
+	if err != nil {
+		return nil, err
+	}
+	r, typ := c.About(), listeners.Stream
+	if r.SeqPacket {
+		typ = listeners.SeqPacket
+	}
+	return s.table().AdoptUnix(typ, fd, place(r.Spot), listeners.FileID(r.Spot.File), r.Spot.Path)
+}
+
+// unlinks answers an unlink. At a stop it is executed: the path is left as the program leaves
+// it. Another worker may have been first.
+func (s *Session) unlinks(c call) {
+	r := c.About()
+	p := place(r.Spot)
+	if s.contract.host.Stopping() {
+		if r.Spot.Free && slices.Contains(s.places, p) {
+			c.Answer(0)
+			return
+		}
+		c.Continue()
+		return
+	}
+	if a := s.at(r.Spot); a != nil {
+		a.Unlinked(s.ID)
+		if !slices.Contains(s.unlinked, a) && len(s.unlinked) < contract.MaxLeases {
+			s.unlinked = append(s.unlinked, a)
+		}
+		c.Answer(0)
+		return
+	}
+	own := s.contract.promise(func(o *promise) bool { return o.place == p && o.s == s })
+	if s.promised(p) != nil && own == nil {
+		c.Answer(0)
+		return
+	}
+	c.Continue()
+}
+
+// renames answers a rename.
+func (s *Session) renames(e called) {
+	c := e.call
+	r := c.About()
+	from, to := place(r.Spot), place(r.To)
+	if s.contract.host.Stopping() || r.Flags != 0 || from == to {
+		c.Continue()
+		return
+	}
+	moved := s.at(r.Spot)
+	source := s.contract.promise(func(o *promise) bool { return o.place == from && o.s == s })
+	a := s.at(r.To)
+	if a == nil && e.waited {
+		a = s.table().AtPlace(to)
+	}
+	switch {
+	case a != nil && source != nil: // the address keeps its file
+		inode := source.inode
+		s.seat(inode, a)
+		s.contract.forgetPromises(func(o promise) bool { return o.s == s && o.inode == inode })
+		c.RemoveSource() // answers
+		return
+	case a == nil && source != nil && s.promised(to) != nil && !e.expired:
+		e.waited = true
+		s.wait(e)
+		return
+	case moved != nil:
+		moved.Moved(to, r.To.Path)
+	case source != nil:
+		source.place = to
+	}
+	s.contract.publish()
+	c.Continue()
+}
+
+// endPaths: the worker has exited, or is dead.
+func (s *Session) endPaths() {
+	s.contract.forgetPromises(func(o promise) bool { return o.s == s })
+	s.contract.publish()
 }
