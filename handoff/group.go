@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -34,12 +35,15 @@ type Config struct {
 	// Beside allows other sockets of the same user on the port, if they have
 	// SO_REUSEPORT: for an unused address on a port that is in use on others.
 	Beside bool
+	// Datagram is a UDP address, of the sockets that programs bind: see [Watch.Bind].
+	// Its balance is by the client's address and port.
+	Datagram bool
 	// NoProgram disables the steering program, as if the kernel did not support it: for
 	// tests, and for kernels that accept and ignore it.
 	NoProgram bool
 }
 
-// Group is one listening TCP address and its sockets.
+// Group is one listening TCP address and its sockets, or one of UDP: see datagram.go.
 //
 // Steering is correct only while its record of the kernel's index order is, so no other
 // socket may listen in the group: an index is a place in the order of listen() calls, and
@@ -69,11 +73,16 @@ type Group struct {
 
 // join makes fd, which is bound, the last member of the group.
 func (g *Group) join(fd, slot int) (*Socket, error) {
-	if err := unix.Listen(fd, maxBacklog); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("cannot listen on %v: %w", g.addr, err)
+	if !g.cfg.Datagram {
+		if err := unix.Listen(fd, maxBacklog); err != nil {
+			unix.Close(fd)
+			return nil, fmt.Errorf("cannot listen on %v: %w", g.addr, err)
+		}
 	}
-	s := &Socket{group: g, fd: fd, inode: inodeOf(fd), slot: slot}
+	s := &Socket{group: g, fd: fd, inode: inodeOf(fd), slot: slot, foreign: g.cfg.Datagram}
+	if n := len(g.order); n > 0 {
+		s.born = 1 + slices.MaxFunc(g.order, func(a, b *Socket) int { return cmp.Compare(a.born, b.born) }).born
+	}
 	if err := g.watch.add(s); err != nil {
 		g.watch.remove(s)
 		unix.Close(fd)
@@ -95,7 +104,7 @@ func (g *Group) Balance() Balance { return g.cfg.Balance }
 // SetBalance changes the balance between Even and Sticky, immediately, for new
 // connections. It cannot be changed to or from Shared.
 func (g *Group) SetBalance(b Balance) error {
-	if b == g.cfg.Balance {
+	if b == g.cfg.Balance || g.cfg.Datagram {
 		return nil
 	}
 	if b == Shared || g.cfg.Balance == Shared {
@@ -137,6 +146,9 @@ func (g *Group) Take(slot int) (*Socket, error) {
 		}
 	}
 	if s == nil {
+		if g.cfg.Datagram {
+			return nil, fmt.Errorf("cannot take a socket of udp %v: %w", g.addr, errNoSpare)
+		}
 		var err error
 		if s, err = g.grow(slot); err != nil {
 			return nil, fmt.Errorf("cannot bind another socket to %v: %w", g.addr, err)
@@ -166,12 +178,14 @@ func (g *Group) pick(slot int) *Socket {
 			r = 5 // also while the previous worker still has it
 		case s.Held() || s.reserved || s.stuck():
 		case g.hash:
+		case g.cfg.Datagram && s.connected():
 		case g.isTarget(s) && s.slot == slot:
 			r = 4
 		case g.isTarget(s):
 			r = 3
 		case s.Pending() > 0:
 			r = 2
+		case g.cfg.Datagram: // the worker has one of its own
 		default:
 			r = 1
 		}
@@ -189,6 +203,8 @@ func (g *Group) pick(slot int) *Socket {
 func (g *Group) arrange(s *Socket) {
 	switch target := g.isTarget(s); {
 	case s.closed:
+	case g.cfg.Datagram && !target: // what comes late is not handed to anybody
+		g.watch.disarm(s)
 	case !s.Held() && !target && len(g.targets) > 0 && g.cfg.Balance != Shared:
 		// No connection should arrive here: report it.
 		g.watch.arm(s)
@@ -201,10 +217,10 @@ func (g *Group) arrange(s *Socket) {
 
 // rest arms the targets: the next connection triggers a check of the queues.
 func (g *Group) rest() {
-	if g.cfg.Balance != Even || !g.Steerable() {
+	if g.cfg.Balance != Even && !g.cfg.Datagram || !g.Steerable() {
 		return
 	}
-	if n := len(g.targets); n < 2 { // nothing to choose from
+	if n := len(g.targets); n < 2 && !g.cfg.Datagram { // nothing to choose from
 		return
 	}
 	g.armed, g.next = true, time.Time{}
@@ -225,6 +241,10 @@ func (g *Group) arrived(now time.Time) {
 		if s != nil {
 			g.watch.disarm(s)
 		}
+	}
+	if g.cfg.Datagram {
+		g.calm, g.next = true, now.Add(repairEvery)
+		return
 	}
 	g.look(now)
 	if g.next.IsZero() {

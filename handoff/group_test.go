@@ -27,7 +27,8 @@ type owner struct {
 	t      *testing.T
 	group  *Group
 	watch  *Watch
-	do     chan func()   // closed by stop
+	do     chan func() // closed by stop
+	once   sync.Once
 	events chan Event    // what has happened, but for the first
 	done   chan struct{} // closed when the owner has ended
 }
@@ -58,7 +59,7 @@ func run(t *testing.T, w *Watch, g *Group) *owner {
 	return o
 }
 
-func (o *owner) stop() { close(o.do); <-o.done }
+func (o *owner) stop() { o.once.Do(func() { close(o.do) }); <-o.done }
 
 // await returns the next event of a type.
 func await[E Event](o *owner) (e E) {

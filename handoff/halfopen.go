@@ -35,22 +35,23 @@ func halfOpen(local netip.AddrPort) (map[netip.AddrPort]struct{}, error) {
 		families = []byte{unix.AF_INET6, unix.AF_INET}
 	}
 	for _, family := range families {
-		if err := dumpDiag(fd, family, stateSynRecv, local.Port(), func(m []byte) { peers[diagPeer(m)] = struct{}{} }); err != nil {
+		if err := dumpDiag(fd, family, unix.IPPROTO_TCP, stateSynRecv, local.Port(), func(m []byte) { peers[diagPeer(m)] = struct{}{} }); err != nil {
 			return nil, fmt.Errorf("cannot list half-open connections: %w", err)
 		}
 	}
 	return peers, nil
 }
 
-// dumpDiag passes each struct inet_diag_msg of the TCP sockets in those states to each.
-func dumpDiag(fd int, family byte, states uint32, port uint16, each func(m []byte)) error {
+// dumpDiag passes each struct inet_diag_msg of the sockets of a protocol in those states to
+// each.
+func dumpDiag(fd int, family, protocol byte, states uint32, port uint16, each func(m []byte)) error {
 	req := make([]byte, unix.SizeofNlMsghdr+diagReqSize)
 	binary.NativeEndian.PutUint32(req[0:], uint32(len(req)))
 	binary.NativeEndian.PutUint16(req[4:], sockDiagByFamily)
 	binary.NativeEndian.PutUint16(req[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
 	body := req[unix.SizeofNlMsghdr:]
 	body[0] = family
-	body[1] = unix.IPPROTO_TCP
+	body[1] = protocol
 	binary.NativeEndian.PutUint32(body[4:], states)
 	binary.BigEndian.PutUint16(body[8:], port) // idiag_sport
 	if err := unix.Sendto(fd, req, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {

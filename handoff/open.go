@@ -147,6 +147,7 @@ func bindFirst(addr netip.AddrPort, v6only bool) (fd int, err error) {
 // State is what another process needs to continue with a group, besides the descriptors.
 type State struct {
 	Addr      netip.AddrPort
+	Datagram  bool
 	V6Only    bool
 	Balance   Balance
 	Steerable bool
@@ -157,6 +158,7 @@ type State struct {
 type SocketState struct {
 	Inode    uint64 // identifies the socket
 	Slot     int
+	Born     int  // in which order they have joined
 	OwnFlags bool // see Socket.OwnFlags
 	Foreign  bool // somebody else has created it, and set its options
 	Stranger bool // it is another program's
@@ -165,9 +167,9 @@ type SocketState struct {
 
 // State returns what another process needs to continue with the group.
 func (g *Group) State() State {
-	s := State{Addr: g.addr, V6Only: g.cfg.V6Only, Balance: g.cfg.Balance, Steerable: g.Steerable()}
+	s := State{Addr: g.addr, Datagram: g.cfg.Datagram, V6Only: g.cfg.V6Only, Balance: g.cfg.Balance, Steerable: g.Steerable()}
 	for _, o := range g.order {
-		s.Sockets = append(s.Sockets, SocketState{o.inode, o.slot, o.ownFlags, o.foreign, o.stranger, o.holders})
+		s.Sockets = append(s.Sockets, SocketState{o.inode, o.slot, o.born, o.ownFlags, o.foreign, o.stranger, o.holders})
 	}
 	return s
 }
@@ -178,7 +180,7 @@ func (g *Group) State() State {
 // remain those of the earlier owner until [Group.Steer]. On error it closes the
 // descriptors.
 func (w *Watch) Restore(state State, fd func(inode uint64) int) (*Group, error) {
-	g := &Group{watch: w, cfg: Config{Addr: state.Addr, V6Only: state.V6Only, Balance: state.Balance}, addr: state.Addr, hash: !state.Steerable}
+	g := &Group{watch: w, cfg: Config{Addr: state.Addr, Datagram: state.Datagram, V6Only: state.V6Only, Balance: state.Balance}, addr: state.Addr, hash: !state.Steerable}
 	var gone []int // places of missing sockets
 	for i, s := range state.Sockets {
 		if s.Stranger {
@@ -186,14 +188,14 @@ func (w *Watch) Restore(state State, fd func(inode uint64) int) (*Group, error) 
 			continue
 		}
 		n := fd(s.Inode)
-		if n >= 0 && s.Holders == 0 && !listens(n) { // it was being replaced
+		if n >= 0 && s.Holders == 0 && !state.Datagram && !listens(n) { // it was being replaced
 			unix.Close(n)
 			n = -1
 		}
 		if n < 0 {
 			gone = append(gone, i)
 		}
-		g.order = append(g.order, &Socket{group: g, fd: n, inode: s.Inode, slot: s.Slot, ownFlags: s.OwnFlags, foreign: s.Foreign, holders: s.Holders, used: true})
+		g.order = append(g.order, &Socket{group: g, fd: n, inode: s.Inode, slot: s.Slot, born: s.Born, ownFlags: s.OwnFlags, foreign: s.Foreign, holders: s.Holders, used: true})
 	}
 	// The kernel has moved the last socket of the group into the place of a closed one
 	// (reuseport_detach_sock).

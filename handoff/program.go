@@ -19,6 +19,10 @@ var ErrNoSteering = errors.New("the kernel refuses SO_ATTACH_REUSEPORT_CBPF")
 const (
 	ldWAbs = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
 	ldBAbs = unix.BPF_LD | unix.BPF_B | unix.BPF_ABS
+	ldHAbs = unix.BPF_LD | unix.BPF_H | unix.BPF_ABS
+	ldHInd = unix.BPF_LD | unix.BPF_H | unix.BPF_IND
+	andK   = unix.BPF_ALU | unix.BPF_AND | unix.BPF_K
+	lshK   = unix.BPF_ALU | unix.BPF_LSH | unix.BPF_K
 	ldMem  = unix.BPF_LD | unix.BPF_MEM
 	st     = unix.BPF_ST
 	ja     = unix.BPF_JMP | unix.BPF_JA
@@ -57,7 +61,7 @@ func randomProgram(slots [][]int) program {
 		p = append(p, unix.SockFilter{Code: jeqK, Jf: 1, K: uint32(i)})
 		p = several.leave(p, s)
 	}
-	return several.end(p)
+	return several.end(p, randomOf)
 }
 
 // branches are jumps to what chooses among the sockets of one slot.
@@ -79,10 +83,10 @@ func (b *branches) leave(p program, indexes []int) program {
 }
 
 // end appends what the jumps lead to.
-func (b branches) end(p program) program {
+func (b branches) end(p program, within func([]int) program) program {
 	for _, jump := range b {
 		p[jump.at].K = uint32(len(p) - jump.at - 1)
-		p = append(p, randomOf(jump.indexes)...)
+		p = append(p, within(jump.indexes)...)
 	}
 	return p
 }
@@ -127,13 +131,12 @@ func consecutive(indexes []int) bool {
 // choice among the others. The hash is consistent: one more target moves about 1/n of the
 // clients. At least one target must be served.
 func stickyProgram(targets [][]int) program {
-	var served []int
-	for _, indexes := range targets {
-		if len(indexes) > 0 {
-			served = append(served, indexes[0])
-		}
-	}
-	p := program{
+	return keyedProgram(clientKey(), targets, randomOf)
+}
+
+// clientKey loads the client's address into A.
+func clientKey() program {
+	return program{
 		{Code: ldBAbs, K: netOff}, // version
 		{Code: rshK, K: 4},
 		{Code: jeqK, Jt: 2, K: 6},
@@ -144,7 +147,20 @@ func stickyProgram(targets [][]int) program {
 		{Code: tax},
 		{Code: ldWAbs, K: netOff + 12},
 		{Code: xorX},
-		// Both branches continue here with the key in A; a finaliser mixes it.
+	}
+}
+
+// keyedProgram chooses a target by the key that key loads into A, and by within among the
+// sockets of one. within finds the mixed key in the first word of memory.
+func keyedProgram(key program, targets [][]int, within func([]int) program) program {
+	var served []int
+	for _, indexes := range targets {
+		if len(indexes) > 0 {
+			served = append(served, indexes[0])
+		}
+	}
+	p := append(slices.Clone(key), program{
+		// A finaliser mixes the key.
 		{Code: tax},
 		{Code: rshK, K: 16},
 		{Code: xorX},
@@ -157,7 +173,7 @@ func stickyProgram(targets [][]int) program {
 		{Code: rshK, K: 16},
 		{Code: xorX},
 		{Code: st, K: 0},
-	}
+	}...)
 	var toSecond []int // places of the jumps to the second choice
 	var several branches
 	leave := func(indexes []int) {
@@ -178,7 +194,7 @@ func stickyProgram(targets [][]int) program {
 		leave(targets[i])
 	}
 	leave(targets[0])
-	p = several.end(p)
+	p = several.end(p, within)
 	if len(toSecond) == 0 {
 		return p
 	}

@@ -48,7 +48,9 @@ func (q *Quiet) Look(now time.Time) (quiet bool, again time.Duration) {
 		return false, settle - age
 	}
 	if g.Steerable() {
-		q.trackHalfOpen(now)
+		if !g.cfg.Datagram {
+			q.trackHalfOpen(now)
+		}
 		if len(q.open) > 0 {
 			return false, quietLook
 		}

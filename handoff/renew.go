@@ -13,7 +13,7 @@ import (
 // Else it is cleaned. It returns the socket that is in the place. One whose lock is held
 // stays as it is.
 func (g *Group) renew(s *Socket, now bool) *Socket {
-	if s.probe() == errLocked {
+	if g.cfg.Datagram || s.probe() == errLocked {
 		return s
 	}
 	if s.quiet && g.renewable(s) && s.Pending() == 0 {
@@ -29,14 +29,14 @@ func (g *Group) renew(s *Socket, now bool) *Socket {
 
 // renewable reports whether a socket is parked, is not steered to, and has been a worker's.
 func (g *Group) renewable(s *Socket) bool {
-	return s.used && !s.closed && !s.stuck() && !s.Held() && !s.foreign && g.Steerable() && len(g.targets) > 0 && !g.isTarget(s) && s.listening()
+	return s.used && !s.closed && !s.stuck() && !s.Held() && (!s.foreign || g.cfg.Datagram) && g.Steerable() && len(g.targets) > 0 && !g.isTarget(s) && s.listening()
 }
 
 // renewParked replaces the parked sockets that have become quiet only now: their workers
 // were killed, or connections went on coming.
 func (g *Group) renewParked(now time.Time) {
 	for _, s := range slices.Clone(g.order) {
-		if !g.renewable(s) {
+		if !g.renewable(s) || g.cfg.Datagram && s.quiet { // of UDP, the next one to join replaces it
 			s.calming = nil
 			continue
 		}

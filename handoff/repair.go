@@ -13,6 +13,9 @@ import (
 // event, and the recorded order is wrong until the next repair; no program does so by
 // accident.)
 func (g *Group) noteShutdown(s *Socket) {
+	if g.cfg.Datagram {
+		return // it stays in its place
+	}
 	if !s.shut && !s.closed && !s.listening() {
 		s.shut = true
 		g.leave(s)
@@ -35,7 +38,7 @@ func (g *Group) anyShut() bool {
 
 // repair undoes a holder's changes to a socket that it shares with the owner.
 func (g *Group) repair(s *Socket) (events []Event) {
-	if s.closed {
+	if s.closed || g.cfg.Datagram { // the program's own
 		return nil
 	}
 	repaired := func(what string, err error) {

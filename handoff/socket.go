@@ -16,6 +16,7 @@ type Socket struct {
 	fd        int
 	inode     uint64
 	slot      int  // the last slot that took it
+	born      int  // higher than of all that were in the group when it joined
 	holders   int  // workers that have a duplicate
 	reserved  bool // parked, and not for [Group.Take]
 	ownFlags  bool // its holder decides about O_NONBLOCK
@@ -107,7 +108,8 @@ func (s *Socket) Repair() []Event {
 	return s.group.repair(s)
 }
 
-// Pending is the number of connections in the accept queue.
+// Pending is the number of connections in the accept queue; of a datagram socket, 1 if a
+// datagram waits in it.
 func (s *Socket) Pending() int {
 	if s.closed {
 		return 0
@@ -129,7 +131,7 @@ func (s *Socket) Accept(most int) {
 
 // accept takes up to most connections. before is called before each accept(2), for tests.
 func (s *Socket) accept(n int, before func()) {
-	if s.accepting || s.closed || s.Held() || n <= 0 {
+	if s.accepting || s.closed || s.Held() || n <= 0 || s.group.cfg.Datagram {
 		return
 	}
 	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 3)
@@ -241,6 +243,9 @@ func bind(addr netip.AddrPort, v6only, exclusive bool) (fd int, err error) {
 // queue returns the length of the accept queue and the effective backlog: tcpi_unacked
 // and tcpi_sacked of a listening socket (what ss shows as Recv-Q and Send-Q).
 func (s *Socket) queue() (length, backlog int, err error) {
+	if s.group.cfg.Datagram {
+		return s.datagrams(), 0, nil
+	}
 	info, err := unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
 		return 0, 0, fmt.Errorf("cannot read TCP_INFO: %w", err)
@@ -250,7 +255,12 @@ func (s *Socket) queue() (length, backlog int, err error) {
 
 // listening reports whether the socket still listens: shutdown(2) by one holder of a
 // duplicate ends it for all.
-func (s *Socket) listening() bool { return listens(s.fd) }
+func (s *Socket) listening() bool {
+	if s.group.cfg.Datagram {
+		return !s.closed && !s.connected()
+	}
+	return listens(s.fd)
+}
 
 func listens(fd int) bool {
 	on, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)

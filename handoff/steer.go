@@ -95,6 +95,9 @@ func (g *Group) apply() error {
 	if !some {
 		return nil
 	}
+	if g.cfg.Datagram {
+		return g.attach(datagramProgram(indexes))
+	}
 	if g.cfg.Balance == Sticky {
 		return g.attach(stickyProgram(indexes))
 	}

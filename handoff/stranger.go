@@ -18,7 +18,10 @@ import (
 // Two strangers that join between two looks, before a socket of the owner's, and leave one
 // by one, leave the order unknown.
 
-const stateListen = 1 << 10 // TCPF_LISTEN
+const (
+	stateListen      = 1 << 10 // TCPF_LISTEN
+	stateUnconnected = 1 << 7  // TCPF_CLOSE
+)
 
 // listener is a listening socket of the machine.
 type listener struct {
@@ -28,14 +31,19 @@ type listener struct {
 	addr   netip.Addr
 }
 
-// listenersAt returns the listening sockets of a family that are bound to a port.
-func listenersAt(family byte, port uint16) (all []listener, err error) {
+// listenersAt returns the listening sockets of a family that are bound to a port: of UDP,
+// those that have no peer.
+func listenersAt(family, protocol byte, port uint16) (all []listener, err error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	err = dumpDiag(fd, family, stateListen, port, func(m []byte) { all = append(all, diagListener(m)) })
+	states := uint32(stateListen)
+	if protocol == unix.IPPROTO_UDP {
+		states = stateUnconnected
+	}
+	err = dumpDiag(fd, family, protocol, states, port, func(m []byte) { all = append(all, diagListener(m)) })
 	return all, err
 }
 
@@ -56,7 +64,7 @@ func (g *Group) members() ([]uint64, bool) {
 		return nil, false
 	}
 	_, family := sockaddr(g.addr)
-	all, err := listenersAt(byte(family), g.addr.Port())
+	all, err := listenersAt(byte(family), g.protocol(), g.addr.Port())
 	if err != nil {
 		return nil, false
 	}
@@ -101,6 +109,11 @@ func (g *Group) noteStrangers() (changed bool) {
 			g.leave(s)
 			changed = true
 			g.watch.later(Stranger{Group: g, Inode: s.inode, Left: true})
+		}
+	}
+	for _, s := range g.Sockets() {
+		if g.cfg.Datagram && !slices.Contains(members, s.inode) && g.noteConnected(s) {
+			changed = true
 		}
 	}
 	for _, n := range g.newcomers(members) {

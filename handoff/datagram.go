@@ -1,0 +1,236 @@
+package handoff
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// A group of UDP has the sockets that programs have created, bound here. A datagram socket is
+// a member of its group from bind(2) on, so the order of those calls is the kernel's index
+// order. Their options are the programs' own, and no socket is made or reset by the group.
+//
+//   - The first is bound with its program attached already: the kernel refuses such a
+//     socket beside any other (EADDRINUSE), while later ones, which have only
+//     SO_REUSEPORT, can join it (udp_lib_lport_inuse).
+//   - A client, by address and port, has the same slot across generations.
+//   - A socket whose worker is gone is parked until the next one joins: the new socket
+//     moves into its index when it is closed.
+//   - connect(2) takes a socket out of its group, and the last one moves into its place.
+
+// errNoSpare means that a worker must join with its own socket.
+var errNoSpare = errors.New("no worker has left one")
+
+// Bind binds the datagram socket that a worker in slot has created, of which fd is a
+// duplicate, as the first of a new group. The group owns fd, unless there is an error: the
+// kernel's. cfg.Addr is the address. Without steering, datagrams go there at once.
+func (w *Watch) Bind(cfg Config, fd, slot int) (*Group, *Socket, error) {
+	cfg.Datagram, cfg.Balance = true, Sticky
+	g := &Group{watch: w, cfg: cfg, addr: cfg.Addr, hash: cfg.NoProgram}
+	s := &Socket{group: g, fd: fd}
+	had, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT)
+	err := s.locking(func(fd int) error {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+			return err
+		}
+		p := randomOf([]int{0})
+		g.hash = g.hash || attach(fd, p) != nil
+		if !g.hash {
+			g.program = p
+			return bindTo(fd, cfg.Addr)
+		}
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 0) // else others could have it, too
+		if err := bindTo(fd, cfg.Addr); err != nil {
+			return err
+		}
+		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	})
+	if err != nil {
+		if had == 0 && !errors.Is(err, errLocked) { // it is the program's again
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 0)
+		}
+		return nil, nil, err
+	}
+	if s, err = g.join(fd, slot); err != nil {
+		return nil, nil, err
+	}
+	w.groups = append(w.groups, g)
+	g.hand(s, slot)
+	return g, s, nil
+}
+
+// Bind binds the datagram socket that a worker in slot has created, of which fd is a
+// duplicate: it joins the group. The group owns fd, unless there is an error: the kernel's.
+// Nothing is steered to it before [Group.Steer].
+func (g *Group) Bind(fd, slot int) (*Socket, error) {
+	if n := inodeOf(fd); !g.cfg.Datagram || slices.ContainsFunc(g.order, func(s *Socket) bool { return s.inode == n }) {
+		return nil, unix.EINVAL
+	}
+	if g.noteStrangers() {
+		if err := g.reattach(); err != nil {
+			return nil, err
+		}
+	}
+	s := &Socket{group: g, fd: fd}
+	owner, owned := g.owner()
+	err := s.locking(func(fd int) error {
+		if owned { // all sockets of a group are of one user; only root can change that
+			unix.Fchown(fd, owner, -1)
+		}
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+			return err
+		}
+		return bindTo(fd, g.addr)
+	})
+	if err != nil {
+		return nil, err
+	}
+	s, err = g.join(fd, slot)
+	if err != nil {
+		return nil, err
+	}
+	g.hand(s, slot)
+	g.dropParked()
+	return s, nil
+}
+
+// Waiting reports whether a worker in slot must take the socket of one that has ended:
+// datagrams wait in it, or clients are steered to it; where the kernel refuses the program,
+// a slot's socket passes from worker to worker.
+func (g *Group) Waiting(slot int) bool { return g.pick(slot) != nil }
+
+// owner returns the user of the group's sockets.
+func (g *Group) owner() (uid int, ok bool) {
+	var st unix.Stat_t
+	for _, s := range g.Sockets() {
+		if !s.closed && unix.Fstat(s.fd, &st) == nil {
+			return int(st.Uid), true
+		}
+	}
+	return 0, false
+}
+
+// dropParked closes one socket that no worker has and in which nothing waits: the last of
+// the group, which has just joined and is not steered to yet, moves into its place.
+//
+// The kernel finds the group by the first of its sockets in a hash chain. If just that one
+// is being closed, and is out of the group but not of the chain yet, a datagram goes to it,
+// and is lost (udp6_lib_lookup2, reuseport_detach_sock; 1 in 20 000 in
+// TestDatagramHandoversLoseNothing). In the chain of IPv4 the newest is the first, in that
+// of IPv6 the oldest, which stays open therefore.
+func (g *Group) dropParked() {
+	last := g.order[len(g.order)-1]
+	var first *Socket
+	if g.addr.Addr().Is6() {
+		first = slices.MinFunc(g.order, func(a, b *Socket) int { return cmp.Compare(a.born, b.born) })
+	}
+	for _, s := range g.order {
+		if s == last || s == first || s.stranger || !s.quiet || s.Held() || s.reserved || g.isTarget(s) || s.Pending() > 0 {
+			continue
+		}
+		g.watch.remove(s)
+		s.closed = true
+		unix.Close(s.fd)
+		if members, ok := g.members(); ok && slices.Contains(members, s.inode) {
+			// Somebody has a duplicate: it keeps its place.
+			place := slices.Index(g.order, s)
+			g.order[place] = &Socket{group: g, fd: -1, inode: s.inode, slot: -1, stranger: true, closed: true}
+			return
+		}
+		g.leave(s)
+		g.watch.later(Renewed{g, s})
+		return
+	}
+}
+
+// noteConnected notes that a socket is no longer in the kernel's group, since its program
+// has connected it. It reports whether that is new.
+func (g *Group) noteConnected(s *Socket) bool {
+	if s.closed || !slices.Contains(g.order, s) {
+		return false
+	}
+	// Up to Linux 6.12 one that was bound to a host's address stays in its place.
+	if g.program != nil && attach(s.fd, g.program) == nil {
+		return false
+	}
+	g.leave(s)
+	return true
+}
+
+// connected reports whether a datagram socket has a peer: it gets no other datagrams.
+func (s *Socket) connected() bool {
+	_, err := unix.Getpeername(s.fd)
+	return err == nil
+}
+
+// datagrams is 1 if a datagram waits in the socket.
+func (s *Socket) datagrams() int {
+	const soMeminfo, rmemAlloc = 55, 0 // SO_MEMINFO, SK_MEMINFO_RMEM_ALLOC
+	b, ok := getOption(s.fd, unix.SOL_SOCKET, soMeminfo)
+	if !ok || len(b) < 4 || binary.NativeEndian.Uint32(b[4*rmemAlloc:]) == 0 {
+		return 0
+	}
+	return 1
+}
+
+func (g *Group) protocol() byte {
+	if g.cfg.Datagram {
+		return unix.IPPROTO_UDP
+	}
+	return unix.IPPROTO_TCP
+}
+
+func bindTo(fd int, addr netip.AddrPort) error {
+	sa, _ := sockaddr(addr)
+	if err := unix.Bind(fd, sa); err != nil {
+		return fmt.Errorf("cannot bind udp %v: %w", addr, err)
+	}
+	return nil
+}
+
+// datagramProgram sends a client, by address and port, to the same target, as
+// stickyProgram does; a worker's several sockets share its clients.
+func datagramProgram(targets [][]int) program {
+	return keyedProgram(flowKey(), targets, ofKey)
+}
+
+// flowKey loads the client's address and port into A. After IPv6 extension headers, other
+// bytes of the flow are in the port's place.
+func flowKey() program {
+	return program{
+		{Code: ldBAbs, K: netOff}, // version, and the length of IPv4's header
+		{Code: st, K: 1},
+		{Code: rshK, K: 4},
+		{Code: jeqK, Jt: 10, K: 6},
+		{Code: ldMem, K: 1},
+		{Code: andK, K: 0xf},
+		{Code: lshK, K: 2},
+		{Code: tax},
+		{Code: ldHInd, K: netOff}, // source port
+		{Code: mulK, K: 0x9e3779b1},
+		{Code: tax},
+		{Code: ldWAbs, K: netOff + 12},
+		{Code: xorX},
+		{Code: ja, K: 9},
+		{Code: ldWAbs, K: netOff + 8},
+		{Code: mulK, K: 0x01000193},
+		{Code: tax},
+		{Code: ldWAbs, K: netOff + 12},
+		{Code: xorX},
+		{Code: tax},
+		{Code: ldHAbs, K: netOff + 40},
+		{Code: mulK, K: 0x9e3779b1},
+		{Code: xorX},
+	}
+}
+
+// ofKey chooses one of indexes by the mixed key.
+func ofKey(indexes []int) program {
+	p := append(remix(0x85ebca6b), unix.SockFilter{Code: modK, K: uint32(len(indexes))})
+	return append(p, choose(indexes)...)
+}
