@@ -23,6 +23,10 @@ func Differences() []Known {
 			func(_ Pair, d Difference) bool {
 				return (d.Part == "beside" || d.Part == "turned") && strings.HasPrefix(d.Bare, "dgram taken")
 			}},
+		{"the kernel's tables show every generation", "/proc/net/tcp and its like are of the network namespace: beside another generation, a program sees the other's sockets there.",
+			func(_ Pair, d Difference) bool {
+				return d.Part == "second" && (strings.HasPrefix(d.Label, "net ") || strings.HasSuffix(d.Label, " net"))
+			}},
 	}
 }
 

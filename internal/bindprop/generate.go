@@ -253,10 +253,12 @@ func (g *generator) step() {
 			g.say(p, one(g.Rand, "send %d %s", "recv %d"), g.args(fd, kind)...)
 			g.trim()
 		}
+	case w < 80:
+		g.say(p, "user %d", one(g.Rand, 0, 0, 1000))
 	case w < 83:
 		g.processes(p)
 	case w < 86:
-		g.say(p, "look")
+		g.say(p, "%s", one(g.Rand, "look", "look", "look", "look", "net"))
 	default:
 		if g.theme >= 13 {
 			g.files(p)

@@ -65,6 +65,9 @@ func Perform(side Side, p Pair, parent string, base int) (rep Report, err error)
 		return rep, err
 	}
 	defer os.RemoveAll(r.dir)
+	if err := os.Chmod(r.dir, 0o777); err != nil { // a script may change its user
+		return rep, err
+	}
 	if err := os.Mkdir(filepath.Join(r.dir, "d"), 0o755); err != nil {
 		return rep, err
 	}
