@@ -59,7 +59,7 @@ export default withMermaid({
         { text: 'Control API', link: '/reference/api' }, { text: 'Events', link: '/reference/events' }, { text: 'Metrics', link: '/reference/metrics' }] },
       { text: 'Internals', items: [
         { text: 'How workers are drained', link: '/internals/drain' }, { text: 'The keeper, measured', link: '/internals/keeper' },
-        { text: 'Findings', link: '/internals/findings' }, { text: 'Known limits', link: '/internals/limits' },
+        { text: 'Findings', link: '/internals/findings' }, { text: 'Known limits', link: '/internals/limits' }, { text: 'What a program can see', link: '/internals/bind' },
         { text: 'Fuzzing', link: '/internals/fuzzing' }, { text: 'Dependencies', link: '/internals/dependencies' }] }
     ]
   }

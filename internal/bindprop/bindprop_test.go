@@ -3,6 +3,7 @@ package bindprop
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"slices"
@@ -11,7 +12,10 @@ import (
 	"testing"
 )
 
-var pairs = flag.Int("pairs", 40, "of TestBareIsBare")
+var (
+	pairs  = flag.Int("pairs", 40, "of TestBareIsBare")
+	update = flag.Bool("update", false, "write the list of docs/internals/bind.md")
+)
 
 // What is compared depends on nothing but the script: two bare runs see the same.
 func TestBareIsBare(t *testing.T) {
@@ -67,13 +71,26 @@ func TestShrink(t *testing.T) {
 	}
 }
 
-// Each row of the list of known differences is described where users read it.
+// The list of known differences is what docs/internals/bind.md says; -update writes it.
 func TestKnownDifferencesAreDocumented(t *testing.T) {
-	names := map[string]bool{}
+	const file, head = "../../docs/internals/bind.md", "| difference | why |\n|---|---|\n"
+	var want strings.Builder
 	for _, k := range Differences() {
-		if k.Name == "" || k.Reason == "" || names[k.Name] {
-			t.Errorf("%q: no name, no reason, or twice", k.Name)
+		fmt.Fprintf(&want, "| %s | %s |\n", k.Name, k.Reason)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, said, ok := strings.Cut(string(b), head)
+	if !ok {
+		t.Fatalf("%s has no table", file)
+	}
+	if *update {
+		if err := os.WriteFile(file, []byte(before+head+want.String()), 0o644); err != nil {
+			t.Fatal(err)
 		}
-		names[k.Name] = true
+	} else if said != want.String() {
+		t.Errorf("%s has\n%s\nwant\n%s\n(-update writes it)", file, said, want.String())
 	}
 }
