@@ -275,6 +275,16 @@ func (s *service) end() {
 		}
 		s.cmd.Wait()
 	}
+	if left := s.attacking(); len(left) > 0 {
+		s.t.Errorf("%d processes of the attacker are left when handoff has ended", len(left))
+		for ; len(left) > 0; left = s.attacking() {
+			for _, signal := range []unix.Signal{unix.SIGSTOP, unix.SIGKILL} { // one that is stopped does not fork
+				for _, pid := range left {
+					unix.Kill(pid, signal)
+				}
+			}
+		}
+	}
 	if s.t.Failed() {
 		for _, l := range s.lines[max(0, len(s.lines)-60):] {
 			s.t.Logf("%s %v slot=%d pid=%d generation=%d %s", l.Level, l, l.Slot, l.PID, l.Generation, l.Time)
@@ -388,24 +398,30 @@ func (s *service) marked(name string) string {
 // outlived waits until no process of the attack is left: handoff ends what a worker leaves.
 func (s *service) outlived() {
 	s.t.Helper()
-	path := filepath.Join(s.dir, "attack.py")
 	for deadline := time.After(patience); ; {
-		left := ""
-		all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-		for _, file := range all {
-			if b, _ := os.ReadFile(file); strings.Contains(string(b), path) {
-				left = file
-			}
-		}
-		if left == "" {
+		left := s.attacking()
+		if len(left) == 0 {
 			return
 		}
 		select {
 		case <-deadline:
-			s.t.Fatalf("the attack outlives its worker: %s", left)
+			s.t.Fatalf("the attack outlives its worker: %d", left)
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// attacking are the processes that run the attack.
+func (s *service) attacking() (pids []int) {
+	path := filepath.Join(s.dir, "attack.py")
+	all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range all {
+		if b, _ := os.ReadFile(file); strings.Contains(string(b), path) {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // master is its pid, 0 while there is none; workers are its children's.

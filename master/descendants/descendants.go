@@ -88,6 +88,7 @@ type tree struct {
 	grace   time.Duration // from SIGTERM to SIGKILL
 	hard    bool          // they were killed while their worker lived
 	ports   []uint16      // that the worker serves on
+	group   *linux.Pidfd  // of the leader, by which its process group is signalled; nil: it had ended
 }
 
 // member is a process of a tree.
@@ -152,6 +153,7 @@ func (t *Tracker) Started(of Worker, pid int) {
 		leader.Group = pid // it may not have come to that
 	}
 	tr := &tree{of: of, leader: leader}
+	tr.group, _ = leader.open()
 	tr.saw(pid)
 	t.trees = append(t.trees, tr)
 }
@@ -189,7 +191,7 @@ func (t *Tracker) Kill(of Worker, leader func()) {
 	tr.look()
 	leader()
 	tr.hard = true
-	tr.signal(unix.SIGKILL, nil)
+	t.exterminate(tr)
 }
 
 // Left returns the descendants of a worker that has ended and was not reaped yet, with
@@ -290,6 +292,7 @@ func (t *Tracker) Hurry(now time.Time) {
 			t.kill(tr, now, "the service stops immediately")
 		}
 	}
+	t.forget()
 }
 
 // Idle tells whether none is left of a worker that has ended.
@@ -341,7 +344,7 @@ func (t *Tracker) Refresh() {
 		case terminated:
 			tr.signal(unix.SIGTERM, news)
 		case killed:
-			tr.signal(unix.SIGKILL, news)
+			t.exterminate(tr)
 		}
 	}
 	t.forget()
@@ -354,7 +357,7 @@ func (t *Tracker) terminate(tr *tree, now time.Time, reason string) {
 
 func (t *Tracker) kill(tr *tree, now time.Time, reason string) {
 	tr.phase, tr.at = killed, now.Add(endTimeout)
-	t.report(tr, unix.SIGKILL, reason, tr.signal(unix.SIGKILL, nil))
+	t.report(tr, unix.SIGKILL, reason, t.exterminate(tr))
 }
 
 func (t *Tracker) report(tr *tree, s unix.Signal, reason string, signalled []Process) {
@@ -387,5 +390,11 @@ func (t *Tracker) Notices() []Notice {
 
 // forget drops the trees of which nothing is left.
 func (t *Tracker) forget() {
-	t.trees = slices.DeleteFunc(t.trees, func(tr *tree) bool { return tr.phase != lives && len(tr.members) == 0 })
+	t.trees = slices.DeleteFunc(t.trees, func(tr *tree) bool {
+		over := tr.phase != lives && len(tr.members) == 0
+		if over && tr.group != nil {
+			tr.group.Close()
+		}
+		return over
+	})
 }

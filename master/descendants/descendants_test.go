@@ -42,7 +42,8 @@ func TestMain(m *testing.M) {
 //	leaves HOW ROLE…     starts another one, and exits once that runs
 //
 // HOW is "", or of: s (in a session of its own), g (in a group of its own), e (without an
-// environment), o (with somebody else's), x (as another program).
+// environment), o (with somebody else's), x (as another program),
+// j (in the group JOIN).
 func play(role string, rest []string) {
 	if role == "deaf" {
 		signal.Ignore(unix.SIGTERM)
@@ -53,6 +54,10 @@ func play(role string, rest []string) {
 	if role == "stays" || role == "leaves" {
 		c := exec.Command("/proc/self/exe", append([]string{"play"}, rest[1:]...)...)
 		c.SysProcAttr = &unix.SysProcAttr{Setsid: strings.Contains(rest[0], "s"), Setpgid: strings.Contains(rest[0], "g")}
+		if strings.Contains(rest[0], "j") {
+			c.SysProcAttr.Setpgid = true
+			c.SysProcAttr.Pgid, _ = strconv.Atoi(os.Getenv("JOIN"))
+		}
 		if strings.Contains(rest[0], "e") {
 			c.Env = []string{}
 		}
@@ -245,6 +250,49 @@ func TestKill(t *testing.T) {
 			w.awaitIdle()
 		})
 	}
+}
+
+// Whoever forks without end is quicker than who looks: the group is killed with those in it
+// that nobody has seen.
+func TestGroupIsKilled(t *testing.T) {
+	w := start(t, "stays", "", "deaf")
+	t.Setenv("JOIN", strconv.Itoa(w.cmd.Process.Pid))
+	unseen := exec.Command("/proc/self/exe", "play", "stays", "j", "deaf") // the child of a process that is not the worker's
+	unseen.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	out, err := unseen.StdoutPipe()
+	if err == nil {
+		err = unseen.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		unseen.Process.Kill()
+		unseen.Wait()
+	}()
+	lines := bufio.NewScanner(out)
+	lines.Scan()
+	pid, _ := strconv.Atoi(lines.Text())
+	s, err := linux.ReadStat(pid)
+	if err != nil || s.Group != w.cmd.Process.Pid {
+		t.Fatal(s, err)
+	}
+	w.all = append(w.all, describe(s))
+	w.ends()
+	w.End(1, End{By: w.began.Add(time.Minute), Grace: time.Second}, w.began)
+	pidfd, err := describe(s).open()
+	if err != nil {
+		t.Skip("it is seen, and has ended: ", err)
+	}
+	defer pidfd.Close()
+	if err := pidfd.SignalGroup(0); err == unix.EINVAL {
+		t.Skip("a process group cannot be signalled by a pidfd before Linux 6.9")
+	}
+	w.Hurry(w.began)
+	if err := pidfd.AwaitDeath(time.Now().Add(testTimeout)); err != nil {
+		t.Error("a process of the group lives: ", err)
+	}
+	w.awaitIdle()
 }
 
 // What a worker leaves gets SIGTERM, then SIGKILL.

@@ -68,6 +68,7 @@ func (t *Tracker) Restore(s State, keeper int, instance string, now time.Time) {
 			had, listens := ts.Listening[p.PID]
 			tr.members = append(tr.members, &member{Process: p, serves: slices.Contains(ts.Serving, p.PID), listens: listens, had: had})
 		}
+		tr.group, _ = tr.leader.open()
 		tr.look()
 		t.trees = append(t.trees, tr)
 		if tr.phase == lives {
@@ -78,7 +79,7 @@ func (t *Tracker) Restore(s State, keeper int, instance string, now time.Time) {
 		case terminated:
 			tr.signal(unix.SIGTERM, nil)
 		case killed:
-			tr.signal(unix.SIGKILL, nil)
+			t.exterminate(tr)
 			tr.at = now.Add(endTimeout)
 		}
 	}
