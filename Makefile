@@ -47,6 +47,7 @@ test: lint $(MODULES) ## minutes: everything; units and a part of the integratio
 	go test -race -short -vet=off -p 4 $(UNITS)
 	go test -count=1 -vet=off -parallel 4 -timeout 20m ./integration
 	go test -count=1 -vet=off -parallel 4 -timeout 5m ./integration/hostile
+	go test -count=1 -vet=off -timeout 5m ./integration/programs
 	go test -count=1 -vet=off -parallel 4 -timeout 10m ./integration -race-binary -run '$(RACES)'
 
 long: $(MODULES) ## a night: full numbers, every Node, a million simulated hours (SIM_HOURS)
@@ -56,6 +57,7 @@ long: $(MODULES) ## a night: full numbers, every Node, a million simulated hours
 	tools/sim-faults
 	go test -timeout 60m ./integration -long -v
 	go test -timeout 60m -parallel 4 ./integration/hostile -long -v
+	go test -timeout 3h ./integration/programs -long -install -v
 	for v in 18 22 24 26; do PATH=$(CURDIR)/integration/node_modules/node$$v/bin:$$PATH go test -count=1 -parallel 4 -timeout 20m ./integration -skip TestNodeVersions || exit 1; done
 
 fuzz: ## FUZZTIME (a minute) for each parser of what others send

@@ -85,8 +85,8 @@ func (p program) start(t *testing.T) *world {
 	return w
 }
 
-// Unmodified programs, reloaded under load: no new connection is lost. What
-// keep-alive clients lose is each program's own drain, and is printed.
+// Unmodified programs, reloaded under load: no new connection is lost. The folder programs
+// has these and more, with what keep-alive clients lose.
 func TestAnyProgram(t *testing.T) {
 	t.Parallel()
 	for _, p := range anyPrograms {
@@ -110,32 +110,9 @@ func TestAnyProgram(t *testing.T) {
 			case fresh.Lost() > 0:
 				t.Logf("%d reset: %s", fresh.Lost(), p.atFault)
 			}
-			if !*long {
-				w.stop()
-				return
-			}
-			run = w.load(load.Config{Mode: load.KeepAlive, Clients: 8, Pause: 2_000_000})
-			run.Await(50, testTimeout)
-			for range 5 {
-				w.reload()
-				w.retired(2)
-				run.Await(20, testTimeout)
-			}
-			kept := run.Stop()
-			t.Logf("TABLE | %s | %d | %d | %d | %d %s |", p.name, fresh.Requests, fresh.Lost(), kept.Requests, kept.Lost(), classes(kept))
 			w.stop()
 		})
 	}
-}
-
-func classes(r load.Result) string {
-	var s []string
-	for _, c := range load.Classes {
-		if r.Failed[c] > 0 {
-			s = append(s, fmt.Sprintf("%s %d", c, r.Failed[c]))
-		}
-	}
-	return strings.Join(s, ", ")
 }
 
 // Programs that SIGTERM ends in the middle of a request, or not at all, drain by the

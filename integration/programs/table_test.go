@@ -1,0 +1,120 @@
+package programs
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// page is where the tables are.
+var page = filepath.Join("..", "..", "docs", "programs.md")
+
+const columns = "| program | contract | options | new connections: requests | lost | kept: requests | lost | |\n|---|---|---|---|---|---|---|---|\n"
+
+// line is the row in the table.
+func (r row) line(res result) string {
+	options := ""
+	if len(r.flags) > 0 {
+		options = "`" + strings.Join(r.flags, " ") + "`"
+	}
+	contract := "bind"
+	if r.args[0] == "node" || strings.HasSuffix(r.args[0], ".js") {
+		contract = "node"
+	}
+	var notes []string
+	if res.bare.requests > 0 {
+		notes = append(notes, fmt.Sprintf("bare, %d stops: %d kept lost", bareStops, res.bare.lost))
+	}
+	for _, n := range []string{r.limit, r.note} {
+		if n != "" {
+			notes = append(notes, n)
+		}
+	}
+	if res.reloads != 20 {
+		notes = append(notes, fmt.Sprintf("%d reloads", res.reloads))
+	}
+	kept := []string{"", ""}
+	if res.kept.requests > 0 {
+		kept = []string{number(res.kept.requests), res.kept.losses()}
+	}
+	cells := []string{r.name, contract, options, number(res.fresh.requests), res.fresh.losses(), kept[0], kept[1], strings.Join(notes, "; ")}
+	for i, c := range cells {
+		cells[i] = strings.NewReplacer("|", `\|`, "<", "&lt;").Replace(c)
+	}
+	return "| " + strings.Join(cells, " | ") + " |"
+}
+
+// number has a space before each three digits.
+func number(n int64) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + " " + s[i:]
+	}
+	return s
+}
+
+// writeLine puts the row's line into its table, in the order of rows.
+func writeLine(t *testing.T, r row, line string) {
+	before, lines, after := section(t, r.kind)
+	lines = slices.DeleteFunc(lines, func(l string) bool { return nameOf(l) == r.name })
+	lines = append(lines, line)
+	var sorted []string // those of rows that are gone are left out
+	for _, o := range rows() {
+		for _, l := range lines {
+			if o.kind == r.kind && nameOf(l) == o.name {
+				sorted = append(sorted, l)
+			}
+		}
+	}
+	if err := os.WriteFile(page, []byte(before+strings.Join(sorted, "\n")+after), 0o644); err != nil {
+		t.Error(err)
+	}
+}
+
+// section cuts the page into the lines of a kind's table, and what is before and after.
+func section(t *testing.T, k kind) (before string, lines []string, after string) {
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head := "<!-- programs " + string(k) + " -->\n\n" + columns
+	before, rest, found := strings.Cut(string(text), head)
+	body, after, ended := strings.Cut(rest, "\n<!-- end -->")
+	if !found || !ended {
+		t.Fatalf("docs/programs.md has no table between %q and an end", head)
+	}
+	for l := range strings.SplitSeq(body, "\n") {
+		if l != "" {
+			lines = append(lines, l)
+		}
+	}
+	return before + head, lines, "\n<!-- end -->" + after
+}
+
+func nameOf(line string) string {
+	name, _, _ := strings.Cut(strings.TrimPrefix(line, "| "), " |")
+	return name
+}
+
+// The tables have only rows that exist, in their order.
+func TestTable(t *testing.T) {
+	for _, k := range []kind{tcp, path, udp} {
+		var known, got []string
+		for _, r := range rows() {
+			if r.kind == k {
+				known = append(known, r.name)
+			}
+		}
+		_, lines, _ := section(t, k)
+		for _, l := range lines {
+			got = append(got, nameOf(l))
+		}
+		want := slices.DeleteFunc(slices.Clone(known), func(n string) bool { return !slices.Contains(got, n) })
+		if !slices.Equal(got, want) {
+			t.Errorf("docs/programs.md has of %s the rows\n%q, want\n%q", k, got, want)
+		}
+	}
+}
