@@ -362,6 +362,7 @@ const holdingsTimeout = time.Second
 // reportReady reports each worker that is steered to for the first time: after the kernel
 // has applied the steering, and at least once if a master dies in between.
 func (m *Master) reportReady() {
+	m.reportUnserved()
 	for _, id := range m.listeners.Targets() {
 		w := m.workers[fleet.ID(id)]
 		if w == nil || !w.unreported {

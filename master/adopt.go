@@ -20,6 +20,7 @@ import (
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 	"handoff/master/process"
+	"handoff/master/readiness"
 	"handoff/master/reload"
 	"handoff/master/sequence"
 	"handoff/master/snapshot"
@@ -135,7 +136,7 @@ func (m *Master) restoreRooms(r snapshot.Record) {
 		m.cfg.Instance = r.Instance
 		m.history.file = m.workersFile()
 	}
-	m.contract = m.newContract(r.Seq)
+	m.contract, m.readiness = m.newContract(r.Seq), readiness.New(r.Served)
 	for _, gr := range r.Generations {
 		g := &generation{stderrTail: gr.StderrTail, drain: unix.Signal(gr.Drain), starts: repeat.New()}
 		if gr.Error != "" {

@@ -22,7 +22,7 @@ type ReadyWhen string
 
 // The values of ReadyWhen.
 const (
-	Listening ReadyWhen = "listening" // the program listens on its first address
+	Listening ReadyWhen = "listening" // the program listens on its addresses
 	Started   ReadyWhen = "started"   // the program has booted
 	Ready     ReadyWhen = "ready"     // it reports it: process.send({cmd:'ready'}), process.send('ready') or READY=1
 )
@@ -46,7 +46,9 @@ type Live struct {
 	Holds func(netip.AddrPort) bool
 	// Allow reports whether a worker of another user than handoff's may have a privileged
 	// port; nil: none.
-	Allow      func(netip.AddrPort) bool
+	Allow func(netip.AddrPort) bool
+	// MayDrop reports whether a reload may end an address, by its port or its name; nil: none.
+	MayDrop    func(at netip.AddrPort, name string) bool
 	ReadyWhen  ReadyWhen
 	QuietGrace time.Duration // time in which a worker registers what it has accepted; part of quiet
 	// Conditions are the start conditions of each worker; slot i has the i-th of the

@@ -19,6 +19,7 @@ import (
 	"handoff/master/descendants"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
+	"handoff/master/readiness"
 	"handoff/master/recycle"
 	"handoff/master/reload"
 	"handoff/master/sequence"
@@ -34,11 +35,10 @@ type Master struct {
 	recycler    *recycle.Recycler
 	listeners   *listeners.Table
 	descendants *descendants.Tracker
-	workers     map[fleet.ID]*worker
-	gens        map[fleet.Gen]*generation
-	keep        *fdstore.Client // nil: no keeper
-	manager     *sdnotify.Manager
-	clients     clients
+	workforce
+	keep    *fdstore.Client // nil: no keeper
+	manager *sdnotify.Manager
+	clients clients
 	inbox
 	history  history
 	contract workerContract
@@ -61,6 +61,7 @@ type history struct {
 	keeper       int                   // pid of the previous master's keeper; 0: none
 	output       []api.OutputStatus    // output that is lost
 	warned       map[string]bool       // warnings already logged
+	verified     time.Time             // when it was last looked which sockets are open
 	saver        snapshot.Saver        // writes the record for the next master
 	clock        snapshot.Clock        // of its times
 	file         *snapshot.WorkersFile // who the workers are, if keeper and master are both killed; nil: none
@@ -130,10 +131,10 @@ func Run(cfg Config) int {
 func newMaster(cfg Config) (*Master, error) {
 	m := &Master{
 		cfg: cfg, log: cfg.Log, fleet: fleet.New(cfg.Fleet),
-		workers: map[fleet.ID]*worker{}, gens: map[fleet.Gen]*generation{},
-		inbox:   inbox{mail: newMailbox()},
-		history: history{began: time.Now(), restarts: map[int]int{}, warned: map[string]bool{}, clock: snapshot.NewClock(snapshot.Record{})},
-		reloads: &reload.Machine{Hook: cfg.BeforeReload != nil}, recycler: recycle.New(cfg.recycle()),
+		workforce: workforce{workers: map[fleet.ID]*worker{}, gens: map[fleet.Gen]*generation{}, readiness: readiness.New(nil)},
+		inbox:     inbox{mail: newMailbox()},
+		history:   history{began: time.Now(), restarts: map[int]int{}, warned: map[string]bool{}, clock: snapshot.NewClock(snapshot.Record{})},
+		reloads:   &reload.Machine{Hook: cfg.BeforeReload != nil}, recycler: recycle.New(cfg.recycle()),
 	}
 	m.descendants = descendants.New(descendants.Config{Keeper: cfg.PID, Instance: cfg.Instance, Died: func() { m.mail.post(descendantDied{}) }})
 	m.steps.Pause()
@@ -235,7 +236,7 @@ func (m *Master) another() event {
 
 func (m *Master) deadline() time.Time {
 	next := earlier(earlier(m.fleet.Deadline(), m.listeners.Deadline()), m.recycler.Deadline())
-	next = earlier(next, m.manager.Deadline())
+	next = earlier(earlier(next, m.manager.Deadline()), m.readiness.Deadline())
 	next = earlier(next, m.keep.Deadline())
 	next = earlier(next, m.descendants.Deadline())
 	next = earlier(next, m.history.saver.Deadline())
@@ -255,6 +256,9 @@ func (m *Master) tick(now time.Time) {
 	m.descendants.Tick(now)
 	m.lookAtDescendants(now)
 	m.reportDescendants()
+	if next := m.readiness.Deadline(); !next.IsZero() && !now.Before(next) {
+		m.judge()
+	}
 	if !m.fleet.Deadline().IsZero() && !now.Before(m.fleet.Deadline()) {
 		m.step(nil)
 	}
@@ -278,6 +282,7 @@ func (m *Master) complete() bool {
 // queued, see sequence.Steps.
 func (m *Master) step(e fleet.Event) {
 	m.history.saver.Changed()
+	m.recheck(time.Now())
 	m.steps.Do(func() { sequence.Step(effects{m}, m.fleet, e) })
 }
 

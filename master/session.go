@@ -14,6 +14,7 @@ import (
 	"handoff/master/descendants"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
+	"handoff/master/readiness"
 )
 
 // Contract defines how a worker gets its sockets.
@@ -102,12 +103,14 @@ func (h sessionHost) Report(id listeners.Worker, f contract.Fact) {
 func (m *Master) learned(w *worker, f contract.Fact) {
 	switch f := f.(type) {
 	case contract.Started:
-		m.readyWhen(Started, w)
+		m.readyWhen(Started, w, readiness.Says)
 	case contract.Listening:
 		w.refused = ""
-		m.readyWhen(Listening, w)
+		if m.readyWhen(Listening, w, map[bool]readiness.Claim{true: readiness.Own}[f.Own]); m.cfg.ReadyWhen != Listening {
+			m.judge() // it may have lacked this one
+		}
 	case contract.Ready:
-		m.readyWhen(Ready, w)
+		m.readyWhen(Ready, w, readiness.Says)
 	case contract.Requests:
 		m.served(w, f.N)
 	case contract.Leaving:
@@ -141,8 +144,8 @@ func (m *Master) learned(w *worker, f contract.Fact) {
 }
 
 // readyWhen handles an event that can count as ready.
-func (m *Master) readyWhen(what ReadyWhen, w *worker) {
+func (m *Master) readyWhen(what ReadyWhen, w *worker, claim readiness.Claim) {
 	if m.cfg.ReadyWhen == what {
-		m.ready(w)
+		m.claims(w, claim)
 	}
 }

@@ -20,10 +20,14 @@ func (m *Master) status() api.Status {
 		Output: slices.Clone(m.history.output), LostLines: m.history.counters.LinesLost, Upgrades: m.history.counters.Upgrades,
 		Addresses: []api.AddressStatus{}, Workers: []api.WorkerStatus{}}
 	outlook.Put(&s, m.fleet, m.history.counters.Slots, time.Now())
-	at := m.listeners.Report()
+	if now := time.Now(); now.Sub(m.history.verified) >= time.Second {
+		m.history.verified = now
+		facts{m}.InService(true)
+	}
+	at, unserved := m.listeners.Report(), m.unserved()
 	m.history.counters.MaxQueue = max(m.history.counters.MaxQueue, at.MaxQueue)
 	for _, a := range at.Addresses {
-		s.Addresses = append(s.Addresses, api.AddressStatus{Address: a.Name, Balance: a.Balance, Queue: a.Queue})
+		s.Addresses = append(s.Addresses, api.AddressStatus{Address: a.Name, Balance: a.Balance, Queue: a.Queue, Unserved: slices.Contains(unserved, a.Name)})
 	}
 	served := map[int]bool{}
 	for _, fw := range m.fleet.Workers() {
@@ -57,7 +61,7 @@ func (m *Master) status() api.Status {
 		s.State = api.StateStarting
 	case s.Wanted != s.Generation:
 		s.State = api.StateReloading
-	case s.Ready < s.Slots:
+	case s.Ready < s.Slots || len(unserved) > 0:
 		s.State = api.StateDegraded
 	default:
 		s.State = api.StateServing

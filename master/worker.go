@@ -18,6 +18,8 @@ import (
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 	"handoff/master/process"
+	"handoff/master/readiness"
+	"handoff/master/serving"
 	"handoff/master/snapshot"
 )
 
@@ -87,7 +89,7 @@ func (m *Master) notified(w *worker, n sdnotify.Notice) {
 		m.step(fleet.Hung{ID: w.id, Reason: "it reported WATCHDOG=trigger"})
 	}
 	if n.Ready && m.cfg.ReadyWhen != Started {
-		m.ready(w) // also with --ready-when listening
+		m.claims(w, readiness.Says) // also with --ready-when listening
 	}
 	if n.Stopping {
 		m.leaving(w)
@@ -124,6 +126,9 @@ func (m *Master) died(id fleet.ID) {
 
 // noteListened remembers whether a worker has an address, before that is taken from it.
 func (m *Master) noteListened(w *worker) {
+	if m.listeners.IsTarget(listeners.Worker(w.id)) {
+		m.readiness.Note([]readiness.Service{{Slot: w.slot, At: serving.On(m.listeners, listeners.Worker(w.id), nil, false)}})
+	}
 	ports, any := m.listeners.Serving(listeners.Worker(w.id))
 	w.listened = w.listened || any
 	if len(ports) > 0 {
@@ -138,6 +143,7 @@ func (m *Master) ended(e ended) {
 		return
 	}
 	delete(m.workers, id)
+	m.readiness.Ended(readiness.ID(id))
 	m.listeners.ForgetQuiet(listeners.Worker(id))
 	w.session.End()
 	if w.notify != nil {

@@ -122,8 +122,9 @@ var roles = map[string]func() int{
 		}
 		return 0
 	},
-	"task": func() int { return 0 },
-	"node": playNode,
+	"two-ports": twoPorts,
+	"task":      func() int { return 0 },
+	"node":      playNode,
 }
 
 func inherited(fd int) (net.Listener, error) {

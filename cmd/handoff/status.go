@@ -35,7 +35,7 @@ func statusCode(s api.Status) int {
 	switch {
 	case len(s.Vacant) > 0:
 		return exitVacant
-	case s.Ready < s.Slots || s.Slots == 0:
+	case s.Ready < s.Slots || s.Slots == 0 || len(s.Unserved()) > 0:
 		return exitFailed
 	case s.Stalled() > 0:
 		return exitStalled
@@ -72,7 +72,7 @@ func statusCommand(code *int) *cobra.Command {
 NAME is the service's --name, or the program's; it is optional if only one service runs.
 A slot without a worker has a row, with what it waits for; "next" says what will happen, and when.
 CPU is of one CPU, over a quarter of a second.
-Exit code: 0 every slot is served; 1 not every slot is served; 3 not running; 4 every slot is served, but a
+Exit code: 0 every slot is served; 1 not every slot is, or nobody accepts on an address; 3 not running; 4 every slot is served, but a
 worker is stalled: it accepts nothing, while others do; 5 a slot has no worker: its starts fail, and it waits
 for the next one, or no worker is started in it.`,
 		Example: `  handoff status
@@ -155,7 +155,11 @@ func writeStatus(out io.Writer, s api.Status, cpu map[int]float64, now time.Time
 	fmt.Fprintf(out, "%s: %s, %d of %d slots ready, generation %d, pid %d, up %s\n", s.Name, s.State, s.Ready, s.Slots, s.Generation, s.PID, age(now.Sub(s.Started)))
 	var at []string
 	for _, a := range s.Addresses {
-		at = append(at, a.Address+" ("+a.Balance+")")
+		how := a.Balance
+		if a.Unserved {
+			how = "nobody accepts"
+		}
+		at = append(at, a.Address+" ("+how+")")
 	}
 	if len(at) > 0 {
 		fmt.Fprintf(out, "listens on %s\n", strings.Join(at, ", "))

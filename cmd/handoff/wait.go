@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,7 +41,7 @@ Exit code: 0 it serves; 1 not within --timeout; 3 handoff is not running by then
 						return nil
 					}
 					if err == nil {
-						err = fmt.Errorf("%s: %s, %d of %d slots ready", client.Name, s.State, s.Ready, s.Slots)
+						err = fmt.Errorf("%s: %s, %d of %d slots ready%s", client.Name, s.State, s.Ready, s.Slots, unserved(s))
 					}
 				}
 				if errors.Is(err, admin.ErrWhich) {
@@ -58,4 +59,12 @@ Exit code: 0 it serves; 1 not within --timeout; 3 handoff is not running by then
 	c.Flags().MarkHidden("ready") // scripts have it
 	durationFlag(c, &timeout, "timeout", "stop waiting after this time (default: no limit)")
 	return c
+}
+
+// unserved says on which addresses nobody accepts.
+func unserved(s api.Status) string {
+	if not := s.Unserved(); len(not) > 0 {
+		return ", nobody accepts on " + strings.Join(not, ", ")
+	}
+	return ""
 }

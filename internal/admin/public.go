@@ -177,6 +177,9 @@ func readyz(rw http.ResponseWriter, m api.Metrics) {
 			fmt.Fprintf(rw, "slot %d is not served\n", slot)
 		}
 	}
+	for _, name := range s.Unserved() {
+		fmt.Fprintf(rw, "nobody accepts on %s\n", name)
+	}
 	if s.LastError != "" {
 		fmt.Fprintln(rw, "last error:", s.LastError)
 	}

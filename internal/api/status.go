@@ -31,15 +31,26 @@ type Status struct {
 // The states of a service.
 const (
 	StateStarting  = "starting" // no generation has served yet
-	StateServing   = "serving"  // every slot is served
-	StateDegraded  = "degraded" // some slots are not
+	StateServing   = "serving"  // every slot is served, and every address
+	StateDegraded  = "degraded" // some slots are not, or nobody accepts on an address
 	StateReloading = "reloading"
 	StateStopping  = "stopping"
 )
 
-// Serves reports whether every slot is served, and the service is not stopping.
+// Serves reports whether every slot is served, and every address, and the service is not
+// stopping.
 func (s Status) Serves() bool {
-	return s.Ready >= s.Slots && s.Generation > 0 && s.State != StateStopping
+	return s.Ready >= s.Slots && s.Generation > 0 && s.State != StateStopping && len(s.Unserved()) == 0
+}
+
+// Unserved are the addresses on which no worker in service accepts any more.
+func (s Status) Unserved() (names []string) {
+	for _, a := range s.Addresses {
+		if a.Unserved {
+			names = append(names, a.Address)
+		}
+	}
+	return names
 }
 
 // ReloadStatus is the result of the last reload.
@@ -88,6 +99,8 @@ type AddressStatus struct {
 	Address string `json:"address"`
 	Balance string `json:"balance"` // even, sticky, shared; hash where the kernel refuses to steer
 	Queue   int    `json:"queue"`   // connections that no worker has accepted yet
+	// Unserved: no worker in service accepts, and one did.
+	Unserved bool `json:"unserved,omitempty"`
 }
 
 // WorkerStatus is one worker.

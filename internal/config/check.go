@@ -27,6 +27,7 @@ func (r *Run) checkValues() error {
 		func() error { _, err := r.PortNumbers(); return err },
 		func() error { _, err := r.Signal(); return err },
 		func() error { _, err := r.Holds(); return err },
+		func() error { _, err := r.MayDrops(); return err },
 		func() error { _, err := r.Listens("/"); return err },
 		func() error { _, err := r.Conditions(); return err },
 		func() error { _, err := r.MaxMemoryBytes(); return err },

@@ -46,6 +46,7 @@ func TestMistakesInFlags(t *testing.T) {
 		"--drain-signal KILL":                     `invalid --drain-signal "KILL"`,
 		"--drain-signal sigquit":                  "",
 		"--hold x":                                `invalid --hold "x": want 8000`,
+		"--may-drop x":                            `invalid --may-drop "x": want 8000, 8000-8010, 127.0.0.1:8000 or [::1]:8000, or a path`,
 		"--no-hold 9-1":                           `invalid --no-hold "9-1": want 8000`,
 		"--listen localhost:80":                   `invalid --listen "localhost:80": "localhost" is not an IP address`,
 		"--contract activation":                   "--contract activation requires at least one --listen ADDR",

@@ -79,6 +79,26 @@ func (r *Run) Allows() (func(netip.AddrPort) bool, error) {
 	return func(b netip.AddrPort) bool { return anyOf(list, b) }, nil
 }
 
+// MayDrops returns which addresses a reload may end, by their port or their name: TCP and
+// UDP as for --hold, and paths.
+func (r *Run) MayDrops() (func(at netip.AddrPort, name string) bool, error) {
+	var names, ports []string
+	for _, v := range r.MayDrop {
+		if path := strings.TrimPrefix(v, "unix:"); strings.HasPrefix(path, "/") || strings.HasPrefix(path, "@") {
+			names = append(names, path)
+		} else {
+			ports = append(ports, v)
+		}
+	}
+	list, err := parseAddressList("--may-drop", ports)
+	if err != nil {
+		return nil, fmt.Errorf("%w, or a path", err)
+	}
+	return func(at netip.AddrPort, name string) bool {
+		return slices.Contains(names, name) || at.IsValid() && anyOf(list, at)
+	}, nil
+}
+
 // Holds returns which addresses are held.
 func (r *Run) Holds() (func(netip.AddrPort) bool, error) {
 	only, err := parseAddressList("--hold", r.HoldOnly)

@@ -31,6 +31,7 @@ type Run struct {
 	HoldOnly       []string
 	NoHold         []string
 	Allow          []string
+	MayDrop        []string
 	Listen         []string
 	Watchdog       time.Duration
 	DrainSpread    time.Duration
@@ -117,7 +118,7 @@ func (r *Run) Flags(fs *pflag.FlagSet) {
 func (r *Run) workerFlags(fs *pflag.FlagSet) {
 	fs.StringVarP(&r.Workers, "workers", "n", r.Workers, "`number` of workers: 4, max (one per usable CPU), max-1")
 	fs.StringSliceVar(&r.Ports, "ports", nil, "one `port` per worker: slot 0 gets the first as PORT and port in its environment, and so on; this also sets the number of workers")
-	choice(fs, &r.ReadyWhen, "ready-when", "when a worker is ready: listening (on its first address), started (booted), ready (process.send('ready') or READY=1)", "listening", "started", "ready")
+	choice(fs, &r.ReadyWhen, "ready-when", "when a worker is ready: listening (on its addresses), started (booted), ready (process.send('ready') or READY=1)", "listening", "started", "ready")
 	duration(fs, &r.ReadyTimeout, "ready-timeout", "longest start; a reload fails after it")
 	fs.Var((*autoValue)(&r.ReadyDelay), "ready-delay", "in a reload, how long a listening worker must keep running before it serves, unless --ready-when ready; auto: 1s, for Node 0")
 	duration(fs, &r.DrainTimeout, "drain-timeout", "longest drain, then SIGTERM (30s; in a container 8s)")
@@ -131,6 +132,7 @@ func (r *Run) reloadFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&r.MaxFailures, "max-failures", r.MaxFailures, "consecutive failed starts of a worker before a new generation fails")
 	choice(fs, &r.Strategy, "strategy", "how a reload switches: all (at once, when every new worker is ready) or slot (one by one)", "all", "slot")
 	fs.IntVar(&r.Surge, "surge", r.Surge, "`workers` started at once in a reload; 0: all (with --strategy slot: one)")
+	fs.StringArrayVar(&r.MayDrop, "may-drop", nil, "a reload may end this `address`, on which the running generation accepts; without it a new worker is ready only when it accepts on every one: 9090, 127.0.0.1:9090, 9000-9010, /run/web.sock (may be repeated)")
 	duration(fs, &r.Canary, "canary", "in a reload, let one new worker serve alone this long first; if it fails, the reload fails")
 }
 

@@ -12,7 +12,7 @@ import (
 	"handoff/internal/cpus"
 )
 
-// --hold, --no-hold and --allow: what is taken means what it says. An address that it does
+// --hold, --no-hold, --may-drop and --allow: what is taken means what it says. An address that it does
 // not name is never allowed.
 func FuzzHold(f *testing.F) {
 	for _, s := range []string{"8000", "8000-8010", "127.0.0.1:80", "[::1]:8000-8010", ":80", "[fe80::1%2]:80", "::1:80", "80-79", "[::ffff:127.0.0.1]:80", "]:1", "0-65535", "[[::1]]:1"} {

@@ -49,7 +49,7 @@ func (r *Run) Effective() map[string]any {
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	run.Flags(fs)
 	// Flags has reset the lists, which have no defaults.
-	lists := map[string][]string{"ports": r.Ports, "hold": r.HoldOnly, "no-hold": r.NoHold, "allow": r.Allow, "listen": r.Listen, "watch": r.Watch,
+	lists := map[string][]string{"ports": r.Ports, "hold": r.HoldOnly, "no-hold": r.NoHold, "allow": r.Allow, "may-drop": r.MayDrop, "listen": r.Listen, "watch": r.Watch,
 		"watch-ignore": r.WatchIgnore, "rlimit": r.Limits}
 	fs.VisitAll(func(f *pflag.Flag) {
 		key := strings.ReplaceAll(f.Name, "-", "_")

@@ -39,6 +39,7 @@ func TestEveryKeyDoesSomething(t *testing.T) {
 		"drain_signal":     {`"QUIT"`, "QUIT", func(r *Run) any { return r.DrainSignal }},
 		"hold":             {`["8000"]`, []string{"8000"}, func(r *Run) any { return r.HoldOnly }},
 		"allow":            {`["80"]`, []string{"80"}, func(r *Run) any { return r.Allow }},
+		"may_drop":         {`["9090"]`, []string{"9090"}, func(r *Run) any { return r.MayDrop }},
 		"no_hold":          {`"9229"`, []string{"9229"}, func(r *Run) any { return r.NoHold }},
 		"listen":           {`["web=8000"]`, []string{"web=8000"}, func(r *Run) any { return r.Listen }},
 		"watchdog":         {`7`, 7 * s, func(r *Run) any { return r.Watchdog }},

@@ -33,6 +33,7 @@ const (
 	WorkerStarted     = "worker.started"
 	WorkerReady       = "worker.ready"
 	WorkerRefused     = "worker.refused"
+	WorkerIncomplete  = "worker.incomplete"
 	WorkerStatus      = "worker.status"
 	WorkerLeaving     = "worker.leaving"
 	WorkerRecycled    = "worker.recycled"
@@ -68,6 +69,7 @@ const (
 	AddressRefused  = "address.refused"
 	AddressRescued  = "address.rescued"
 	AddressStranded = "address.stranded"
+	AddressUnserved = "address.unserved"
 	AddressLost     = "address.lost"
 	AddressFailed   = "address.failed"
 )

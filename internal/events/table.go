@@ -73,6 +73,7 @@ func workers() []Info {
 	return []Info{
 		worker(WorkerStarted, info, "a worker's process has started"),
 		worker(WorkerReady, info, "a worker serves: new connections go to it", "after_seconds"),
+		worker(WorkerIncomplete, warn, "a worker that claims to be ready does not accept on every address that the generation in service has, after a second: it is waited for until its ready timeout", "reason"),
 		worker(WorkerRefused, fail, "the hook `before_ready` has refused a worker", "reason"),
 		worker(WorkerStatus, debug, "a worker reports its status; as a warning: it wants descriptors stored, which handoff does not do", "status", "reloading").or(warn),
 		worker(WorkerLeaving, info, "a worker asks to be replaced"),
@@ -101,6 +102,7 @@ func workers() []Info {
 func addresses() []Info {
 	return []Info{
 		of(AddressOpened, debug, "handoff listens on an address of `--listen`", "address", "name"),
+		of(AddressUnserved, warn, "nobody accepts on an address any more, though every slot is served: the program has closed its socket. Connections wait", "address"),
 		of(AddressClosed, info, "an address that no worker uses any more is closed", "address"),
 		of(AddressPassed, warn, "a socket of the service manager cannot be used"),
 		of(AddressShared, warn, "all workers share the one socket that the service manager passed"),

@@ -3,6 +3,7 @@ package linux
 import (
 	"errors"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -182,5 +183,45 @@ func TestOpenOutputPlantedAsUser(t *testing.T) {
 		t.Error(err)
 	} else {
 		f.Close()
+	}
+}
+
+// OpenSockets finds sockets in a process and in its children; what it may not see or is too
+// much to look at counts as open.
+func TestOpenSockets(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &stat); err != nil {
+		t.Fatal(err)
+	}
+	inode, other := stat.Ino, uint64(1)<<60
+	is := func(what string, most int, want [2]bool) {
+		t.Helper()
+		if open := OpenSockets([]int{os.Getpid()}, []uint64{inode, other}, most); open[inode] != want[0] || open[other] != want[1] {
+			t.Errorf("%s: %v", what, open)
+		}
+	}
+	is("open", 4096, [2]bool{true, false})
+	is("too much to look at", 1, [2]bool{true, true})
+	child := exec.Command("sleep", "60")
+	child.ExtraFiles = []*os.File{f}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	f.Close()
+	is("in a child", 4096, [2]bool{true, false})
+	child.Process.Kill()
+	child.Wait()
+	is("closed", 4096, [2]bool{false, false})
+	if open := OpenSockets([]int{1 << 30}, []uint64{inode}, 4096); open[inode] {
+		t.Error("a process that is not there has it")
 	}
 }

@@ -215,6 +215,64 @@ func (s *search) process(pid int) bool {
 	return false
 }
 
+// OpenSockets reports which of the sockets with these inodes the processes, or descendants
+// of them, have open. It inspects at most so many descriptors, threads and processes; if
+// there are more, or one may not be inspected, those that were not found count as open.
+func OpenSockets(pids []int, inodes []uint64, most int) (open map[uint64]bool) {
+	s := openSearch{open: map[uint64]bool{}, left: most}
+	for _, inode := range inodes {
+		s.open[inode] = false
+	}
+	if s.missing = len(s.open); s.missing == 0 {
+		return s.open
+	}
+	for _, pid := range pids {
+		s.process(pid)
+	}
+	if s.left <= 0 || s.refused {
+		for inode := range s.open {
+			s.open[inode] = true
+		}
+	}
+	return s.open
+}
+
+// openSearch looks for sockets in processes.
+type openSearch struct {
+	open    map[uint64]bool // was it found?
+	missing int
+	left    int  // looks
+	refused bool // a process may not be inspected
+}
+
+func (s *openSearch) process(pid int) {
+	fds := proc(pid) + "/fd/"
+	if err := unix.Access(fds, unix.R_OK|unix.X_OK); err != nil && err != unix.ENOENT {
+		s.refused = true
+		return
+	}
+	for _, fd := range numbers(fds, max(s.left, 1)) {
+		if s.left--; s.missing == 0 || s.left <= 0 {
+			return
+		}
+		inode := socketInode(fds + strconv.Itoa(fd))
+		if found, wanted := s.open[inode]; wanted && !found {
+			s.open[inode] = true
+			s.missing--
+		}
+	}
+	tasks := proc(pid) + "/task/"
+	for _, tid := range numbers(tasks, max(s.left, 1)) {
+		s.left--
+		for _, child := range childrenOf(tasks + strconv.Itoa(tid)) {
+			if s.left--; s.missing == 0 || s.left <= 0 {
+				return
+			}
+			s.process(child)
+		}
+	}
+}
+
 // UnprivilegedPort is the first port that every user may bind in this network namespace.
 func UnprivilegedPort() int {
 	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")

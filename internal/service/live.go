@@ -72,6 +72,7 @@ func Live(cfg *config.Run, p Program, w World) (live master.Live, err error) {
 		func() (err error) { live.MaxMemory, err = cfg.MaxMemoryBytes(); return err },
 		func() (err error) { live.Holds, err = cfg.Holds(); return err },
 		func() (err error) { live.Allow, err = cfg.Allows(); return err },
+		func() (err error) { live.MayDrop, err = cfg.MayDrops(); return err },
 		func() (err error) { live.Program, err = p.Encode(); return err },
 	} {
 		if err := parse(); err != nil {

@@ -277,6 +277,9 @@ func TestLive(t *testing.T) {
 		{"--ready-when started", func(l master.Live) any { return l.ReadyWhen }, master.ReadyWhen("started")},
 		{"--ports 80,81", func(l master.Live) any { return l.Ports }, []int{80, 81}},
 		{"--no-hold 9229", func(l master.Live) any { return l.Holds(netip.MustParseAddrPort("127.0.0.1:9229")) }, false},
+		{"--may-drop 9090 --may-drop unix:/run/a", func(l master.Live) any {
+			return [4]bool{l.MayDrop(netip.MustParseAddrPort("127.0.0.1:9090"), ""), l.MayDrop(netip.AddrPort{}, "/run/a"), l.MayDrop(netip.MustParseAddrPort("127.0.0.1:80"), ""), l.MayDrop(netip.AddrPort{}, "/run/b")}
+		}, [4]bool{true, true}},
 		{"", func(l master.Live) any { return l.MaxSlots }, 1024},
 		{"--balance sticky", func(l master.Live) any { return l.Balance }, handoff.Sticky},
 		{"--balance shared", func(l master.Live) any { return l.Balance }, handoff.Shared},

@@ -100,8 +100,9 @@ type Fact interface{ fact() }
 type (
 	// Started: the program has booted.
 	Started struct{}
-	// Listening: it accepts on another address.
-	Listening struct{}
+	// Listening: it accepts on another address. Own: on a socket that the table does not
+	// have, or on one that is not known.
+	Listening struct{ Own bool }
 	// Ready: it reports that it is ready.
 	Ready struct{}
 	// Leaving: it asks to be replaced.

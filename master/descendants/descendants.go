@@ -158,6 +158,19 @@ func (t *Tracker) Started(of Worker, pid int) {
 	t.trees = append(t.trees, tr)
 }
 
+// PIDs are the processes of a worker, as far as they have been seen; its first one is one.
+func (t *Tracker) PIDs(of Worker) (pids []int) {
+	tr := t.tree(of)
+	if tr == nil {
+		return nil
+	}
+	pids = append(pids, tr.leader.PID)
+	for _, m := range tr.members {
+		pids = append(pids, m.PID)
+	}
+	return pids
+}
+
 func (t *Tracker) tree(of Worker) *tree {
 	if i := slices.IndexFunc(t.trees, func(tr *tree) bool { return tr.of == of }); i >= 0 {
 		return t.trees[i]

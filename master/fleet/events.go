@@ -28,6 +28,12 @@ type (
 		ID    ID
 		Seems bool
 	}
+	// Lacks: a worker that starts claims to be ready, or has seemed to be, and is not: What
+	// it still lacks, in words, for the report of its ready timeout.
+	Lacks struct {
+		ID   ID
+		What string
+	}
 	// Restart requests a replacement for a worker that serves. If none can be started,
 	// the old one stays: NotRestarted.
 	Restart struct{ ID ID }
@@ -85,6 +91,7 @@ func (Configure) event()   {}
 func (Freeze) event()      {}
 func (Stop) event()        {}
 func (Ready) event()       {}
+func (Lacks) event()       {}
 func (Restart) event()     {}
 func (Leave) event()       {}
 func (MarkRecycle) event() {}

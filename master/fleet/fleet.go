@@ -106,7 +106,9 @@ type Worker struct {
 	asked         asked
 	drained       bool
 	started       time.Time
-	seems         bool // seems ready; at the deadline it counts as ready
+	seems         bool      // seems ready; at the deadline it counts as ready
+	late          time.Time // the deadline of its start, while it seems ready
+	lacks         string    // what it lacks to be ready, in words; "": not known
 	readyAt       time.Time
 	pingBy        time.Time // zero: need not
 	turn          time.Time // of its drain, if drains are spread
@@ -116,6 +118,14 @@ type Worker struct {
 
 // ReadyAt returns when the worker became ready, zero if it is not.
 func (w Worker) ReadyAt() time.Time { return w.readyAt }
+
+// Seems returns when a worker that seems ready counts as ready, zero if it does not.
+func (w Worker) Seems() time.Time {
+	if w.Phase == Starting && w.seems {
+		return w.deadline
+	}
+	return time.Time{}
+}
 
 // DrainBy returns when a worker that drains is overdue, zero for one that does not drain,
 // or is overdue.
@@ -276,10 +286,16 @@ func (f *Fleet) observe(e Event) {
 		case w == nil || w.dead || w.Phase != Starting:
 		case e.Seems && f.cfg.ReadyDelay > 0 && f.live != 0 && w.Gen != f.live:
 			if !w.seems {
-				w.seems, w.deadline = true, f.now.Add(f.cfg.ReadyDelay)
+				w.seems, w.late, w.deadline = true, w.deadline, f.now.Add(f.cfg.ReadyDelay)
 			}
 		default:
 			f.serve(w)
+		}
+	case Lacks:
+		if w := f.worker(e.ID); w != nil && w.Phase == Starting && !w.dead {
+			if w.lacks = e.What; w.seems {
+				w.seems, w.deadline = false, w.late
+			}
 		}
 	case Ping:
 		if w := f.worker(e.ID); w != nil && w.Phase == Serving && !w.hung && !w.dead {

@@ -62,6 +62,9 @@ func (f *Fleet) serve(w *Worker) {
 // late handles a start that took too long: a failure, which makes a reload fail.
 func (f *Fleet) late(w *Worker) {
 	reason := fmt.Sprintf("not ready within %v", f.cfg.ReadyTimeout)
+	if w.lacks != "" {
+		reason += ": it " + w.lacks
+	}
 	if w.doubled {
 		f.term(w, reason)
 		return

@@ -39,6 +39,8 @@ type WorkerState struct {
 	Doubled       bool      `json:"doubled,omitempty"`
 	Dead          bool      `json:"dead,omitempty"`
 	Seems         bool      `json:"seems,omitempty"`
+	Late          time.Time `json:"late,omitzero"`
+	Lacks         string    `json:"lacks,omitempty"`
 	RecycleReason string    `json:"tired,omitempty"`
 	Asked         int       `json:"asked,omitempty"`
 	Drained       bool      `json:"drained,omitempty"`
@@ -66,7 +68,7 @@ func (f *Fleet) State() State {
 		Stopping: f.stopping, Failed: f.failed, Grown: f.grown}
 	for _, w := range f.workers {
 		s.Workers = append(s.Workers, WorkerState{ID: w.ID, Slot: w.Slot, Gen: w.Gen, Phase: w.Phase, InService: w.InService,
-			Leaving: w.Leaving, Extra: w.extra, Hung: w.hung, Doubled: w.doubled, Dead: w.dead, Seems: w.seems, RecycleReason: w.recycleReason, Asked: int(w.asked), Drained: w.drained, Started: w.started,
+			Leaving: w.Leaving, Extra: w.extra, Hung: w.hung, Doubled: w.doubled, Dead: w.dead, Seems: w.seems, Late: w.late, Lacks: w.lacks, RecycleReason: w.recycleReason, Asked: int(w.asked), Drained: w.drained, Started: w.started,
 			ReadyAt: w.readyAt, PingBy: w.pingBy, Turn: w.turn, Deadline: w.deadline, Latest: w.latest})
 	}
 	for _, slot := range f.slotStates {
@@ -88,7 +90,7 @@ func Restore(cfg Config, s State, now time.Time) (*Fleet, []Action) {
 		began: s.Began, steered: slices.Clone(s.Steered), proven: s.Proven, frozen: s.Frozen, stopping: s.Stopping, failed: s.Failed, grown: s.Grown}
 	for _, ws := range s.Workers {
 		f.workers = append(f.workers, &Worker{ID: ws.ID, Slot: ws.Slot, Gen: ws.Gen, Phase: ws.Phase, InService: ws.InService,
-			Leaving: ws.Leaving, extra: ws.Extra, hung: ws.Hung, doubled: ws.Doubled, dead: ws.Dead, seems: ws.Seems, recycleReason: ws.RecycleReason, asked: asked(ws.Asked), drained: ws.Drained, started: ws.Started,
+			Leaving: ws.Leaving, extra: ws.Extra, hung: ws.Hung, doubled: ws.Doubled, dead: ws.Dead, seems: ws.Seems, late: ws.Late, lacks: ws.Lacks, recycleReason: ws.RecycleReason, asked: asked(ws.Asked), drained: ws.Drained, started: ws.Started,
 			readyAt: ws.ReadyAt, pingBy: ws.PingBy, turn: ws.Turn, deadline: ws.Deadline, latest: ws.Latest})
 	}
 	for _, ss := range s.SlotStates {

@@ -21,6 +21,7 @@ var update = flag.Bool("update", false, "rewrite testdata/*.txt with what happen
 //	tire ID reason | unfit ID reason
 //	restart ID
 //	reload | scale N | stop | stop now
+//	lacks ID what
 //	ready ID… | leave ID… | quiet ID… | drained ID… | exit ID [reason] | final ID [reason]
 //	died ID… (exit follows) | ping ID… | hung ID… | extend ID DURATION
 //	broken GEN reason
@@ -104,6 +105,9 @@ func replay(t *testing.T, text string) string {
 			} else {
 				step(Unfit{ID: ID(n), Reason: rest(2)})
 			}
+		case "lacks":
+			n, _ := strconv.Atoi(w[1])
+			step(Lacks{ID: ID(n), What: rest(2)})
 		case "leave":
 			ids(func(id ID) Event { return Leave{id} })
 		case "quiet":

@@ -25,6 +25,7 @@ type Address struct {
 	last      Worker    // that has got a lease; 0: none has, or not known
 	shared    bool      // others have had one, or may have
 	preopened bool      // given to every worker at its start, and held until the end
+	served    bool      // a worker to which connections go accepts, or did
 	closed    bool
 }
 

@@ -249,19 +249,20 @@ func (t *Table) LeaseOf(id Worker, inode uint64) *Lease {
 }
 
 // Listening records that a worker accepts at an endpoint of which it has a lease; Port is
-// the one that it got. [Table.Steer] applies it.
-func (t *Table) Listening(id Worker, e Endpoint) {
+// the one that it got. [Table.Steer] applies it. It reports whether there is such a lease.
+func (t *Table) Listening(id Worker, e Endpoint) (held bool) {
 	for _, a := range t.list {
 		l := a.LeaseOf(id)
 		if l == nil || !a.endpoint.meant(e) {
 			continue
 		}
-		l.listening = true
+		l.listening, held = true, true
 		if l.socket != nil {
 			// It may have set a backlog of its own: set the largest again.
 			t.handle(l.socket.Repair())
 		}
 	}
+	return held
 }
 
 // Release ends a worker's lease of an address.

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 )
 
@@ -37,6 +36,7 @@ type AddressState struct {
 	Leases    []LeaseState    `json:"holds,omitempty"`
 	Preopened bool            `json:"given,omitempty"`
 	Unheld    time.Time       `json:"unheld"`
+	Served    bool            `json:"served,omitempty"` // a worker in service accepts, or did
 }
 
 // SocketState is the state of a socket of a group.
@@ -108,7 +108,7 @@ func (t *Table) State() State {
 }
 
 func (a *Address) state() AddressState {
-	r := AddressState{Key: a.key, Name: a.name, Data: a.data, Preopened: a.preopened, Unheld: a.unheld}
+	r := AddressState{Key: a.key, Name: a.name, Data: a.data, Preopened: a.preopened, Unheld: a.unheld, Served: a.served}
 	r.SetEndpoint(a.endpoint)
 	a.kind.state(&r)
 	for _, l := range a.leases {
@@ -154,7 +154,7 @@ func (t *Table) restore(r AddressState, fd func(string) int) error {
 	if err != nil {
 		return err
 	}
-	a := &Address{table: t, key: r.Key, endpoint: e, data: r.Data, preopened: r.Preopened, unheld: r.Unheld, shared: true}
+	a := &Address{table: t, key: r.Key, endpoint: e, data: r.Data, preopened: r.Preopened, unheld: r.Unheld, served: r.Served, shared: true}
 	t.add(a, k)
 	a.name = r.Name
 	for _, lr := range r.Leases {
@@ -221,14 +221,4 @@ func (t *Table) Report() Report {
 		r.Addresses = append(r.Addresses, ar)
 	}
 	return r
-}
-
-// InUse returns the names of the leased addresses.
-func (t *Table) InUse() (names []string) {
-	for _, a := range t.list {
-		if len(a.leases) > 0 {
-			names = append(names, a.name)
-		}
-	}
-	return slices.Clip(names)
 }

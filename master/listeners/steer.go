@@ -24,6 +24,7 @@ func (t *Table) IsTarget(id Worker) bool { return slices.Contains(t.targets, id)
 func (t *Table) Steer() error {
 	var errs []error
 	for _, a := range t.list {
+		a.served = a.served || a.accepted(t.targets)
 		if a.group == nil {
 			continue
 		}

@@ -54,7 +54,7 @@ func (r *Record) times() []*time.Time {
 	all := []*time.Time{&r.Began, &r.Fleet.Began}
 	for i := range r.Fleet.Workers {
 		w := &r.Fleet.Workers[i]
-		all = append(all, &w.Started, &w.ReadyAt, &w.PingBy, &w.Turn, &w.Deadline, &w.Latest)
+		all = append(all, &w.Started, &w.ReadyAt, &w.PingBy, &w.Turn, &w.Deadline, &w.Latest, &w.Late)
 	}
 	for i := range r.Fleet.SlotStates {
 		all = append(all, &r.Fleet.SlotStates[i].NotBefore)

@@ -18,6 +18,7 @@ import (
 	"handoff/master/descendants"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
+	"handoff/master/readiness"
 )
 
 // Version is incremented when an older master could not understand a record. A master
@@ -45,6 +46,8 @@ type Record struct {
 	Keeper    int               `json:"keeper,omitempty"`   // pid; 0 in one that was made of orphans
 	// Descendants are what the workers have started, and what they have left.
 	Descendants descendants.State `json:"descendants"`
+	// Served is what the workers in service accept on, or did at their end, by slot.
+	Served map[int][]readiness.Address `json:"served,omitempty"`
 	// Epoch is that of the times, see [Clock]; 0: they are the wall clock's.
 	Epoch int64 `json:"epoch,omitempty"`
 }

@@ -239,7 +239,7 @@ func (s *Session) Handle(what any) {
 	case hidden:
 		s.report(contract.ProtocolError{Reason: "bind or listen by a process that handoff may not inspect: " + e.err.Error() + ". Its socket is not held: run handoff as root (CAP_SYS_PTRACE), or give the socket with --listen"})
 		if e.listen { // on which socket, nobody can say: else it would never be ready
-			s.report(contract.Listening{})
+			s.report(contract.Listening{Own: true})
 		}
 	case filtered:
 		s.closePair()

@@ -87,7 +87,7 @@ func (s *Session) listens(c call) {
 		c.Continue()
 		if r.Blind { // on a port that the kernel chose, or one that is not to be held
 			s.report(contract.Blind{})
-			s.report(contract.Listening{})
+			s.report(contract.Listening{Own: true})
 		}
 		return
 	}

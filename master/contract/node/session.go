@@ -203,12 +203,13 @@ func (s *Session) provide(q nodeipc.Query, own ownSocket) {
 
 // listening: the worker accepts on an address that it has leased.
 func (s *Session) listening(l nodeipc.Listening) {
+	held := false
 	if !s.dead {
-		s.primary.host.Listeners().Listening(s.ID, endpointSaid(l, s.Dir))
+		held = s.primary.host.Listeners().Listening(s.ID, endpointSaid(l, s.Dir))
 		s.primary.host.Steer()
 		s.record(l, nil)
 	}
-	s.report(contract.Listening{})
+	s.report(contract.Listening{Own: !held})
 }
 
 // closed: the worker has closed a server. The address is kept for a while, for a later
