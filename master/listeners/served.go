@@ -50,8 +50,8 @@ func (t *Table) NotOpen(id Worker, inode uint64) {
 	}
 }
 
-// Bound is the address and port; zero: it has a path or an abstract name.
-func (a *Address) Bound() netip.AddrPort {
+// Local is the address and port; zero: it has a path or an abstract name.
+func (a *Address) Local() netip.AddrPort {
 	if a.group != nil {
 		return a.group.Addr()
 	}

@@ -79,5 +79,5 @@ func Unserved(t *listeners.Table, loop Loop) (names []string) {
 }
 
 func addressOf(a *listeners.Address) readiness.Address {
-	return readiness.Address{Key: a.Key(), Name: a.Name(), At: a.Bound(), UDP: a.Endpoint().Type == listeners.Datagram, Only: a.Endpoint().V6Only}
+	return readiness.Address{Key: a.Key(), Name: a.Name(), At: a.Local(), UDP: a.Endpoint().Type == listeners.Datagram, Only: a.Endpoint().V6Only}
 }
