@@ -82,3 +82,21 @@ func TestNodeVersions(t *testing.T) {
 		})
 	}
 }
+
+// A server that listens with exclusive or reusePort, which Node's cluster module leaves to
+// the kernel, has a socket of its own that is held, under either contract.
+func TestNodeOwnSockets(t *testing.T) {
+	all := []struct{ node, listen, contract string }{
+		{"node18", `{"exclusive":true}`, "node"}, {"node26", `{"reusePort":true}`, "node"},
+		{"node22", `{"exclusive":true}`, "node"}, {"node24", `{"reusePort":true}`, "node"},
+		{"node26", `{"exclusive":true}`, "node"}, {"node26", `{"reusePort":true}`, "bind"},
+	}
+	for _, c := range all[:times(len(all), 2)] {
+		t.Run(strings.Join([]string{c.node, c.listen, c.contract}, " "), func(t *testing.T) {
+			w := start(t, options{flags: []string{"-n", "2", "--contract", c.contract}, app: []string{data("options.js")},
+				env: append(nodeEnv(t, c.node), "PORT="+freePort(t), "LISTEN="+c.listen)})
+			reloads(t, w, load.Config{Clients: 4}, times(10, 1))
+			w.stop()
+		})
+	}
+}

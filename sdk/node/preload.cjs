@@ -14,7 +14,7 @@
 // HTTP/2 sessions get a GOAWAY in two steps: first one with stream 2^31-1, so that
 // requests in flight are still answered; then the session's own close, once the client
 // has answered a PING sent after that GOAWAY, and so sends no more requests. Servers that
-// the cluster module does not know (listen with exclusive or reusePort) are closed here.
+// the cluster module does not know (exclusive port 0) are closed here.
 // Websockets are left to the program, or closed with --websocket-close, spread over
 // --drain-spread.
 //
@@ -22,12 +22,15 @@
 // are called at the end of the linger: most close their server, and some (Fastify) refuse
 // requests from then on.
 //
+// A server that listens with exclusive or reusePort on a port or path of its choice asks the
+// master for its socket, as one without does.
+//
 // A program that has nothing more to do, and has never listened, ends as it would with no
 // channel to handoff.
 //
 // Before the drain only these are changed: process.env, which is restored to what the
-// user had, cluster.worker.disconnect, cluster._getServer until it is first called, and
-// net.Server.prototype.emit, which records servers, HTTP/2 sessions and upgraded sockets
+// user had, cluster.worker.disconnect, cluster._getServer until it is first called,
+// net.Server.prototype.listen, which asks the master for exclusive servers, and net.Server.prototype.emit, which records servers, HTTP/2 sessions and upgraded sockets
 // (all servers inherit it); with --max-requests also emit of http.Server and https.Server.
 //
 // Under --no-preload a program may require it itself, as its first line; of several
@@ -92,8 +95,26 @@ function once (f) {
 
 function attachChannel (lingerMs) {
   attach(lingerMs)
+  holdExclusive()
   endWhenIdle()
   if (Number(process.env[REQUESTS]) > 0) countRequests(Number(process.env[REQUESTS]))
+}
+
+// holdExclusive has servers that listen with exclusive or reusePort ask the master for
+// their socket. The cluster module lets them bind by themselves: then the second worker
+// gets EADDRINUSE, and no reload could keep the socket. Each gets one of its own from the
+// master, too. A port 0 is left to the kernel: it is meant for one process.
+function holdExclusive () {
+  if (!require('cluster').isWorker) return
+  const { prototype } = require('net').Server
+  const { listen } = prototype
+  prototype.listen = function (options, ...rest) {
+    if (options !== null && typeof options === 'object' && (options.exclusive || options.reusePort) && (Number(options.port) > 0 || options.path)) {
+      options = Object.create(options, { exclusive: { value: false }, reusePort: { value: false } })
+      return listen.call(this, options, ...rest)
+    }
+    return listen.apply(this, arguments)
+  }
 }
 
 // endWhenIdle lets a program end that is no server. Node keeps a process alive while it has

@@ -2,6 +2,7 @@ package node
 
 import (
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -21,7 +22,12 @@ func endpointOf(q nodeipc.Query, dir string) listeners.Endpoint {
 		e.Family, e.Type = listeners.IPv6, listeners.Datagram
 	case nodeipc.Pipe:
 		e.Family = listeners.Unix
-		if !filepath.IsAbs(e.Addr) && e.Addr != "" && e.Addr[0] != 0 {
+		// An abstract name, which Node's cluster module takes for a relative path.
+		if i := strings.IndexByte(e.Addr, 0); i >= 0 {
+			e.Addr = "@" + e.Addr[i+1:] // as --listen has it
+			return e
+		}
+		if !filepath.IsAbs(e.Addr) && e.Addr != "" {
 			e.Addr = filepath.Join(dir, e.Addr)
 		}
 		return e

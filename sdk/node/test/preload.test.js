@@ -102,6 +102,19 @@ beside(() => {
     })
   }
 
+  for (const [options, asks] of [
+    ["{ port: 1, host: '127.0.0.1', exclusive: true }", true],
+    ["{ port: '1', reusePort: true }", true],
+    ["{ path: 'x.sock', exclusive: true }", true],
+    ["{ port: 0, host: '127.0.0.1', exclusive: true }", false]
+  ]) {
+    test('asks its master for ' + options + ': ' + asks, async (t) => {
+      const child = clusterWorker(t, 'const o = ' + options + "\nrequire('net').createServer().listen(o, () => process.send('own'))\nif (!o.exclusive && !o.reusePort) throw new Error('changed')")
+      const asked = new Promise((resolve) => child.on('internalMessage', (m) => { if (m.act === 'queryServer') resolve(true) }))
+      assert.strictEqual(await Promise.race([asked, once(child, 'message').then(() => false)]), asks)
+    })
+  }
+
   test('stays when its server has closed', async (t) => {
     const child = clusterWorker(t, "const s = require('net').createServer().listen(0, () => s.close(() => {" + STAYS + '}))')
     child.on('internalMessage', (m) => {
