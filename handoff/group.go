@@ -52,6 +52,7 @@ type Group struct {
 	watch   *Watch
 	cfg     Config
 	addr    netip.AddrPort
+	traits  traits    // of the first socket
 	backlog int       // in effect after listen(2) with the maximum
 	order   []*Socket // by the kernel's index
 	targets []*Socket // by slot, from the last Steer; nil: unserved
@@ -71,21 +72,29 @@ type Group struct {
 	openAt time.Time
 }
 
-// join makes fd, which is bound, the last member of the group.
+// join makes fd, which is bound, the last member of the group. It listens then, also for a
+// program that has bound it, and may hold its lock.
 func (g *Group) join(fd, slot int) (*Socket, error) {
-	if !g.cfg.Datagram {
-		if err := unix.Listen(fd, maxBacklog); err != nil {
-			unix.Close(fd)
-			return nil, fmt.Errorf("cannot listen on %v: %w", g.addr, err)
-		}
-	}
 	s := &Socket{group: g, fd: fd, inode: inodeOf(fd), slot: slot, foreign: g.cfg.Datagram}
 	if n := len(g.order); n > 0 {
 		s.born = 1 + slices.MaxFunc(g.order, func(a, b *Socket) int { return cmp.Compare(a.born, b.born) }).born
 	}
+	err := s.locking(func(fd int) error {
+		if g.cfg.Datagram {
+			return nil
+		}
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+			return err
+		}
+		return unix.Listen(fd, maxBacklog)
+	})
+	if err != nil {
+		s.discard()
+		return nil, fmt.Errorf("cannot listen on %v: %w", g.addr, err)
+	}
 	if err := g.watch.add(s); err != nil {
 		g.watch.remove(s)
-		unix.Close(fd)
+		s.discard()
 		return nil, fmt.Errorf("cannot watch %v: %w", g.addr, err)
 	}
 	g.order = append(g.order, s)
@@ -164,39 +173,52 @@ func (g *Group) hand(s *Socket, slot int) {
 	g.arrange(s)
 }
 
+// Ranks of the sockets that [Group.Take] may return.
+const (
+	rankNone   = iota
+	rankParked // any parked one
+	rankQueue  // has connections in its queue
+	rankTarget // connections go to it
+	rankSlot   // that of the slot
+	rankHash   // the slot's, if the kernel's hash decides
+)
+
 func (g *Group) pick(slot int) *Socket {
 	if g.cfg.Balance == Shared {
 		return g.order[0]
 	}
-	var best *Socket
-	rank := 0
+	best, _ := g.best(slot)
+	if g.hash && len(g.order) == 1 && !g.order[0].Held() && best == nil {
+		return g.order[0] // the first socket goes to the first worker
+	}
+	return best
+}
+
+func (g *Group) best(slot int) (best *Socket, rank int) {
 	for _, s := range g.order {
-		r := 0
+		r := rankNone
 		switch {
 		case s.stranger:
 		case g.hash && s.slot == slot:
-			r = 5 // also while the previous worker still has it
+			r = rankHash // also while the previous worker still has it
 		case s.Held() || s.reserved || s.stuck():
 		case g.hash:
 		case g.cfg.Datagram && s.connected():
 		case g.isTarget(s) && s.slot == slot:
-			r = 4
+			r = rankSlot
 		case g.isTarget(s):
-			r = 3
+			r = rankTarget
 		case s.Pending() > 0:
-			r = 2
+			r = rankQueue
 		case g.cfg.Datagram: // the worker has one of its own
 		default:
-			r = 1
+			r = rankParked
 		}
 		if r > rank {
 			best, rank = s, r
 		}
 	}
-	if g.hash && len(g.order) == 1 && !g.order[0].Held() && best == nil {
-		return g.order[0] // the first socket goes to the first worker
-	}
-	return best
+	return best, rank
 }
 
 // arrange sets which events the watch reports of a socket.

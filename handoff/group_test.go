@@ -31,6 +31,7 @@ type owner struct {
 	once   sync.Once
 	events chan Event    // what has happened, but for the first
 	done   chan struct{} // closed when the owner has ended
+	join   bool          // workers bring sockets of their own
 }
 
 func own(t *testing.T, cfg Config) *owner {
@@ -95,13 +96,25 @@ type server struct {
 	wg       sync.WaitGroup
 }
 
+// socket is a worker's: the group's, or its own.
+func (o *owner) socket(slot int) (*Socket, error) {
+	if !o.join || o.group.Waits(slot) {
+		return o.group.Take(slot)
+	}
+	fd, err := bind(o.group.Addr(), false, false, traits{})
+	if err != nil {
+		return nil, err
+	}
+	return o.group.Join(fd, slot)
+}
+
 func (o *owner) serve(slot, generation int) *server {
 	o.t.Helper()
 	s := &server{o: o, slot: slot}
 	var fd int
 	o.call(func() {
 		var err error
-		if s.socket, err = o.group.Take(slot); err != nil {
+		if s.socket, err = o.socket(slot); err != nil {
 			o.t.Error(err)
 			return
 		}
@@ -202,8 +215,10 @@ func zero(t *testing.T, r load.Result) {
 	}
 }
 
-func handovers(t *testing.T, cfg Config, n int) {
-	o := own(t, cfg)
+func handovers(t *testing.T, cfg Config, n int) { handoversOf(own(t, cfg), cfg, n) }
+
+func handoversOf(o *owner, cfg Config, n int) {
+	t := o.t
 	live := o.generation(4, 1)
 	o.steer(live)
 	run := o.load(load.Config{Clients: 32})

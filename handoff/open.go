@@ -18,7 +18,7 @@ func (w *Watch) Listen(cfg Config) (*Group, error) {
 	var fd int
 	var err error
 	if cfg.Beside {
-		fd, err = bind(cfg.Addr, cfg.V6Only, false)
+		fd, err = bind(cfg.Addr, cfg.V6Only, false, traits{})
 	} else {
 		fd, err = bindFirst(cfg.Addr, cfg.V6Only)
 	}
@@ -28,24 +28,28 @@ func (w *Watch) Listen(cfg Config) (*Group, error) {
 	return w.begin(cfg, fd)
 }
 
-// Adopt creates a group from a socket that a program has bound to port 0 and does not
-// listen on yet; cfg.Addr is ignored. The group owns fd. From an MPTCP socket, to which
+// Adopt creates a group from a socket that a program has bound and does not listen on
+// yet; cfg.Addr is ignored. The group owns fd, a duplicate. From an MPTCP socket, to which
 // the kernel attaches no program, it takes only the port: the group's first socket is
 // then a new TCP socket, with another inode, which must replace fd.
 func (w *Watch) Adopt(cfg Config, fd int) (*Group, error) {
-	at, err := Bound(fd)
-	if err == nil {
-		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
-	}
+	s := &Socket{group: &Group{watch: w}, fd: fd}
+	var at netip.AddrPort
+	err := s.locking(func(fd int) (err error) {
+		if at, err = Bound(fd); err == nil {
+			err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+		}
+		return err
+	})
 	if err != nil {
-		unix.Close(fd)
+		s.discard()
 		return nil, fmt.Errorf("cannot adopt a socket: %w", err)
 	}
-	if protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); err == nil && protocol == unix.IPPROTO_MPTCP {
+	if isMPTCP(fd) {
 		// Both have SO_REUSEPORT, so that both can be bound. A socket of another user is
 		// adopted as it is.
-		if tcp, err := bind(at, cfg.V6Only, false); err == nil {
-			unix.Close(fd)
+		if tcp, err := bind(at, cfg.V6Only, false, traitsOf(fd)); err == nil {
+			s.discard()
 			fd = tcp
 		}
 	}
@@ -71,7 +75,7 @@ func (w *Watch) Inherit(cfg Config, fd int) (g *Group, why error, err error) {
 		return nil, nil, fmt.Errorf("cannot use a socket of the service manager: %w", err)
 	}
 	cfg.Addr = at
-	g = &Group{watch: w, cfg: cfg, addr: at, hash: cfg.NoProgram}
+	g = &Group{watch: w, cfg: cfg, addr: at, traits: traitsOf(fd), hash: cfg.NoProgram}
 	first, err := g.join(fd, 0)
 	if err != nil {
 		return nil, nil, err
@@ -88,7 +92,7 @@ func (w *Watch) Inherit(cfg Config, fd int) (g *Group, why error, err error) {
 	second := -1
 	if protocol, perr := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); perr != nil || protocol != unix.IPPROTO_TCP {
 		why = errors.New("not a plain TCP socket (MPTCP?)") // its TCP socket is not accessible
-	} else if second, why = bind(at, cfg.V6Only, false); why == nil {
+	} else if second, why = bind(at, cfg.V6Only, false, g.traits); why == nil {
 		_, why = g.join(second, 1)
 	}
 	if why != nil {
@@ -103,7 +107,7 @@ func (w *Watch) Inherit(cfg Config, fd int) (g *Group, why error, err error) {
 
 // begin creates a group from its first socket, which is bound.
 func (w *Watch) begin(cfg Config, fd int) (*Group, error) {
-	g := &Group{watch: w, cfg: cfg, hash: cfg.NoProgram}
+	g := &Group{watch: w, cfg: cfg, traits: traitsOf(fd), hash: cfg.NoProgram}
 	at, err := Bound(fd)
 	if err != nil {
 		unix.Close(fd)
@@ -128,7 +132,7 @@ func (w *Watch) begin(cfg Config, fd int) (*Group, error) {
 // TestShutdownByAWorkerIsRepaired).
 func bindFirst(addr netip.AddrPort, v6only bool) (fd int, err error) {
 	for range 16 {
-		if fd, err = bind(addr, v6only, true); err != nil || addr.Port() != 0 {
+		if fd, err = bind(addr, v6only, true, traits{}); err != nil || addr.Port() != 0 {
 			return fd, err
 		}
 		chosen, err := Bound(fd)
@@ -137,7 +141,7 @@ func bindFirst(addr netip.AddrPort, v6only bool) (fd int, err error) {
 			return -1, err
 		}
 		// Another process may have taken it; then try another port.
-		if fd, err = bind(netip.AddrPortFrom(addr.Addr(), chosen.Port()), v6only, true); err == nil {
+		if fd, err = bind(netip.AddrPortFrom(addr.Addr(), chosen.Port()), v6only, true, traits{}); err == nil {
 			return fd, nil
 		}
 	}
@@ -221,6 +225,7 @@ func (w *Watch) Restore(state State, fd func(inode uint64) int) (*Group, error) 
 		}
 	}
 	w.groups = append(w.groups, g)
+	g.traits = traitsOf(own[0].fd)
 	_, g.backlog, _ = own[0].queue()
 	return g, nil
 }

@@ -84,7 +84,7 @@ func TestRestoreErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	fd, err := bind(netip.MustParseAddrPort("127.0.0.1:0"), false, true)
+	fd, err := bind(netip.MustParseAddrPort("127.0.0.1:0"), false, true, traits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +192,7 @@ func TestInherit(t *testing.T) {
 	}
 
 	w, _ = NewWatch()
-	fd, err = bind(netip.MustParseAddrPort("127.0.0.1:0"), false, true)
+	fd, err = bind(netip.MustParseAddrPort("127.0.0.1:0"), false, true, traits{})
 	if err != nil {
 		t.Fatal(err)
 	}

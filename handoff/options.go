@@ -87,10 +87,16 @@ func (s *Socket) reset(all bool) (changed []string, err error) {
 		return nil, nil // too many descriptors: not now
 	}
 	defer unix.Close(fresh)
+	if s.group.traits.transparent {
+		unix.SetsockoptInt(fresh, unix.IPPROTO_IP, unix.IP_TRANSPARENT, 1)
+	}
 	var errs []error
 	for _, o := range options {
 		want, ok := getOption(fresh, o.level, o.id)
 		is, ok2 := getOption(s.fd, o.level, o.id)
+		if had, ok := s.had[o.name]; ok && !all {
+			want = had // its program created it so
+		}
 		if !ok || !ok2 || bytes.Equal(want, is) {
 			continue
 		}
@@ -108,10 +114,7 @@ func (s *Socket) reset(all bool) (changed []string, err error) {
 		changed = append(changed, "SO_LOCK_FILTER")
 		errs = append(errs, errors.New("cannot reset SO_LOCK_FILTER"))
 	}
-	// SO_GET_FILTER with no room returns the number of instructions, and EACCES for an eBPF
-	// program.
-	var none uint32
-	if _, _, e := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(s.fd), unix.SOL_SOCKET, unix.SO_GET_FILTER, 0, uintptr(unsafe.Pointer(&none)), 0); e != 0 || none != 0 {
+	if hasFilter(s.fd) && (all || !s.filtered) {
 		changed = append(changed, "SO_ATTACH_FILTER")
 		err := s.locking(func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0) })
 		if err != nil && err != unix.ENOENT {
@@ -127,6 +130,14 @@ func (s *Socket) reset(all bool) (changed []string, err error) {
 		errs = append(errs, errors.New("cannot reset what a worker has set and nobody can read (TCP_MD5SIG?)"))
 	}
 	return changed, errors.Join(errs...)
+}
+
+// hasFilter reports whether a socket has a filter: SO_GET_FILTER with no room returns the
+// number of instructions, and EACCES for an eBPF program.
+func hasFilter(fd int) bool {
+	var none uint32
+	_, _, e := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_GET_FILTER, 0, uintptr(unsafe.Pointer(&none)), 0)
+	return e != 0 || none != 0
 }
 
 // undoSignals undoes O_ASYNC, F_SETOWN and F_SETSIG: each connection would send a signal to

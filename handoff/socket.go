@@ -22,14 +22,16 @@ type Socket struct {
 	ownFlags  bool // its holder decides about O_NONBLOCK
 	shut      bool // does not listen, and is out of the group's record
 	closed    bool
-	locked    <-chan struct{} // closed when a call that waits for the socket's lock returns; nil: none does
-	accepting bool            // Accept is running
-	stranger  bool            // another program's, of which only the place is known; it counts as closed
-	foreign   bool            // somebody else has created it, and set its options
-	used      bool            // a worker has had it: it may have left options, or a duplicate somewhere
-	quiet     bool            // nothing can reach it any more, since it was steered away from
-	calming   *Quiet          // it is parked, was used, and is to be replaced once it is quiet
-	look      time.Time       // next look at calming
+	locked    <-chan struct{}   // closed when a call that waits for the socket's lock returns; nil: none does
+	accepting bool              // Accept is running
+	stranger  bool              // another program's, of which only the place is known; it counts as closed
+	had       map[string][]byte // options that its program had set before it listened, by name
+	filtered  bool              // likewise, a filter
+	foreign   bool              // somebody else has created it, and set its options
+	used      bool              // a worker has had it: it may have left options, or a duplicate somewhere
+	quiet     bool              // nothing can reach it any more, since it was steered away from
+	calming   *Quiet            // it is parked, was used, and is to be replaced once it is quiet
+	look      time.Time         // next look at calming
 }
 
 // FD is the descriptor. The group owns it: pass a duplicate to a worker, and do not close
@@ -203,8 +205,8 @@ func Bound(fd int) (netip.AddrPort, error) {
 // bind returns a bound socket that does not listen yet. With exclusive, SO_REUSEPORT is
 // set after the bind: then a second instance of the same user, started by mistake, gets
 // EADDRINUSE instead of half of the traffic, while later sockets with SO_REUSEPORT can
-// still join.
-func bind(addr netip.AddrPort, v6only, exclusive bool) (fd int, err error) {
+// still join. Others have the traits of a group's first socket.
+func bind(addr netip.AddrPort, v6only, exclusive bool, as traits) (fd int, err error) {
 	sa, family := sockaddr(addr)
 	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -230,6 +232,9 @@ func bind(addr netip.AddrPort, v6only, exclusive bool) (fd int, err error) {
 	}
 	if !exclusive {
 		set(unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	}
+	if err == nil {
+		err = as.apply(fd)
 	}
 	if err == nil {
 		err = unix.Bind(fd, sa)

@@ -137,7 +137,7 @@ func (g *Group) grow(slot int) (s *Socket, err error) {
 				return nil, err
 			}
 		}
-		fd, err := bind(g.addr, g.cfg.V6Only, false)
+		fd, err := bind(g.addr, g.cfg.V6Only, false, g.traits)
 		if err != nil {
 			return nil, err
 		}

@@ -16,7 +16,7 @@ func TestStranger(t *testing.T) {
 	w, g, all := optionsGroup(t, "127.0.0.1:0", 2)
 	join := func() int {
 		t.Helper()
-		fd, err := bind(g.Addr(), false, false)
+		fd, err := bind(g.Addr(), false, false, traits{})
 		if err == nil {
 			err = unix.Listen(fd, 16)
 		}

@@ -231,7 +231,7 @@ func (m *Master) adoptWorker(r snapshot.Worker, s snapshot.Descriptors) (w *work
 		w.notify, _ = cmsg.Open(fd)
 	}
 	w.identify()
-	state := contract.State{InFlight: r.InFlight, Bound: r.Bound, Several: r.Several, Ports: r.Ports}
+	state := contract.State{InFlight: r.InFlight, Bound: r.Bound, Several: r.Several, Ports: r.Ports, Promises: r.Promises}
 	w.session, err = m.contract.Restore(m.counterpart(w), state, func(what string) int { return s.Take(fdstore.WorkerName(int(r.ID), what)) })
 	return w, err
 }

@@ -35,7 +35,7 @@ func (m *Master) record() snapshot.Record {
 			continue
 		}
 		state := w.session.State()
-		wr := snapshot.Worker{ID: w.id, Slot: w.slot, Gen: w.gen, PID: w.process.PID(), Bound: state.Bound, Several: state.Several, Ports: state.Ports, Began: w.began,
+		wr := snapshot.Worker{ID: w.id, Slot: w.slot, Gen: w.gen, PID: w.process.PID(), Bound: state.Bound, Several: state.Several, Ports: state.Ports, Promises: state.Promises, Began: w.began,
 			Status: w.state.Status, Reloading: w.state.Reloading, Port: w.port, Requests: w.requests, InFlight: state.InFlight, Unreported: w.unreported}
 		r.Workers = append(r.Workers, wr)
 	}

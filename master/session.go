@@ -75,6 +75,7 @@ func (h sessionHost) Complete() bool                 { return h.m.complete() }
 func (h sessionHost) Stopping() bool                 { return h.m.fleet.Stopping() }
 func (h sessionHost) Grace() time.Duration           { return h.m.grace() }
 func (h sessionHost) Holds(addr netip.AddrPort) bool { return h.m.cfg.Holds(addr) }
+func (h sessionHost) Ready(id listeners.Worker) bool { return h.m.fleet.Started(fleet.ID(id)) }
 
 // Report takes a fact from a session.
 func (h sessionHost) Report(id listeners.Worker, f contract.Fact) {
@@ -131,6 +132,8 @@ func (m *Master) learned(w *worker, f contract.Fact) {
 		m.log.Error(f.Err.Error(), w.attrs(events.AddressRefused, "address", f.Address.Name())...)
 	case contract.Blind:
 		m.once("getfd", "pidfd_getfd is refused (a container's seccomp profile?): sockets are held, but options that the program sets before bind are lost, and a port 0 is not held", w.attrs(events.WorkerUnseated)...)
+	case contract.Own:
+		m.once("own "+f.Addr.String()+f.Why, f.String(), w.attrs(events.AddressOwn, "address", f.Addr.String())...)
 	case contract.Unfiltered:
 		m.once("seccomp", "The kernel refuses a seccomp notification filter ("+f.Err.Error()+
 			"): the program's own sockets are not held. Give it sockets with --listen ADDR, if it takes them as systemd passes them (LISTEN_FDS)", w.attrs(events.WorkerUnseated)...)

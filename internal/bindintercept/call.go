@@ -28,7 +28,7 @@ type Request struct {
 	Listen bool
 	FD     int // the program's descriptor
 	// Of a unix socket, or of the names of files (Op): Spot is where it is bound; zero where it
-	// has no name. Listens: it does already.
+	// has no name. Listens, also of a TCP socket: it does already.
 	Op                 Op
 	Spot, To           Spot
 	Flags              uint32 // of renameat2(2)
@@ -38,6 +38,8 @@ type Request struct {
 	Addr      netip.AddrPort
 	V6Only    bool
 	ReusePort bool
+	MPTCP     bool
+	Own       string // why the socket can be nobody else's; "": it can
 	Inode     uint64 // of the program's socket
 	// Blind: the socket could not be looked at. V6Only and ReusePort are not known, Addr
 	// not that of a listen, and what the program has set on the socket is lost.
@@ -125,6 +127,9 @@ func (c *Call) look(addr, size uint64) (ok bool, err error) {
 func (c *Call) lookInet(socket, domain int, addr, size uint64) (ok bool, err error) {
 	c.V6Only = domain == unix.AF_INET6 && option(socket, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY) == 1
 	c.ReusePort = option(socket, unix.SOL_SOCKET, unix.SO_REUSEPORT) == 1
+	c.MPTCP = option(socket, unix.SOL_SOCKET, unix.SO_PROTOCOL) == unix.IPPROTO_MPTCP
+	c.Listens = option(socket, unix.SOL_SOCKET, unix.SO_ACCEPTCONN) == 1
+	c.Own = ownBecause(socket)
 	c.options = optionsOf(socket)
 	if c.Listen {
 		if connected(socket) {

@@ -99,7 +99,7 @@ func (r *Run) MayDrops() (func(at netip.AddrPort, name string) bool, error) {
 	}, nil
 }
 
-// Holds returns which addresses are held.
+// Holds returns which addresses are held. Port 0 means those that the kernel chooses.
 func (r *Run) Holds() (func(netip.AddrPort) bool, error) {
 	only, err := parseAddressList("--hold", r.HoldOnly)
 	if err != nil {
@@ -109,7 +109,12 @@ func (r *Run) Holds() (func(netip.AddrPort) bool, error) {
 	if err != nil {
 		return nil, err
 	}
+	chosen := slices.ContainsFunc(only, func(a addresses) bool { return a.from == 0 })
+	only = slices.DeleteFunc(only, func(a addresses) bool { return a.to == 0 })
 	return func(b netip.AddrPort) bool {
+		if b.Port() == 0 {
+			return chosen
+		}
 		return !anyOf(not, b) && (len(only) == 0 || anyOf(only, b))
 	}, nil
 }

@@ -61,6 +61,7 @@ const (
 const (
 	AddressOpened   = "address.opened"
 	AddressClosed   = "address.closed"
+	AddressOwn      = "address.own"
 	AddressPassed   = "address.passed"
 	AddressShared   = "address.shared"
 	AddressStranger = "address.stranger"

@@ -104,6 +104,7 @@ func addresses() []Info {
 		of(AddressOpened, debug, "handoff listens on an address of `--listen`", "address", "name"),
 		of(AddressUnserved, warn, "nobody accepts on an address any more, though every slot is served: the program has closed its socket. Connections wait", "address"),
 		of(AddressClosed, info, "an address that no worker uses any more is closed", "address"),
+		worker(AddressOwn, warn, "a worker listens on a socket of its own that is not held", "address"),
 		of(AddressPassed, warn, "a socket of the service manager cannot be used"),
 		of(AddressShared, warn, "all workers share the one socket that the service manager passed"),
 		of(AddressStranger, warn, "another program has joined an address with SO_REUSEPORT and gets no connections; as information: it has left", "address").or(info),

@@ -215,6 +215,33 @@ func (s *search) process(pid int) bool {
 	return false
 }
 
+// Ephemeral reports whether a port is one of those that the kernel chooses for a bind to
+// port 0.
+func Ephemeral(port uint16) bool {
+	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	from, to := 32768, 60999
+	if err == nil {
+		fmt.Sscan(string(b), &from, &to)
+	}
+	return from <= int(port) && int(port) <= to
+}
+
+// OthersHave reports whether a process but this one, the keeper and their threads has a
+// socket open, as far as this user may see. It reads all of /proc.
+func OthersHave(inode uint64, keeper int) bool {
+	for _, pid := range PIDs() {
+		if pid == os.Getpid() || pid == keeper {
+			continue
+		}
+		for _, has := range Sockets(pid) {
+			if has == inode {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // OpenSockets reports which of the sockets with these inodes the processes, or descendants
 // of them, have open. It inspects at most so many descriptors, threads and processes; if
 // there are more, or one may not be inspected, those that were not found count as open.

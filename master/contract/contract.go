@@ -66,8 +66,11 @@ type Host interface {
 	Stopping() bool
 	// Grace is how long a connection waits for a worker.
 	Grace() time.Duration
-	// Holds reports whether a TCP address that a program binds is to be held.
+	// Holds reports whether a TCP address that a program binds is to be held. Port 0 means
+	// those that the kernel chooses.
 	Holds(netip.AddrPort) bool
+	// Ready reports whether a worker has started: it serves, or has served.
+	Ready(id listeners.Worker) bool
 }
 
 // Session is the dialogue of a contract with one worker.
@@ -124,6 +127,11 @@ type (
 	// Blind: it has bound, or listens, and its socket could not be looked at
 	// (pidfd_getfd): its options are not kept, nor is a port that the kernel chose.
 	Blind struct{}
+	// Own: it listens with a socket of its own, which is not held, and Why.
+	Own struct {
+		Addr netip.AddrPort
+		Why  string
+	}
 	// Caller: a process that is not the worker's first one has called bind(2) or listen(2),
 	// and waits for the answer. Its filter tells that it descends from the worker, which
 	// may have ended.
@@ -158,6 +166,14 @@ type (
 	}
 )
 
+// String says that the address is not held, and what helps.
+func (f Own) String() string {
+	if f.Why == ChosenPort {
+		return "A worker listens on a port that the kernel chose: it is its own, each worker has another, and it ends with the worker. --hold 0 makes one for all, which is held"
+	}
+	return "A worker listens on a socket that is not held, since " + f.Why + ": each worker has its own, and connections to it are lost in a reload. --listen ADDR passes it one that is held"
+}
+
 func (Started) fact()       {}
 func (Listening) fact()     {}
 func (Ready) fact()         {}
@@ -168,6 +184,7 @@ func (Overflow) fact()      {}
 func (ProtocolError) fact() {}
 func (Refused) fact()       {}
 func (Blind) fact()         {}
+func (Own) fact()           {}
 func (Caller) fact()        {}
 func (Unfiltered) fact()    {}
 func (Unplaced) fact()      {}
@@ -186,11 +203,15 @@ type Drain struct {
 // State is what the next master needs of a session, besides descriptors. Each contract
 // uses its own fields.
 type State struct {
-	InFlight bool // a descriptor is in flight to the worker, not acknowledged
-	Bound    int  // pid of the process that has bound, if it is not the leader
-	Several  bool // more than one process has bound, or the leader
-	Ports    int  // of port 0, chosen so far
+	InFlight bool                // a descriptor is in flight to the worker, not acknowledged
+	Bound    int                 // pid of the process that has bound, if it is not the leader
+	Several  bool                // more than one process has bound, or the leader
+	Ports    int                 // of port 0, chosen so far
+	Promises []listeners.Promise // binds whose listen has not come
 }
+
+// ChosenPort is the reason of an [Own] whose port the kernel has chosen.
+const ChosenPort = "the kernel chose its port"
 
 // MaxLeases is how many addresses one worker may listen on.
 const MaxLeases = 256

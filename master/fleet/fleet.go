@@ -222,6 +222,12 @@ func (f *Fleet) Worker(id ID) Worker {
 	return Worker{}
 }
 
+// Started reports whether a worker has become ready.
+func (f *Fleet) Started(id ID) bool {
+	w := f.worker(id)
+	return w != nil && w.Phase != Starting
+}
+
 // Stays reports whether a worker exists and has not been told to exit.
 func (f *Fleet) Stays(id ID) bool {
 	w := f.worker(id)

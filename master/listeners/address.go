@@ -77,6 +77,10 @@ func (a *Address) Take(id Worker, slot int) (*Lease, error) {
 			return nil, err
 		}
 	}
+	return a.lease(id, slot, s, fd), nil
+}
+
+func (a *Address) lease(id Worker, slot int, s *handoff.Socket, fd int) *Lease {
 	l := &Lease{address: a, worker: id, slot: slot, socket: s, fd: fd}
 	a.leases = append(a.leases, l)
 	if k, ok := a.kind.(*shared); ok {
@@ -88,7 +92,7 @@ func (a *Address) Take(id Worker, slot int) (*Lease, error) {
 	if a.group != nil && !a.group.Steerable() && a.group.Balance() != handoff.Shared {
 		a.table.note(Unsteerable{a})
 	}
-	return l, nil
+	return l
 }
 
 // retake returns the socket that a worker has closed before; nil: there is none.
@@ -128,6 +132,11 @@ func (a *Address) Retake(id Worker, slot int, open func(inode uint64) bool, reus
 		return nil, unix.EADDRINUSE
 	}
 	return a.Take(id, slot)
+}
+
+// AtStart reports whether the worker was given a socket at its start, and has bound none.
+func (a *Address) AtStart(id Worker) bool {
+	return slices.ContainsFunc(a.leases, func(l *Lease) bool { return l.worker == id && l.atStart })
 }
 
 // Lease is a worker's right to listen on an address, with a socket for it.

@@ -73,6 +73,15 @@ type LeaseState struct {
 	Closed    bool   `json:"closed,omitempty"` // the worker says so, and runs
 }
 
+// Promise is a bind(2) of a worker whose listen(2) has not come.
+type Promise struct {
+	Addr   netip.AddrPort `json:"addr"`
+	V6Only bool           `json:"v6only,omitempty"`
+	Inode  uint64         `json:"inode"`
+	PID    int            `json:"pid"`
+	FD     int            `json:"fd"`
+}
+
 // SetEndpoint sets the endpoint of the state.
 func (r *AddressState) SetEndpoint(e Endpoint) {
 	for i, k := range kinds {

@@ -66,20 +66,21 @@ type Generation struct {
 
 // Worker is a process, and the state of its session.
 type Worker struct {
-	ID         fleet.ID  `json:"id"`
-	Slot       int       `json:"slot"`
-	Gen        fleet.Gen `json:"gen"`
-	PID        int       `json:"pid"`
-	Bound      int       `json:"binder,omitempty"`  // pid of the only process that has bound an address, if it is not the leader
-	Several    bool      `json:"several,omitempty"` // processes have bound it, or the leader has
-	Ports      int       `json:"ports,omitempty"`   // of port 0, chosen so far
-	Began      time.Time `json:"began"`
-	Status     string    `json:"status,omitempty"`
-	Reloading  bool      `json:"reloading,omitempty"`
-	Port       int       `json:"port,omitempty"` // of its slot
-	Requests   int       `json:"requests,omitempty"`
-	InFlight   bool      `json:"flying,omitempty"`     // a descriptor is in flight to it, not acknowledged
-	Unreported bool      `json:"unreported,omitempty"` // it is a target, and was not reported as serving
+	ID         fleet.ID            `json:"id"`
+	Slot       int                 `json:"slot"`
+	Gen        fleet.Gen           `json:"gen"`
+	PID        int                 `json:"pid"`
+	Bound      int                 `json:"binder,omitempty"`   // pid of the only process that has bound an address, if it is not the leader
+	Several    bool                `json:"several,omitempty"`  // processes have bound it, or the leader has
+	Ports      int                 `json:"ports,omitempty"`    // of port 0, chosen so far
+	Promises   []listeners.Promise `json:"promises,omitempty"` // binds whose listen has not come
+	Began      time.Time           `json:"began"`
+	Status     string              `json:"status,omitempty"`
+	Reloading  bool                `json:"reloading,omitempty"`
+	Port       int                 `json:"port,omitempty"` // of its slot
+	Requests   int                 `json:"requests,omitempty"`
+	InFlight   bool                `json:"flying,omitempty"`     // a descriptor is in flight to it, not acknowledged
+	Unreported bool                `json:"unreported,omitempty"` // it is a target, and was not reported as serving
 }
 
 // Text is a string of any bytes. If it is not UTF-8 it is written as {"base64": "…"},

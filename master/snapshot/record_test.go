@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -136,6 +137,9 @@ func fill(v reflect.Value) {
 		if p := v.Type().PkgPath(); p == "time" || p == "net/netip" {
 			if at, ok := v.Addr().Interface().(*time.Time); ok && at.IsZero() {
 				*at = time.Unix(1_800_000_000, 0).UTC()
+			}
+			if at, ok := v.Addr().Interface().(*netip.AddrPort); ok && !at.IsValid() {
+				*at = netip.MustParseAddrPort("127.0.0.1:8000")
 			}
 			return
 		}

@@ -6,6 +6,9 @@ package bind
 
 import (
 	"errors"
+	"maps"
+	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,15 +25,17 @@ import (
 type Contract struct {
 	host      contract.Host
 	intercept bool
+	keeper    int // pid
 	sessions  map[listeners.Worker]*Session
 	paths     paths
-	waiting   []waiting // calls that wait for another worker's promise, in order
-	look      time.Time // when they are looked at again
+	aside     func(func()) // runs what may block, not in the loop
+	waiting   []waiting    // calls that wait for another worker's promise, in order
+	look      time.Time    // when they are looked at again
 }
 
 // New returns the contract. intercept is false under activation.
 func New(h contract.Host, intercept bool) *Contract {
-	return &Contract{host: h, intercept: intercept, sessions: map[listeners.Worker]*Session{}}
+	return &Contract{host: h, intercept: intercept, keeper: os.Getppid(), sessions: map[listeners.Worker]*Session{}, aside: func(f func()) { go f() }} // ends with the call
 }
 
 // Accepted and Retry are for connections that a contract has taken out of a queue. This
@@ -63,6 +68,9 @@ func (c *Contract) Start(w contract.Worker, pair *cmsg.Conn) contract.Session {
 func (c *Contract) Restore(w contract.Worker, state contract.State, take func(what string) int) (contract.Session, error) {
 	s := c.add(w)
 	s.several, s.ports, s.restored = state.Several, state.Ports, true
+	for _, p := range state.Promises {
+		s.promises = append(s.promises, tcpPromise{p.Addr, p.V6Only, p.Inode, p.PID, p.FD})
+	}
 	if fd := take(fdstore.Bound); fd >= 0 {
 		s.bound, _ = linux.NewPidfd(state.Bound, fd)
 	}
@@ -83,6 +91,9 @@ func (c *Contract) Restore(w contract.Worker, state contract.State, take func(wh
 	}
 	return s, nil
 }
+
+// ids are the workers that have a session.
+func (c *Contract) ids() []listeners.Worker { return slices.Sorted(maps.Keys(c.sessions)) }
 
 func (c *Contract) add(w contract.Worker) *Session {
 	s := &Session{Worker: w, contract: c}
@@ -131,6 +142,8 @@ type Session struct {
 	seats    map[uint64]*listeners.Address // by inode, of unix sockets that are bound as far as the program knows
 	unlinked []*listeners.Address          // whose files it has removed as far as it knows
 	places   []listeners.Place             // where it has listened
+
+	promises []tcpPromise // in the order of their binds
 }
 
 // Values that Serve posts.
@@ -164,6 +177,8 @@ type call interface {
 	Continue()
 	Answer(unix.Errno)
 	Give(held int) error
+	Beside(owner int)
+	Bind() unix.Errno
 	Socket() (fd int, err error)
 	Caller() (*linux.Pidfd, error)
 	RemoveSource()
@@ -319,6 +334,9 @@ func (s *Session) Busy() bool { return false }
 // State returns what the next master must know.
 func (s *Session) State() contract.State {
 	state := contract.State{Several: s.several, Ports: s.ports}
+	for _, p := range s.promises {
+		state.Promises = append(state.Promises, listeners.Promise{Addr: p.at, V6Only: p.v6only, Inode: p.inode, PID: p.pid, FD: p.fd})
+	}
 	if s.bound != nil {
 		state.Bound = s.bound.PID()
 	}

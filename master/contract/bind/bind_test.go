@@ -33,6 +33,7 @@ type world struct {
 func start(t *testing.T) *world {
 	w := &world{Loop: contracttest.New(t)}
 	w.contract = New(w.Loop, true)
+	w.contract.aside = func(f func()) { f() }
 	w.Queued = w.contract.Queued
 	return w
 }
@@ -55,7 +56,29 @@ type fake struct {
 }
 
 func (f *fake) About() bindintercept.Request { return f.r }
-func (f *fake) Continue()                    { f.ends = append(f.ends, "continued") }
+
+// Continue does what the kernel does.
+func (f *fake) Continue() {
+	f.ends = append(f.ends, "continued")
+	if f.r.Kind != bindintercept.TCP {
+		return
+	}
+	call := func() error {
+		return unix.Bind(f.r.FD, &unix.SockaddrInet4{Port: int(f.r.Addr.Port()), Addr: f.r.Addr.Addr().As4()})
+	}
+	if f.r.Listen {
+		call = func() error { return unix.Listen(f.r.FD, 1) }
+	}
+	err := call()
+	if e, ok := err.(unix.Errno); ok {
+		f.ends = append(f.ends, unix.ErrnoName(e))
+	}
+}
+func (f *fake) Beside(int) { unix.SetsockoptInt(f.r.FD, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }
+func (f *fake) Bind() unix.Errno {
+	f.ends = append(f.ends, "by handoff")
+	return 0
+}
 func (f *fake) Answer(e unix.Errno) {
 	if f.ends = append(f.ends, "answered"); e != 0 {
 		f.ends = append(f.ends, unix.ErrnoName(e))
@@ -156,8 +179,12 @@ func TestHeldAddress(t *testing.T) {
 	at := free(t)
 	fds := []int{socket(t), socket(t)}
 	for i, s := range []*Session{s1, s2} {
-		w.wants(s.call(bind(fds[i], at)), "answered")
+		own := inode(fds[i])
+		w.wants(s.call(bind(fds[i], at)), "continued")
 		w.wants(s.call(listen(fds[i])), "answered", fmt.Sprint(s.ID, " Listening"))
+		if inode(fds[i]) != own {
+			t.Error("the program has another socket than it has created")
+		}
 	}
 	if inode(fds[0]) == inode(fds[1]) || port(fds[0]) != port(fds[1]) {
 		t.Error("the workers have not a socket each of one address")
@@ -166,22 +193,84 @@ func TestHeldAddress(t *testing.T) {
 	if len(a) != 1 || !a[0].Accepts(1) || !a[0].Accepts(2) || a[0].Name() != at {
 		t.Errorf("%+v", a)
 	}
-	// Once more, while the first is open: refused, but with SO_REUSEPORT.
-	w.wants(s1.call(bind(socket(t), at)), "answered EADDRINUSE", "1 Refused")
-	third := bind(socket(t), at)
+	// Once more, while the first is open: refused by the kernel, but with SO_REUSEPORT.
+	w.wants(s1.call(bind(socket(t), at)), "continued EADDRINUSE")
+	second := socket(t)
+	unix.SetsockoptInt(second, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	third := bind(second, at)
 	third.r.ReusePort = true
-	w.wants(s1.call(third), "answered")
-	// A bind that the master before has answered, but for the answer.
-	w.wants(s1.call(bind(fds[0], at)), "answered", "1 Resumed")
-	// What a worker has closed is given again: this one has no socket at all.
-	s3 := w.contract.Start(w.Worker(3, 2, sleeper(t).Process.Pid), nil).(*Session)
-	t.Cleanup(s3.End)
-	closed := socket(t)
-	w.wants(s3.call(bind(closed, at)), "answered", "3 Caller")
+	w.wants(s1.call(third), "continued")
+	w.wants(s1.call(listen(second)), "answered", "1 Listening")
+	// A listen that the master before has answered, but for the answer.
+	w.wants(s1.call(listen(fds[0])), "answered", "1 Listening")
+}
+
+// Probing: what a worker has closed by itself is not held any more, and an address that
+// overlaps with it can be bound.
+func TestClosed(t *testing.T) {
+	w := start(t)
+	at := free(t)
+	s := w.contract.Start(w.Worker(1, 0, sleeper(t).Process.Pid), nil).(*Session)
+	t.Cleanup(s.End)
+	program := sleeper(t) // has no socket at all
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.PID = program.Process.Pid
+	by := func(f *fake) *fake { f.r.TGID = s.PID; return f }
+	w.wants(s.call(by(bind(fd, at))), "continued")
+	w.wants(s.call(by(listen(fd))), "answered", "1 Listening")
+	unix.Close(fd)
+	any := strings.Replace(at, "127.0.0.1", "0.0.0.0", 1)
 	again := socket(t)
-	w.wants(s3.call(bind(again, at)), "answered", "3 Caller")
-	if inode(closed) != inode(again) {
-		t.Error("a socket that was closed is not given again")
+	w.wants(s.call(by(bind(again, any))), "continued")
+	if n := len(w.Table.Addresses()); n != 0 {
+		t.Errorf("%d addresses are held, and none is listened on", n)
+	}
+	w.wants(s.call(by(listen(again))), "answered", "1 Listening")
+}
+
+// A port that one worker has bound, and does not listen on: others wait until it is known
+// whether that is a lock. If it is, they are refused as without handoff.
+func TestPromises(t *testing.T) {
+	w := start(t)
+	w.Serves = map[listeners.Worker]bool{}
+	at := free(t)
+	s1, s2 := w.session(1, 0), w.session(2, 1)
+	lock := socket(t)
+	w.wants(s1.call(bind(lock, at)), "continued")
+	waits := bind(socket(t), at)
+	w.wants(s2.call(waits), "")
+	if w.contract.Deadline().IsZero() {
+		t.Error("nothing looks after a call that waits")
+	}
+	w.Serves[1] = true
+	w.contract.Tick(time.Now())
+	w.wants(strings.Join(waits.ends, " "), "continued EADDRINUSE")
+	// A listen ends the wait: it is a server.
+	w.Serves[1] = false
+	at = free(t)
+	server := socket(t)
+	w.wants(s1.call(bind(server, at)), "continued")
+	waits = bind(socket(t), at)
+	w.wants(s2.call(waits), "")
+	w.wants(s1.call(listen(server)), "answered", "1 Listening")
+	w.wants(strings.Join(waits.ends, " "), "continued")
+	w.wants(s2.call(listen(waits.r.FD)), "answered", "2 Listening")
+	// So does its end, and that of the service.
+	at = free(t)
+	w.wants(s1.call(bind(socket(t), at)), "continued")
+	waits = bind(socket(t), at)
+	w.wants(s2.call(waits), "")
+	if got := s1.State().Promises; len(got) != 2 || got[1].Addr.String() != at {
+		t.Errorf("promises %v", got)
+	}
+	s1.End()
+	w.contract.Tick(time.Now().Add(time.Second))
+	w.wants(strings.Join(waits.ends, " "), "continued EADDRINUSE")
+	if !w.contract.Deadline().IsZero() {
+		t.Error("a call waits for nothing")
 	}
 }
 
@@ -190,25 +279,32 @@ func TestContinued(t *testing.T) {
 	w := start(t)
 	w.Foreign = []string{"127.0.0.9"}
 	s := w.session(1, 0)
+	w.wants(s.call(listen(socket(t))), "continued") // not bound
 	fd := socket(t)
-	w.wants(s.call(bind(fd, "127.0.0.9:80")), "continued")
-	w.wants(s.call(bind(fd, "127.0.0.1:0")), "continued")
-	w.wants(s.call(listen(fd)), "continued") // not bound
+	w.wants(s.call(bind(fd, "127.0.0.9:0")), "continued")
 	foreign := listen(fd)
 	foreign.r.Addr = netip.MustParseAddrPort("127.0.0.9:80")
 	w.wants(s.call(foreign), "continued")
 
-	broken := bind(fd, free(t))
+	// Where the socket cannot be seen, it is replaced at its bind.
+	broken := bind(socket(t), free(t))
+	broken.r.Blind = true
 	broken.gives = unix.EBADF
-	w.wants(s.call(broken), "continued", "1 Unplaced bad file descriptor")
+	w.wants(s.call(broken), "continued EADDRINUSE", "1 Blind", "1 Unplaced bad file descriptor")
+
+	own := bind(socket(t), free(t))
+	own.r.Own = bindintercept.BoundToDevice
+	w.wants(s.call(own), "continued")
+	own.r.Listen = true
+	w.wants(s.call(own), "continued", "1 Own it is bound to a network device", "1 Listening")
 
 	w.Stops = true
-	w.wants(s.call(bind(fd, free(t))), "continued")
+	w.wants(s.call(bind(socket(t), free(t))), "continued")
 	w.Stops = false
 	s.Died()
-	w.wants(s.call(bind(fd, free(t))), "continued")
+	w.wants(s.call(bind(socket(t), free(t))), "continued")
 	s.End()
-	w.wants(s.call(bind(fd, free(t))), "continued")
+	w.wants(s.call(bind(socket(t), free(t))), "continued")
 
 	full := w.session(2, 1)
 	for i := range contract.MaxLeases {
@@ -216,7 +312,7 @@ func TestContinued(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.wants(full.call(bind(fd, free(t))), "continued")
+	w.wants(full.call(bind(socket(t), free(t))), "continued")
 }
 
 func TestRefused(t *testing.T) {
@@ -227,10 +323,12 @@ func TestRefused(t *testing.T) {
 	}
 	defer taken.Close()
 	s, fd := w.session(1, 0), socket(t)
-	for range contract.MaxReports {
-		w.wants(s.call(bind(fd, taken.Addr().String())), "answered EADDRINUSE", "1 Refused")
+	w.wants(s.call(bind(fd, taken.Addr().String())), "continued EADDRINUSE")
+	for i := range contract.MaxReports + 1 {
+		blind, facts := bind(fd, taken.Addr().String()), []string{"1 Blind", "1 Refused"}
+		blind.r.Blind = true
+		w.wants(s.call(blind), "answered EADDRINUSE", facts[:min(2, 1+contract.MaxReports-i)]...)
 	}
-	w.wants(s.call(bind(fd, taken.Addr().String())), "answered EADDRINUSE")
 }
 
 // The first worker's port is the kernel's choice, and the others' after it; one that
@@ -241,9 +339,6 @@ func TestPortOfItsOwnChoice(t *testing.T) {
 	own := func(s *Session, fd int) {
 		t.Helper()
 		w.wants(s.call(bind(fd, "127.0.0.1:0")), "continued")
-		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-			t.Fatal(err)
-		}
 	}
 	fds := []int{socket(t), socket(t), socket(t), socket(t)}
 	own(s1, fds[0])
@@ -287,13 +382,16 @@ func TestBoundProcess(t *testing.T) {
 	by := func(pid int) *fake {
 		f := bind(socket(t), free(t))
 		f.r.TGID = pid
+		s.call(f)
+		w.Facts = nil
+		f.r.Listen = true
 		return f
 	}
 	if err := s.Terminate(); err != nil { // nobody but the leader
 		t.Error(err)
 	}
-	w.wants(s.call(by(child.Process.Pid)), "answered", "1 Caller")
-	w.wants(s.call(by(child.Process.Pid)), "answered", "1 Caller")
+	w.wants(s.call(by(child.Process.Pid)), "answered", "1 Caller", "1 Listening")
+	w.wants(s.call(by(child.Process.Pid)), "answered", "1 Caller", "1 Listening")
 	if got := s.State(); got.Bound != child.Process.Pid || got.Several {
 		t.Errorf("%+v", got)
 	}
@@ -312,11 +410,11 @@ func TestBoundProcess(t *testing.T) {
 		t.Error(err)
 	}
 	// With the leader, or another, it is the leader's.
-	w.wants(s.call(by(gone.Process.Pid)), "answered")
+	w.wants(s.call(by(gone.Process.Pid)), "answered", "1 Listening")
 	if got := s.State(); got.Bound != 0 || !got.Several {
 		t.Errorf("%+v", got)
 	}
-	w.wants(s.call(by(os.Getpid())), "answered", "1 Caller")
+	w.wants(s.call(by(os.Getpid())), "answered", "1 Caller", "1 Listening")
 	s.Drain(contract.Drain{Signal: unix.SIGUSR2})
 	if state, _ := gone.Process.Wait(); state.Sys().(interface{ Signal() unix.Signal }).Signal() != unix.SIGUSR2 {
 		t.Errorf("the leader %v", state)
@@ -330,7 +428,8 @@ func TestCaller(t *testing.T) {
 	s := w.session(1, 0)
 	other := bind(socket(t), free(t))
 	other.r.TGID = s.PID + 1
-	w.wants(s.call(other), "answered", "1 Caller")
+	w.wants(s.call(other), "continued", "1 Caller")
+	other.r.Kind = -1 // what becomes of the call is not looked at here
 	s.Died()
 	w.wants(s.call(other), "continued", "1 Caller")
 	s.End()

@@ -2,6 +2,7 @@ package bind
 
 import (
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -11,66 +12,181 @@ import (
 	"handoff/master/listeners"
 )
 
+// The bind of a program's own socket is the kernel's, so that whatever the program sees of
+// it is what it would see without handoff. It is a promise, which listen(2) keeps: then the
+// socket becomes one of a held address, as it is.
+//
+//	bind ──► the kernel; with SO_REUSEPORT where another worker has the address
+//	listen ──► not held: the socket is the first of a new address
+//	           held: it joins those of the others
+//	           a socket of the address waits for a worker: that one replaces it
+
 // tcp answers a call about a TCP socket.
 func (s *Session) tcp(e called) {
-	if e.call.About().Listen {
+	r := e.call.About()
+	if r.Own != "" { // nothing but itself can hold it
+		s.own(e.call, r.Own)
+		return
+	}
+	s.releaseClosed(e)
+	switch {
+	case r.Listen:
 		s.listens(e.call)
-	} else {
+	case s.replaces(r):
 		s.binds(e.call)
+	default:
+		s.bindsOwn(e)
 	}
 }
 
-// binds replaces the program's socket with a held one. Port 0 is different, since the
-// program may intend to connect from it: the kernel chooses a port, and listen makes it a
-// held address. Later workers get this address at their bind.
-func (s *Session) binds(c call) {
+// replaces reports whether the program's socket is replaced at its bind already: where it
+// cannot be seen, where its address is another than the program thinks, or its port the
+// kernel's choice, and where it cannot join others.
+func (s *Session) replaces(r bindintercept.Request) bool {
+	return r.Blind || s.table().Private() || r.Addr.Port() == 0 || r.MPTCP && len(s.table().Overlapping(r.Addr, r.V6Only)) > 0
+}
+
+// own lets the program keep a socket that is not held.
+func (s *Session) own(c call, why string) {
 	r := c.About()
-	if r.Blind {
-		s.report(contract.Blind{})
-		// Two wildcards of one port: then the other one is of IPv4 alone.
-		v4 := s.table().Find(listeners.TCP(netip.AddrPortFrom(netip.IPv4Unspecified(), r.Addr.Port()), false))
-		r.V6Only = r.Addr.Addr() == netip.IPv6Unspecified() && v4 != nil && v4.LeaseOf(s.ID) != nil
+	c.Continue()
+	if r.Listen {
+		s.report(contract.Own{Addr: r.Addr, Why: why})
+		s.report(contract.Listening{Own: true})
 	}
-	if l := s.table().LeaseOf(s.ID, r.Inode); l != nil { // by the previous master, which did not answer
-		s.noteBound(c)
-		l.OwnFlags()
-		s.report(contract.Resumed{Address: l.Address()})
-		c.Answer(0)
+}
+
+// tcpPromise is a bind whose listen has not come.
+type tcpPromise struct {
+	at     netip.AddrPort
+	v6only bool
+	inode  uint64
+	pid    int // the process that has bound it, by its descriptor fd
+	fd     int
+}
+
+// maxPromises limits a worker's promises; the oldest ones count no more then.
+const maxPromises = contract.MaxLeases
+
+// bindsOwn lets the kernel bind the program's socket.
+func (s *Session) bindsOwn(e called) {
+	r := e.call.About()
+	if !s.contract.host.Holds(r.Addr) || s.table().Count(s.ID) >= contract.MaxLeases {
+		e.call.Continue()
 		return
 	}
-	want := listeners.TCP(r.Addr, r.V6Only)
-	if want.Port == 0 {
-		want.Index = s.ports
-	}
-	a := s.table().Find(want)
-	if !s.contract.host.Holds(r.Addr) || want.Port == 0 && (a == nil || a.LeaseOf(s.ID) != nil) || s.table().Count(s.ID) >= contract.MaxLeases {
-		c.Continue()
+	if s.hasOverlapping(r) && !r.ReusePort {
+		s.notePromise(r)
+		e.call.Continue() // what its own socket does to it is the kernel's to say
 		return
 	}
-	if a == nil {
-		var err error
-		if a, err = s.table().Open(want); err != nil {
-			s.refuse(c, want, err)
+	beside := s.table().Overlapping(r.Addr, r.V6Only)
+	owner, shared := -1, []tcpPromise(nil)
+	if len(beside) > 0 {
+		owner = beside[0].Owner()
+	}
+	for _, o := range s.contract.others(s, r) {
+		switch {
+		case r.ReusePort, s.contract.host.Ready(o.session.ID): // with a lock: it does not listen
+		case !e.expired:
+			s.wait(e)
 			return
+		default:
+			shared = append(shared, o.promise)
 		}
 	}
-	open := func(inode uint64) bool { return linux.HasSocket(s.PID, inode, maxLooks) }
-	l, err := a.Retake(s.ID, s.Slot, open, r.ReusePort)
+	master, err := s.table().Permits(r.Addr)
 	if err != nil {
-		s.refuse(c, want, err)
+		s.refuse(e.call, listeners.TCP(r.Addr, r.V6Only), err)
 		return
 	}
-	if err := c.Give(l.FD()); err != nil {
-		s.report(contract.Unplaced{Address: a, Err: err})
-		c.Continue()
+	s.notePromise(r)
+	if len(beside) == 0 && len(shared) == 0 && !master {
+		e.call.Continue()
 		return
 	}
-	s.noteBound(c)
-	l.OwnFlags()
-	if want.Port == 0 {
-		s.ports++
+	// A worker may hold the lock of its socket: not in the loop.
+	s.contract.aside(func() {
+		for _, p := range shared {
+			bindintercept.Share(p.pid, p.fd, p.inode)
+		}
+		if len(beside) > 0 || len(shared) > 0 {
+			e.call.Beside(owner)
+		}
+		if master {
+			e.call.Answer(e.call.Bind())
+			return
+		}
+		e.call.Continue()
+	})
+}
+
+// notePromise notes a bind. A socket that is bound again has another address then.
+func (s *Session) notePromise(r bindintercept.Request) {
+	s.promises = slices.DeleteFunc(s.promises, func(p tcpPromise) bool { return p.inode == r.Inode })
+	if len(s.promises) >= maxPromises {
+		s.promises = slices.Delete(s.promises, 0, 1)
 	}
-	c.Answer(0)
+	s.promises = append(s.promises, tcpPromise{r.Addr, r.V6Only, r.Inode, r.TGID, r.FD})
+}
+
+// hasOverlapping reports whether the worker itself has a socket that conflicts with what it
+// binds.
+func (s *Session) hasOverlapping(r bindintercept.Request) bool {
+	for _, a := range s.table().Overlapping(r.Addr, r.V6Only) {
+		if a.LeaseOf(s.ID) != nil && !a.AtStart(s.ID) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(s.promises, func(p tcpPromise) bool {
+		return p.inode != r.Inode && listeners.Overlap(r.Addr, r.V6Only, p.at, p.v6only) && s.hasOpen(r.TGID, p.inode)
+	})
+}
+
+// promiseOf is a promise of a session.
+type promiseOf struct {
+	session *Session
+	promise tcpPromise
+}
+
+// others are the promises of other workers that conflict with a bind. Those that a close, or
+// an exit, has taken back are forgotten.
+func (c *Contract) others(s *Session, r bindintercept.Request) (list []promiseOf) {
+	for _, id := range c.ids() {
+		o := c.sessions[id]
+		if o == s || o.dead {
+			continue
+		}
+		o.promises = slices.DeleteFunc(o.promises, func(p tcpPromise) bool {
+			if !listeners.Overlap(r.Addr, r.V6Only, p.at, p.v6only) {
+				return false
+			}
+			if !o.hasOpen(p.pid, p.inode) {
+				return true
+			}
+			list = append(list, promiseOf{o, p})
+			return false
+		})
+	}
+	return list
+}
+
+// hasOpen reports whether the worker has a socket open: the process that is said to, or another
+// one. One that has left the worker's tree of processes is found by looking at all, which is
+// done only if it seems to be closed.
+func (s *Session) hasOpen(pid int, inode uint64) bool {
+	return linux.OpenSockets([]int{pid, s.PID}, []uint64{inode}, maxLooks)[inode] || linux.OthersHave(inode, s.contract.keeper)
+}
+
+// releaseClosed ends the leases of sockets that the worker has closed.
+func (s *Session) releaseClosed(e called) {
+	r := e.call.About()
+	if r.Blind || !s.table().Has(s.ID) {
+		return
+	}
+	if s.table().ReleaseClosed(s.ID, func(inode uint64) bool { return inode == r.Inode || s.hasOpen(r.TGID, inode) }, e.at) {
+		s.contract.host.Steer()
+	}
 }
 
 // listens handles listen, the sign that a program accepts. A held socket already listens,
@@ -83,15 +199,81 @@ func (s *Session) listens(c call) {
 		s.accepts()
 		return
 	}
-	if r.Addr.Port() == 0 || !s.contract.host.Holds(r.Addr) {
+	i := slices.IndexFunc(s.promises, func(p tcpPromise) bool { return p.inode == r.Inode })
+	// Else its port is the kernel's choice; a master that died may not have written the promise
+	// down.
+	chosen := i < 0 && (!s.restored || linux.Ephemeral(r.Addr.Port()))
+	if i >= 0 {
+		s.promises = slices.Delete(s.promises, i, i+1)
+	}
+	port0 := netip.AddrPortFrom(r.Addr.Addr(), 0)
+	switch {
+	case r.Blind:
 		c.Continue()
-		if r.Blind { // on a port that the kernel chose, or one that is not to be held
-			s.report(contract.Blind{})
-			s.report(contract.Listening{Own: true})
-		}
+		s.report(contract.Blind{}) // on a port that the kernel chose, or one that is not to be held
+		s.report(contract.Listening{Own: true})
+	case r.Addr.Port() == 0, !s.contract.host.Holds(r.Addr), chosen && r.Listens && !s.contract.host.Holds(port0):
+		c.Continue()
+	case chosen && !s.contract.host.Holds(port0):
+		s.own(c, contract.ChosenPort)
+	case chosen:
+		s.adopt(c, r)
+	default:
+		s.keeps(c, r)
+	}
+}
+
+// keeps makes a socket that the program has bound one of a held address.
+func (s *Session) keeps(c call, r bindintercept.Request) {
+	want := listeners.TCP(r.Addr, r.V6Only)
+	l, err := s.kept(c, r, want)
+	if err != nil {
+		s.refuse(c, want, err)
 		return
 	}
-	s.adopt(c, r)
+	s.noteBound(c)
+	l.OwnFlags()
+	l.Listening()
+	c.Answer(0)
+	s.accepts()
+}
+
+// kept returns a lease for a socket that the program has bound to an address of its choice.
+func (s *Session) kept(c call, r bindintercept.Request, want listeners.Endpoint) (*listeners.Lease, error) {
+	a := s.table().At(r.Addr, r.V6Only)
+	switch {
+	case a != nil && (r.MPTCP || a.Waits(s.ID, s.Slot)):
+		l, err := a.Give(s.ID, s.Slot)
+		if err == nil {
+			err = c.Give(l.FD())
+		}
+		return l, err
+	case a != nil:
+		fd, err := c.Socket()
+		if err != nil {
+			return nil, err
+		}
+		return a.Join(s.ID, s.Slot, fd)
+	default:
+		return s.first(c, r, want)
+	}
+}
+
+// first makes the program's socket the first one of a new address.
+func (s *Session) first(c call, r bindintercept.Request, want listeners.Endpoint) (*listeners.Lease, error) {
+	fd, err := c.Socket()
+	if err != nil {
+		return nil, err
+	}
+	a, err := s.table().Adopt(want, fd)
+	if err != nil {
+		return nil, err
+	}
+	l, err := a.Claim(s.ID, s.Slot, r.Inode)
+	if err == nil && l.Inode() != r.Inode {
+		err = c.Give(l.FD()) // was MPTCP
+	}
+	return l, err
 }
 
 // adopt creates a held address from a port that the kernel has chosen for a program.
@@ -116,27 +298,16 @@ func (s *Session) adopt(c call, r bindintercept.Request) {
 // then the program's port changes between its bind and its listen, and a held socket
 // replaces its own.
 func (s *Session) chosen(c call, r bindintercept.Request, want listeners.Endpoint) (*listeners.Lease, error) {
-	if a := s.table().Find(want); a != nil {
-		if a.LeaseOf(s.ID) != nil {
-			return nil, unix.EADDRINUSE
-		}
-		l, err := a.Take(s.ID, s.Slot)
-		if err == nil {
-			err = c.Give(l.FD())
-		}
-		return l, err
+	a := s.table().Find(want)
+	if a == nil {
+		return s.first(c, r, want)
 	}
-	fd, err := c.Socket()
-	if err != nil {
-		return nil, err
-	}
-	a, err := s.table().Adopt(want, fd)
-	if err != nil {
-		return nil, err
+	if a.LeaseOf(s.ID) != nil {
+		return nil, unix.EADDRINUSE
 	}
 	l, err := a.Take(s.ID, s.Slot)
-	if err == nil && l.Inode() != r.Inode {
-		err = c.Give(l.FD()) // was MPTCP
+	if err == nil {
+		err = c.Give(l.FD())
 	}
 	return l, err
 }

@@ -33,9 +33,10 @@ type Loop struct {
 	Retry    func()
 	Facts    []string // that no Await has taken
 	Stops    bool
-	Starts   bool           // a worker is starting: not complete
-	Foreign  []string       // addresses that are not held
-	Stored   map[string]int // what was stored, by "WORKER-NAME": duplicates
+	Starts   bool                      // a worker is starting: not complete
+	Serves   map[listeners.Worker]bool // the workers that are ready
+	Foreign  []string                  // addresses that are not held
+	Stored   map[string]int            // what was stored, by "WORKER-NAME": duplicates
 	events   chan func()
 }
 
@@ -175,6 +176,9 @@ func (l *Loop) Grace() time.Duration { return time.Second }
 // Holds is true for every address that is not foreign.
 func (l *Loop) Holds(a netip.AddrPort) bool { return !slices.Contains(l.Foreign, a.Addr().String()) }
 
+// Ready is what the test sets.
+func (l *Loop) Ready(id listeners.Worker) bool { return l.Serves[id] }
+
 // Report records a fact: "1 Refused 80: …".
 func (l *Loop) Report(id listeners.Worker, f contract.Fact) {
 	name := strings.TrimPrefix(fmt.Sprintf("%T", f), "contract.")
@@ -188,6 +192,8 @@ func (l *Loop) Report(id listeners.Worker, f contract.Fact) {
 		line += " " + f.Reason
 	case contract.Refused:
 		line += fmt.Sprint(" ", f.Endpoint.Port, ": ", f.Err)
+	case contract.Own:
+		line += " " + f.Why
 	case contract.Unfiltered:
 		line += " " + f.Err.Error()
 	case contract.Unplaced:
