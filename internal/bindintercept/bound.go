@@ -15,6 +15,7 @@ type boundName struct {
 	inode  uint64
 	spot   Spot
 	folder int // open; -1: abstract
+	made   Access
 }
 
 // maxBound is how many are remembered.
@@ -49,13 +50,14 @@ func (b *bound) note(c *Call) {
 		}
 		if n := b.of(c.Inode); n != nil {
 			b.replace(n, c.Spot, folder)
+			n.made = c.Made
 			return
 		}
 		if len(b.list) >= maxBound {
 			b.replace(&b.list[0], Spot{}, -1)
 			b.list = b.list[1:]
 		}
-		b.list = append(b.list, boundName{inode: c.Inode, folder: -1})
+		b.list = append(b.list, boundName{inode: c.Inode, folder: -1, made: c.Made})
 		b.replace(&b.list[len(b.list)-1], c.Spot, folder)
 	}
 }

@@ -33,6 +33,7 @@ type Request struct {
 	Spot, To           Spot
 	Flags              uint32 // of renameat2(2)
 	SeqPacket, Listens bool
+	Made               Access // how its file is made
 	// Of a TCP or UDP socket; Addr is zero for a listen on a socket that has no
 	// address yet.
 	Addr      netip.AddrPort
@@ -55,6 +56,7 @@ type Call struct {
 	entry   int          // in the pending calls
 	process *linux.Pidfd // the process that called
 	options options      // that the program has set on its socket
+	text    string       // of a path that is bound
 	folders []int        // that names are in, open until the answer
 }
 

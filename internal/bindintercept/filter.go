@@ -40,8 +40,8 @@ func auditArch() (uint32, error) {
 	return 0, fmt.Errorf("no seccomp filter for %s", runtime.GOARCH)
 }
 
-// filter stops bind(2), listen(2) and what takes the name of a unix socket's file away
-// (stopped), and lets everything else through. A program of another architecture on this
+// filter stops bind(2), listen(2), what takes the name of a unix socket's file away, and
+// connect(2) to one, and lets everything else through. A program of another architecture on this
 // machine is let through whole.
 func filter(arch uint32) []bpf.Instruction {
 	program := []bpf.Instruction{
@@ -56,6 +56,12 @@ func filter(arch uint32) []bpf.Instruction {
 			bpf.RetConstant{Val: retUserNotif})
 	}
 	return append(program,
+		// Of connect(2) not those of the internet, whose addresses have these sizes.
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SYS_CONNECT, SkipFalse: 4},
+		bpf.LoadAbsolute{Off: offArg2, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SizeofSockaddrInet4, SkipTrue: 6},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SizeofSockaddrInet6, SkipTrue: 5},
+		bpf.RetConstant{Val: retUserNotif},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SYS_UNLINKAT, SkipFalse: 3},
 		bpf.LoadAbsolute{Off: offArg2, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.AT_REMOVEDIR, SkipTrue: 1}, // rmdir(2)

@@ -92,7 +92,11 @@ func (l *Listener) Receive(hidden func(r Request, err error)) (*Call, error) {
 // inspect reads what the call is about; ok reports whether it is to be reported.
 func (c *Call) inspect(n *notification) (ok bool, err error) {
 	op, names := namesOf(n.nr, n.args)
-	if names == nil {
+	switch {
+	case n.nr == unix.SYS_CONNECT:
+		c.Kind, c.Op = Unix, Connect
+		return c.lookConnect(n.args[1], n.args[2])
+	case names == nil:
 		return c.look(n.args[1], n.args[2])
 	}
 	if c.Kind, c.Op = Unix, op; n.nr == unix.SYS_RENAMEAT2 {

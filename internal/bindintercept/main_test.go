@@ -86,6 +86,13 @@ func steps(list []string) {
 		case "rename":
 			from, to, _ := strings.Cut(arg, " ")
 			err = unix.Rename(from, to)
+		case "umask":
+			var mask int
+			fmt.Sscanf(arg, "%o", &mask)
+			unix.Umask(mask)
+		case "name":
+			sa, _ := unix.Getsockname(fd)
+			more = " " + sa.(*unix.SockaddrUnix).Name
 		case "chdir":
 			err = unix.Chdir(arg)
 		case "folder":

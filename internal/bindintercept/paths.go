@@ -9,19 +9,18 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
-
-	"handoff/internal/linux"
 )
 
 // Op is what an intercepted call does.
 type Op int
 
-// The calls: the last two of the names of files.
+// The calls. Unlink and Rename are about the names of files; Connect is to one.
 const (
 	Bind Op = iota
 	Listen
 	Unlink
 	Rename
+	Connect
 )
 
 // Place is where the file of a unix socket is: its name, in a folder that is known by its
@@ -121,6 +120,27 @@ func (c *Call) lookNames(args []nameArg) (ok bool, err error) {
 			c.To = spot
 		}
 	}
+	return true, nil
+}
+
+// lookConnect reads where a connect goes; ok reports whether it is to a name of the service's.
+func (c *Call) lookConnect(addr, size uint64) (ok bool, err error) {
+	text, err := readUnixAddress(c.PID, addr, size)
+	if err != nil || text[0] == 0 {
+		return false, nil
+	}
+	if _, name := splitPath(text); !c.l.names.has(name) {
+		return false, nil
+	}
+	if err = c.caller(); err != nil {
+		return false, err
+	}
+	spot, folder, err := c.resolve(unix.AT_FDCWD, text)
+	if err != nil {
+		return false, nil
+	}
+	c.keepFolder(folder)
+	c.Spot = spot
 	return true, nil
 }
 
@@ -274,8 +294,9 @@ func (c *Call) lookUnix(socket int, addr, size uint64) (ok bool, err error) {
 	}
 	if folder >= 0 {
 		c.keepFolder(folder)
+		c.Made = c.made(socket, folder)
 	}
-	c.Spot = spot
+	c.Spot, c.text = spot, text
 	return true, nil
 }
 
@@ -296,7 +317,7 @@ func (c *Call) unixSpot(socket int, text string) (s Spot, folder int, err error)
 // renamed to since, else what the kernel knows of it.
 func (c *Call) lookBound(socket int, text string) error {
 	if b := c.l.bound.of(c.Inode); b != nil {
-		c.Spot = b.spot
+		c.Spot, c.Made = b.spot, b.made
 		if b.folder < 0 {
 			return nil
 		}
@@ -318,6 +339,7 @@ func (c *Call) lookBound(socket int, text string) error {
 	}
 	if folder >= 0 {
 		c.keepFolder(folder)
+		c.Made = c.made(socket, folder)
 	}
 	c.Spot = spot
 	return nil
@@ -343,12 +365,5 @@ func (c *Call) removeSource() error {
 	if len(c.folders) == 0 {
 		return unix.EBADF
 	}
-	user, err := linux.FileUser(c.PID)
-	if err != nil {
-		return err
-	}
-	if user.UID == unix.Geteuid() {
-		user = nil
-	}
-	return linux.As(user, func() error { return unix.Unlinkat(c.folders[0], c.Spot.Name, 0) })
+	return c.as(func() error { return unix.Unlinkat(c.folders[0], c.Spot.Name, 0) })
 }

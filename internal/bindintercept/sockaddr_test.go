@@ -50,7 +50,7 @@ func FuzzAddress(f *testing.F) {
 }
 
 // The filter, interpreted: bind and listen of this architecture stop, and what takes a name
-// away but rmdir; nothing else does.
+// away but rmdir, and connect but that of the internet; nothing else does.
 func TestFilter(t *testing.T) {
 	arch, err := auditArch()
 	if err != nil {
@@ -72,7 +72,7 @@ func TestFilter(t *testing.T) {
 	}
 	for nr := uint32(0); nr < 500; nr++ {
 		want := retAllow
-		if nr == unix.SYS_BIND || nr == unix.SYS_LISTEN || nr == unix.SYS_UNLINKAT || slices.Contains(nameCalls, nr) {
+		if nr == unix.SYS_BIND || nr == unix.SYS_LISTEN || nr == unix.SYS_UNLINKAT || nr == unix.SYS_CONNECT || slices.Contains(nameCalls, nr) {
 			want = retUserNotif
 		}
 		if got := run(arch, nr, 0); got != want {
@@ -80,6 +80,11 @@ func TestFilter(t *testing.T) {
 		}
 		if got := run(arch^1, nr, 0); got != retAllow {
 			t.Errorf("call %d of another architecture: %#x", nr, got)
+		}
+	}
+	for size, want := range map[uint32]int{16: retAllow, 28: retAllow, 110: retUserNotif, 3: retUserNotif} {
+		if got := run(arch, unix.SYS_CONNECT, size); got != want {
+			t.Errorf("connect with %d bytes: %#x", size, got)
 		}
 	}
 	if got := run(arch, unix.SYS_UNLINKAT, unix.AT_REMOVEDIR); got != retAllow {

@@ -109,3 +109,6 @@ func parseFileUser(text string) (*User, error) {
 	}
 	return u, nil
 }
+
+// Umask is that of a thread.
+func Umask(tid int) (int, error) { return field(proc(tid)+"/status", "Umask:", 8) }

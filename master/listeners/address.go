@@ -146,8 +146,9 @@ type Lease struct {
 	slot      int
 	socket    *handoff.Socket // nil if one is shared by all
 	fd        int
-	listening bool // the worker accepts
-	atStart   bool // given at the start, and not bound by the worker
+	unix      uint64 // the inode of a unix socket that a worker has bound; 0: not known, or another
+	listening bool   // the worker accepts
+	atStart   bool   // given at the start, and not bound by the worker
 }
 
 // Address is the address of the lease.
@@ -162,10 +163,10 @@ func (l *Lease) FD() int { return l.fd }
 // Type is the type of the socket.
 func (l *Lease) Type() Type { return l.address.endpoint.Type }
 
-// Inode identifies the socket; 0 if one is shared by all.
+// Inode identifies the socket; 0 if one is shared by all (but for paths that workers bind).
 func (l *Lease) Inode() uint64 {
 	if l.socket == nil {
-		return 0
+		return l.unix
 	}
 	return l.socket.Inode()
 }

@@ -109,6 +109,9 @@ func (t *Table) CloseAll() {
 func (t *Table) close(a *Address) {
 	a.closed = true
 	a.kind.close()
+	if s, ok := a.kind.(*shared); ok {
+		s.closeAll(t.cfg.User)
+	}
 	a.removeLeft(t.cfg.User)
 }
 
@@ -221,6 +224,8 @@ func (t *Table) Lease(id Worker, slot int, e Endpoint, data json.RawMessage) (*L
 		a.data = data
 	} else if a.LeaseOf(id) != nil {
 		return nil, unix.EADDRINUSE
+	} else if s, ok := a.kind.(*shared); ok {
+		s.mend(t.cfg.User)
 	}
 	return a.Take(id, slot)
 }
@@ -283,6 +288,7 @@ func (t *Table) Release(a *Address, id Worker, now time.Time) {
 			t.note(Violation{a, id, "set " + what + " on the socket that all share"})
 		}
 		t.trouble(err)
+		a.dropBeside(t.cfg.User)
 	}
 	if len(a.leases) == 0 {
 		a.unheld = now

@@ -26,8 +26,9 @@ type FileID struct{ Dev, Ino uint64 }
 // inode, whatever path leads there. An abstract name begins with a zero byte, and its folder
 // is the network namespace. The zero Place is none.
 type Place struct {
-	Dev, Ino uint64
-	Name     string
+	Dev  uint64 `json:"dev"`
+	Ino  uint64 `json:"ino"`
+	Name string `json:"name"`
 }
 
 // placeOf is the place of a path, as handoff itself sees it.
@@ -118,6 +119,27 @@ func bindPath(fd int, path string, made *pathMode) (file FileID, err error) {
 		return file, nil
 	}
 	return file, os.Chmod("/proc/self/fd/"+strconv.Itoa(at), made.mode.Perm()) // less the umask until now
+}
+
+// linkSecond gives the file of a socket a second name beside it: by that the drain preload
+// knows it as handoff's, and it is put back if somebody removes it all the same. A file
+// system without links has none.
+func linkSecond(path string) {
+	unix.Unlink(secondName(path)) // of one that was killed
+	unix.Link(path, secondName(path))
+}
+
+func secondName(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".handoff")
+}
+
+// putBack gives a file its name again that somebody has removed.
+func putBack(path string, file FileID) {
+	var st unix.Stat_t
+	if unix.Lstat(path, &st) != unix.ENOENT || unix.Lstat(secondName(path), &st) != nil || file != (FileID{st.Dev, st.Ino}) {
+		return
+	}
+	unix.Link(secondName(path), path)
 }
 
 // stale reports whether a path is a socket at which nobody listens.

@@ -17,11 +17,11 @@ func (t *Table) AtPlace(p Place) *Address {
 	})
 }
 
-// OfSocket returns the address whose one unix socket has that inode, nil if there is none.
+// OfSocket returns the address that has the unix socket with that inode, nil if there is none.
 func (t *Table) OfSocket(inode uint64) *Address {
 	return t.where(func(a *Address) bool {
 		s, ok := a.kind.(*shared)
-		return ok && inode != 0 && s.inode == inode
+		return ok && inode != 0 && (s.inode == inode || slices.ContainsFunc(s.beside, func(b beside) bool { return b.inode == inode }))
 	})
 }
 
@@ -35,21 +35,36 @@ func (t *Table) Places() (all []Place) {
 	return all
 }
 
-// AdoptUnix creates an address from a unix socket that a worker has bound. It owns fd, and
-// listens on it: nobody is refused in the instant before the worker's own listen(2), which is
-// still to be executed. Another socket that was there, and whose file has been removed or
-// replaced, is followed by this one; workers keep what they have of it.
-func (t *Table) AdoptUnix(typ Type, fd int, p Place, file FileID, path string) (*Address, error) {
-	if err := unix.Listen(fd, -1); err != nil { // which waits for nothing: see unix_listen
-		unix.Close(fd)
+// Bound is a unix socket that a worker has bound.
+type Bound struct {
+	Type   Type
+	FD     int // owned by whom it is given
+	Gen    int // of the worker
+	Place  Place
+	File   FileID
+	Path   string // for people
+	Folder int    // owned likewise; -1: abstract
+	Made   Access // how its file was made
+}
+
+// AdoptUnix creates an address from a unix socket that a worker has bound, and listens on it:
+// nobody is refused in the instant before the worker's own listen(2), which is still to be
+// executed. Another socket that was there, and whose file has been removed or replaced, is
+// followed by this one; workers keep what they have of it.
+func (t *Table) AdoptUnix(b Bound) (*Address, error) {
+	if err := unix.Listen(b.FD, -1); err != nil { // which waits for nothing: see unix_listen
+		unix.Close(b.FD)
+		if b.Folder >= 0 {
+			unix.Close(b.Folder)
+		}
 		return nil, err
 	}
-	if old := t.AtPlace(p); old != nil {
+	if old := t.AtPlace(b.Place); old != nil {
 		t.abandonPlace(old)
 	}
-	e := Endpoint{Family: Unix, Type: typ, Addr: path}
-	a := t.newAddress(e)
-	t.add(a, t.newShared(shared{key: a.key, fd: fd, typ: typ, label: path, path: path, file: file, place: p, workers: true, inode: inodeOf(fd)}))
+	a := t.newAddress(Endpoint{Family: Unix, Type: b.Type, Addr: b.Path})
+	t.add(a, t.newShared(shared{key: a.key, fd: b.FD, typ: b.Type, label: b.Path, path: b.Path, file: b.File, place: b.Place, workers: true,
+		inode: inodeOf(b.FD), gen: b.Gen, made: b.Made, folder: b.Folder}))
 	return a, nil
 }
 

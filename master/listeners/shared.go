@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/handoff"
+	"handoff/internal/linux"
 )
 
 // shared is one socket for all workers: a unix path, or UDP.
@@ -21,14 +22,29 @@ type shared struct {
 	place Place  // of a unix socket
 	// A worker has made the file, which is its to remove; unlinked: the last one meant to.
 	workers, unlinked bool
+	second            bool   // the file has a second name
 	inode             uint64 // of the socket, of a unix one
+	// Of a path that a worker has made: the generation of the socket, how the file was made,
+	// and the folder (-1: one socket for all); and the sockets of other generations.
+	gen    int
+	made   Access
+	folder int
+	beside []beside
 }
 
 func (s *shared) name() string { return s.label }
 
 func (s *shared) take(int) (*handoff.Socket, int, error) { return nil, s.fd, nil }
 
-func (s *shared) kept(each func(string, int)) { each(sharedName(s.key), s.fd) }
+func (s *shared) kept(each func(string, int)) {
+	each(sharedName(s.key), s.fd)
+	if s.folder >= 0 {
+		each(folderName(s.key), s.folder)
+	}
+	for _, b := range s.beside {
+		each(besideName(s.key, b.inode), b.fd)
+	}
+}
 
 func sharedName(key string) string { return "x" + key }
 
@@ -41,7 +57,8 @@ const (
 )
 
 func (s *shared) state(r *AddressState) {
-	r.Shared = &SharedState{Kind: recordStream, Path: s.path, Dev: s.file.Dev, Ino: s.file.Ino, Place: s.place, Workers: s.workers, Unlinked: s.unlinked}
+	r.Shared = &SharedState{Kind: recordStream, Path: s.path, Dev: s.file.Dev, Ino: s.file.Ino, Place: s.place, Second: s.second, Workers: s.workers, Unlinked: s.unlinked,
+		Gen: s.gen, Made: s.made, Folder: s.folder >= 0, Beside: s.besideState()}
 	switch s.typ {
 	case Datagram:
 		r.Shared.Kind = recordDatagram
@@ -55,12 +72,27 @@ func (s *shared) close() {
 	unix.Close(s.fd)
 	if s.path != "" && !s.workers {
 		removeSocket(s.path, s.file)
+		if s.second {
+			removeSocket(secondName(s.path), s.file)
+		}
+	}
+}
+
+// mend puts the file of a unix socket back that a worker has removed.
+func (s *shared) mend(user *linux.User) {
+	if s.second {
+		linux.As(user, func() error { putBack(s.path, s.file); return nil })
 	}
 }
 
 func (t *Table) newShared(s shared) *shared {
-	s.store = t.cfg.Store
+	if s.store = t.cfg.Store; !s.workers {
+		s.folder = -1
+	}
 	s.store.Store(sharedName(s.key), s.fd)
+	if s.folder >= 0 {
+		s.store.Store(folderName(s.key), s.folder)
+	}
 	return &s
 }
 
@@ -70,12 +102,13 @@ func (t *Table) restoreShared(r AddressState, e Endpoint, fd func(string) int) (
 		return nil, fmt.Errorf("cannot take over %s: its socket was not stored", r.Name)
 	}
 	s := &shared{store: t.cfg.Store, key: r.Key, fd: n, typ: e.Type, label: r.Name, path: r.Shared.Path,
-		file: FileID{r.Shared.Dev, r.Shared.Ino}, place: r.Shared.Place, workers: r.Shared.Workers, unlinked: r.Shared.Unlinked}
+		file: FileID{r.Shared.Dev, r.Shared.Ino}, place: r.Shared.Place, second: r.Shared.Second, workers: r.Shared.Workers, unlinked: r.Shared.Unlinked, folder: -1}
 	if e.Family == Unix {
 		s.inode = inodeOf(n)
 		if s.place == (Place{}) && s.path != "" { // of a record without
 			s.place = placeOf(s.path)
 		}
+		s.restoreBeside(r.Shared, fd)
 	}
 	return s, nil
 }
@@ -116,6 +149,9 @@ func (t *Table) openUnix(e Endpoint, key string, made *pathMode) (kind, error) {
 	s := shared{key: key, fd: fd, label: e.Addr, typ: e.Type, inode: inodeOf(fd)}
 	if file != (FileID{}) {
 		s.path, s.file, s.place = e.Addr, file, placeOf(e.Addr)
+		if s.second = made == nil; s.second {
+			linux.As(user, func() error { linkSecond(s.path); return nil })
+		}
 	}
 	return t.newShared(s), nil
 }

@@ -59,8 +59,15 @@ type SharedState struct {
 	// Place is where the file is; a worker has made it, if Workers, and the last one meant to
 	// remove it, if Unlinked.
 	Place    Place `json:"place,omitzero"`
+	Second   bool  `json:"second,omitempty"` // the file has a second name
 	Workers  bool  `json:"workers,omitempty"`
 	Unlinked bool  `json:"unlinked,omitempty"`
+	// Of a path that workers have made: the generation of its socket, and how the file was
+	// made; Folder: that is stored. Beside are the sockets of other generations.
+	Gen    int           `json:"gen,omitempty"`
+	Made   Access        `json:"made,omitzero"`
+	Folder bool          `json:"folder,omitempty"`
+	Beside []BesideState `json:"beside,omitempty"`
 }
 
 // LeaseState is the state of a lease.
@@ -170,6 +177,10 @@ func (t *Table) restore(r AddressState, fd func(string) int) error {
 		l := &Lease{address: a, worker: lr.Worker, slot: lr.Slot, listening: lr.Listening, atStart: lr.AtStart}
 		if a.group == nil {
 			_, l.fd, _ = k.take(lr.Slot)
+			if s, ok := k.(*shared); ok {
+				l.unix = lr.Inode
+				s.point(l)
+			}
 			a.leases = append(a.leases, l)
 			continue
 		}

@@ -26,6 +26,7 @@ func (t *Table) Steer() error {
 	for _, a := range t.list {
 		a.served = a.served || a.accepted(t.targets)
 		if a.group == nil {
+			errs = append(errs, a.steerPath(t.targets, t.cfg.User))
 			continue
 		}
 		errs = append(errs, a.group.SteerEach(a.socketsOf(t.targets)))
@@ -48,11 +49,16 @@ func (a *Address) socketsOf(workers []Worker) (sockets [][]*handoff.Socket) {
 	return sockets
 }
 
+// quietWait waits until a socket is quiet.
+type quietWait interface {
+	Look(now time.Time) (quiet bool, again time.Duration)
+}
+
 // quieting is a retiring worker that is not quiet yet.
 type quieting struct {
 	id    Worker
 	until time.Time // the end of the grace, if there is no group
-	waits []*handoff.Quiet
+	waits []quietWait
 	next  time.Time
 }
 
@@ -64,6 +70,8 @@ func (t *Table) Quiesce(id Worker, now time.Time, grace time.Duration) {
 	for _, a := range t.list {
 		if l := a.LeaseOf(id); l != nil && l.socket != nil {
 			q.waits = append(q.waits, l.socket.Quiet(now, grace))
+		} else if s, ok := a.kind.(*shared); ok && l != nil && l.unix != 0 {
+			q.waits = append(q.waits, &pathQuiet{s: s, inode: l.unix, grace: grace})
 		}
 	}
 	t.quieting = append(t.quieting, q)

@@ -30,7 +30,9 @@
 //
 // Before the drain only these are changed: process.env, which is restored to what the
 // user had, cluster.worker.disconnect, cluster._getServer until it is first called,
-// net.Server.prototype.listen, which asks the master for exclusive servers, and net.Server.prototype.emit, which records servers, HTTP/2 sessions and upgraded sockets
+// net.Server.prototype.listen, which asks the master for exclusive servers, fs.unlink and
+// fs.rm, which keep the file of a unix socket that handoff holds, and
+// net.Server.prototype.emit, which records servers, HTTP/2 sessions and upgraded sockets
 // (all servers inherit it); with --max-requests also emit of http.Server and https.Server.
 //
 // Under --no-preload a program may require it itself, as its first line; of several
@@ -96,6 +98,7 @@ function once (f) {
 function attachChannel (lingerMs) {
   attach(lingerMs)
   holdExclusive()
+  keepPaths()
   endWhenIdle()
   if (Number(process.env[REQUESTS]) > 0) countRequests(Number(process.env[REQUESTS]))
 }
@@ -136,6 +139,36 @@ function endWhenIdle () {
   const counts = (name) => name === 'message' || name === 'disconnect'
   worker.on('newListener', (name) => { if (counts(name)) channel.refCounted() })
   worker.on('removeListener', (name) => { if (counts(name)) channel.unrefCounted() })
+}
+
+// keepPaths has a program that removes the file of its unix socket, before it listens or at
+// its end, succeed and remove nothing: other workers serve there. handoff's file has a second
+// name beside it.
+function keepPaths () {
+  const fs = require('fs')
+  const path = require('path')
+  const { lstatSync } = fs
+  const held = (file) => {
+    try {
+      const name = path.resolve(Buffer.isBuffer(file) ? file.toString() : file instanceof URL ? require('url').fileURLToPath(file) : file)
+      const at = lstatSync(name)
+      return at.isSocket() && at.nlink > 1 && lstatSync(path.join(path.dirname(name), '.' + path.basename(name) + '.handoff')).ino === at.ino
+    } catch (err) {
+      return false
+    }
+  }
+  for (const name of ['unlink', 'rm']) {
+    const [later, sync, promised] = [fs[name], fs[name + 'Sync'], fs.promises[name]]
+    if (!later) continue // rm: Node 14.14
+    fs[name] = function (file, ...rest) {
+      const done = rest[rest.length - 1]
+      return typeof done === 'function' && held(file) ? process.nextTick(done, null) : later.call(this, file, ...rest)
+    }
+    fs[name + 'Sync'] = function (file, ...rest) { return held(file) ? undefined : sync.call(this, file, ...rest) }
+    fs.promises[name] = async function (file, ...rest) { return held(file) ? undefined : promised.call(this, file, ...rest) }
+  }
+  const { syncBuiltinESMExports } = require('module')
+  if (syncBuiltinESMExports) syncBuiltinESMExports() // for what imports them by name
 }
 
 // milliseconds reads a duration as Go writes it: 6s, 1m30s, 200ms.

@@ -139,7 +139,9 @@ type Session struct {
 	ports   int          // of port 0, chosen so far: the index of the next one
 	refused int
 
+	listened bool                          // it is a server by now
 	seats    map[uint64]*listeners.Address // by inode, of unix sockets that are bound as far as the program knows
+	beside   map[uint64]madeBeside         // by inode, of those whose file is not at the path that they are bound to
 	unlinked []*listeners.Address          // whose files it has removed as far as it knows
 	places   []listeners.Place             // where it has listened
 
@@ -182,6 +184,9 @@ type call interface {
 	Socket() (fd int, err error)
 	Caller() (*linux.Pidfd, error)
 	RemoveSource()
+	BindBeside(name string, then func(bindintercept.Beside))
+	MoveBeside(name string, then func(bindintercept.Beside))
+	Folder() int
 }
 
 // Serve receives the filter from a worker's trampoline, and posts the intercepted calls
@@ -251,6 +256,9 @@ func (s *Session) Handle(what any) {
 	case called:
 		s.called(e)
 		s.contract.review(e.at)
+	case madeBeside:
+		s.besides(e)
+		s.contract.review(time.Now())
 	case hidden:
 		s.report(contract.ProtocolError{Reason: "bind or listen by a process that handoff may not inspect: " + e.err.Error() + ". Its socket is not held: run handoff as root (CAP_SYS_PTRACE), or give the socket with --listen"})
 		if e.listen { // on which socket, nobody can say: else it would never be ready

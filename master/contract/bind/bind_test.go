@@ -90,6 +90,13 @@ func (f *fake) Caller() (*linux.Pidfd, error) {
 }
 
 func (f *fake) RemoveSource() { f.Answer(0) }
+func (f *fake) BindBeside(_ string, then func(bindintercept.Beside)) {
+	then(bindintercept.Beside{Err: unix.EPERM})
+}
+func (f *fake) MoveBeside(_ string, then func(bindintercept.Beside)) {
+	then(bindintercept.Beside{Err: unix.EPERM})
+}
+func (f *fake) Folder() int { return -1 }
 
 // Give replaces the test's own descriptor, as the real one does the program's.
 func (f *fake) Give(held int) error {

@@ -11,10 +11,13 @@ import (
 )
 
 // The first worker that binds a path makes the file, by its own call, with its own rights,
-// umask and root: its socket becomes the held one when it listens. The next one finds the
-// path taken, and bound all the same: its bind is answered, its listen is executed with the
-// held socket under its descriptor. The file stays: who removes it, or puts a socket of his
-// own in its place, is answered, and it is not done.
+// umask and root: its socket becomes the held one when it listens. The first one of the next
+// generation finds the path taken, and is bound all the same: its file is made beside it, and
+// gets its name when the generation is put into service (listeners/beside.go). Others of a
+// generation share its socket: their bind is answered, their listen is executed with that one
+// under their descriptor; so it is for the next generation, too, where no file can be made
+// beside. The file stays: who removes it, or puts a socket of his own in its place, is
+// answered, and it is not done.
 
 // promise is a path that a worker has bound, and does not listen on yet, as far as is known.
 type promise struct {
@@ -56,11 +59,26 @@ func (s *Session) path(e called) {
 
 // names answers a call about the names of files.
 func (s *Session) names(e called) {
-	if e.call.About().Op == bindintercept.Unlink {
+	switch e.call.About().Op {
+	case bindintercept.Unlink:
 		s.unlinks(e.call)
-	} else {
+	case bindintercept.Rename:
 		s.renames(e)
+	default:
+		s.connects(e.call)
 	}
+}
+
+// connects answers a connect. A program that tries whether somebody serves at its path
+// already, before it takes it (Puma, PHP-FPM), means another instance: it is told what it
+// would be if its own service did not serve there yet.
+func (s *Session) connects(c call) {
+	a := s.at(c.About().Spot)
+	if a != nil && a.LeaseOf(s.ID) == nil && !s.listened && !s.contract.host.Stopping() {
+		c.Answer(unix.ECONNREFUSED)
+		return
+	}
+	c.Continue()
 }
 
 func place(s bindintercept.Spot) listeners.Place { return listeners.Place(s.Place) }
@@ -98,7 +116,7 @@ func (s *Session) bindsPath(e called) {
 	c := e.call
 	r := c.About()
 	p := place(r.Spot)
-	if s.seats[r.Inode] != nil {
+	if s.seats[r.Inode] != nil || s.beside[r.Inode].address != nil {
 		c.Answer(unix.EINVAL) // it is bound, as far as it knows
 		return
 	}
@@ -111,8 +129,7 @@ func (s *Session) bindsPath(e called) {
 			c.Continue() // EADDRINUSE, says the kernel
 			return
 		}
-		s.seat(r.Inode, a)
-		c.Answer(0)
+		s.bindsHeld(e, a)
 		return
 	}
 	if s.promised(p) != nil && !e.expired {
@@ -124,6 +141,83 @@ func (s *Session) bindsPath(e called) {
 	s.contract.paths.promises = append(s.contract.paths.promises, promise{s, p, r.Inode})
 	s.contract.publish()
 	c.Continue()
+}
+
+// bindsHeld answers a bind to a path that another worker has.
+func (s *Session) bindsHeld(e called, a *listeners.Address) {
+	r := e.call.About()
+	switch inode, _ := a.SocketFor(s.Gen); {
+	case inode != 0:
+		s.seat(r.Inode, a)
+		e.call.Answer(0)
+	case s.sibling(a) && !e.expired:
+		e.waited = true
+		s.wait(e)
+	default:
+		s.contract.paths.promises = append(s.contract.paths.promises, promise{s, a.Place(), r.Inode})
+		name := listeners.BesideName(a.Place().Name, r.Inode)
+		e.call.BindBeside(name, func(b bindintercept.Beside) { s.Post(madeBeside{e.call, a, r.Inode, name, b}) })
+	}
+}
+
+// renamesHeld answers a rename of a worker's socket to a path that another worker has.
+func (s *Session) renamesHeld(e called, a *listeners.Address, inode uint64) {
+	switch has, _ := a.SocketFor(s.Gen); {
+	case has != 0:
+		s.seat(inode, a)
+		e.call.RemoveSource() // answers
+	case s.sibling(a) && !e.expired:
+		e.waited = true
+		s.wait(e)
+	default:
+		name := listeners.BesideName(a.Place().Name, inode)
+		e.call.MoveBeside(name, func(b bindintercept.Beside) { s.Post(madeBeside{e.call, a, inode, name, b}) })
+	}
+}
+
+// sibling reports whether another worker of the generation is about to have a socket for it.
+func (s *Session) sibling(a *listeners.Address) bool {
+	return s.contract.promise(func(o *promise) bool { return o.place == a.Place() && o.s != s && o.s.Gen == s.Gen }) != nil
+}
+
+// madeBeside: a file of a worker's socket was made beside the path of an address, or was not.
+type madeBeside struct {
+	call    call
+	address *listeners.Address
+	inode   uint64
+	name    string
+	made    bindintercept.Beside
+}
+
+// besides ends a call for which a file was made beside a path. Where that cannot be, the next
+// generation shares the socket of the one before.
+func (s *Session) besides(e madeBeside) {
+	if e.made.Err == nil {
+		if s.beside == nil {
+			s.beside = map[uint64]madeBeside{}
+		}
+		s.beside[e.inode] = e
+		s.unlinked = slices.DeleteFunc(s.unlinked, func(o *listeners.Address) bool { return o == e.address })
+		e.call.Answer(0)
+		return
+	}
+	s.seat(e.inode, e.address)
+	if e.call.About().Op == bindintercept.Rename {
+		e.call.RemoveSource()
+		return
+	}
+	e.call.Answer(0)
+}
+
+// addBeside has a socket that is about to listen be one of its address's.
+func (s *Session) addBeside(c call) (*listeners.Address, error) {
+	e := s.beside[c.About().Inode]
+	delete(s.beside, e.inode)
+	fd, err := c.Socket()
+	if err != nil {
+		return e.address, err
+	}
+	return e.address, e.address.AddBeside(fd, s.Gen, e.name, listeners.FileID(e.made.File), listeners.Access(e.made.Made))
 }
 
 // has reports whether this worker has the path already, so that it is taken for it: but for
@@ -146,21 +240,25 @@ func (s *Session) seat(inode uint64, a *listeners.Address) {
 func (s *Session) listensPath(c call) {
 	r := c.About()
 	s.contract.forgetPromises(func(o promise) bool { return o.s == s && o.inode == r.Inode })
-	a := s.table().OfSocket(r.Inode)
+	a, inode := s.table().OfSocket(r.Inode), r.Inode
 	var err error
 	switch {
 	case a != nil: // its own, or given at the start
+	case s.beside[r.Inode].address != nil:
+		a, err = s.addBeside(c)
 	case s.seats[r.Inode] != nil:
-		a, err = s.seats[r.Inode], c.Give(s.seats[r.Inode].FD())
+		a = s.seats[r.Inode]
+		inode, err = s.give(c, a)
 		delete(s.seats, r.Inode)
 	case r.Spot.Name == "":
 		c.Continue() // EINVAL, says the kernel
 		return
 	case s.at(r.Spot) != nil: // renamed to it
 		a = s.at(r.Spot)
-		err = c.Give(a.FD())
+		inode, err = s.give(c, a)
 	case r.Spot.File == (bindintercept.File{}) && !r.Spot.Abstract() || s.table().Count(s.ID) >= contract.MaxLeases:
 		c.Continue() // its file is gone: nobody reaches it
+		s.listened = true
 		s.report(contract.Listening{})
 		return
 	default:
@@ -173,7 +271,7 @@ func (s *Session) listensPath(c call) {
 	}
 	l := a.LeaseOf(s.ID)
 	if l == nil {
-		if l, err = a.Take(s.ID, s.Slot); err != nil {
+		if l, err = a.TakeSocket(s.ID, s.Slot, inode); err != nil {
 			s.refuse(c, a.Endpoint(), err)
 			return
 		}
@@ -188,6 +286,15 @@ func (s *Session) listensPath(c call) {
 	s.accepts()
 }
 
+// give puts the socket of an address that the generation has under the program's descriptor.
+func (s *Session) give(c call, a *listeners.Address) (inode uint64, err error) {
+	inode, fd := a.SocketFor(s.Gen)
+	if inode == 0 {
+		inode, fd = a.Inode(), a.FD()
+	}
+	return inode, c.Give(fd)
+}
+
 // adoptPath makes an address of the program's own socket.
 func (s *Session) adoptPath(c call) (*listeners.Address, error) {
 	fd, err := c.Socket()
@@ -198,7 +305,8 @@ func (s *Session) adoptPath(c call) (*listeners.Address, error) {
 	if r.SeqPacket {
 		typ = listeners.SeqPacket
 	}
-	return s.table().AdoptUnix(typ, fd, place(r.Spot), listeners.FileID(r.Spot.File), r.Spot.Path)
+	return s.table().AdoptUnix(listeners.Bound{Type: typ, FD: fd, Gen: s.Gen, Place: place(r.Spot), File: listeners.FileID(r.Spot.File),
+		Path: r.Spot.Path, Folder: c.Folder(), Made: listeners.Access(r.Made)})
 }
 
 // unlinks answers an unlink. At a stop it is executed: the path is left as the program leaves
@@ -248,9 +356,7 @@ func (s *Session) renames(e called) {
 	switch {
 	case a != nil && source != nil: // the address keeps its file
 		inode := source.inode
-		s.seat(inode, a)
-		s.contract.forgetPromises(func(o promise) bool { return o.s == s && o.inode == inode })
-		c.RemoveSource() // answers
+		s.renamesHeld(e, a, inode)
 		return
 	case a == nil && source != nil && s.promised(to) != nil && !e.expired:
 		e.waited = true
@@ -268,5 +374,9 @@ func (s *Session) renames(e called) {
 // endPaths: the worker has exited, or is dead.
 func (s *Session) endPaths() {
 	s.contract.forgetPromises(func(o promise) bool { return o.s == s })
+	for _, e := range s.beside { // it has never listened
+		e.address.RemoveBeside(e.name, listeners.FileID(e.made.File))
+	}
+	s.beside = nil
 	s.contract.publish()
 }

@@ -314,6 +314,7 @@ func (s *Session) chosen(c call, r bindintercept.Request, want listeners.Endpoin
 
 // accepts: the worker listens on another address.
 func (s *Session) accepts() {
+	s.listened = true
 	s.contract.host.Steer()
 	s.report(contract.Listening{})
 }
