@@ -121,8 +121,8 @@ type (
 		Slot int
 		Gen  Gen
 	}
-	// Steer sends new connections to these workers, one per slot, and to no others;
-	// answer Steered or SteerFailed, before any other event. It is the last action of a
+	// Steer sends new connections to these workers, one per slot, and to no others; with
+	// none, which NoOverlap alone orders, they wait in the held sockets. Answer Steered or SteerFailed, before any other event. It is the last action of a
 	// step: no worker is drained before it has succeeded.
 	Steer struct{ IDs []ID }
 	// Quiesce waits until no connection can reach a worker; answer Quiet.

@@ -52,15 +52,16 @@ type Config struct {
 	Respawn      time.Duration // minimum time between two starts of a slot
 	Backoff      time.Duration // maximum time between them
 	Stable       time.Duration // time of serving after which earlier failures are forgotten
-	MaxFailures  int           // consecutive failed starts of a slot before a new generation fails
+	MaxFailures  int           // consecutive failed starts of a slot before a new generation fails; 1 with NoOverlap
 	Strategy     Strategy
-	Surge        int           // starts at once in a reload; 0: all slots, or 1 with Slot
+	Surge        int           // starts at once in a reload; 0: all slots, or 1 with Slot or NoOverlap
 	Canary       time.Duration // time that slot 0 serves alone first in a reload
 	Watchdog     time.Duration // maximum time between pings of a serving worker; 0: no watchdog
 	DrainSpread  time.Duration // time over which the drains of workers that retire together are spread
 	MaxAge       time.Duration // time of serving after which a worker is replaced; 0: never
 	RetryFirst   bool          // the first generation never fails, and ReadyTimeout applies only to reloads
 	ReloadEvery  time.Duration // after the last reload, the next one; 0: never
+	NoOverlap    bool          // a worker is started only when the one before it in its slot has ended
 }
 
 // Phase is the phase of a worker's life.
@@ -165,6 +166,7 @@ type Fleet struct {
 	steerAt    time.Time // after a failed one: not before
 	astray     bool      // connections may go to others than steered
 	proven     bool      // the wanted generation's canary is over
+	unprepared bool      // the wanted generation was prepared in this step, and may be Broken
 
 	frozen   bool // no worker is started any more
 	stopping bool
@@ -240,7 +242,7 @@ func (f *Fleet) Stopping() bool { return f.stopping }
 // Step takes an event, or nil if only time has passed, and returns the actions, in order,
 // and when to call it again at the latest (zero: not by time).
 func (f *Fleet) Step(now time.Time, e Event) ([]Action, time.Time) {
-	f.now, f.wake, f.out = now, time.Time{}, nil
+	f.now, f.wake, f.out, f.unprepared = now, time.Time{}, nil, false
 	if _, failed := e.(SteerFailed); f.order != nil && !failed {
 		f.confirm()
 	}
@@ -290,6 +292,9 @@ func (f *Fleet) observe(e Event) {
 		w := f.worker(e.ID)
 		switch {
 		case w == nil || w.dead || w.Phase != Starting:
+		case e.Seems && f.cfg.NoOverlap: // nobody serves in the meantime
+			w.seems = true
+			f.serve(w)
 		case e.Seems && f.cfg.ReadyDelay > 0 && f.live != 0 && w.Gen != f.live:
 			if !w.seems {
 				w.seems, w.late, w.deadline = true, w.deadline, f.now.Add(f.cfg.ReadyDelay)
@@ -358,6 +363,7 @@ func (f *Fleet) reload() {
 	f.lastGen++
 	f.wanted, f.began, f.proven = f.lastGen, f.now, false
 	f.known = append(f.known, f.wanted)
+	f.unprepared = true
 	f.do(Prepare{f.wanted})
 }
 
@@ -464,7 +470,7 @@ func (f *Fleet) exited(e Exited) {
 	switch {
 	case w.Phase == Serving && f.canaryUnderWay():
 		f.giveUp("the canary failed: " + e.Reason)
-	case e.Final || s.failures >= f.cfg.MaxFailures:
+	case e.Final || s.failures >= f.cfg.MaxFailures || f.cfg.NoOverlap && f.live != 0:
 		f.giveUp(e.Reason)
 	}
 }

@@ -104,7 +104,7 @@ func (f *Fleet) stays(slot int, gen Gen) bool {
 func (f *Fleet) Vacant(now time.Time) []Plan {
 	var vacant []Plan
 	for slot := range f.cfg.Slots {
-		if slices.ContainsFunc(f.workers, func(w *Worker) bool { return w.Slot == slot && w.Phase <= Serving }) {
+		if slices.ContainsFunc(f.workers, func(w *Worker) bool { return w.Slot == slot && (w.Phase <= Serving || f.cfg.NoOverlap) }) {
 			continue
 		}
 		p := Plan{What: PlanStart, Slot: slot, Gen: f.live}

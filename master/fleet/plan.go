@@ -21,6 +21,7 @@ func (f *Fleet) plan() {
 	f.renew()
 	f.recycle()
 	set := f.choose()
+	f.vacate(set)
 	if f.steer(set, live) {
 		return // the rest follows when the Steer is done
 	}
@@ -106,7 +107,12 @@ func (f *Fleet) judge() {
 		}
 	}
 	for slot := range f.cfg.Slots {
-		if f.serving(slot, f.wanted) == nil {
+		w := f.serving(slot, f.wanted)
+		if w == nil {
+			return
+		}
+		if proof := w.readyAt.Add(f.cfg.ReadyDelay); f.cfg.NoOverlap && f.live != 0 && w.seems && f.now.Before(proof) {
+			f.by(proof)
 			return
 		}
 	}
@@ -223,7 +229,7 @@ func (f *Fleet) choose() []*Worker {
 
 func (f *Fleet) chooseFor(slot int) *Worker {
 	target := f.live
-	early := f.cfg.Strategy == Slot && !f.canaryUnderWay() || f.cfg.Canary > 0 && slot == 0
+	early := f.bySlot() && !f.canaryUnderWay() || f.cfg.Canary > 0 && slot == 0
 	if f.live == 0 || early && f.serving(slot, f.wanted) != nil {
 		target = f.wanted
 	}
@@ -252,7 +258,7 @@ func (f *Fleet) retire(set []*Worker) {
 			continue // steering has failed: connections still come to it
 		}
 		if w.hung {
-			f.kill(w, "it does not respond; another worker serves")
+			f.kill(w, f.inTheWay())
 			continue
 		}
 		if w.InService {
@@ -264,6 +270,9 @@ func (f *Fleet) retire(set []*Worker) {
 		// It has never had a connection of a steered address, but may have some of a
 		// shared one.
 		f.dismiss(w)
+	}
+	if f.cfg.NoOverlap {
+		return // who drains later starts later
 	}
 	for i, w := range quieted {
 		w.turn = f.now.Add(f.cfg.DrainSpread * time.Duration(i) / time.Duration(len(quieted)))
@@ -298,7 +307,7 @@ func (f *Fleet) dismiss(w *Worker) {
 // hasPurpose reports whether a worker that is not steered to is kept: it is starting,
 // waits for its generation, or is needed if the reload fails.
 func (f *Fleet) hasPurpose(w *Worker) bool {
-	if w.Slot >= f.cfg.Slots || w.Gen != f.wanted && w.Gen != f.live {
+	if w.Slot >= f.cfg.Slots || w.Gen != f.wanted && w.Gen != f.live || f.outgoing(w) {
 		return false
 	}
 	if other := f.serving(w.Slot, w.Gen); other != nil && other != w && (w.Leaving || !other.Leaving) {
@@ -308,14 +317,18 @@ func (f *Fleet) hasPurpose(w *Worker) bool {
 		return true
 	}
 	// Of the live generation, in a reload.
-	taken := f.cfg.Strategy == Slot && !f.canaryUnderWay() && f.serving(w.Slot, f.wanted) != nil
+	taken := f.bySlot() && !f.canaryUnderWay() && f.serving(w.Slot, f.wanted) != nil
 	return !taken
 }
 
 // spawn starts missing workers. An unserved slot starts at once; if a worker serves,
 // starts wait for their turn.
 func (f *Fleet) spawn() {
-	if f.frozen {
+	switch {
+	case f.frozen:
+		return
+	case f.cfg.NoOverlap:
+		f.spawnAlone()
 		return
 	}
 	for slot := range f.cfg.Slots {
@@ -391,7 +404,7 @@ func (f *Fleet) surge() int {
 	switch {
 	case f.cfg.Surge > 0:
 		return f.cfg.Surge
-	case f.cfg.Strategy == Slot:
+	case f.bySlot():
 		return 1
 	}
 	return f.cfg.Slots

@@ -14,7 +14,7 @@ func TestStateIsWhole(t *testing.T) {
 		of, state any
 		without   int // fields that are of a step only, or of the configuration
 	}{
-		{Fleet{}, State{}, 7 /* cfg for Slots, done, now, wake, out; order, steerAt, astray: the next master steers itself */},
+		{Fleet{}, State{}, 8 /* cfg for Slots, done, now, wake, out, unprepared; order, steerAt, astray: the next master steers itself */},
 		{Worker{}, WorkerState{}, 0},
 		{slotState{}, SlotState{}, 0},
 	} {

@@ -25,7 +25,7 @@ const steerAgain = time.Second
 
 // steer orders the set if it has changed, and reports whether it did; live is the
 // generation before this step. An empty set changes nothing: connections queue at the
-// previous targets.
+// previous targets; unless these must end before others can start.
 func (f *Fleet) steer(set []*Worker, live Gen) bool {
 	var ids []ID
 	var fresh []*Worker
@@ -38,7 +38,7 @@ func (f *Fleet) steer(set []*Worker, live Gen) bool {
 			fresh = append(fresh, w)
 		}
 	}
-	if len(ids) == 0 || slices.Equal(ids, f.steered) {
+	if slices.Equal(ids, f.steered) || len(ids) == 0 && !f.letWait() {
 		return false
 	}
 	if f.now.Before(f.steerAt) {

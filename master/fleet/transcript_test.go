@@ -197,6 +197,8 @@ func parseConfig(t *testing.T, words []string) Config {
 			c.Strategy = map[string]Strategy{"all": All, "slot": Slot}[v]
 		case w == "patient":
 			c.RetryFirst = true
+		case w == "alone":
+			c.NoOverlap = true
 		case durations[k] != nil:
 			*durations[k], err = time.ParseDuration(v)
 		case numbers[k] != nil:

@@ -11,7 +11,9 @@ import (
 func (f *Fleet) setSlots(n int) {
 	switch {
 	case n == f.cfg.Slots && f.grown > 0:
-		f.startBeside()
+		if !f.cfg.NoOverlap {
+			f.startBeside()
+		}
 	case n <= f.grown:
 		f.grown = 0
 	case f.live != 0 && n > f.cfg.Slots && f.grown == 0:
