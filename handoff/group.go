@@ -60,6 +60,7 @@ type Group struct {
 	program program   // attached to the group
 	hash    bool      // no program: the kernel's hash over all sockets decides
 	steered uint64    // programs attached
+	noWait  bool      // nobody serves, and connections wait at the targets, see LetWait
 
 	balance  balancer
 	armed    bool      // the targets are armed: at rest
@@ -168,6 +169,7 @@ func (g *Group) Take(slot int) (*Socket, error) {
 }
 
 func (g *Group) hand(s *Socket, slot int) {
+	s.waited = max(s.waited, s.pendingIfWaits())
 	s.holders++
 	s.slot, s.used, s.quiet = slot, true, false
 	g.arrange(s)

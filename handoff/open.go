@@ -167,13 +167,14 @@ type SocketState struct {
 	Foreign  bool // somebody else has created it, and set its options
 	Stranger bool // it is another program's
 	Holders  int  // workers that have a duplicate
+	Waits    bool // connections are let wait here, see Group.LetWait
 }
 
 // State returns what another process needs to continue with the group.
 func (g *Group) State() State {
 	s := State{Addr: g.addr, Datagram: g.cfg.Datagram, V6Only: g.cfg.V6Only, Balance: g.cfg.Balance, Steerable: g.Steerable()}
 	for _, o := range g.order {
-		s.Sockets = append(s.Sockets, SocketState{o.inode, o.slot, o.born, o.ownFlags, o.foreign, o.stranger, o.holders})
+		s.Sockets = append(s.Sockets, SocketState{o.inode, o.slot, o.born, o.ownFlags, o.foreign, o.stranger, o.holders, o.waits})
 	}
 	return s
 }
@@ -199,7 +200,7 @@ func (w *Watch) Restore(state State, fd func(inode uint64) int) (*Group, error) 
 		if n < 0 {
 			gone = append(gone, i)
 		}
-		g.order = append(g.order, &Socket{group: g, fd: n, inode: s.Inode, slot: s.Slot, born: s.Born, ownFlags: s.OwnFlags, foreign: s.Foreign, holders: s.Holders, used: true})
+		g.order = append(g.order, &Socket{group: g, fd: n, inode: s.Inode, slot: s.Slot, born: s.Born, ownFlags: s.OwnFlags, foreign: s.Foreign, holders: s.Holders, used: true, waits: s.Waits})
 	}
 	// The kernel has moved the last socket of the group into the place of a closed one
 	// (reuseport_detach_sock).
@@ -227,6 +228,12 @@ func (w *Watch) Restore(state State, fd func(inode uint64) int) (*Group, error) 
 	w.groups = append(w.groups, g)
 	g.traits = traitsOf(own[0].fd)
 	_, g.backlog, _ = own[0].queue()
+	for _, s := range own {
+		if s.waits { // there is no worker that the owner could steer to
+			g.targets, g.places = append(g.targets, s), append(g.places, len(g.places))
+		}
+	}
+	g.balance.reset(len(g.targets))
 	return g, nil
 }
 

@@ -37,7 +37,7 @@ func (s *Socket) Quiet(now time.Time, grace time.Duration) *Quiet {
 // Look reports whether the socket is quiet, else the time until the next check.
 func (q *Quiet) Look(now time.Time) (quiet bool, again time.Duration) {
 	g := q.socket.group
-	if g.Steerable() && g.isTarget(q.socket) {
+	if g.Steerable() && g.isTarget(q.socket) && !g.noWait {
 		q.target = true // no other worker listens on this address yet
 		return false, quietLook
 	}

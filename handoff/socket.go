@@ -32,6 +32,8 @@ type Socket struct {
 	quiet     bool              // nothing can reach it any more, since it was steered away from
 	calming   *Quiet            // it is parked, was used, and is to be replaced once it is quiet
 	look      time.Time         // next look at calming
+	waits     bool              // connections wait here for a worker, see Group.LetWait
+	waited    int               // connections that did when a worker took it
 }
 
 // FD is the descriptor. The group owns it: pass a duplicate to a worker, and do not close

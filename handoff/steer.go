@@ -30,7 +30,11 @@ func (g *Group) SteerEach(slots [][]*Socket) error {
 		}
 		some = some || s != nil
 	}
-	if !some || slices.Equal(targets, g.targets) && slices.Equal(places, g.places) {
+	if !some {
+		return nil
+	}
+	if slices.Equal(targets, g.targets) && slices.Equal(places, g.places) {
+		g.waitOver() // the workers have the sockets in which connections waited
 		return nil
 	}
 	old, oldPlaces := g.targets, g.places
@@ -48,6 +52,9 @@ func (g *Group) SteerEach(slots [][]*Socket) error {
 			s.quiet = s.quiet && !g.isTarget(s)
 			g.arrange(s)
 		}
+	}
+	if err == nil {
+		g.waitOver()
 	}
 	g.rest()
 	return err

@@ -39,6 +39,7 @@ func (e effects) Aim(ids []fleet.ID) (undo func()) {
 }
 
 func (e effects) Steer() error {
+	e.m.listeners.GiveWay(listeners.Workers(e.m.fleet.GivingWay()), time.Now())
 	err := e.m.listeners.Steer()
 	e.m.report(events.AddressFailed, err)
 	return err

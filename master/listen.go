@@ -35,19 +35,6 @@ func (l *Live) workerUser() *linux.User {
 	return &linux.User{UID: u.UID, GID: u.GID, Groups: u.Groups}
 }
 
-// stranger reports who else listens where the workers do.
-func (m *Master) stranger(n listeners.Stranger) {
-	if n.Left {
-		m.log.Info("The other program no longer listens", "event", events.AddressStranger, "address", n.Address.Name())
-		return
-	}
-	who := "a process that handoff may not inspect"
-	if len(n.Who) > 0 {
-		who = strings.Join(n.Who, ", ")
-	}
-	m.log.Warn("Another program has joined the address with SO_REUSEPORT: "+who+". It gets no connections; if it is a second copy that was started by hand, stop it", "event", events.AddressStranger, "address", n.Address.Name())
-}
-
 // openListens opens the preopened addresses, and holds them until the end.
 func (m *Master) openListens() error {
 	for _, l := range m.cfg.Listen {
@@ -100,7 +87,11 @@ func (m *Master) noticed(n listeners.Notice) {
 		m.log.Warn("A worker "+n.What+"; repaired", attrs...)
 	case listeners.Stranger:
 		m.history.saver.Changed()
-		m.stranger(n)
+		if n.Left {
+			m.log.Info(n.String(), "event", events.AddressStranger, "address", n.Address.Name())
+		} else {
+			m.log.Warn(n.String(), "event", events.AddressStranger, "address", n.Address.Name())
+		}
 	case listeners.Detached:
 		m.resteer()
 		m.step(fleet.Leave{ID: fleet.ID(n.Worker)})
@@ -128,6 +119,9 @@ func (m *Master) noticed(n listeners.Notice) {
 		if id := fleet.ID(n.Worker); m.fleet.Stays(id) {
 			m.step(fleet.Hung{ID: id, Reason: "stalled for " + n.After.String(), Stalled: true})
 		}
+	case listeners.Waited:
+		m.history.saver.Changed()
+		m.log.Info(n.String(), "event", events.AddressWaited, "address", n.Address.Name(), "connections", n.N, "waited", n.For.Round(time.Millisecond))
 	case listeners.Unsteerable:
 		m.once("hash", "The kernel refuses the steering program: it distributes connections by hash, and generations share sockets during a reload", "event", events.AddressHash, "address", n.Address.Name())
 	case listeners.OneSocket:

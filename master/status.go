@@ -27,7 +27,7 @@ func (m *Master) status() api.Status {
 	at, unserved := m.listeners.Report(), m.unserved()
 	m.history.counters.MaxQueue = max(m.history.counters.MaxQueue, at.MaxQueue)
 	for _, a := range at.Addresses {
-		s.Addresses = append(s.Addresses, api.AddressStatus{Address: a.Name, Balance: a.Balance, Queue: a.Queue, Unserved: slices.Contains(unserved, a.Name)})
+		s.Addresses = append(s.Addresses, api.AddressStatus{Address: a.Name, Balance: a.Balance, Queue: a.Queue, Waited: a.Waited.Round(time.Millisecond).Seconds(), Unserved: slices.Contains(unserved, a.Name)})
 	}
 	served := map[int]bool{}
 	for _, fw := range m.fleet.Workers() {

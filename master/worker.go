@@ -156,7 +156,12 @@ func (m *Master) ended(e ended) {
 	exit := m.reap(w, fw, e)
 	m.measureEnd(w, fw.Phase, fw.Leaving)
 	reason, final := m.reportEnd(w, fw, exit)
-	m.step(fleet.Exited{ID: id, Reason: reason, Final: final})
+	exited := func() { m.step(fleet.Exited{ID: id, Reason: reason, Final: final}) }
+	if m.cfg.Fleet.NoOverlap {
+		m.descendants.WhenGone(descendants.Worker(id), exited) // they have its lock, too
+	} else {
+		exited()
+	}
 	if m.cfg.Calm != nil && len(m.workers) == m.fleet.Slots() {
 		m.cfg.Calm()
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -155,11 +156,14 @@ func writeStatus(out io.Writer, s api.Status, cpu map[int]float64, now time.Time
 	fmt.Fprintf(out, "%s: %s, %d of %d slots ready, generation %d, pid %d, up %s\n", s.Name, s.State, s.Ready, s.Slots, s.Generation, s.PID, age(now.Sub(s.Started)))
 	var at []string
 	for _, a := range s.Addresses {
-		how := a.Balance
+		about := a.Balance
 		if a.Unserved {
-			how = "nobody accepts"
+			about = "nobody accepts"
 		}
-		at = append(at, a.Address+" ("+how+")")
+		if a.Waited > 0 {
+			about += ", connections waited up to " + strconv.FormatFloat(a.Waited, 'f', 1, 64) + " s"
+		}
+		at = append(at, a.Address+" ("+about+")")
 	}
 	if len(at) > 0 {
 		fmt.Fprintf(out, "listens on %s\n", strings.Join(at, ", "))

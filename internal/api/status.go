@@ -101,6 +101,9 @@ type AddressStatus struct {
 	Queue   int    `json:"queue"`   // connections that no worker has accepted yet
 	// Unserved: no worker in service accepts, and one did.
 	Unserved bool `json:"unserved,omitempty"`
+	// Waited is the longest time, in seconds, for which connections had to wait for the next
+	// worker (--overlap none); a new one cannot have waited longer.
+	Waited float64 `json:"waited,omitempty"`
 }
 
 // WorkerStatus is one worker.

@@ -23,6 +23,7 @@ type Run struct {
 	Backoff        time.Duration
 	MaxFailures    int
 	Strategy       string
+	Overlap        string
 	Surge          int
 	Canary         time.Duration
 	Balance        string
@@ -88,7 +89,7 @@ func NewRun() *Run {
 		Workers: "max", ReadyWhen: "listening", ReadyTimeout: time.Minute, ReadyDelay: Auto,
 		DrainTimeout: drainTimeout, KillGrace: killGrace, QuietTimeout: 3 * time.Second,
 		Respawn: time.Second, Backoff: 30 * time.Second, MaxFailures: 3,
-		Strategy: "all", Balance: "even", Contract: "auto", DrainSignal: AutoSignal, Linger: 6 * time.Second, UpgradeTimeout: 15 * time.Second, WatchDelay: time.Second,
+		Strategy: "all", Overlap: "full", Balance: "even", Contract: "auto", DrainSignal: AutoSignal, Linger: 6 * time.Second, UpgradeTimeout: 15 * time.Second, WatchDelay: time.Second,
 		Capture: "none", CaptureDir: "logs", HookTimeout: 30 * time.Second,
 		Log: "auto", LogLevel: "info",
 	}
@@ -131,7 +132,8 @@ func (r *Run) workerFlags(fs *pflag.FlagSet) {
 func (r *Run) reloadFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&r.MaxFailures, "max-failures", r.MaxFailures, "consecutive failed starts of a worker before a new generation fails")
 	choice(fs, &r.Strategy, "strategy", "how a reload switches: all (at once, when every new worker is ready) or slot (one by one)", "all", "slot")
-	fs.IntVar(&r.Surge, "surge", r.Surge, "`workers` started at once in a reload; 0: all (with --strategy slot: one)")
+	choice(fs, &r.Overlap, "overlap", "when the next worker of a slot starts: full (while the old one serves) or none (when it has ended, and new connections wait meanwhile, refused to nobody; slot by slot; if the first start fails, the old program is started again): for programs with a pid file, a lock or state that only one process can have", "full", "none")
+	fs.IntVar(&r.Surge, "surge", r.Surge, "`workers` started at once in a reload; 0: all (with --strategy slot or --overlap none: one)")
 	fs.StringArrayVar(&r.MayDrop, "may-drop", nil, "a reload may end this `address`, on which the running generation accepts; without it a new worker is ready only when it accepts on every one: 9090, 127.0.0.1:9090, 9000-9010, /run/web.sock (may be repeated)")
 	duration(fs, &r.Canary, "canary", "in a reload, let one new worker serve alone this long first; if it fails, the reload fails")
 }

@@ -32,6 +32,7 @@ func TestEveryKeyDoesSomething(t *testing.T) {
 		"max_failures":     {`7`, 7, func(r *Run) any { return r.MaxFailures }},
 		"strategy":         {`"slot"`, "slot", func(r *Run) any { return r.Strategy }},
 		"surge":            {`2`, 2, func(r *Run) any { return r.Surge }},
+		"overlap":          {`"none"`, "none", func(r *Run) any { return r.Overlap }},
 		"ready_delay":      {`7`, 7 * s, func(r *Run) any { return r.ReadyDelay }},
 		"canary":           {`7`, 7 * s, func(r *Run) any { return r.Canary }},
 		"balance":          {`"sticky"`, "sticky", func(r *Run) any { return r.Balance }},

@@ -71,6 +71,7 @@ const (
 	AddressRescued  = "address.rescued"
 	AddressStranded = "address.stranded"
 	AddressUnserved = "address.unserved"
+	AddressWaited   = "address.waited"
 	AddressLost     = "address.lost"
 	AddressFailed   = "address.failed"
 )

@@ -113,6 +113,7 @@ func addresses() []Info {
 		worker(AddressRefused, fail, "a worker does not get the socket that it wants", "address"),
 		of(AddressRescued, info, "connections in the queue of a worker that ended were handed to a live one", "address", "connections").or(fail),
 		worker(AddressStranded, fail, "a connection in the queue of a worker that ended was lost; as a warning: such a queue remains, and the worker of its slot is replaced to empty it", "address").or(warn),
+		of(AddressWaited, info, "with `--overlap none`: no worker accepted for a while, and connections waited for the next one", "address", "connections", "waited"),
 		of(AddressLost, fail, "a socket of the previous master is missing", "address"),
 		of(AddressFailed, fail, "the kernel has refused an operation on a listening socket"),
 	}

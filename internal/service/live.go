@@ -43,7 +43,7 @@ func Live(cfg *config.Run, p Program, w World) (live master.Live, err error) {
 			ReadyTimeout: cfg.ReadyTimeout, ReadyDelay: cfg.ReadyDelayOf(p.Command()), QuietTimeout: cfg.QuietTimeout,
 			DrainTimeout: cfg.DrainTimeout, KillGrace: cfg.KillGrace, DrainedGrace: drainedGrace,
 			Respawn: cfg.Respawn, Backoff: cfg.Backoff, Stable: cfg.Backoff, MaxFailures: cfg.MaxFailures,
-			Strategy: strategies()[cfg.Strategy], Surge: cfg.Surge, Canary: cfg.Canary,
+			Strategy: strategies()[cfg.Strategy], Surge: cfg.Surge, Canary: cfg.Canary, NoOverlap: cfg.Overlap == "none",
 			Watchdog: cfg.Watchdog, DrainSpread: cfg.DrainSpread,
 			MaxAge: cfg.MaxAge, ReloadEvery: cfg.ReloadEvery, RetryFirst: cfg.Embedded,
 		},

@@ -258,6 +258,8 @@ func TestLive(t *testing.T) {
 		{"--strategy slot", func(l master.Live) any { return l.Fleet.Strategy }, fleet.Slot},
 		{"", func(l master.Live) any { return l.Fleet.Strategy }, fleet.All},
 		{"--surge 2", func(l master.Live) any { return l.Fleet.Surge }, 2},
+		{"--overlap none", func(l master.Live) any { return l.Fleet.NoOverlap }, true},
+		{"", func(l master.Live) any { return l.Fleet.NoOverlap }, false},
 		{"--canary 7", func(l master.Live) any { return l.Fleet.Canary }, 7 * time.Second},
 		{"--watchdog 7", func(l master.Live) any { return l.Fleet.Watchdog }, 7 * time.Second},
 		{"--drain-spread 7", func(l master.Live) any { return l.Fleet.DrainSpread }, 7 * time.Second},

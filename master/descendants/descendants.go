@@ -86,6 +86,7 @@ type tree struct {
 	phase   phase
 	at      time.Time     // when the phase is over; zero: never
 	grace   time.Duration // from SIGTERM to SIGKILL
+	gone    func()        // called when nothing is left; may be nil
 	hard    bool          // they were killed while their worker lived
 	ports   []uint16      // that the worker serves on
 	group   *linux.Pidfd  // of the leader, by which its process group is signalled; nil: it had ended
@@ -308,6 +309,16 @@ func (t *Tracker) Hurry(now time.Time) {
 	t.forget()
 }
 
+// WhenGone calls a function as soon as none is left of a worker that has ended: at once, or
+// from another method.
+func (t *Tracker) WhenGone(of Worker, do func()) {
+	if tr := t.tree(of); tr != nil {
+		tr.gone = do
+	} else {
+		do()
+	}
+}
+
 // Idle tells whether none is left of a worker that has ended.
 func (t *Tracker) Idle() bool {
 	return !slices.ContainsFunc(t.trees, func(tr *tree) bool { return tr.phase != lives })
@@ -403,11 +414,18 @@ func (t *Tracker) Notices() []Notice {
 
 // forget drops the trees of which nothing is left.
 func (t *Tracker) forget() {
+	var gone []func()
 	t.trees = slices.DeleteFunc(t.trees, func(tr *tree) bool {
 		over := tr.phase != lives && len(tr.members) == 0
+		if over && tr.gone != nil {
+			gone = append(gone, tr.gone)
+		}
 		if over && tr.group != nil {
 			tr.group.Close()
 		}
 		return over
 	})
+	for _, f := range gone {
+		f()
+	}
 }

@@ -27,6 +27,8 @@ type Address struct {
 	preopened bool      // given to every worker at its start, and held until the end
 	served    bool      // a worker to which connections go accepts, or did
 	closed    bool
+	waits     time.Time     // since when connections wait, since no worker is to have them; zero: they do not
+	waited    time.Duration // the longest time for which they did
 }
 
 // Key identifies the address, also for the workers; it is never reused.

@@ -80,7 +80,7 @@ func (g *group) state(r *AddressState) {
 	s := g.State()
 	r.Bound, r.Steerable, r.Balance = s.Addr, s.Steerable, s.Balance.String()
 	for _, o := range s.Sockets {
-		r.Sockets = append(r.Sockets, SocketState{o.Inode, o.Slot, o.OwnFlags, o.Foreign, o.Stranger})
+		r.Sockets = append(r.Sockets, SocketState{o.Inode, o.Slot, o.OwnFlags, o.Foreign, o.Stranger, o.Waits})
 	}
 }
 
@@ -191,7 +191,7 @@ func privateOf(e Endpoint) Endpoint {
 func (t *Table) restoreTCP(r AddressState, fd func(string) int) (kind, error) {
 	s := handoff.State{Addr: r.Bound, V6Only: r.V6Only, Balance: balanceOf(r.Balance), Steerable: r.Steerable}
 	for _, sr := range r.Sockets {
-		o := handoff.SocketState{Inode: sr.Inode, Slot: sr.Slot, OwnFlags: sr.Own, Foreign: sr.Foreign, Stranger: sr.Stranger}
+		o := handoff.SocketState{Inode: sr.Inode, Slot: sr.Slot, OwnFlags: sr.Own, Foreign: sr.Foreign, Stranger: sr.Stranger, Waits: sr.Waits}
 		for _, l := range r.Leases {
 			if l.Inode == sr.Inode && !l.Closed {
 				o.Holders++

@@ -72,6 +72,8 @@ type Table struct {
 	quieting  []*quieting
 	stalls    map[Worker]*stall
 	notices   []Notice
+	leaving   []Worker  // that must end before others can start, see Table.GiveWay
+	now       time.Time // when they were named
 }
 
 // New returns an empty table. The caller closes it.

@@ -174,7 +174,7 @@ func TestConnectionsGoToTheTargets(t *testing.T) {
 	for range 5 {
 		w.connect(a)
 	}
-	if r := w.Report(); r.Queues[1] != 0 || r.Queues[2] != 5 || r.Addresses[0] != (AddressReport{a.Name(), "even", 5}) || r.MaxQueue < 5 {
+	if r := w.Report(); r.Queues[1] != 0 || r.Queues[2] != 5 || r.Addresses[0] != (AddressReport{Name: a.Name(), Balance: "even", Queue: 5}) || r.MaxQueue < 5 {
 		t.Errorf("%+v", r)
 	}
 	w.accept(next, 5)

@@ -1,6 +1,8 @@
 package listeners
 
 import (
+	"fmt"
+	"strings"
 	"time"
 )
 
@@ -55,6 +57,13 @@ type (
 		Worker Worker
 		After  time.Duration // the configured time
 	}
+	// Waited: connections of an address had to wait for the next worker, N of them at least;
+	// 0: perhaps none did, or they are not counted.
+	Waited struct {
+		Address *Address
+		For     time.Duration
+		N       int
+	}
 	// Unsteerable: the kernel does not support the steering program for an address, of
 	// which a worker has a lease.
 	Unsteerable struct{ Address *Address }
@@ -74,6 +83,7 @@ func (Quiet) notice()        {}
 func (Stalled) notice()      {}
 func (Recovered) notice()    {}
 func (StallTimeout) notice() {}
+func (Waited) notice()       {}
 func (Unsteerable) notice()  {}
 func (OneSocket) notice()    {}
 func (Failed) notice()       {}
@@ -91,4 +101,22 @@ func (t *Table) trouble(err error) {
 	if err != nil {
 		t.note(Failed{err})
 	}
+}
+
+func (n Waited) String() string {
+	if n.N == 0 {
+		return fmt.Sprintf("No worker accepted for %v; no connection was found waiting", n.For.Round(time.Millisecond))
+	}
+	return fmt.Sprintf("%d connections waited for the next worker, up to %v", n.N, n.For.Round(time.Millisecond))
+}
+
+func (n Stranger) String() string {
+	if n.Left {
+		return "The other program no longer listens"
+	}
+	who := "a process that handoff may not inspect"
+	if len(n.Who) > 0 {
+		who = strings.Join(n.Who, ", ")
+	}
+	return "Another program has joined the address with SO_REUSEPORT: " + who + ". It gets no connections; if it is a second copy that was started by hand, stop it"
 }

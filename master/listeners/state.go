@@ -37,6 +37,8 @@ type AddressState struct {
 	Preopened bool            `json:"given,omitempty"`
 	Unheld    time.Time       `json:"unheld"`
 	Served    bool            `json:"served,omitempty"` // a worker in service accepts, or did
+	Waits     time.Time       `json:"waits,omitzero"`   // since when connections wait; zero: they do not
+	Waited    time.Duration   `json:"waited,omitempty"`
 }
 
 // SocketState is the state of a socket of a group.
@@ -48,6 +50,8 @@ type SocketState struct {
 	Foreign bool `json:"foreign,omitempty"`
 	// Stranger: it is another program's, which has joined with SO_REUSEPORT.
 	Stranger bool `json:"stranger,omitempty"`
+	// Waits: connections wait there, since no worker is to have them.
+	Waits bool `json:"waits,omitempty"`
 }
 
 // SharedState is the state of a socket that all workers share.
@@ -124,7 +128,7 @@ func (t *Table) State() State {
 }
 
 func (a *Address) state() AddressState {
-	r := AddressState{Key: a.key, Name: a.name, Data: a.data, Preopened: a.preopened, Unheld: a.unheld, Served: a.served}
+	r := AddressState{Key: a.key, Name: a.name, Data: a.data, Preopened: a.preopened, Unheld: a.unheld, Served: a.served, Waits: a.waits, Waited: a.waited}
 	r.SetEndpoint(a.endpoint)
 	a.kind.state(&r)
 	for _, l := range a.leases {
@@ -170,7 +174,7 @@ func (t *Table) restore(r AddressState, fd func(string) int) error {
 	if err != nil {
 		return err
 	}
-	a := &Address{table: t, key: r.Key, endpoint: e, data: r.Data, preopened: r.Preopened, unheld: r.Unheld, served: r.Served, shared: true}
+	a := &Address{table: t, key: r.Key, endpoint: e, data: r.Data, preopened: r.Preopened, unheld: r.Unheld, served: r.Served, shared: true, waits: r.Waits, waited: r.Waited}
 	t.add(a, k)
 	a.name = r.Name
 	for _, lr := range r.Leases {
@@ -216,15 +220,16 @@ type Report struct {
 // AddressReport has the numbers of an address.
 type AddressReport struct {
 	Name    string
-	Balance string // even, sticky, shared; hash where the kernel refuses to steer
-	Queue   int    // connections not accepted yet
+	Balance string        // even, sticky, shared; hash where the kernel refuses to steer
+	Queue   int           // connections not accepted yet
+	Waited  time.Duration // the longest time for which connections had to wait for the next worker
 }
 
 // Report reads all accept queues.
 func (t *Table) Report() Report {
 	r := Report{Queues: map[Worker]int{}}
 	for _, a := range t.list {
-		ar := AddressReport{Name: a.name, Balance: "shared"}
+		ar := AddressReport{Name: a.name, Balance: "shared", Waited: a.waited}
 		if g := a.group; g != nil {
 			if ar.Balance = g.Balance().String(); !g.Steerable() && ar.Balance != "shared" {
 				ar.Balance = "hash"

@@ -25,6 +25,7 @@ func (t *Table) Steer() error {
 	var errs []error
 	for _, a := range t.list {
 		a.served = a.served || a.accepted(t.targets)
+		errs = append(errs, t.letWait(a))
 		if a.group == nil {
 			errs = append(errs, a.steerPath(t.targets, t.cfg.User))
 			continue
