@@ -9,16 +9,16 @@ import (
 	"handoff/internal/linux"
 )
 
-// Beside prepares the program's socket for a bind to an address that sockets of the owner
-// have: the kernel lets them share it if all have SO_REUSEPORT and one user. It may block,
+// Beside prepares the program's socket for a bind to an address that other sockets have: the
+// kernel lets them share it if all have SO_REUSEPORT and one user (see User). It may block,
 // on a lock that the program holds. What it cannot do, the program's bind will tell it.
-func (c *Call) Beside(owner int) {
+func (c *Call) Beside() {
 	fd, err := c.process.Getfd(c.FD)
 	if err != nil {
 		return
 	}
 	defer unix.Close(fd)
-	share(fd, c.Inode, owner)
+	share(fd, c.Inode)
 }
 
 // Share does so with a socket that a process has bound.
@@ -30,18 +30,13 @@ func Share(pid, fd int, wanted uint64) {
 	defer p.Close()
 	if n, err := p.Getfd(fd); err == nil {
 		defer unix.Close(n)
-		share(n, wanted, -1)
+		share(n, wanted)
 	}
 }
 
-func share(fd int, wanted uint64, owner int) {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Ino != wanted {
-		return
-	}
-	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
-	if owner >= 0 && int(st.Uid) != owner {
-		unix.Fchown(fd, owner, -1)
+func share(fd int, wanted uint64) {
+	if n, err := inode(fd); err == nil && n == wanted {
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 	}
 }
 

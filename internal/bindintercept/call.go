@@ -42,6 +42,7 @@ type Request struct {
 	MPTCP     bool
 	Own       string // why the socket can be nobody else's; "": it can
 	Inode     uint64 // of the program's socket
+	User      int    // to which it belongs: the one of who created it
 	// Blind: the socket could not be looked at. V6Only and ReusePort are not known, Addr
 	// not that of a listen, and what the program has set on the socket is lost.
 	Blind bool
@@ -101,7 +102,7 @@ func (c *Call) look(addr, size uint64) (ok bool, err error) {
 	}
 	defer unix.Close(socket)
 	domain, typ := option(socket, unix.SOL_SOCKET, unix.SO_DOMAIN), option(socket, unix.SOL_SOCKET, unix.SO_TYPE)
-	if c.Inode, err = inode(socket); err != nil {
+	if c.Inode, c.User, err = identity(socket); err != nil {
 		return false, err
 	}
 	switch inet := domain == unix.AF_INET || domain == unix.AF_INET6; {
@@ -153,9 +154,14 @@ func connected(fd int) bool {
 }
 
 func inode(fd int) (uint64, error) {
+	n, _, err := identity(fd)
+	return n, err
+}
+
+func identity(fd int) (inode uint64, user int, err error) {
 	var st unix.Stat_t
-	err := unix.Fstat(fd, &st)
-	return st.Ino, err
+	err = unix.Fstat(fd, &st)
+	return st.Ino, int(st.Uid), err
 }
 
 // Continue executes the call.

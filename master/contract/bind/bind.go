@@ -179,7 +179,7 @@ type call interface {
 	Continue()
 	Answer(unix.Errno)
 	Give(held int) error
-	Beside(owner int)
+	Beside()
 	Bind() unix.Errno
 	Socket() (fd int, err error)
 	Caller() (*linux.Pidfd, error)

@@ -74,7 +74,7 @@ func (f *fake) Continue() {
 		f.ends = append(f.ends, unix.ErrnoName(e))
 	}
 }
-func (f *fake) Beside(int) { unix.SetsockoptInt(f.r.FD, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }
+func (f *fake) Beside() { unix.SetsockoptInt(f.r.FD, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }
 func (f *fake) Bind() unix.Errno {
 	f.ends = append(f.ends, "by handoff")
 	return 0
@@ -135,7 +135,7 @@ func port(fd int) int {
 
 // bind is a call of bind(2) by a program, listen one of listen(2).
 func bind(fd int, addr string) *fake {
-	return &fake{given: -1, r: bindintercept.Request{PID: os.Getpid(), TGID: os.Getpid(), FD: fd, Addr: netip.MustParseAddrPort(addr), Inode: inode(fd)}}
+	return &fake{given: -1, r: bindintercept.Request{PID: os.Getpid(), TGID: os.Getpid(), FD: fd, Addr: netip.MustParseAddrPort(addr), Inode: inode(fd), User: os.Geteuid()}}
 }
 
 func listen(fd int) *fake {
@@ -279,6 +279,26 @@ func TestPromises(t *testing.T) {
 	if !w.contract.Deadline().IsZero() {
 		t.Error("a call waits for nothing")
 	}
+}
+
+// A socket of another user than the address's is replaced at its bind: it could not be bound
+// beside the others, and its owner is not changed while the program has it.
+func TestSocketOfAnotherUser(t *testing.T) {
+	w := start(t)
+	s := w.session(1, 0)
+	at := free(t)
+	if _, err := w.Table.Open(listeners.TCP(netip.MustParseAddrPort(at), false)); err != nil {
+		t.Fatal(err)
+	}
+	fd := socket(t)
+	own := inode(fd)
+	f := bind(fd, at)
+	f.r.User = os.Geteuid() + 1
+	w.wants(s.call(f), "answered")
+	if inode(fd) == own || port(fd) == 0 {
+		t.Error("the program has not got a socket of the address")
+	}
+	w.wants(s.call(listen(fd)), "answered", "1 Listening")
 }
 
 // What is not held goes its own way, and so does what comes at a bad time.

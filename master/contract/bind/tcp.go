@@ -41,9 +41,15 @@ func (s *Session) tcp(e called) {
 
 // replaces reports whether the program's socket is replaced at its bind already: where it
 // cannot be seen, where its address is another than the program thinks, or its port the
-// kernel's choice, and where it cannot join others.
+// kernel's choice, and where it cannot join others: MPTCP, or of another user. (Its owner is
+// not changed: before handoff has bound it, the program could bind it, by io_uring, beside any
+// server of that user that has SO_REUSEPORT.)
 func (s *Session) replaces(r bindintercept.Request) bool {
-	return r.Blind || s.table().Private() || r.Addr.Port() == 0 || r.MPTCP && len(s.table().Overlapping(r.Addr, r.V6Only)) > 0
+	if r.Blind || s.table().Private() || r.Addr.Port() == 0 {
+		return true
+	}
+	beside := s.table().Overlapping(r.Addr, r.V6Only)
+	return len(beside) > 0 && (r.MPTCP || r.User != beside[0].Owner())
 }
 
 // own lets the program keep a socket that is not held.
@@ -81,10 +87,7 @@ func (s *Session) bindsOwn(e called) {
 		return
 	}
 	beside := s.table().Overlapping(r.Addr, r.V6Only)
-	owner, shared := -1, []tcpPromise(nil)
-	if len(beside) > 0 {
-		owner = beside[0].Owner()
-	}
+	var shared []tcpPromise
 	for _, o := range s.contract.others(s, r) {
 		switch {
 		case r.ReusePort, s.contract.host.Ready(o.session.ID): // with a lock: it does not listen
@@ -111,7 +114,7 @@ func (s *Session) bindsOwn(e called) {
 			bindintercept.Share(p.pid, p.fd, p.inode)
 		}
 		if len(beside) > 0 || len(shared) > 0 {
-			e.call.Beside(owner)
+			e.call.Beside()
 		}
 		if master {
 			e.call.Answer(e.call.Bind())
