@@ -14,7 +14,7 @@ import (
 
 // pyserver is a Python server with a few options, as a string for python3 -c.
 const pyserver = `
-import http.server, os, signal, socket, sys, threading
+import http.server, os, signal, socket, socketserver, sys, threading
 class H(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200); self.send_header("Content-Length", "3"); self.end_headers(); self.wfile.write(b"ok\n")

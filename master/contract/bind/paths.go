@@ -29,6 +29,7 @@ type promise struct {
 // paths has the unix sockets of a contract that are no addresses yet.
 type paths struct {
 	promises []promise
+	removed  []listeners.Place // at the stop, by the first worker that did
 	names    bindintercept.Names
 }
 
@@ -315,9 +316,12 @@ func (s *Session) unlinks(c call) {
 	r := c.About()
 	p := place(r.Spot)
 	if s.contract.host.Stopping() {
-		if r.Spot.Free && slices.Contains(s.places, p) {
-			c.Answer(0)
-			return
+		if removed := &s.contract.paths.removed; slices.Contains(s.places, p) {
+			if r.Spot.Free || slices.Contains(*removed, p) {
+				c.Answer(0)
+				return
+			}
+			*removed = append(*removed, p)
 		}
 		c.Continue()
 		return

@@ -117,7 +117,6 @@ func TestPath(t *testing.T) {
 	}
 	w.Stops = true
 	wants(t, "unlink at a stop", second.unlinkPath(t, path), "continued")
-	os.Remove(path)
 	wants(t, "unlink by who is late", second.unlinkPath(t, path), "answered")
 }
 
