@@ -1,0 +1,155 @@
+package listeners
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// unixAt binds a socket at a path, as a worker does.
+func unixAt(t *testing.T, path string) (fd int, file FileID, made Access) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
+	}
+	var st unix.Stat_t
+	if err == nil {
+		err = unix.Lstat(path, &st)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd, FileID{st.Dev, st.Ino}, Access{int(st.Mode & 0o7777), int(st.Uid), int(st.Gid)}
+}
+
+// A path leads to the socket of the generation that is steered to, and back; with the mode
+// that somebody has given it. A worker is not quiet while a connection waits in its queue.
+func TestPathIsSteered(t *testing.T) {
+	table, err := New(Config{Store: noStore{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "s")
+	fd, file, made := unixAt(t, path)
+	folder, _ := unix.Open(dir, unix.O_PATH, 0)
+	a, err := table.AdoptUnix(Bound{FD: fd, Gen: 1, Place: placeOf(path), File: file, Path: path, Folder: folder, Made: made})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, _ := a.SocketFor(1)
+	take := func(id Worker, inode uint64) {
+		l, err := a.TakeSocket(id, 0, inode)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Listening()
+	}
+	take(1, old)
+	os.Chmod(path, 0o666)
+	if n, _ := a.SocketFor(2); n != 0 {
+		t.Fatal("the next generation has a socket already")
+	}
+	name := BesideName("s", 7)
+	fd, file, made = unixAt(t, filepath.Join(dir, name))
+	if err := a.AddBeside(fd, 2, name, file, made); err != nil {
+		t.Fatal(err)
+	}
+	fresh, _ := a.SocketFor(2)
+	take(2, fresh)
+
+	reached := func() uint64 {
+		c, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for inode, fd := range map[uint64]int{old: a.descriptor(old), fresh: a.descriptor(fresh)} {
+			if readable(fd) {
+				n, _, err := unix.Accept(fd)
+				if err == nil {
+					unix.Close(n)
+				}
+				return inode
+			}
+		}
+		return 0
+	}
+	steer := func(ids ...Worker) {
+		table.SetTargets(ids)
+		if err := table.Steer(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		target Worker
+		want   uint64
+	}{{1, old}, {2, fresh}, {1, old}, {2, fresh}} {
+		steer(c.target)
+		if got := reached(); got != c.want {
+			t.Errorf("steered to %d: socket %d, want %d", c.target, got, c.want)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o666 {
+			t.Errorf("%v, %v", info, err)
+		}
+	}
+
+	steer(1)
+	c, err := net.Dial("unix", path) // and nobody accepts it yet
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	steer(2)
+	now := time.Now()
+	q := &pathQuiet{s: a.kind.(*shared), inode: old, grace: time.Second}
+	if quiet, _ := q.Look(now.Add(time.Hour)); quiet {
+		t.Error("quiet with a connection in the queue")
+	}
+	if n, _, err := unix.Accept(a.descriptor(old)); err == nil {
+		unix.Close(n)
+	}
+	if quiet, _ := q.Look(now.Add(2 * time.Hour)); !quiet {
+		t.Error("not quiet")
+	}
+
+	// What the record has is enough for another master, also if it was killed after the names
+	// were exchanged.
+	state, kept := table.State(), map[string]int{}
+	table.Kept(func(name string, fd int) { kept[name], _ = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3) })
+	unix.Renameat2(folder, "s", folder, name, unix.RENAME_EXCHANGE)
+	next, err := New(Config{Store: noStore{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	if lost := next.Restore(state, func(name string) int {
+		if fd, ok := kept[name]; ok {
+			return fd
+		}
+		return -1
+	}); len(lost) > 0 {
+		t.Fatal(lost[0])
+	}
+	if b := next.Addresses()[0]; b.Inode() != old || len(b.leases) != 2 || b.leases[1].FD() != b.descriptor(fresh) {
+		t.Errorf("the path leads to %d, want %d", b.Inode(), old)
+	}
+	unix.Renameat2(folder, "s", folder, name, unix.RENAME_EXCHANGE)
+	table.ReleaseAll(1, now)
+	if list, _ := os.ReadDir(dir); len(list) != 1 || list[0].Name() != "s" {
+		t.Errorf("files %v", list)
+	}
+}
+
+// descriptor is of one of its sockets.
+func (a *Address) descriptor(inode uint64) int {
+	l := Lease{unix: inode, fd: a.FD()}
+	a.kind.(*shared).point(&l)
+	return l.fd
+}
