@@ -177,6 +177,9 @@ func launch(t *testing.T, o options) *world {
 	}
 	w := &world{t: t, dir: o.dir, more: make(chan struct{}, 1), out: &lockedBuffer{}}
 	args := append([]string{"run", "--log", "json", "--drain-timeout", "20s", "--kill-grace", "2s", "--ready-delay", "0"}, o.flags...)
+	if !slices.Contains(o.flags, "--hold") { // of all the programs' PORT=0, one is held
+		args = append(args, "--hold", "0")
+	}
 	if o.binary == "" {
 		o.binary = binary
 	}

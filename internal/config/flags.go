@@ -142,7 +142,7 @@ func (r *Run) socketFlags(fs *pflag.FlagSet) {
 	choice(fs, &r.Balance, "balance", "how connections are distributed: even, sticky (by client address), shared (one socket for all)", "even", "sticky", "shared")
 	choice(fs, &r.Contract, "contract", "how workers get their sockets: node (Node's cluster channel), bind (any program), activation (only those of --listen), auto (node for Node, else bind)", "auto", "node", "bind", "activation")
 	fs.StringVar(&r.DrainSignal, "drain-signal", r.DrainSignal, "`signal` that tells a program to drain under the bind contract; auto: TERM, but for programs that are known to need another (nginx: QUIT, uWSGI: INT; handoff check says which); under the node contract, the program's listeners for a signal other than TERM are called")
-	fs.StringArrayVar(&r.HoldOnly, "hold", nil, "under the bind contract, hold only this `address`: 8000, 127.0.0.1:8000, 8000-8010 (may be repeated; default: every TCP address)")
+	fs.StringArrayVar(&r.HoldOnly, "hold", nil, "under the bind contract, hold only this `address`: 8000, 127.0.0.1:8000, 8000-8010 (may be repeated; default: every TCP address); 0: also the ports that the kernel chooses, which are each worker's own without it")
 	fs.StringArrayVar(&r.NoHold, "no-hold", nil, "do not hold this `address`, for example a debug port (may be repeated)")
 	fs.StringArrayVar(&r.Allow, "allow", nil, "with --user, let workers listen on this privileged `address`: 80, 127.0.0.1:80, 80-89 (may be repeated)")
 	fs.StringArrayVar(&r.Listen, "listen", nil, "listen on `[NAME=]ADDR` and pass the socket to each worker as systemd does (LISTEN_FDS): 8000, 127.0.0.1:8000, tcp6:8000, unix:/path,mode=660,owner=USER:GROUP (may be repeated)")
