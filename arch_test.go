@@ -304,6 +304,7 @@ func TestRoomsKnowNothingOfEachOther(t *testing.T) {
 		"master/snapshot":      {"master/fleet", "master/listeners", "master/descendants", "master/readiness"}, // the types of their states
 		"master/outlook":       {"master/fleet"},                                                               // its plans
 		"master/sequence":      {"master/fleet", "master/reload", "master/snapshot"},                           // whose decisions it carries out, in order
+		"master/unheld":        {"master/listeners", "master/descendants"},                                     // what processes have of sockets
 		"master/serving":       {"master/listeners", "master/readiness"},                                       // what one knows, in the other's words
 		// What the tests of both contracts share: a loop.
 		"master/contract/contracttest": {"master/contract", "master/listeners"},

@@ -24,6 +24,7 @@ import (
 	"handoff/master/recycle"
 	"handoff/master/reload"
 	"handoff/master/snapshot"
+	"handoff/master/unheld"
 )
 
 // do carries out an action of the fleet.
@@ -226,6 +227,9 @@ func (m *Master) spawn(a fleet.Spawn) {
 	m.keepWorker(w)
 	m.log.Info("Worker starts", w.attrs(events.WorkerStarted)...)
 	m.attend(w)
+	if m.cfg.Contract != BindContract && m.cfg.ReadyWhen == Listening {
+		unheld.Watch(facts{m}, listeners.Worker(w.id), m.cfg.Fleet.ReadyTimeout)
+	}
 }
 
 // start starts a worker's program, with its end of the pair after the sockets.
@@ -349,15 +353,12 @@ func (m *Master) attend(w *worker) {
 		default:
 		}
 		left := orphans()
-		m.mail.post(ended{w.id, left, holdings(left, holdingsTimeout), hidden})
+		m.mail.post(ended{w.id, left, holdings(left), hidden})
 	}()
 }
 
 // outputGrace is how long to wait for the last messages and output of a dead worker.
 const outputGrace = 200 * time.Millisecond
-
-// holdingsTimeout is how long the sockets of what a dead worker has left are looked up.
-const holdingsTimeout = time.Second
 
 // reportReady reports each worker that is steered to for the first time: after the kernel
 // has applied the steering, and at least once if a master dies in between.

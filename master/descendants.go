@@ -1,7 +1,6 @@
 package master
 
 import (
-	"fmt"
 	"time"
 
 	"handoff/internal/events"
@@ -66,7 +65,8 @@ func (m *Master) reap(w *worker, fw fleet.Worker, end ended) (e process.Exit) {
 func (m *Master) reportDescendants() {
 	for _, n := range m.descendants.Notices() {
 		if !n.Until.IsZero() {
-			m.reportFinishing(n)
+			text := sdnotify.Printable(n.Finish(m.listeners.AllSteerable()))
+			m.log.Info(text, "event", events.WorkerDescendants, "worker", int(n.Of), "processes", len(n.Processes), "within", time.Until(n.Until).Round(time.Second))
 			continue
 		}
 		if n.Signal == 0 {
@@ -80,23 +80,10 @@ func (m *Master) reportDescendants() {
 // lookAtDescendants looks whether what still has a dead worker's listening socket accepts
 // from it.
 func (m *Master) lookAtDescendants(now time.Time) {
-	if pids := m.descendants.Due(now); pids != nil {
-		go func() { // ends after holdingsTimeout, or a bit later
-			m.mail.post(descendantsLooked{descendants.HoldingsOf(pids, holdingsTimeout)})
+	if look := m.descendants.Due(now); look != nil {
+		go func() { // ends after a second, or a bit later
+			holdings := look()
+			m.mail.post(asked{func(m *Master) { m.descendants.Looked(holdings, time.Now()) }})
 		}()
 	}
-}
-
-// reportFinishing says who finishes connections after its worker has ended. One that also
-// has the listening socket could accept from it: nothing comes to it where connections are
-// steered.
-func (m *Master) reportFinishing(n descendants.Notice) {
-	text := sdnotify.Printable(n.String())
-	switch {
-	case n.Listen > 0 && n.Drained && m.listeners.AllSteerable():
-		text += fmt.Sprintf("; %d of them still have a listening socket: no new connections come to it", n.Listen)
-	case n.Listen > 0:
-		text += fmt.Sprintf("; %d of them still have a listening socket, which others have too: they may take new connections until then", n.Listen)
-	}
-	m.log.Info(text, "event", events.WorkerDescendants, "worker", int(n.Of), "processes", len(n.Processes), "within", time.Until(n.Until).Round(time.Second))
 }

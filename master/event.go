@@ -55,8 +55,6 @@ type (
 	}
 	// descendantDied: a process that an ended worker has left is dead.
 	descendantDied struct{}
-	// descendantsLooked: what processes that ended workers have left have of sockets.
-	descendantsLooked struct{ holdings []descendants.Holding }
 	// keeperDied: the keeper has died.
 	keeperDied struct{}
 	// upgraded: a new binary can take over, or cannot; done is closed, or receives the
@@ -77,20 +75,19 @@ type (
 	socketActivity struct{}
 )
 
-func (signalled) event()         {}
-func (fromSession) event()       {}
-func (notified) event()          {}
-func (drainAsked) event()        {}
-func (memorySampled) event()     {}
-func (reloadJudged) event()      {}
-func (readyJudged) event()       {}
-func (died) event()              {}
-func (ended) event()             {}
-func (descendantDied) event()    {}
-func (descendantsLooked) event() {}
-func (keeperDied) event()        {}
-func (upgraded) event()          {}
-func (upgradeAsked) event()      {}
-func (asked) event()             {}
-func (outputLost) event()        {}
-func (socketActivity) event()    {}
+func (signalled) event()      {}
+func (fromSession) event()    {}
+func (notified) event()       {}
+func (drainAsked) event()     {}
+func (memorySampled) event()  {}
+func (reloadJudged) event()   {}
+func (readyJudged) event()    {}
+func (died) event()           {}
+func (ended) event()          {}
+func (descendantDied) event() {}
+func (keeperDied) event()     {}
+func (upgraded) event()       {}
+func (upgradeAsked) event()   {}
+func (asked) event()          {}
+func (outputLost) event()     {}
+func (socketActivity) event() {}

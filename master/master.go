@@ -340,8 +340,6 @@ func (m *Master) handle(e event) {
 		m.ended(e)
 	case descendantDied:
 		m.descendants.Refresh()
-	case descendantsLooked:
-		m.descendants.Looked(e.holdings, time.Now())
 	default:
 		panic(fmt.Sprintf("master: unknown event %T", e))
 	}

@@ -15,6 +15,7 @@ import (
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 	"handoff/master/readiness"
+	"handoff/master/unheld"
 )
 
 // Contract defines how a worker gets its sockets.
@@ -107,6 +108,9 @@ func (m *Master) learned(w *worker, f contract.Fact) {
 		m.readyWhen(Started, w, readiness.Says)
 	case contract.Listening:
 		w.refused = ""
+		if f.Own && m.cfg.Contract == NodeContract && m.listeners.Count(listeners.Worker(w.id)) == 0 {
+			m.once("own descriptor", unheld.Descriptor, w.attrs(events.WorkerUnseated)...)
+		}
 		if m.readyWhen(Listening, w, map[bool]readiness.Claim{true: readiness.Own}[f.Own]); m.cfg.ReadyWhen != Listening {
 			m.judge() // it may have lacked this one
 		}

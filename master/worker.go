@@ -10,7 +10,6 @@ import (
 	"handoff/internal/events"
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/linux"
-	"handoff/internal/listener"
 	"handoff/internal/repeat"
 	"handoff/internal/sdnotify"
 	"handoff/master/contract"
@@ -21,6 +20,7 @@ import (
 	"handoff/master/readiness"
 	"handoff/master/serving"
 	"handoff/master/snapshot"
+	"handoff/master/unheld"
 )
 
 // worker is a live process, as the loop knows it.
@@ -203,7 +203,7 @@ func (m *Master) reportEnd(w *worker, fw fleet.Worker, exit process.Exit) (reaso
 	m.gens[w.gen].stderrTail = stderrTail
 	m.history.restarts[w.slot]++
 	m.history.lastError = sdnotify.Printable(fmt.Sprintf("slot %d, generation %d %s", w.slot, w.gen, reason))
-	if why := listener.Reason(w.refused, stderrTail); why != "" && !exit.Ready && len(exit.Left) == 0 {
+	if why := unheld.InUse(w.refused, stderrTail, facts{m}.Holders); why != "" && !exit.Ready && len(exit.Left) == 0 {
 		reason, final, crashed = why, true, "crashed: "
 		m.history.lastError = sdnotify.Printable(fmt.Sprintf("slot %d, generation %d: %s", w.slot, w.gen, reason))
 	}

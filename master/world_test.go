@@ -74,6 +74,14 @@ var roles = map[string]func() int{
 		}
 		return serve(inherited(3))
 	},
+	"bind-itself": func() int { // asks nobody for a socket, and does not say that it is ready
+		l, err := net.Listen("tcp", os.Getenv("ADDRESS"))
+		for err == nil {
+			_, err = l.Accept()
+		}
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	},
 	"crash": func() int {
 		fmt.Fprintln(os.Stderr, "no database")
 		return 3

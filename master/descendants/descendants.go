@@ -25,7 +25,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -102,32 +101,6 @@ type member struct {
 	// that handoff does not hold.
 	serves, listens, blocks bool
 	had                     []uint64 // connections, by inode, when its worker had ended
-}
-
-// Notice is something to report.
-type Notice struct {
-	Of        Worker
-	Signal    unix.Signal // that they were sent; 0: they cannot be ended, or need not yet
-	Processes []Process
-	Reason    string
-	Until     time.Time // they finish their connections until then, at the latest; else zero
-	Listen    int       // so many of these have a listening socket, too
-	Drained   bool      // their worker has drained: that socket was steered away from
-}
-
-func (n Notice) String() string {
-	var names []string
-	for _, p := range n.Processes[:min(len(n.Processes), 10)] {
-		names = append(names, p.String())
-	}
-	who := strings.Join(names, ", ")
-	if !n.Until.IsZero() {
-		return "Processes left by a worker finish their connections: " + who
-	}
-	if n.Signal == 0 {
-		return fmt.Sprintf("Cannot end a process that a worker has started: %s: %s; end it by hand", who, n.Reason)
-	}
-	return fmt.Sprintf("Sending %s to processes left by a worker: %s: %s", linux.SignalName(n.Signal), who, n.Reason)
 }
 
 // Tracker knows the descendants of all workers.

@@ -188,7 +188,7 @@ func (w *world) ended() (left []int) {
 		w.Fatal(err)
 	}
 	orphans := w.Orphans(testTimeout)()
-	for _, p := range w.Left(1, orphans, w.Holdings()(orphans, testTimeout), true) {
+	for _, p := range w.Left(1, orphans, w.Holdings()(orphans), true) {
 		left = append(left, p.PID)
 	}
 	w.cmd.Wait()

@@ -32,22 +32,25 @@ type Connection struct {
 	Accepted bool   // by the looks of it
 }
 
+// lookTimeout is how long the sockets of what a worker has left are looked up.
+const lookTimeout = time.Second
+
 // maxHoldings bounds how many processes are looked into when a worker has ended.
 const maxHoldings = 4 * maxMembers
 
 // Holdings returns what those orphans, and what descends from them, have of sockets. Any
 // goroutine may call it. Those that it has no time for are as ones that it may not look
 // into.
-func (t *Tracker) Holdings() func(orphans []Orphan, timeout time.Duration) []Holding {
+func (t *Tracker) Holdings() func([]Orphan) []Holding {
 	known := t.cfg.Keeper != 0
-	return func(orphans []Orphan, timeout time.Duration) (all []Holding) {
+	return func(orphans []Orphan) []Holding {
 		var pids []int
 		for _, o := range orphans {
 			if !o.Foreign && (known || o.Of != 0) {
 				pids = append(pids, o.Stat.PID)
 			}
 		}
-		return HoldingsOf(pids, timeout)
+		return HoldingsOf(pids, lookTimeout)
 	}
 }
 
@@ -231,14 +234,15 @@ func (t *Tracker) Finishing() (all []Finishing) {
 // listening socket.
 const lookInterval = 2 * time.Second
 
-// Due are processes of which [HoldingsOf] is to be asked again, for [Tracker.Looked]: they
-// finish connections, and have a listening socket, too.
-func (t *Tracker) Due(now time.Time) (pids []int) {
+// Due returns, if it is time, a function for any goroutine that looks again at processes
+// that finish connections and have a listening socket, too, for [Tracker.Looked]; else nil.
+func (t *Tracker) Due(now time.Time) func() []Holding {
 	if t.lookAt.IsZero() || now.Before(t.lookAt) {
 		return nil
 	}
 	t.lookAt = time.Time{} // Looked sets the next one
-	return t.listening()
+	pids := t.listening()
+	return func() []Holding { return HoldingsOf(pids, lookTimeout) }
 }
 
 func (t *Tracker) listening() (pids []int) {

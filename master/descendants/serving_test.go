@@ -109,7 +109,11 @@ func TestHoldingsInNoTime(t *testing.T) {
 	}
 	orphans := w.Orphans(testTimeout)()
 	find := func(timeout time.Duration) Holding {
-		all := w.Holdings()(orphans, timeout)
+		var pids []int
+		for _, o := range orphans {
+			pids = append(pids, o.Stat.PID)
+		}
+		all := HoldingsOf(pids, timeout)
 		i := slices.IndexFunc(all, func(h Holding) bool { return h.PID == w.all[0].PID })
 		if i < 0 {
 			t.Fatalf("%+v", all)
@@ -140,11 +144,15 @@ func TestAcceptsAfterItsWorkerHasEnded(t *testing.T) {
 	s := w.State()
 	w.next()
 	w.Restore(s, os.Getpid(), instance, now)
-	if pids := w.Due(now); pids != nil {
-		t.Fatalf("%v", pids)
+	if w.Due(now) != nil {
+		t.Error("it is looked at too early")
 	}
-	if pids := w.Due(w.Tracker.Deadline()); len(pids) != 1 || pids[0] != w.all[0].PID {
-		t.Fatalf("%v", pids)
+	look := w.Due(w.Tracker.Deadline())
+	if look == nil {
+		t.Fatal("it is not looked at")
+	}
+	if all := look(); len(all) != 1 || all[0].PID != w.all[0].PID || len(all[0].Connections) != 1 {
+		t.Errorf("%+v", all)
 	}
 	w.Looked([]Holding{h}, now)
 	if w.want(w.said(), nil); !w.Tracker.Deadline().Equal(now.Add(lookInterval)) {
