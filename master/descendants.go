@@ -1,6 +1,7 @@
 package master
 
 import (
+	"cmp"
 	"time"
 
 	"handoff/internal/events"
@@ -51,11 +52,7 @@ func (m *Master) reap(w *worker, fw fleet.Worker, end ended) (e process.Exit) {
 		how.By = how.Serving
 	}
 	if how.Serving.IsZero() && !fw.Overdue() {
-		since := now
-		if !w.drainedAt.IsZero() {
-			since = w.drainedAt
-		}
-		how.Serving = since.Add(m.cfg.Fleet.DrainTimeout)
+		how.Serving = cmp.Or(w.drainedAt, now).Add(m.cfg.Fleet.DrainTimeout)
 	}
 	m.descendants.End(id, how, now)
 	return e
