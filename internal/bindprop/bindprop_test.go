@@ -37,7 +37,7 @@ func TestBareIsBare(t *testing.T) {
 	}
 	steps := 0
 	for seed := range *pairs {
-		p := Generate(uint64(seed))
+		p := Generate(uint64(seed), "")
 		steps += p.Steps()
 		var reports [2]Report
 		var errs [2]error
@@ -59,7 +59,7 @@ func TestBareIsBare(t *testing.T) {
 
 // A script of which two steps matter is shrunk to these.
 func TestShrink(t *testing.T) {
-	p := Generate(3)
+	p := Generate(3, "")
 	p.First = slices.Concat(p.First, Script{"x"}, p.First, Script{"y"}, p.First)
 	p.Second = p.First
 	got := Shrink(p, func(p Pair) bool {

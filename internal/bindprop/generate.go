@@ -21,9 +21,14 @@ func (p Pair) Steps() int { return len(p.First) + len(p.Second) }
 
 // Generate makes a pair of scripts. The second is the first, or has some steps more, less,
 // or other ones.
-func Generate(seed uint64) Pair {
+// about says which kinds of sockets: "" is for any mixture.
+func Generate(seed uint64, about string) Pair {
 	r := rand.New(rand.NewPCG(seed, 17))
-	g := &generator{Rand: r, theme: r.IntN(25), fds: [4]map[int]int{{}, nil, nil, nil}}
+	theme := about
+	if about == "" {
+		theme = one(r, "mptcp", "tcp", "tcp", "tcp", "tcp", "tcp", "tcp", "tcp", "udp", "udp", "udp", "udp", "unix", "unix", "unix", "unix", "unix", "unix", "", "", "", "", "", "")
+	}
+	g := &generator{Rand: r, kinds: strings.Fields(themes[theme]), fds: [4]map[int]int{{}, nil, nil, nil}}
 	for n := 4 + r.IntN(28); len(g.script) < n; {
 		g.step()
 	}
@@ -43,11 +48,15 @@ func Generate(seed uint64) Pair {
 	return p
 }
 
+// themes are mixtures of kinds. MPTCP is alone: its options are others than those of the TCP
+// that takes its place.
+var themes = map[string]string{"mptcp": "mptcp", "tcp": "tcp", "udp": "udp", "unix": "stream seq dgram", "": "tcp udp stream seq dgram"}
+
 // generator has a rough idea of which descriptors are open; where it is wrong, the step
 // tries what a closed one does.
 type generator struct {
 	*rand.Rand
-	theme  int // which kinds of sockets
+	kinds  []string // of sockets
 	script Script
 	fds    [4]map[int]int // by process, then by descriptor: an index into sockets; nil: no process
 }
@@ -102,21 +111,8 @@ func (g *generator) lowest(p int) int {
 }
 
 func (g *generator) kind() int {
-	kinds := ""
-	switch {
-	case g.theme < 1: // alone: its options are others than those of the TCP that takes its place
-		kinds = "mptcp"
-	case g.theme < 9:
-		kinds = "tcp"
-	case g.theme < 13:
-		kinds = "udp"
-	case g.theme < 19:
-		kinds = "stream seq dgram"
-	default:
-		kinds = "tcp udp stream seq dgram"
-	}
 	for {
-		if k := g.IntN(len(sockets)); slices.Contains(strings.Fields(kinds), sockets[k].kind) {
+		if k := g.IntN(len(sockets)); slices.Contains(g.kinds, sockets[k].kind) {
 			return k
 		}
 	}
@@ -220,7 +216,7 @@ func (g *generator) step() {
 		g.socket(p)
 	case w < 33:
 		g.set(p, fd, kind)
-	case w < 37 && g.theme > 0:
+	case w < 37 && s.kind != "mptcp":
 		g.say(p, "get %d %s", fd, values[g.IntN(len(values))].name)
 	case w < 45:
 		g.say(p, "bind %d %s", fd, g.address(kind))
@@ -260,7 +256,7 @@ func (g *generator) step() {
 	case w < 86:
 		g.say(p, "%s", one(g.Rand, "look", "look", "look", "look", "net"))
 	default:
-		if g.theme >= 13 {
+		if slices.Contains(g.kinds, "stream") {
 			g.files(p)
 		}
 	}

@@ -542,7 +542,7 @@ static void lead(void) {
 		}
 		int n = 0;
 		while (read(CONTROL, head + n, 1) == 1 && head[n] != '\n' && n < 20) n++;
-		if (n == 0) _exit(0);
+		if (n == 0) kill(0, SIGKILL); // the test has ended: with all that was forked
 		sh->at = sh->outlen = sh->step = 0;
 		sh->textlen = atoi(head);
 		for (int i = 0; i < sh->textlen; i += n)

@@ -7,7 +7,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,6 +27,8 @@ import (
 var (
 	steps = flag.Int("steps", 0, "steps of TestProperty")
 	seed  = flag.Uint64("seed", 1, "its first seed")
+	about = flag.String("about", "", "which kinds of sockets: tcp, mptcp, udp or unix; any")
+	file  = flag.String("script", "", "a file with one script, or two with a line \"then\" between them")
 	once  = flag.Bool("once", false, "only that seed")
 )
 
@@ -41,7 +45,7 @@ func TestProperty(t *testing.T) {
 		inside(t, program)
 		return
 	}
-	if *steps == 0 && !*once {
+	if *steps == 0 && !*once && *file == "" {
 		t.Skip("-steps says how many") // until the contract is the new one
 	}
 	dir := t.TempDir()
@@ -56,6 +60,7 @@ func TestProperty(t *testing.T) {
 		cmd.Args[2] = self
 	}
 	cmd.Args = append(cmd.Args, "-test.run=^TestProperty$", "-test.testlogfile=")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Env = append(os.Environ(), insideWord+"="+program)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, os.Stdout, os.Stderr
 	if os.Getuid() != 0 {
@@ -72,8 +77,11 @@ func inside(t *testing.T, program string) {
 	s.start()
 	began, n, known := time.Now(), 0, map[string]int{}
 	i := *seed
-	for ; n < *steps || *once && n == 0; i++ {
-		p := bindprop.Generate(i)
+	for ; n < *steps || (*once || *file != "") && n == 0; i++ {
+		p := bindprop.Generate(i, *about)
+		if *file != "" {
+			p = parse(t, *file)
+		}
 		n += p.Steps()
 		failing := s.differences(p, known)
 		if len(failing) > 0 {
@@ -88,6 +96,27 @@ func inside(t *testing.T, program string) {
 	}
 }
 
+// parse reads scripts as they are printed.
+func parse(t *testing.T, file string) bindprop.Pair {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := func(text string) (s bindprop.Script) {
+		for l := range strings.Lines(text) {
+			if l = strings.TrimSpace(l); l != "" {
+				s = append(s, l)
+			}
+		}
+		return s
+	}
+	first, second, ok := strings.Cut(string(b), "then\n")
+	if !ok {
+		second = first
+	}
+	return bindprop.Pair{First: script(first), Second: script(second)}
+}
+
 // sides are both: bare, and under the contract.
 type sides struct {
 	t        *testing.T
@@ -97,6 +126,7 @@ type sides struct {
 	under    *underSide
 	pairs    int
 	reported map[string]bool // kinds of differences
+	differs  bool
 }
 
 func (s *sides) start() {
@@ -133,6 +163,7 @@ func (s *sides) start() {
 
 func spawn(t *testing.T, cmd *exec.Cmd) {
 	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -175,8 +206,15 @@ func (s *sides) perform(p bindprop.Pair) (bare, under bindprop.Report) {
 			under, err2 = bindprop.Perform(s.under, p, s.dir, base)
 			s.under.world.Post(func() { done = true })
 		}()
-		s.under.world.Until("script", func() bool { return done })
+		s.under.world.Until("script", func() bool {
+			// Who a call waits for does nothing meanwhile: it has waited for as long as it may.
+			s.under.world.contract.Tick(time.Now().Add(maxWait))
+			return done
+		})
 	})
+	if s.t.Failed() && !s.differs {
+		s.t.Fatalf("%q", p)
+	}
 	both.Wait()
 	if err := errors.Join(err1, err2); err != nil {
 		s.t.Fatalf("%v\n%q", err, p)
@@ -199,7 +237,7 @@ func (s *sides) differences(p bindprop.Pair, known map[string]int) (failing []bi
 // report shrinks a pair that differs, and prints it.
 func (s *sides) report(i uint64, p bindprop.Pair, failing []bindprop.Difference) {
 	kind := failing[0].Kind()
-	if s.reported[kind] {
+	if s.differs = true; s.reported[kind] {
 		s.t.Errorf("seed %d: %s, again", i, kind)
 		return
 	}
