@@ -127,7 +127,7 @@ func (c *comparison) beside(bare, under Report) {
 	}
 	for _, l := range linesOf(under.Turned) {
 		want := second[l.label]
-		if !taken(want) && strings.HasPrefix(first[l.label], "taken") {
+		if !taken(want) && taken(first[l.label]) {
 			want = first[l.label]
 		}
 		if l.value != want {

@@ -45,6 +45,7 @@ type run struct {
 	base    [3]int // of the ports, by generation
 	live    [3]*Leader
 	token   int
+	serving int // generation
 	targets []target
 }
 
@@ -219,6 +220,7 @@ func targets(p Pair) (list []target) {
 // probes tries to connect to all targets, as they are for a generation's script, and to
 // the ports that the kernel chose.
 func (r *run) probes(n int) (string, error) {
+	r.serving = n
 	var b strings.Builder
 	list := slices.Clone(r.targets)
 	for g, l := range r.live {
@@ -240,6 +242,17 @@ func (r *run) probes(n int) (string, error) {
 		fmt.Fprintf(&b, "%s = %s\n", t.label, who)
 	}
 	return b.String(), nil
+}
+
+// asked are the generations in the order in which they are asked: who serves is first. At a
+// unix path all share one queue, and whoever accepts gets the connection.
+func (r *run) asked() (list []int) {
+	for _, g := range [][]int{{1, 2}, {2, 1}}[r.serving-1] {
+		if r.live[g] != nil {
+			list = append(list, g)
+		}
+	}
+	return list
 }
 
 // probe connects, and asks everybody who has got it until somebody has.
@@ -268,10 +281,8 @@ func (r *run) probe(t target) (string, error) {
 		take = "udp"
 	}
 	for end, n := time.Now().Add(patience), 0; ; n++ {
-		for g, l := range r.live {
-			if l == nil {
-				continue
-			}
+		for _, g := range r.asked() {
+			l := r.live[g]
 			if said, err := l.Do("0 drop", fmt.Sprintf("0 take %s %s", take, who)); err != nil || said != "" {
 				return fmt.Sprintf("%s taken %s, generation %d", kind, said, g), err
 			}

@@ -367,6 +367,17 @@ func (u *underSide) End(g int, l *bindprop.Leader) error {
 		u.world.Table.ReleaseAll(s.ID, time.Now())
 		s.End()
 		delete(u.world.Sessions, s.ID)
+		if g == 2 {
+			u.world.Table.CloseAll() // the service has stopped
+			return nil
+		}
+		later := time.Now().Add(time.Hour) // an address that nobody wants any more is closed
+		u.world.Table.Tick(later)
+		for _, n := range u.world.Table.Notices() {
+			if n, ok := n.(listeners.Unused); ok {
+				u.world.Table.CloseUnused(n.Address)
+			}
+		}
 		return nil
 	})
 }
