@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -283,9 +284,15 @@ type underSide struct {
 
 func (u *underSide) begin(t *testing.T) {
 	u.world = &world{Loop: contracttest.New(t)}
-	u.world.contract = New(u.world.Loop, true)
+	u.world.Serves = map[listeners.Worker]bool{}
+	u.world.contract = New(private{u.world.Loop}, true)
 	u.world.Queued = u.world.contract.Queued
 }
+
+// private is the loop, with ports that the kernel chooses to each worker (no --hold 0).
+type private struct{ *contracttest.Loop }
+
+func (p private) Holds(a netip.AddrPort) bool { return a.Port() != 0 }
 
 // loop has the loop do f.
 func (u *underSide) loop(f func() error) error {
@@ -349,6 +356,7 @@ func (u *underSide) Start(g int) (*bindprop.Leader, error) {
 
 func (u *underSide) Serve(g int) error {
 	return u.loop(func() error {
+		u.world.Serves[listeners.Worker(g)] = true
 		u.world.Table.SetTargets([]listeners.Worker{listeners.Worker(g)})
 		u.world.Steer()
 		return nil
