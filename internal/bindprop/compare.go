@@ -126,7 +126,10 @@ func (c *comparison) beside(bare, under Report) {
 		}
 	}
 	for _, l := range linesOf(under.Turned) {
-		want := second[l.label]
+		want, ok := second[l.label]
+		if !ok {
+			want = first[l.label] // a port of the first's own
+		}
 		if !taken(want) && taken(first[l.label]) {
 			want = first[l.label]
 		}

@@ -1,6 +1,7 @@
 package bindprop
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -89,8 +90,7 @@ func Perform(side Side, p Pair, parent string, base int) (rep Report, err error)
 }
 
 func (r *run) perform(p Pair, rep *Report) (err error) {
-	first := p.First
-	if rep.First, err = r.generation(1, first, ""); err != nil {
+	if rep.First, err = r.generation(1, p.First, ""); err != nil {
 		return err
 	}
 	if rep.Alone, err = r.probes(1); err != nil {
@@ -99,24 +99,40 @@ func (r *run) perform(p Pair, rep *Report) (err error) {
 	if rep.Files, err = r.live[1].Do("0 ls"); err != nil {
 		return err
 	}
-	held := ""
 	if r.side.Bare() {
-		if held, err = r.live[1].Do("0 held"); err == nil {
-			err = r.end(1)
-		}
-		if err != nil {
-			return err
-		}
-		r.token = 0 // the same tokens
+		return r.after(p, rep)
 	}
-	if rep.Second, err = r.generation(2, p.Second, held); err != nil {
+	if rep.Second, err = r.generation(2, p.Second, ""); err != nil {
 		return err
 	}
-	if !r.side.Bare() {
-		if err = r.beside(rep); err != nil {
-			return err
-		}
+	if err = r.beside(rep); err != nil {
+		return err
 	}
+	return r.gone(rep)
+}
+
+// after is the second generation bare: after the first has ended.
+func (r *run) after(p Pair, rep *Report) error {
+	held, err := r.live[1].Do("0 held")
+	if err != nil {
+		return err
+	}
+	if err := r.end(1); err != nil {
+		return err
+	}
+	ghost, err := r.ghost(p.First)
+	if err != nil {
+		return err
+	}
+	rep.Second, err = r.generation(2, p.Second, held)
+	if err = errors.Join(err, ghost.End()); err != nil {
+		return err
+	}
+	return r.gone(rep)
+}
+
+// gone is when the first has ended.
+func (r *run) gone(rep *Report) (err error) {
 	if rep.Gone, err = r.probes(2); err != nil {
 		return err
 	}
@@ -157,6 +173,33 @@ func (r *run) generation(n int, s Script, held string) (string, error) {
 		err = r.side.Serve(n)
 	}
 	return said, err
+}
+
+// ghost is what the first generation has that no contract holds: a second one sees it, as
+// that of another program. It is made in a folder of its own; where its connections end,
+// no address stays in use.
+func (r *run) ghost(s Script) (*Leader, error) {
+	dir, err := os.MkdirTemp(filepath.Dir(r.dir), "g")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	if err := errors.Join(os.Chmod(dir, 0o777), os.Mkdir(filepath.Join(dir, "d"), 0o755), os.Symlink("d", filepath.Join(dir, "l"))); err != nil {
+		return nil, err
+	}
+	l, err := r.side.Start(1)
+	if err != nil {
+		return nil, err
+	}
+	_, err = r.side.Prober().Do("0 waits 0")
+	if err == nil {
+		lines := append(Script{"dir " + dir, fmt.Sprint("base ", r.base[2]), "held "}, s...)
+		_, err = l.Do(append(lines, "0 ghost")...)
+	}
+	if err == nil {
+		_, err = r.side.Prober().Do("0 waits 65536")
+	}
+	return l, err
 }
 
 func (r *run) end(n int) error {

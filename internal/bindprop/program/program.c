@@ -408,6 +408,35 @@ static void again(void) {
 	_exit(9);
 }
 
+// ghost leaves what a first generation has that no contract holds: bound sockets that do not
+// listen, but those of which a UDP group is made, and what is bound to a device.
+static void ghost(void) {
+	struct linger l = {1, 0};
+	for (int fd = 3; fd < MAXFD; fd++) {
+		struct sockaddr_storage s;
+		socklen_t n = sizeof s;
+		memset(&s, 0, sizeof s);
+		if (getsockname(fd, (void *)&s, &n)) continue;
+		int ip = s.ss_family == AF_INET || s.ss_family == AF_INET6, tcp = intopt(fd, SOL_SOCKET, SO_TYPE) == SOCK_STREAM;
+		int bound = ip && ((struct sockaddr_in *)&s)->sin_port, device = intopt(fd, SOL_SOCKET, SO_BINDTOIFINDEX) > 0;
+		int listens = intopt(fd, SOL_SOCKET, SO_ACCEPTCONN) == 1;
+		if (s.ss_family == AF_UNIX && !listens) continue; // of a path, it is in the ghost's own folder
+		if (bound && tcp && (!listens || device)) continue;
+		if (bound && !tcp) {
+			n = sizeof s;
+			if (device || intopt(fd, SOL_SOCKET, SO_REUSEPORT) == 1 || intopt(fd, SOL_SOCKET, SO_BROADCAST) == 1 || !getpeername(fd, (void *)&s, &n)) continue;
+		}
+		if (tcp && !listens) setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof l);
+		close(fd);
+	}
+}
+
+static void waits(int n) {
+	int f = open("/proc/sys/net/ipv4/tcp_max_tw_buckets", O_WRONLY | O_CLOEXEC);
+	dprintf(f, "%d", n);
+	close(f);
+}
+
 static void perform(char *l) {
 	char op[20] = "", a[200] = "", b[200] = "", c[200] = "", d[200] = "", p1[400], p2[400];
 	sscanf(l, "%*d %19s %199s %199s %199s %199s", op, a, b, c, d);
@@ -426,6 +455,8 @@ static void perform(char *l) {
 	if (IS("refused")) { refused(); return; }
 	if (IS("unprobe")) { unprobe(); return; }
 	if (IS("drop")) { drop(); return; }
+	if (IS("ghost")) { ghost(); return; }
+	if (IS("waits")) { waits(atoi(a)); return; }
 	say("%d %s = ", sh->step, l);
 	if (IS("socket")) result(socket(atoi(a), atoi(b), atoi(c)));
 	else if (IS("set")) setoption(fd, b, c);
@@ -498,7 +529,7 @@ static void step(void) {
 		if (!strcmp(op, "fork") && sh->pid[other]) { say("%d %s = busy\n", sh->step, sh->line); return; }
 		if (!strcmp(op, "reap") && (!sh->pid[other] || sh->parent[other] != k)) { say("%d %s = none\n", sh->step, sh->line); return; }
 	}
-	if (!strcmp(op, "take") || !strcmp(op, "drop") || (!strcmp(op, "look") && k == 0)) { // by all
+	if (!strcmp(op, "take") || !strcmp(op, "drop") || !strcmp(op, "ghost") || (!strcmp(op, "look") && k == 0)) { // by all
 		for (k = 0; k < MAXPROC; k++) {
 			int before = sh->outlen;
 			if (sh->pid[k]) give(k);
@@ -571,11 +602,18 @@ static void move(int fd, int to) {
 	close(fd);
 }
 
+// control connects by a short name and with the size of an IPv6 address: no filter of
+// connect(2) to a unix socket, which nobody may answer yet, sees it.
 static int control(const char *path) {
 	struct sockaddr_un a = {AF_UNIX, ""};
-	snprintf(a.sun_path, sizeof a.sun_path, "%s", path);
+	char dir[300];
+	snprintf(dir, sizeof dir, "%s", path);
+	char *name = strrchr(dir, '/');
+	*name++ = 0;
+	if (chdir(dir)) { perror(dir); exit(5); }
+	snprintf(a.sun_path, 26, "%s", name);
 	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-	if (connect(fd, (void *)&a, sizeof a)) { perror(path); exit(5); }
+	if (connect(fd, (void *)&a, 28)) { perror(path); exit(5); }
 	return fd;
 }
 

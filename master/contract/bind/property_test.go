@@ -343,6 +343,7 @@ func (u *underSide) Start(g int) (*bindprop.Leader, error) {
 			return err
 		}
 		u.sessions[g-1] = s.(*Session)
+		u.sessions[g-1].restored = false // it is the first one of this worker
 		u.world.Sessions[id] = s
 		served := make(chan struct{})
 		u.served[g-1] = served

@@ -19,7 +19,12 @@ func (s *Session) binds(c call) {
 		v4 := s.table().Find(listeners.TCP(netip.AddrPortFrom(netip.IPv4Unspecified(), r.Addr.Port()), false))
 		r.V6Only = r.Addr.Addr() == netip.IPv6Unspecified() && v4 != nil && v4.LeaseOf(s.ID) != nil
 	}
-	if l := s.table().LeaseOf(s.ID, r.Inode); l != nil { // by the previous master, which did not answer
+	if l := s.table().LeaseOf(s.ID, r.Inode); l != nil {
+		if !s.restored {
+			c.Continue() // it is bound: what another bind says is the kernel's
+			return
+		}
+		// By the previous master, which did not answer.
 		s.noteBound(c)
 		l.OwnFlags()
 		s.report(contract.Resumed{Address: l.Address()})

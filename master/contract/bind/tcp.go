@@ -24,12 +24,10 @@ import (
 // tcp answers a call about a TCP socket.
 func (s *Session) tcp(e called) {
 	r := e.call.About()
-	if r.Own != "" { // nothing but itself can hold it
-		s.own(e.call, r.Own)
-		return
-	}
 	s.releaseClosed(e)
 	switch {
+	case r.Own != "": // nothing but itself can hold it
+		s.own(e.call, r.Own)
 	case r.Listen:
 		s.listens(e.call)
 	case s.replaces(r):
