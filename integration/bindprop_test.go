@@ -100,7 +100,7 @@ func runBatch(t *testing.T, bare *bindprop.Bare, program string, pairs []bindpro
 			defer one.Unlock()
 			alone, err2 := bindprop.Perform(bare, p, dir, base+i*16)
 			errs[i] = errors.Join(err, err2)
-			differ[i] = bindprop.Compare(p, alone, under)
+			differ[i] = bindprop.Compare(alone, under)
 		})
 	}
 	go func() { all.Wait(); close(b.main) }()

@@ -50,7 +50,7 @@ func TestBareIsBare(t *testing.T) {
 		if err := errors.Join(errs[:]...); err != nil {
 			t.Fatalf("seed %d: %v\n%s", seed, err, strings.Join(p.First, "\n"))
 		}
-		for _, d := range Compare(p, reports[0], reports[1]) {
+		for _, d := range Compare(reports[0], reports[1]) {
 			t.Errorf("seed %d: %v\n%s", seed, d, strings.Join(p.First, "\n"))
 		}
 	}

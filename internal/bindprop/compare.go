@@ -10,8 +10,8 @@ type Difference struct {
 	Part          string // of the report
 	Label         string
 	Bare, Handoff string
-	MPTCP         bool   // of a socket that is MPTCP bare
-	Known         *Known // why; nil: it should not be
+	Known         *Known            // why; nil: it should not be
+	socket        map[string]string // of a look: all about it, bare
 }
 
 func (d Difference) String() string {
@@ -29,8 +29,8 @@ func linesOf(text string) (list []line) {
 }
 
 // Compare returns what differs.
-func Compare(p Pair, bare, under Report) (list []Difference) {
-	c := &comparison{pair: p}
+func Compare(bare, under Report) (list []Difference) {
+	c := &comparison{bare: bare}
 	c.same("first", bare.First, under.First)
 	c.same("files", bare.Files, under.Files)
 	c.same("alone", bare.Alone, under.Alone)
@@ -42,7 +42,7 @@ func Compare(p Pair, bare, under Report) (list []Difference) {
 }
 
 type comparison struct {
-	pair Pair
+	bare Report
 	list []Difference
 }
 
@@ -97,7 +97,7 @@ func (c *comparison) options(part, label, bare, under string) {
 	for _, f := range strings.Fields(bare + " " + under) {
 		name, _, _ := strings.Cut(f, ":")
 		if x, y := a[name], b[name]; x != y {
-			c.put(Difference{Part: part, Label: label + " " + name, Bare: x, Handoff: y, MPTCP: a["SO_PROTOCOL"] == "262"})
+			c.put(Difference{Part: part, Label: label + " " + name, Bare: x, Handoff: y, socket: a})
 			b[name] = x // once
 		}
 	}
@@ -154,7 +154,7 @@ func (c *comparison) add(part, label, bare, under string) {
 }
 
 func (c *comparison) put(d Difference) {
-	d.Known = known(c.pair, d)
+	d.Known = c.known(d)
 	c.list = append(c.list, d)
 }
 

@@ -1,40 +1,59 @@
 package bindprop
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
-// Known is a difference that is meant, or that cannot be otherwise: docs/internals/bind.md
-// has the list.
+// Known is a difference that is meant, or that cannot be otherwise. docs/internals/bind.md
+// has the list: go test ./internal/bindprop -update.
 type Known struct {
 	Name   string
 	Reason string
-	is     func(Pair, Difference) bool
+	is     func(*comparison, Difference) bool
 }
 
 // Differences is the list.
 func Differences() []Known {
 	return []Known{
 		{"MPTCP is TCP", "a held socket is TCP, to which MPTCP falls back where a peer has none: steering and adoption know TCP alone. Its options are TCP's.",
-			func(_ Pair, d Difference) bool { return d.MPTCP }},
+			func(c *comparison, d Difference) bool { return d.socket["SO_PROTOCOL"] == "262" }},
 		{"SO_REUSEPORT reads 1", "a held TCP address has a group of sockets, which the kernel knows by that option.",
-			func(_ Pair, d Difference) bool {
-				return strings.HasSuffix(d.Label, " SO_REUSEPORT") && d.Handoff == "1"
+			func(c *comparison, d Difference) bool {
+				return strings.HasSuffix(d.Label, " SO_REUSEPORT") && d.Handoff == "1" && d.socket["state"] == "listens"
+			}},
+		{"shutdown(2) of a held listening TCP socket is undone", "connections wait in its queue, which no other socket can accept from. A close is what takes an address back.",
+			func(c *comparison, d Difference) bool {
+				return c.did(d.Part, "shutdown", "0") && !strings.Contains(d.Label, " set ") && d.socket["peercred"] == ""
 			}},
 		{"a datagram socket at a path is the program's own", "a second generation that unlinks or renames the path takes it from the first, as a second copy would.",
-			func(_ Pair, d Difference) bool {
+			func(c *comparison, d Difference) bool {
 				return (d.Part == "beside" || d.Part == "turned") && strings.HasPrefix(d.Bare, "dgram taken")
 			}},
 		{"the kernel's tables show every generation", "/proc/net/tcp and its like are of the network namespace: beside another generation, a program sees the other's sockets there.",
-			func(_ Pair, d Difference) bool {
+			func(c *comparison, d Difference) bool {
 				return d.Part == "second" && (strings.HasPrefix(d.Label, "net ") || strings.HasSuffix(d.Label, " net"))
 			}},
 	}
 }
 
-func known(p Pair, d Difference) *Known {
+func (c *comparison) known(d Difference) *Known {
 	for _, k := range Differences() {
-		if k.is(p, d) {
+		if k.is(c, d) {
 			return &k
 		}
 	}
 	return nil
+}
+
+// did reports whether a script that a part is about has made a call with that result, bare.
+func (c *comparison) did(part, call, result string) bool {
+	said := c.bare.First
+	if part != "first" && part != "files" && part != "alone" {
+		said += c.bare.Second
+	}
+	return slices.ContainsFunc(linesOf(said), func(l line) bool {
+		f := strings.Fields(l.label)
+		return len(f) > 2 && f[2] == call && l.value == result
+	})
 }

@@ -225,7 +225,7 @@ func (s *sides) perform(p bindprop.Pair) (bare, under bindprop.Report) {
 
 func (s *sides) differences(p bindprop.Pair, known map[string]int) (failing []bindprop.Difference) {
 	bare, under := s.perform(p)
-	for _, d := range bindprop.Compare(p, bare, under) {
+	for _, d := range bindprop.Compare(bare, under) {
 		if d.Known == nil {
 			failing = append(failing, d)
 		} else if known != nil {
