@@ -147,7 +147,11 @@ func (m *Master) failed(a fleet.Failed) {
 		return
 	}
 	m.order(reload.Ended{Generation: int(a.Gen), Outcome: reload.Failed, Reason: a.Reason, Stderr: stderrTail})
-	m.log.Error("Reload failed: the previous generation keeps serving", append(attrs, "serving", int(a.Back))...)
+	text := "Reload failed: the previous generation keeps serving"
+	if m.cfg.Fleet.NoOverlap {
+		text = "Reload failed: the previous generation serves, and is started again where it has ended"
+	}
+	m.log.Error(text, append(attrs, "serving", int(a.Back))...)
 	m.manager.Ready(sdnotify.Printable(fmt.Sprintf("Generation %d serves; generation %d failed: %s", a.Back, a.Gen, a.Reason)))
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"handoff/internal/alone"
 	"handoff/internal/cmsg"
 	"handoff/internal/events"
 	"handoff/internal/keeper/fdstore"
@@ -205,10 +206,28 @@ func (m *Master) reportEnd(w *worker, fw fleet.Worker, exit process.Exit) (reaso
 	m.history.lastError = sdnotify.Printable(fmt.Sprintf("slot %d, generation %d %s", w.slot, w.gen, reason))
 	if why := unheld.InUse(w.refused, stderrTail, facts{m}.Holders); why != "" && !exit.Ready && len(exit.Left) == 0 {
 		reason, final, crashed = why, true, "crashed: "
+	}
+	if advice := m.alone(exit, stderrTail); final || advice != "" {
+		reason += advice
 		m.history.lastError = sdnotify.Printable(fmt.Sprintf("slot %d, generation %d: %s", w.slot, w.gen, reason))
 	}
 	m.log.Error("Worker "+crashed+reason, append(w.attrs(events.WorkerCrashed, append(append(how, "after", time.Since(w.began).Round(time.Millisecond)), m.attempt(w, fw.Phase, reason, stderrTail)...)...), stderrAttr(stderrTail)...)...)
 	return reason, final
+}
+
+// alone is the advice for a program that has refused to start beside another worker.
+func (m *Master) alone(exit process.Exit, stderr []string) string {
+	if exit.Ready || m.cfg.Fleet.NoOverlap {
+		return ""
+	}
+	groups := map[int]bool{}
+	for _, w := range m.workers {
+		groups[w.process.PID()] = true
+	}
+	if len(groups) == 0 {
+		return ""
+	}
+	return alone.Hint(stderr, func(pid int) bool { group, _ := unix.Getpgid(pid); return groups[group] }, m.fleet.Slots())
 }
 
 const maxStderrLines = 20 // lines of stderr in a report: the message of a Node error stands above its stack
