@@ -147,11 +147,8 @@ func (m *Master) failed(a fleet.Failed) {
 		return
 	}
 	m.order(reload.Ended{Generation: int(a.Gen), Outcome: reload.Failed, Reason: a.Reason, Stderr: stderrTail})
-	text := "Reload failed: the previous generation keeps serving"
-	if m.cfg.Fleet.NoOverlap {
-		text = "Reload failed: the previous generation serves, and is started again where it has ended"
-	}
-	m.log.Error(text, append(attrs, "serving", int(a.Back))...)
+	text := map[bool]string{false: "keeps serving", true: "is started again"}[m.cfg.Fleet.NoOverlap]
+	m.log.Error("Reload failed: the previous generation "+text, append(attrs, "serving", int(a.Back))...)
 	m.manager.Ready(sdnotify.Printable(fmt.Sprintf("Generation %d serves; generation %d failed: %s", a.Back, a.Gen, a.Reason)))
 }
 

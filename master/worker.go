@@ -217,14 +217,11 @@ func (m *Master) reportEnd(w *worker, fw fleet.Worker, exit process.Exit) (reaso
 
 // alone is the advice for a program that has refused to start beside another worker.
 func (m *Master) alone(exit process.Exit, stderr []string) string {
-	if exit.Ready || m.cfg.Fleet.NoOverlap {
-		return ""
-	}
 	groups := map[int]bool{}
 	for _, w := range m.workers {
 		groups[w.process.PID()] = true
 	}
-	if len(groups) == 0 {
+	if len(groups) == 0 || exit.Ready || m.cfg.Fleet.NoOverlap {
 		return ""
 	}
 	return alone.Hint(stderr, func(pid int) bool { group, _ := unix.Getpgid(pid); return groups[group] }, m.fleet.Slots())
