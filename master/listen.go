@@ -100,7 +100,7 @@ func (m *Master) noticed(n listeners.Notice) {
 	case listeners.Accepted:
 		m.contract.Accepted(n)
 	case listeners.Unused:
-		if m.complete() && m.listeners.CloseUnused(n.Address) {
+		if m.fleet.Complete() && m.listeners.CloseUnused(n.Address) {
 			m.history.saver.Changed()
 			m.log.Info("Closed unused address", "event", events.AddressClosed, "address", n.Address.Name())
 		}
@@ -131,9 +131,12 @@ func (m *Master) noticed(n listeners.Notice) {
 	}
 }
 
-func earlier(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
+// earliest is the first of several times; zero is none.
+func earliest(times ...time.Time) (first time.Time) {
+	for _, t := range times {
+		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
+			first = t
+		}
 	}
-	return a
+	return first
 }

@@ -235,12 +235,8 @@ func (m *Master) another() event {
 }
 
 func (m *Master) deadline() time.Time {
-	next := earlier(earlier(m.fleet.Deadline(), m.listeners.Deadline()), m.recycler.Deadline())
-	next = earlier(earlier(next, m.manager.Deadline()), m.readiness.Deadline())
-	next = earlier(next, m.keep.Deadline())
-	next = earlier(next, m.descendants.Deadline())
-	next = earlier(next, m.history.saver.Deadline())
-	return earlier(next, m.contract.Deadline())
+	return earliest(m.fleet.Deadline(), m.listeners.Deadline(), m.recycler.Deadline(), m.manager.Deadline(), m.readiness.Deadline(),
+		m.keep.Deadline(), m.descendants.Deadline(), m.history.saver.Deadline(), m.contract.Deadline())
 }
 
 // tick handles the timers.
@@ -262,20 +258,6 @@ func (m *Master) tick(now time.Time) {
 	if !m.fleet.Deadline().IsZero() && !now.Before(m.fleet.Deadline()) {
 		m.step(nil)
 	}
-}
-
-// complete reports whether every slot serves and no worker is starting.
-func (m *Master) complete() bool {
-	serving := 0
-	for _, w := range m.fleet.Workers() {
-		switch w.Phase {
-		case fleet.Starting:
-			return false
-		case fleet.Serving:
-			serving++
-		}
-	}
-	return serving >= m.fleet.Slots()
 }
 
 // step passes an event to the fleet and carries out its actions. Their consequences are

@@ -68,7 +68,7 @@ func (m *Master) lacks(w *worker, v readiness.Verdict) {
 func (m *Master) reportUnserved() {
 	not := m.unserved()
 	for _, name := range not {
-		if !m.complete() {
+		if !m.fleet.Complete() {
 			return // a worker was lost, and is replaced
 		}
 		m.once("unserved "+name, "Nobody accepts on "+name+" any more: the program has closed its socket. Connections wait; handoff reload starts it anew, --may-drop "+

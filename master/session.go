@@ -72,7 +72,7 @@ type sessionHost struct{ m *Master }
 
 func (h sessionHost) Listeners() *listeners.Table    { return h.m.listeners }
 func (h sessionHost) Steer()                         { h.m.resteer() }
-func (h sessionHost) Complete() bool                 { return h.m.complete() }
+func (h sessionHost) Complete() bool                 { return h.m.fleet.Complete() }
 func (h sessionHost) Stopping() bool                 { return h.m.fleet.Stopping() }
 func (h sessionHost) Grace() time.Duration           { return h.m.grace() }
 func (h sessionHost) Holds(addr netip.AddrPort) bool { return h.m.cfg.Holds(addr) }

@@ -120,3 +120,17 @@ func (f *Fleet) Vacant(now time.Time) []Plan {
 	}
 	return vacant
 }
+
+// Complete reports whether every slot serves and no worker is starting.
+func (f *Fleet) Complete() bool {
+	serving := 0
+	for _, w := range f.workers {
+		switch w.Phase {
+		case Starting:
+			return false
+		case Serving:
+			serving++
+		}
+	}
+	return serving >= f.cfg.Slots
+}
