@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -26,37 +27,66 @@ import (
 // errNoSpare means that a worker must join with its own socket.
 var errNoSpare = errors.New("no worker has left one")
 
+// BindDatagram binds a program's datagram socket so that it can begin a group: nobody else
+// can have the address, but a socket that joins. Where the kernel has no programs, steerable
+// is false.
+func BindDatagram(fd int, addr netip.AddrPort) (steerable bool, err error) {
+	had, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT)
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+		return false, err
+	}
+	if steerable = attach(fd, randomOf([]int{0})) == nil; !steerable { // else others could have it, too
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 0)
+	}
+	if err := bindTo(fd, addr); err != nil { // it is the program's again
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, had)
+		return false, err
+	}
+	return steerable, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+}
+
 // Bind binds the datagram socket that a worker in slot has created, of which fd is a
 // duplicate, as the first of a new group. The group owns fd, unless there is an error: the
 // kernel's. cfg.Addr is the address. Without steering, datagrams go there at once.
 func (w *Watch) Bind(cfg Config, fd, slot int) (*Group, *Socket, error) {
 	cfg.Datagram, cfg.Balance = true, Sticky
 	g := &Group{watch: w, cfg: cfg, addr: cfg.Addr, hash: cfg.NoProgram}
-	s := &Socket{group: g, fd: fd}
-	had, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT)
-	err := s.locking(func(fd int) error {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-			return err
-		}
-		p := randomOf([]int{0})
-		g.hash = g.hash || attach(fd, p) != nil
-		if !g.hash {
-			g.program = p
+	err := (&Socket{group: g, fd: fd}).locking(func(fd int) error {
+		if cfg.Beside {
+			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+				return err
+			}
 			return bindTo(fd, cfg.Addr)
 		}
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 0) // else others could have it, too
-		if err := bindTo(fd, cfg.Addr); err != nil {
-			return err
+		steerable, err := BindDatagram(fd, cfg.Addr)
+		if g.hash = g.hash || !steerable; steerable {
+			g.program = randomOf([]int{0})
 		}
-		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+		return err
 	})
 	if err != nil {
-		if had == 0 && !errors.Is(err, errLocked) { // it is the program's again
-			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 0)
-		}
 		return nil, nil, err
 	}
-	if s, err = g.join(fd, slot); err != nil {
+	return w.beginDatagrams(g, fd, slot)
+}
+
+// AdoptDatagram begins a group with a worker's socket that [BindDatagram] has bound.
+func (w *Watch) AdoptDatagram(cfg Config, fd, slot int) (*Group, *Socket, error) {
+	cfg.Datagram, cfg.Balance = true, Sticky
+	g := &Group{watch: w, cfg: cfg, addr: cfg.Addr, hash: cfg.NoProgram}
+	s := &Socket{group: g, fd: fd}
+	p := randomOf([]int{0})
+	if !g.hash && s.locking(func(fd int) error { return attach(fd, p) }) == nil {
+		g.program = p
+	} else {
+		g.hash = true
+	}
+	return w.beginDatagrams(g, fd, slot)
+}
+
+func (w *Watch) beginDatagrams(g *Group, fd, slot int) (*Group, *Socket, error) {
+	s, err := g.join(fd, slot)
+	if err != nil {
 		return nil, nil, err
 	}
 	w.groups = append(w.groups, g)
@@ -68,7 +98,7 @@ func (w *Watch) Bind(cfg Config, fd, slot int) (*Group, *Socket, error) {
 // duplicate: it joins the group. The group owns fd, unless there is an error: the kernel's.
 // Nothing is steered to it before [Group.Steer].
 func (g *Group) Bind(fd, slot int) (*Socket, error) {
-	if n := inodeOf(fd); !g.cfg.Datagram || slices.ContainsFunc(g.order, func(s *Socket) bool { return s.inode == n }) {
+	if !g.cfg.Datagram {
 		return nil, unix.EINVAL
 	}
 	if g.noteStrangers() {
@@ -76,9 +106,12 @@ func (g *Group) Bind(fd, slot int) (*Socket, error) {
 			return nil, err
 		}
 	}
-	s := &Socket{group: g, fd: fd}
+	n := inodeOf(fd)
+	if i := slices.IndexFunc(g.order, func(s *Socket) bool { return s.inode == n }); i >= 0 {
+		return g.known(i, fd, slot)
+	}
 	owner, owned := g.owner()
-	err := s.locking(func(fd int) error {
+	err := (&Socket{group: g, fd: fd}).locking(func(fd int) error {
 		if owned { // all sockets of a group are of one user; only root can change that
 			unix.Fchown(fd, owner, -1)
 		}
@@ -90,12 +123,36 @@ func (g *Group) Bind(fd, slot int) (*Socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err = g.join(fd, slot)
+	s, err := g.join(fd, slot)
 	if err != nil {
 		return nil, err
 	}
+	if g.program == nil && g.Steerable() { // it had a group of its own until now
+		if err := g.attach(randomOf([]int{0})); err != nil {
+			g.watch.later(Failed{g, err})
+		}
+	}
 	g.hand(s, slot)
+	if g.watch.Grown != nil {
+		g.watch.Grown(g)
+	}
 	g.dropParked()
+	return s, nil
+}
+
+// known hands out a socket that has a place: a previous owner has bound it, and has not
+// written that down.
+func (g *Group) known(i, fd, slot int) (*Socket, error) {
+	if !g.order[i].stranger {
+		return nil, unix.EINVAL
+	}
+	s := &Socket{group: g, fd: fd, inode: g.order[i].inode, slot: slot, born: g.order[i].born, foreign: true}
+	if err := g.watch.add(s); err != nil {
+		g.watch.remove(s)
+		return nil, err
+	}
+	g.order[i] = s
+	g.hand(s, slot)
 	return s, nil
 }
 
@@ -115,7 +172,7 @@ func (g *Group) owner() (uid int, ok bool) {
 	return 0, false
 }
 
-// dropParked closes one socket that no worker has and in which nothing waits: the last of
+// dropParked removes one socket that no worker has and in which nothing waits: the last of
 // the group, which has just joined and is not steered to yet, moves into its place.
 //
 // The kernel finds the group by the first of its sockets in a hash chain. If just that one
@@ -133,19 +190,23 @@ func (g *Group) dropParked() {
 		if s == last || s == first || s.stranger || !s.quiet || s.Held() || s.reserved || g.isTarget(s) || s.Pending() > 0 {
 			continue
 		}
+		// A closed one stays a member as long as anybody has a duplicate, as the keeper may.
+		if s.locking(hide) != nil || g.program != nil && attach(s.fd, g.program) == nil {
+			continue
+		}
 		g.watch.remove(s)
+		g.leave(s)
 		s.closed = true
 		unix.Close(s.fd)
-		if members, ok := g.members(); ok && slices.Contains(members, s.inode) {
-			// Somebody has a duplicate: it keeps its place.
-			place := slices.Index(g.order, s)
-			g.order[place] = &Socket{group: g, fd: -1, inode: s.inode, slot: -1, stranger: true, closed: true}
-			return
-		}
-		g.leave(s)
 		g.watch.later(Renewed{g, s})
 		return
 	}
+}
+
+// hide takes a datagram socket out of its group, for good, by binding it to an interface
+// that does not exist: nothing is received by it any more.
+func hide(fd int) error {
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, math.MaxInt32)
 }
 
 // noteConnected notes that a socket is no longer in the kernel's group, since its program
