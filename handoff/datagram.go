@@ -27,10 +27,19 @@ import (
 // errNoSpare means that a worker must join with its own socket.
 var errNoSpare = errors.New("no worker has left one")
 
-// BindDatagram binds a program's datagram socket so that it can begin a group: nobody else
-// can have the address, but a socket that joins. Where the kernel has no programs, steerable
-// is false.
-func BindDatagram(fd int, addr netip.AddrPort) (steerable bool, err error) {
+// BindAlone binds a program's datagram socket, of which fd is a duplicate, as Bind does, and
+// keeps nothing of it: [Watch.AdoptDatagram] can begin a group with it later.
+func (w *Watch) BindAlone(fd int, addr netip.AddrPort) error {
+	s := &Socket{group: &Group{watch: w, addr: addr}, fd: fd}
+	return s.locking(func(fd int) error {
+		_, err := bindFirstDatagram(fd, addr)
+		return err
+	})
+}
+
+// bindFirstDatagram binds a socket so that it can begin a group: nobody else can have the
+// address, but a socket that joins. Where the kernel has no programs, steerable is false.
+func bindFirstDatagram(fd int, addr netip.AddrPort) (steerable bool, err error) {
 	had, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT)
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 		return false, err
@@ -58,7 +67,7 @@ func (w *Watch) Bind(cfg Config, fd, slot int) (*Group, *Socket, error) {
 			}
 			return bindTo(fd, cfg.Addr)
 		}
-		steerable, err := BindDatagram(fd, cfg.Addr)
+		steerable, err := bindFirstDatagram(fd, cfg.Addr)
 		if g.hash = g.hash || !steerable; steerable {
 			g.program = randomOf([]int{0})
 		}
@@ -70,7 +79,7 @@ func (w *Watch) Bind(cfg Config, fd, slot int) (*Group, *Socket, error) {
 	return w.beginDatagrams(g, fd, slot)
 }
 
-// AdoptDatagram begins a group with a worker's socket that [BindDatagram] has bound.
+// AdoptDatagram begins a group with a worker's socket that [Watch.BindAlone] has bound.
 func (w *Watch) AdoptDatagram(cfg Config, fd, slot int) (*Group, *Socket, error) {
 	cfg.Datagram, cfg.Balance = true, Sticky
 	g := &Group{watch: w, cfg: cfg, addr: cfg.Addr, hash: cfg.NoProgram}
@@ -108,7 +117,7 @@ func (g *Group) Bind(fd, slot int) (*Socket, error) {
 	}
 	n := inodeOf(fd)
 	if i := slices.IndexFunc(g.order, func(s *Socket) bool { return s.inode == n }); i >= 0 {
-		return g.known(i, fd, slot)
+		return g.placed(i, fd, slot)
 	}
 	owner, owned := g.owner()
 	err := (&Socket{group: g, fd: fd}).locking(func(fd int) error {
@@ -140,9 +149,9 @@ func (g *Group) Bind(fd, slot int) (*Socket, error) {
 	return s, nil
 }
 
-// known hands out a socket that has a place: a previous owner has bound it, and has not
+// placed hands out a socket that has a place: a previous owner has bound it, and has not
 // written that down.
-func (g *Group) known(i, fd, slot int) (*Socket, error) {
+func (g *Group) placed(i, fd, slot int) (*Socket, error) {
 	if !g.order[i].stranger {
 		return nil, unix.EINVAL
 	}
@@ -191,7 +200,7 @@ func (g *Group) dropParked() {
 			continue
 		}
 		// A closed one stays a member as long as anybody has a duplicate, as the keeper may.
-		if s.locking(hide) != nil || g.program != nil && attach(s.fd, g.program) == nil {
+		if s.locking(hide) != nil || g.member(s) {
 			continue
 		}
 		g.watch.remove(s)
@@ -215,12 +224,18 @@ func (g *Group) noteConnected(s *Socket) bool {
 	if s.closed || !slices.Contains(g.order, s) {
 		return false
 	}
-	// Up to Linux 6.12 one that was bound to a host's address stays in its place.
-	if g.program != nil && attach(s.fd, g.program) == nil {
+	if g.member(s) { // up to Linux 6.12 one that was bound to a host's address stays in its place
 		return false
 	}
 	g.leave(s)
 	return true
+}
+
+// member reports whether a socket is in the kernel's group, as far as is known: the kernel
+// attaches no program to one that is in none (EINVAL).
+func (g *Group) member(s *Socket) bool {
+	p := g.program
+	return p != nil && !errors.Is(s.locking(func(fd int) error { return attach(fd, p) }), unix.EINVAL)
 }
 
 // connected reports whether a datagram socket has a peer: it gets no other datagrams.

@@ -108,6 +108,9 @@ const maxBacklog = -1
 // Addr is the address, with the port that the kernel chose if it was 0.
 func (g *Group) Addr() netip.AddrPort { return g.addr }
 
+// Datagram reports whether it is of UDP.
+func (g *Group) Datagram() bool { return g.cfg.Datagram }
+
 // Balance is how new connections are distributed.
 func (g *Group) Balance() Balance { return g.cfg.Balance }
 

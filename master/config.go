@@ -41,7 +41,7 @@ type Live struct {
 	DrainMessage string // sent to Node programs in a drain; "": none
 	SlotVariable string // another name for WORKER_ID in the environment; "": none
 	Ports        []int  // one per slot, for PORT and port; nil: none
-	// Holds reports whether a TCP address that a worker binds is to be held, under
+	// Holds reports whether an address that a worker binds is to be held, under
 	// the bind contract.
 	Holds func(netip.AddrPort) bool
 	// Allow reports whether a worker of another user than handoff's may have a privileged

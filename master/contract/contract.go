@@ -184,9 +184,9 @@ func (Overflow) fact()      {}
 func (ProtocolError) fact() {}
 func (Refused) fact()       {}
 func (Blind) fact()         {}
-func (Own) fact()           {}
 func (Caller) fact()        {}
 func (Unfiltered) fact()    {}
+func (Own) fact()           {}
 func (Unplaced) fact()      {}
 func (Resumed) fact()       {}
 func (Stranded) fact()      {}

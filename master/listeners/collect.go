@@ -103,7 +103,7 @@ func (t *Table) Accepting() bool { return t.watch.Accepting() }
 
 // Queues returns the accept queues of parked sockets of the address that are not empty.
 func (a *Address) Queues() (queues []Queue) {
-	if a.group == nil || a.closed {
+	if a.group == nil || a.closed || a.group.Datagram() {
 		return nil
 	}
 	for _, s := range a.group.Sockets() {

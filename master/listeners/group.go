@@ -13,7 +13,7 @@ import (
 	"handoff/internal/listener"
 )
 
-// group is a TCP address: a socket for each worker.
+// group is a TCP address, or one of UDP: a socket for each worker.
 type group struct {
 	*handoff.Group
 	store  Store
@@ -59,7 +59,12 @@ func (t *Table) grown(g *handoff.Group) {
 	}
 }
 
-func (g *group) name() string { return g.Addr().String() }
+func (g *group) name() string {
+	if g.Datagram() {
+		return "udp " + g.Addr().String()
+	}
+	return g.Addr().String()
+}
 
 func (g *group) take(slot int) (*handoff.Socket, int, error) {
 	s, err := g.Take(slot)
@@ -80,7 +85,13 @@ func (g *group) state(r *AddressState) {
 	s := g.State()
 	r.Bound, r.Steerable, r.Balance = s.Addr, s.Steerable, s.Balance.String()
 	for _, o := range s.Sockets {
-		r.Sockets = append(r.Sockets, SocketState{o.Inode, o.Slot, o.OwnFlags, o.Foreign, o.Stranger, o.Waits})
+		r.Sockets = append(r.Sockets, SocketState{o.Inode, o.Slot, o.OwnFlags, o.Foreign, o.Stranger, o.Waits, o.Born})
+	}
+	if s.Datagram {
+		r.Kind = steeredUDP
+		if s.Addr.Addr().Is6() {
+			r.Kind++
+		}
 	}
 }
 
@@ -188,10 +199,10 @@ func privateOf(e Endpoint) Endpoint {
 	return e
 }
 
-func (t *Table) restoreTCP(r AddressState, fd func(string) int) (kind, error) {
-	s := handoff.State{Addr: r.Bound, V6Only: r.V6Only, Balance: balanceOf(r.Balance), Steerable: r.Steerable}
+func (t *Table) restoreGroup(r AddressState, e Endpoint, fd func(string) int) (kind, error) {
+	s := handoff.State{Addr: r.Bound, Datagram: e.Type == Datagram, V6Only: r.V6Only, Balance: balanceOf(r.Balance), Steerable: r.Steerable}
 	for _, sr := range r.Sockets {
-		o := handoff.SocketState{Inode: sr.Inode, Slot: sr.Slot, OwnFlags: sr.Own, Foreign: sr.Foreign, Stranger: sr.Stranger, Waits: sr.Waits}
+		o := handoff.SocketState{Inode: sr.Inode, Slot: sr.Slot, OwnFlags: sr.Own, Foreign: sr.Foreign, Stranger: sr.Stranger, Waits: sr.Waits, Born: sr.Born}
 		for _, l := range r.Leases {
 			if l.Inode == sr.Inode && !l.Closed {
 				o.Holders++

@@ -18,13 +18,16 @@ const (
 var kinds = [...]struct {
 	family Family
 	typ    Type
-}{{IPv4, Stream}, {IPv6, Stream}, {Unix, Stream}, {IPv4, Datagram}, {IPv6, Datagram}, {Unix, SeqPacket}}
+}{{IPv4, Stream}, {IPv6, Stream}, {Unix, Stream}, {IPv4, Datagram}, {IPv6, Datagram}, {Unix, SeqPacket}, {IPv4, Datagram}, {IPv6, Datagram}}
+
+// steeredUDP is the number of the first of the two kinds of UDP that are groups.
+const steeredUDP = 6
 
 // kind has the sockets of an address. A new one is a type with these methods, and a line
 // each in openKind and restoreKind:
 //
-//	group   TCP: a socket for each worker, steered to by the kernel
-//	shared  a unix path, or UDP: one socket for all workers
+//	group   TCP, and UDP that programs bind: a socket for each worker, steered to by the kernel
+//	shared  a unix path, or UDP that the Node contract asks for: one socket for all workers
 type kind interface {
 	// name is its name for people.
 	name() string
@@ -67,5 +70,5 @@ func (t *Table) restoreKind(s AddressState, e Endpoint, fd func(name string) int
 	if s.Shared != nil {
 		return t.restoreShared(s, e, fd)
 	}
-	return t.restoreTCP(s, fd)
+	return t.restoreGroup(s, e, fd)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -20,7 +21,7 @@ type State struct {
 // AddressState is the state of an address.
 type AddressState struct {
 	Key       string          `json:"key"`
-	Kind      int             `json:"kind"` // of the endpoint: 0 TCP over IPv4, 1 over IPv6, 2 a path, 3 UDP over IPv4, 4 over IPv6, 5 a path of SEQPACKET
+	Kind      int             `json:"kind"` // of the endpoint: 0 TCP over IPv4, 1 over IPv6, 2 a path, 3 UDP over IPv4, 4 over IPv6, 5 a path of SEQPACKET, 6 and 7 UDP with a socket for each worker
 	Addr      string          `json:"addr"`
 	Any       bool            `json:"any,omitempty"`
 	Port      int             `json:"port"`
@@ -52,6 +53,7 @@ type SocketState struct {
 	Stranger bool `json:"stranger,omitempty"`
 	// Waits: connections wait there, since no worker is to have them.
 	Waits bool `json:"waits,omitempty"`
+	Born  int  `json:"born,omitempty"` // in which order they have joined
 }
 
 // SharedState is the state of a socket that all workers share.
@@ -95,7 +97,7 @@ type Promise struct {
 
 // SetEndpoint sets the endpoint of the state.
 func (r *AddressState) SetEndpoint(e Endpoint) {
-	for i, k := range kinds {
+	for i, k := range slices.Backward(kinds[:]) {
 		if k.family == e.Family && k.typ == e.Type {
 			r.Kind = i
 		}

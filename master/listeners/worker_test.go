@@ -478,7 +478,7 @@ func TestStateOnTheWire(t *testing.T) {
 	if is, _ := json.Marshal(s); string(is) != was {
 		t.Errorf("%s\nwant %s", is, was)
 	}
-	for i, k := range kinds {
+	for i, k := range kinds[:steeredUDP] { // the others are the group's to tell
 		var r AddressState
 		e := Endpoint{Family: k.family, Type: k.typ, Addr: "x", Any: true, Port: 1, V6Only: true, Index: 2}
 		r.SetEndpoint(e)

@@ -31,6 +31,7 @@ type Contract struct {
 	aside     func(func()) // runs what may block, not in the loop
 	waiting   []waiting    // calls that wait for another worker's promise, in order
 	look      time.Time    // when they are looked at again
+	later     []later      // UDP sockets that workers have bound while they served
 }
 
 // New returns the contract. intercept is false under activation.
@@ -315,6 +316,7 @@ func (s *Session) Died() { s.dead = true }
 func (s *Session) End() {
 	s.dead, s.ended = true, true
 	s.contract.forget(s)
+	s.contract.forgetLater(s)
 	delete(s.contract.sessions, s.ID)
 	s.endPaths()
 	s.dropBound()
