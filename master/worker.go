@@ -158,9 +158,7 @@ func (m *Master) ended(e ended) {
 	m.measureEnd(w, fw.Phase, fw.Leaving)
 	reason, final := m.reportEnd(w, fw, exit)
 	exited := func() { m.step(fleet.Exited{ID: id, Reason: reason, Final: final}) }
-	if m.cfg.Fleet.NoOverlap {
-		m.descendants.WhenGone(descendants.Worker(id), exited) // they have its lock, too
-	} else {
+	if !m.cfg.Fleet.NoOverlap || !m.descendants.WhenGone(descendants.Worker(id), exited) { // they have its lock, too
 		exited()
 	}
 	if m.cfg.Calm != nil && len(m.workers) == m.fleet.Slots() {

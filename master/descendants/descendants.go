@@ -282,14 +282,14 @@ func (t *Tracker) Hurry(now time.Time) {
 	t.forget()
 }
 
-// WhenGone calls a function as soon as none is left of a worker that has ended: at once, or
-// from another method.
-func (t *Tracker) WhenGone(of Worker, do func()) {
-	if tr := t.tree(of); tr != nil {
+// WhenGone calls a function, from another method, as soon as none is left of a worker that has
+// ended. It reports whether one is.
+func (t *Tracker) WhenGone(of Worker, do func()) bool {
+	tr := t.tree(of)
+	if tr != nil {
 		tr.gone = do
-	} else {
-		do()
 	}
+	return tr != nil
 }
 
 // Idle tells whether none is left of a worker that has ended.

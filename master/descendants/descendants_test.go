@@ -519,3 +519,23 @@ func TestCannotBeEnded(t *testing.T) {
 		t.Error("it is waited for")
 	}
 }
+
+// What is to follow when nothing is left of a worker follows then, and not before.
+func TestWhenGone(t *testing.T) {
+	w := start(t, "stays", "", "deaf")
+	if w.WhenGone(7, func() { t.Error("of nobody") }) {
+		t.Error("there is no worker 7")
+	}
+	gone := false
+	w.ends()
+	now := time.Now()
+	w.End(1, End{Grace: time.Minute}, now)
+	if !w.WhenGone(1, func() { gone = true }) || gone {
+		t.Fatal("its child ignores SIGTERM, and is said to be gone")
+	}
+	w.Tick(now.Add(time.Minute))
+	w.awaitIdle()
+	if !gone {
+		t.Error("nothing is left, and nothing follows")
+	}
+}
