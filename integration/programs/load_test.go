@@ -77,13 +77,13 @@ func (r row) load(t *testing.T, p place, kept bool) running {
 	}
 	cfg := load.Config{Network: "tcp", Addr: addr, Clients: clients, Rate: *rate, Shed: *rate > 0}
 	if r.protocol() != "" { // it is nginx that makes connections, or keeps them
-		cfg.Addr, kept = p.front(kept), true
+		cfg.Addr = p.front(kept)
 		cfg.Network, cfg.Mode = "unix", load.KeepAlive
 	} else if kept {
-		cfg.Mode, cfg.Rate = load.KeepAlive, 0
+		cfg.Mode = load.KeepAlive
 	}
 	if kept {
-		cfg.Pause = 2 * time.Millisecond
+		cfg.Rate, cfg.Pause = 0, 2*time.Millisecond
 	}
 	return httpLoad{load.Start(cfg)}
 }

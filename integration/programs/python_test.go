@@ -65,7 +65,7 @@ var pythonRows = []row{
 	{kind: tcp, name: "waitress", needs: []string{"waitress-serve"}, from: []string{"apt:python3-waitress"}, args: []string{"waitress-serve", "--listen=127.0.0.1:%PORT%", "app:app"}, drain: "INT"},
 	{kind: tcp, name: "daphne", needs: []string{"daphne"}, from: []string{"apt:daphne"}, args: []string{"daphne", "-b", "127.0.0.1", "-p", "%PORT%", "-v", "0", "app:asgi"}},
 	{kind: tcp, name: "Django runserver", needs: []string{"/usr/lib/python3/dist-packages/django"}, from: []string{"apt:python3-django"}, files: map[string]string{"site1.py": django},
-		args: []string{python, "site1.py", "runserver", "--noreload", "--nostatic", "127.0.0.1:%PORT%"}},
+		args: []string{python, "site1.py", "runserver", "--noreload", "127.0.0.1:%PORT%"}},
 	{kind: tcp, name: "Flask", needs: []string{"/usr/lib/python3/dist-packages/flask"}, from: []string{"apt:python3-flask"},
 		files: map[string]string{"hello.py": "import logging; logging.disable(logging.CRITICAL)\nfrom flask import Flask\napp = Flask(__name__)\n@app.route('/')\ndef ok(): return 'ok\\n'\n"},
 		args:  []string{python, "-m", "flask", "--app", "hello", "run", "-h", "127.0.0.1", "-p", "%PORT%"}},

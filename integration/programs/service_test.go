@@ -273,10 +273,10 @@ func bareLosses(t *testing.T, r row) counts {
 		cmd.Process.Signal(r.signal())
 		select {
 		case <-gone:
-		case <-time.After(20 * time.Second):
+		case <-time.After(20 * time.Second): // as handoff's
 		}
-		c := l.stop()
 		unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
+		c := l.stop()
 		sum.requests += c.requests
 		for class, n := range c.reused {
 			sum.add(class, n)
