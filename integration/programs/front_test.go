@@ -1,6 +1,7 @@
 package programs
 
 import (
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -48,4 +49,18 @@ func (p place) front(kept bool) string {
 		return p.dir + "/kept.sock"
 	}
 	return p.dir + "/fresh.sock"
+}
+
+// frontLosses counts what nginx has lost on connections that it had, by its log.
+func (p place) frontLosses(t *testing.T) (n int64) {
+	log, err := os.ReadFile(p.dir + "/front.log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for l := range strings.SplitSeq(string(log), "\n") {
+		if strings.Contains(l, "[error]") && !strings.Contains(l, "while connecting to upstream") {
+			n++
+		}
+	}
+	return n
 }

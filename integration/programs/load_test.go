@@ -35,6 +35,13 @@ func (c *counts) add(class string, n int64) {
 	c.lost += n
 }
 
+func (c *counts) again(class string, n int64) {
+	if c.reused == nil {
+		c.reused = map[string]int64{}
+	}
+	c.reused[class] += n
+}
+
 func (c counts) classes() string {
 	var s []string
 	for _, class := range slices.Sorted(maps.Keys(c.failed)) {
@@ -99,13 +106,13 @@ func (l httpLoad) await(t *testing.T, n int64) {
 
 func (l httpLoad) stop() counts {
 	r := l.run.Stop()
-	c := counts{requests: r.Requests, reused: map[string]int64{}}
+	c := counts{requests: r.Requests}
 	for class, n := range r.Failed {
 		c.add(string(class), n)
 	}
 	for k, n := range r.Kinds {
 		if k.Reused {
-			c.reused[string(k.Class)] += n
+			c.again(string(k.Class), n)
 		}
 	}
 	for _, s := range r.Samples {
@@ -134,10 +141,11 @@ func talkTo(addr string, dial asks, kept bool) *talk {
 
 func (l *talk) client(ctx context.Context, addr string, dial asks, kept bool) {
 	var c conversation
+	answered := false // on c
 	end := func() {
 		if c != nil {
 			c.Close()
-			c = nil
+			c, answered = nil, false
 		}
 	}
 	defer end()
@@ -152,7 +160,8 @@ func (l *talk) client(ctx context.Context, addr string, dial asks, kept bool) {
 		if err == nil {
 			err = c.ask()
 		}
-		l.count(err)
+		l.count(err, answered)
+		answered = true
 		if !kept || err != nil {
 			end()
 		}
@@ -165,10 +174,13 @@ func (l *talk) client(ctx context.Context, addr string, dial asks, kept bool) {
 	}
 }
 
-func (l *talk) count(err error) {
+func (l *talk) count(err error, reused bool) {
 	l.mu.Lock()
 	l.counts.requests++
 	if err != nil {
+		if reused {
+			l.counts.again(classify(err), 1)
+		}
 		l.counts.add(classify(err), 1)
 		if len(l.counts.samples) < 12 {
 			l.counts.samples = append(l.counts.samples, err.Error())

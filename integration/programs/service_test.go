@@ -261,13 +261,18 @@ func bareLosses(t *testing.T, r row) counts {
 	var sum counts
 	for range bareStops {
 		p := newPlace(t, r)
+		r.front(t, p)
 		cmd := p.command(r)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
 		gone := make(chan error, 1)
 		go func() { gone <- cmd.Wait() }() // ends with the program
-		awaitListener(t, "tcp", "127.0.0.1:"+p.port)
+		if r.kind == path {
+			awaitListener(t, "unix", p.sock)
+		} else {
+			awaitListener(t, "tcp", "127.0.0.1:"+p.port)
+		}
 		l := r.load(t, p, true)
 		l.await(t, 200)
 		cmd.Process.Signal(r.signal())
@@ -278,6 +283,10 @@ func bareLosses(t *testing.T, r row) counts {
 		unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
 		c := l.stop()
 		sum.requests += c.requests
+		if r.protocol() != "" {
+			sum.add("status", p.frontLosses(t))
+			continue
+		}
 		for class, n := range c.reused {
 			sum.add(class, n)
 		}
@@ -333,7 +342,7 @@ func measure(t *testing.T, r row) (res result) {
 		return res
 	}
 	res.kept = under(true, min(5, *reloads))
-	if res.kept.lost > 0 && r.kind == tcp && r.asks == nil && r.behind == "" && !slices.Contains(r.flags, "--listen") {
+	if res.kept.lost > 0 && r.kind != udp && !slices.Contains(r.flags, "--listen") {
 		res.bare = bareLosses(t, r)
 	}
 	return res
