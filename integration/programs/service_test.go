@@ -263,6 +263,7 @@ func bareLosses(t *testing.T, r row) counts {
 		p := newPlace(t, r)
 		r.front(t, p)
 		cmd := p.command(r)
+		cmd.Env = append(cmd.Env, r.bare...)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}

@@ -45,6 +45,7 @@ type row struct {
 	files  map[string]string
 	args   []string
 	env    []string
+	bare   []string // variables that handoff adds, for the bare program
 	flags  []string // options that handoff needs for it
 	asks   asks     // how it is asked; nil: HTTP
 	behind string   // a real nginx is before it, and speaks http (a path: that is the default), fastcgi or uwsgi

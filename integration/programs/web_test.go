@@ -24,6 +24,9 @@ var rubyRows = []row{
 		files: map[string]string{"config.ru": railsApp}, args: []string{"puma", "-q", "-b", "tcp://127.0.0.1:%PORT%", "config.ru"}, slow: true},
 }
 
+// uwsgiHooks are what handoff sets: without them INT ends uWSGI at once.
+var uwsgiHooks = []string{"UWSGI_HOOK_MASTER_START=unix_signal:2 gracefully_kill_them_all", "UWSGI_HOOK_ACCEPTING1=unix_signal:2 gracefully_kill"}
+
 const fpmConf = "[global]\nerror_log = %DIR%/fpm.log\nprocess_control_timeout = 9s\ndaemonize = no\n" +
 	"[www]\nuser = root\ngroup = root\npm = static\npm.max_children = 4\n"
 
@@ -34,9 +37,9 @@ var phpRows = []row{
 		args: []string{"perl", "app.pl", "daemon", "-m", "production", "-l", "http://127.0.0.1:%PORT%"}, drain: "QUIT", flags: []string{"--drain-signal", "QUIT"}, note: "TERM drops the requests that it has"},
 	{kind: tcp, name: "starman", needs: []string{"starman"}, from: []string{"apt:starman"}, files: map[string]string{"app.psgi": psgi}, args: []string{"starman", "--workers", "2", "--listen", "127.0.0.1:%PORT%", "app.psgi"}, drain: "QUIT", flags: []string{"--drain-signal", "QUIT"}},
 	{kind: tcp, name: "starlet", needs: []string{"plackup", "/usr/share/perl5/Plack/Handler/Starlet.pm"}, from: []string{"apt:starlet"}, files: map[string]string{"app.psgi": psgi}, args: []string{"plackup", "-s", "Starlet", "--max-workers", "2", "--host", "127.0.0.1", "--port", "%PORT%", "app.psgi"}},
-	{kind: tcp, name: "uWSGI --http-socket", needs: []string{"uwsgi", "/usr/lib/uwsgi/plugins/python3*"}, from: []string{"apt:uwsgi-core", "apt:uwsgi-plugin-python3"}, drain: "INT",
+	{kind: tcp, name: "uWSGI --http-socket", needs: []string{"uwsgi", "/usr/lib/uwsgi/plugins/python3*"}, from: []string{"apt:uwsgi-core", "apt:uwsgi-plugin-python3"}, drain: "INT", bare: uwsgiHooks,
 		args: []string{"uwsgi", "--plugin", "python3", "--master", "--disable-logging", "--http-socket", "127.0.0.1:%PORT%", "--module", "app:app"}},
-	{kind: tcp, name: "uWSGI --http", needs: []string{"uwsgi", "/usr/lib/uwsgi/plugins/python3*", "/usr/lib/uwsgi/plugins/http_*"}, from: []string{"apt:uwsgi-core", "apt:uwsgi-plugin-python3"}, drain: "INT",
+	{kind: tcp, name: "uWSGI --http", needs: []string{"uwsgi", "/usr/lib/uwsgi/plugins/python3*", "/usr/lib/uwsgi/plugins/http_*"}, from: []string{"apt:uwsgi-core", "apt:uwsgi-plugin-python3"}, drain: "INT", bare: uwsgiHooks,
 		args: []string{"uwsgi", "--plugin", "python3,http", "--master", "--disable-logging", "--http", "127.0.0.1:%PORT%", "--module", "app:app"}},
 }
 
