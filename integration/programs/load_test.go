@@ -161,7 +161,7 @@ func (l *talk) client(ctx context.Context, addr string, dial asks, kept bool) {
 			err = c.ask()
 		}
 		l.count(err, answered)
-		answered = true
+		answered = err == nil
 		if !kept || err != nil {
 			end()
 		}
