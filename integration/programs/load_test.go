@@ -25,6 +25,7 @@ type counts struct {
 	failed         map[string]int64 // by class
 	reused         map[string]int64 // those of them on connections that had answered before
 	samples        []string
+	since          time.Time
 }
 
 func (c *counts) add(class string, n int64) {
@@ -106,7 +107,7 @@ func (l httpLoad) await(t *testing.T, n int64) {
 
 func (l httpLoad) stop() counts {
 	r := l.run.Stop()
-	c := counts{requests: r.Requests}
+	c := counts{requests: r.Requests, since: time.Now().Add(-r.Elapsed)}
 	for class, n := range r.Failed {
 		c.add(string(class), n)
 	}

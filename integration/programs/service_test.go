@@ -100,6 +100,9 @@ type line struct {
 	Reason    string `json:"reason"`
 	Error     string `json:"error"`
 	Stderr    string `json:"stderr"`
+	Time      string `json:"time"`
+	Slot      int    `json:"slot"`
+	PID       int    `json:"pid"`
 }
 
 // start starts a program under handoff, and waits until it serves.
@@ -213,8 +216,8 @@ func (s *service) end() {
 	defer s.mu.Unlock()
 	if s.t.Failed() || testing.Verbose() {
 		for _, l := range s.lines {
-			if l.Level == "WARN" || l.Level == "ERROR" || l.Level == "warn" || l.Level == "error" || s.t.Failed() {
-				s.t.Logf("%s %s %s %s %s %s", l.Level, l.Event, l.Msg, l.Reason, l.Error, l.Stderr)
+			if l.Level == "WARN" || l.Level == "ERROR" || s.t.Failed() {
+				s.t.Logf("%s %s slot=%d pid=%d %s %s %s %s %s", l.Time, l.Level, l.Slot, l.PID, l.Event, l.Msg, l.Reason, l.Error, l.Stderr)
 			}
 		}
 	}
