@@ -74,6 +74,9 @@ var (
 	hello   = lineOf("tcp", "hello\n", "hello\n")
 )
 
+// alone is for a program of which only one may run.
+var alone = []string{"-n", "1", "--overlap", "none"}
+
 var otherRows = []row{
 	{kind: tcp, name: "Go, Shutdown", needs: []string{"go"}, pkg: "goserver", args: []string{"%DIR%/program"}},
 	{kind: tcp, name: "Go, the SDK", needs: []string{"go"}, pkg: "gosdk", args: []string{"%DIR%/program"}, flags: []string{"--keepalive-linger", "1s"}, short: true},
@@ -90,5 +93,5 @@ var otherRows = []row{
 	{kind: tcp, name: "tcpserver", needs: []string{"tcpserver"}, from: []string{"apt:ucspi-tcp"}, args: []string{"tcpserver", "-HR", "-l", "0", "-c", "100", "127.0.0.1", "%PORT%", "cat"}, asks: hello},
 	{kind: tcp, name: "xinetd", needs: []string{"xinetd"}, from: []string{"apt:xinetd"}, files: map[string]string{"xinetd.conf": xinetdConf}, args: []string{"xinetd", "-dontfork", "-f", "xinetd.conf", "-pidfile", "%DIR%/x.pid"}, asks: hello},
 	{kind: tcp, name: "memcached", needs: []string{"memcached"}, from: []string{"apt:memcached"}, args: []string{"memcached", "-u", "root", "-l", "127.0.0.1", "-p", "%PORT%", "-U", "0", "-m", "16"}, asks: version, note: "each worker has its own data"},
-	{kind: tcp, name: "Redis", needs: []string{"redis-server"}, from: []string{"apt:redis-server"}, args: []string{"redis-server", "--bind", "127.0.0.1", "--port", "%PORT%", "--save", "", "--loglevel", "warning"}, asks: ping, note: "each worker has its own data"},
+	{kind: tcp, name: "Redis", needs: []string{"redis-server"}, from: []string{"apt:redis-server"}, args: []string{"redis-server", "--bind", "127.0.0.1", "--port", "%PORT%", "--save", "", "--loglevel", "warning"}, asks: ping, flags: alone},
 }

@@ -53,8 +53,9 @@ asyncio.run(main())
 `
 
 var pythonRows = []row{
-	{kind: tcp, name: "python http.server", needs: []string{"python3"}, from: []string{"apt:python3"}, args: []string{"python3", "-m", "http.server", "%PORT%", "--bind", "127.0.0.1"}, short: true},
-	{kind: tcp, name: "gunicorn sync", needs: []string{"gunicorn"}, from: []string{"apt:gunicorn"}, args: []string{"gunicorn", "-b", "127.0.0.1:%PORT%", "app:app"}},
+	{kind: tcp, name: "python http.server", needs: []string{"python3"}, from: []string{"apt:python3"}, args: []string{"python3", "-m", "http.server", "%PORT%", "--bind", "127.0.0.1"},
+		limit: "it has no handler for SIGTERM, which ends it in the middle of a request"},
+	{kind: tcp, name: "gunicorn sync", needs: []string{"gunicorn"}, from: []string{"apt:gunicorn"}, args: []string{"gunicorn", "-b", "127.0.0.1:%PORT%", "app:app"}, short: true},
 	{kind: tcp, name: "gunicorn gthread", needs: []string{"gunicorn"}, from: []string{"apt:gunicorn"}, args: []string{"gunicorn", "-k", "gthread", "--threads", "4", "-b", "127.0.0.1:%PORT%", "app:app"}},
 	{kind: tcp, name: "gunicorn gevent", needs: []string{"gunicorn", "/usr/lib/python3/dist-packages/gevent"}, from: []string{"apt:gunicorn", "apt:python3-gevent"}, args: []string{"gunicorn", "-k", "gevent", "-b", "127.0.0.1:%PORT%", "app:app"}},
 	{kind: tcp, name: "uvicorn", needs: []string{"uvicorn"}, from: []string{"apt:uvicorn"}, args: []string{"uvicorn", "--log-level", "warning", "--port", "%PORT%", "app:asgi"}},

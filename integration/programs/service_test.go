@@ -82,13 +82,14 @@ func (p place) command(r row, before ...string) *exec.Cmd {
 
 // service is one handoff under test.
 type service struct {
-	t     *testing.T
-	cmd   *exec.Cmd
-	mu    sync.Mutex // guards the rest
-	lines []line
-	other []string
-	ended bool
-	more  chan struct{}
+	t       *testing.T
+	cmd     *exec.Cmd
+	workers int
+	mu      sync.Mutex // guards the rest
+	lines   []line
+	other   []string
+	ended   bool
+	more    chan struct{}
 }
 
 // line is one of the log.
@@ -109,7 +110,11 @@ type line struct {
 func start(t *testing.T, r row, p place) *service {
 	t.Helper()
 	run := append([]string{handoff, "run", "-n", "2", "--log", "json", "--drain-timeout", "20s", "--kill-grace", "2s", "--ready-delay", "0"}, p.all(r.flags)...)
-	s := &service{t: t, cmd: p.command(r, append(run, "--")...), more: make(chan struct{}, 1)}
+	workers := 2
+	if slices.Contains(r.flags, "1") { // -n 1
+		workers = 1
+	}
+	s := &service{t: t, workers: workers, cmd: p.command(r, append(run, "--")...), more: make(chan struct{}, 1)}
 	pipe, end, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -201,7 +206,7 @@ func (s *service) reload(n int) {
 		s.t.Fatal(err)
 	}
 	s.await("cluster.reloaded", n)
-	s.await("worker.shutdown", 2*n)
+	s.await("worker.shutdown", s.workers*n)
 }
 
 // end stops the service.
@@ -353,5 +358,5 @@ func measure(t *testing.T, r row) (res result) {
 }
 
 func (c counts) String() string {
-	return fmt.Sprintf("%d of %d lost%s", c.lost, c.requests, c.classes())
+	return fmt.Sprintf("%d of %d lost%s, since %s\n%s", c.lost, c.requests, c.classes(), c.since.UTC().Format("15:04:05.000"), strings.Join(c.samples, "\n"))
 }

@@ -13,7 +13,7 @@ var pathRows = []row{
 	{kind: path, name: "gunicorn gevent", needs: []string{"gunicorn", "nginx", "/usr/lib/python3/dist-packages/gevent"}, from: []string{"apt:gunicorn", "apt:python3-gevent"}, args: []string{"gunicorn", "-k", "gevent", "-b", "unix:%SOCK%", "app:app"}},
 	{kind: path, name: "hypercorn", needs: []string{"hypercorn", "nginx"}, from: []string{"apt:python3-hypercorn"}, args: []string{"hypercorn", "-b", "unix:%SOCK%", "app:asgi"}},
 	{kind: path, name: "waitress", needs: []string{"waitress-serve", "nginx"}, from: []string{"apt:python3-waitress"}, args: []string{"waitress-serve", "--unix-socket=%SOCK%", "app:app"}},
-	{kind: path, name: "daphne", needs: []string{"daphne", "nginx"}, from: []string{"apt:daphne"}, args: []string{"daphne", "-u", "%SOCK%", "-v", "0", "app:asgi"}},
+	{kind: path, name: "daphne", needs: []string{"daphne", "nginx"}, from: []string{"apt:daphne"}, args: []string{"daphne", "-u", "%SOCK%", "-v", "0", "app:asgi"}, flags: alone, note: "it holds a lock, PATH.lock"},
 	{kind: path, name: "puma", needs: []string{"puma", "nginx"}, from: []string{"apt:puma"}, args: []string{"puma", "-q", "-b", "unix://%SOCK%", "config.ru"}},
 	{kind: path, name: "unicorn", needs: []string{"unicorn", "nginx"}, from: []string{"apt:unicorn"}, args: []string{"unicorn", "-l", "%SOCK%", "config.ru"}},
 	{kind: path, name: "thin", needs: []string{"thin", "nginx"}, from: []string{"apt:thin"}, args: []string{"thin", "start", "-q", "-S", "%SOCK%", "-R", "config.ru"}},
@@ -33,7 +33,7 @@ var pathRows = []row{
 	{kind: path, name: "caddy", needs: []string{"caddy", "nginx"}, from: []string{"apt:caddy"}, files: map[string]string{"Caddyfile": "{\n admin off\n auto_https off\n}\n:80 {\n bind unix/%SOCK%\n respond \"ok\"\n}\n"}, args: []string{"caddy", "run", "--config", "Caddyfile"}},
 	{kind: path, name: "Go, the SDK", needs: []string{"go", "nginx"}, pkg: "gosdk", env: []string{"NETWORK=unix", "PORT=%SOCK%"}, args: []string{"%DIR%/program"}},
 	{kind: path, name: "memcached", needs: []string{"memcached"}, from: []string{"apt:memcached"}, args: []string{"memcached", "-u", "root", "-s", "%SOCK%", "-m", "16"}, asks: lineOf("unix", "version\r\n", "VERSION")},
-	{kind: path, name: "Redis", needs: []string{"redis-server"}, from: []string{"apt:redis-server"}, args: []string{"redis-server", "--port", "0", "--unixsocket", "%SOCK%", "--save", "", "--loglevel", "warning"}, asks: lineOf("unix", "PING\r\n", "+PONG\r\n")},
+	{kind: path, name: "Redis", needs: []string{"redis-server"}, from: []string{"apt:redis-server"}, args: []string{"redis-server", "--port", "0", "--unixsocket", "%SOCK%", "--save", "", "--loglevel", "warning"}, asks: lineOf("unix", "PING\r\n", "+PONG\r\n"), flags: alone},
 }
 
 const unboundConf = `server:
