@@ -26,6 +26,15 @@ func Differences() []Known {
 			func(c *comparison, d Difference) bool {
 				return c.did(d.Part, "shutdown", "0") && !strings.Contains(d.Label, " set ") && d.socket["peercred"] == ""
 			}},
+		{"getsockname of a held unix socket is empty between bind and listen", "the next worker's bind of a held path is answered: its file is the first one's, and stays. From listen on the address is there.",
+			func(c *comparison, d Difference) bool {
+				return d.Part == "second" && d.socket["peercred"] != "" && strings.HasSuffix(d.Label, " sockname") && d.Handoff == "n/"
+			}},
+		{"the file of a held unix socket is not removed or replaced while the service runs", "there is no instant without the path, whoever unlinks it at its start or exit. The call is answered with success, also where the user may not; at a stop it is done.",
+			func(c *comparison, d Difference) bool {
+				n := names(c.bare)
+				return d.aboutNames() && (n.first || n.second && d.Part != "first" && d.Part != "files" && d.Part != "alone")
+			}},
 		{"a datagram socket at a path is the program's own", "a second generation that unlinks or renames the path takes it from the first, as a second copy would.",
 			func(c *comparison, d Difference) bool {
 				return (d.Part == "beside" || d.Part == "turned") && strings.HasPrefix(d.Bare, "dgram taken")
