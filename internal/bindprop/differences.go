@@ -35,6 +35,11 @@ func Differences() []Known {
 				n := names(c.bare)
 				return d.aboutNames() && (n.first || n.second && d.Part != "first" && d.Part != "files" && d.Part != "alone")
 			}},
+		{"a duplicate made before listen keeps the program's first socket", "where a held unix socket takes the place of a program's own, it is put under the descriptor that listens, in the process that calls: dup(2) or fork(2) before listen have duplicated what is not listened on.",
+			func(c *comparison, d Difference) bool {
+				dups := c.did("second", "dup", "") || c.did("second", "dup2", "") || c.did("second", "fork", "ok")
+				return dups && d.aboutNames() && d.Part != "first" && d.Part != "files" && d.Part != "alone" && d.Part != "left"
+			}},
 		{"a datagram socket at a path is the program's own", "a second generation that unlinks or renames the path takes it from the first, as a second copy would.",
 			func(c *comparison, d Difference) bool {
 				return (d.Part == "beside" || d.Part == "turned") && strings.HasPrefix(d.Bare, "dgram taken")
@@ -55,7 +60,8 @@ func (c *comparison) known(d Difference) *Known {
 	return nil
 }
 
-// did reports whether a script that a part is about has made a call with that result, bare.
+// did reports whether a script that a part is about has made a call with that result, bare;
+// "": with any.
 func (c *comparison) did(part, call, result string) bool {
 	said := c.bare.First
 	if part != "first" && part != "files" && part != "alone" {
@@ -63,6 +69,6 @@ func (c *comparison) did(part, call, result string) bool {
 	}
 	return slices.ContainsFunc(linesOf(said), func(l line) bool {
 		f := strings.Fields(l.label)
-		return len(f) > 2 && f[2] == call && l.value == result
+		return len(f) > 2 && f[2] == call && (result == "" || l.value == result)
 	})
 }
