@@ -105,7 +105,8 @@ func (w *Watch) beginDatagrams(g *Group, fd, slot int) (*Group, *Socket, error) 
 
 // Bind binds the datagram socket that a worker in slot has created, of which fd is a
 // duplicate: it joins the group. The group owns fd, unless there is an error: the kernel's.
-// Nothing is steered to it before [Group.Steer].
+// Nothing is steered to it before [Group.Steer]. If it belongs to another user than the
+// group's, the group makes one in its place, which has another inode.
 func (g *Group) Bind(fd, slot int) (*Socket, error) {
 	if !g.cfg.Datagram {
 		return nil, unix.EINVAL
@@ -119,11 +120,51 @@ func (g *Group) Bind(fd, slot int) (*Socket, error) {
 	if i := slices.IndexFunc(g.order, func(s *Socket) bool { return s.inode == n }); i >= 0 {
 		return g.placed(i, fd, slot)
 	}
-	owner, owned := g.owner()
-	err := (&Socket{group: g, fd: fd}).locking(func(fd int) error {
-		if owned { // all sockets of a group are of one user; only root can change that
-			unix.Fchown(fd, owner, -1)
+	own := fd
+	if owner, ok := g.owner(); ok && owner != traitsOf(fd).uid {
+		// The owner of the program's socket is not changed: it could bind it, by io_uring,
+		// beside any server of that user that has SO_REUSEPORT.
+		var err error
+		if fd, err = g.datagramSocket(owner); err != nil {
+			return nil, err
 		}
+	}
+	s, err := g.bind(fd, slot)
+	if fd != own {
+		if err != nil {
+			unix.Close(fd)
+		} else {
+			go unix.Close(own) // a worker's, perhaps the last duplicate
+		}
+	}
+	return s, err
+}
+
+// datagramSocket returns a socket of the group's user.
+func (g *Group) datagramSocket(owner int) (fd int, err error) {
+	_, family := sockaddr(g.addr)
+	if fd, err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
+		return -1, err
+	}
+	if family == unix.AF_INET6 {
+		only := 0
+		if g.cfg.V6Only {
+			only = 1
+		}
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only)
+	}
+	if err == nil {
+		err = unix.Fchown(fd, owner, -1) // root's alone
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func (g *Group) bind(fd, slot int) (*Socket, error) {
+	err := (&Socket{group: g, fd: fd}).locking(func(fd int) error {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 			return err
 		}

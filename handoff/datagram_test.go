@@ -397,3 +397,47 @@ func TestDatagramsUnprivileged(t *testing.T) {
 	}
 	asNobody(t, "^TestDatagram")
 }
+
+// A worker of another user than the group's gets a socket in the place of its own, whose
+// owner stays what it was.
+func TestDatagramOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to make a socket of another user")
+	}
+	w, err := NewWatch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	made := func(uid int) int {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err == nil {
+			err = unix.Fchown(fd, uid, -1)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fd
+	}
+	probe := made(0)
+	unix.Bind(probe, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+	at, err := Bound(probe)
+	unix.Close(probe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, first, err := w.Bind(Config{Addr: at}, made(65534), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := made(0)
+	theirs, _ := unix.FcntlInt(uintptr(own), unix.F_DUPFD_CLOEXEC, 3) // the program's descriptor
+	defer unix.Close(theirs)
+	s, err := g.Bind(own, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Inode() == inodeOf(theirs) || traitsOf(theirs).uid != 0 || traitsOf(s.FD()).uid != traitsOf(first.FD()).uid {
+		t.Errorf("the program's socket is of user %d, the group's of %d and %d", traitsOf(theirs).uid, traitsOf(s.FD()).uid, traitsOf(first.FD()).uid)
+	}
+}
