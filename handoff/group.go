@@ -348,6 +348,16 @@ func (g *Group) halfOpen(now time.Time) (map[netip.AddrPort]struct{}, error) {
 // MaxQueue is the longest accept queue that the queue checks have seen.
 func (g *Group) MaxQueue() int { return g.maxQueue }
 
+// Shutdown ends the listening in every process that has a duplicate of a socket; [Group.Close]
+// follows. Queued connections are reset.
+func (g *Group) Shutdown() {
+	for _, s := range g.Sockets() {
+		if !s.closed {
+			s.shutdown()
+		}
+	}
+}
+
 // Close closes the sockets. Queued connections are reset, unless a worker still has the
 // socket.
 func (g *Group) Close() {

@@ -72,6 +72,7 @@ type Table struct {
 	quieting  []*quieting
 	stalls    map[Worker]*stall
 	notices   []Notice
+	ghosts    []ghost
 	leaving   []Worker  // that must end before others can start, see Table.GiveWay
 	now       time.Time // when they were named
 }

@@ -44,6 +44,25 @@ func (t *Table) Overlapping(at netip.AddrPort, v6only bool) (list []*Address) {
 	return list
 }
 
+// ghost is an address that a worker has closed by itself. Until the keeper has closed its
+// duplicates, the kernel binds another socket to it only as beside one that is held.
+type ghost struct {
+	addr   netip.AddrPort
+	v6only bool
+	until  time.Time
+}
+
+const ghostTime = 5 * time.Second
+
+// Beside reports whether a socket must have SO_REUSEPORT to be bound to at.
+func (t *Table) Beside(at netip.AddrPort, v6only bool, now time.Time) bool {
+	if len(t.Overlapping(at, v6only)) > 0 {
+		return true
+	}
+	t.ghosts = slices.DeleteFunc(t.ghosts, func(g ghost) bool { return now.After(g.until) })
+	return slices.ContainsFunc(t.ghosts, func(g ghost) bool { return Overlap(at, v6only, g.addr, g.v6only) })
+}
+
 // Overlap reports whether two TCP sockets conflict with each other.
 func Overlap(a netip.AddrPort, aOnly bool, b netip.AddrPort, bOnly bool) bool {
 	if a.Port() != b.Port() {
@@ -134,6 +153,8 @@ func (t *Table) ReleaseClosed(id Worker, open func(inode uint64) bool, now time.
 		})
 		if len(a.leases) == 0 {
 			a.unheld = now
+			t.ghosts = append(t.ghosts, ghost{a.group.Addr(), a.group.V6Only(), now.Add(ghostTime)})
+			a.group.Shutdown()
 			t.CloseUnused(a)
 		}
 		t.storeNew(a)

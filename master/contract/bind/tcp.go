@@ -84,7 +84,7 @@ func (s *Session) bindsOwn(e called) {
 		e.call.Continue() // what its own socket does to it is the kernel's to say
 		return
 	}
-	beside := s.table().Overlapping(r.Addr, r.V6Only)
+	beside := s.table().Beside(r.Addr, r.V6Only, e.at)
 	var shared []tcpPromise
 	for _, o := range s.contract.others(s, r) {
 		switch {
@@ -102,7 +102,7 @@ func (s *Session) bindsOwn(e called) {
 		return
 	}
 	s.notePromise(r)
-	if len(beside) == 0 && len(shared) == 0 && !master {
+	if !beside && len(shared) == 0 && !master {
 		e.call.Continue()
 		return
 	}
@@ -111,7 +111,7 @@ func (s *Session) bindsOwn(e called) {
 		for _, p := range shared {
 			bindintercept.Share(p.pid, p.fd, p.inode)
 		}
-		if len(beside) > 0 || len(shared) > 0 {
+		if beside || len(shared) > 0 {
 			e.call.Beside()
 		}
 		if master {
