@@ -62,6 +62,7 @@ type history struct {
 	output       []api.OutputStatus    // output that is lost
 	warned       map[string]bool       // warnings already logged
 	verified     time.Time             // when it was last looked which sockets are open
+	verifyAt     time.Time             // when it is looked again; zero: when somebody asks
 	saver        snapshot.Saver        // writes the record for the next master
 	clock        snapshot.Clock        // of its times
 	file         *snapshot.WorkersFile // who the workers are, if keeper and master are both killed; nil: none
@@ -236,7 +237,7 @@ func (m *Master) another() event {
 
 func (m *Master) deadline() time.Time {
 	return earliest(m.fleet.Deadline(), m.listeners.Deadline(), m.recycler.Deadline(), m.manager.Deadline(), m.readiness.Deadline(),
-		m.keep.Deadline(), m.descendants.Deadline(), m.history.saver.Deadline(), m.contract.Deadline())
+		m.keep.Deadline(), m.descendants.Deadline(), m.history.saver.Deadline(), m.contract.Deadline(), m.history.verifyAt)
 }
 
 // tick handles the timers.
@@ -252,6 +253,9 @@ func (m *Master) tick(now time.Time) {
 	m.descendants.Tick(now)
 	m.lookAtDescendants(now)
 	m.reportDescendants()
+	if next := m.history.verifyAt; !next.IsZero() && !now.Before(next) {
+		m.verify(now, 0)
+	}
 	if next := m.readiness.Deadline(); !next.IsZero() && !now.Before(next) {
 		m.judge()
 	}
@@ -282,8 +286,10 @@ func (m *Master) handle(e event) {
 			break
 		}
 		m.signalled(e.signal)
-	case socketActivity:
-		// handled by tick
+	case socketActivity: // the rest is handled by tick
+		if m.history.verifyAt.IsZero() {
+			m.history.verifyAt = m.history.verified.Add(verifyBySelf)
+		}
 	case fromSession:
 		e.session.Handle(e.what)
 	case notified:

@@ -76,12 +76,28 @@ func (m *Master) reportUnserved() {
 	}
 }
 
+// The sockets of those in service are looked at when somebody asks for the status, at most
+// once in a second, and when a connection has come after a calm, in a while.
+const (
+	verifyAsked  = time.Second
+	verifyBySelf = 5 * time.Second
+)
+
+// verify looks whether those in service have their sockets open still.
+func (m *Master) verify(now time.Time, every time.Duration) {
+	if now.Sub(m.history.verified) >= every {
+		m.history.verified, m.history.verifyAt = now, time.Time{}
+		facts{m}.InService(true)
+	}
+}
+
 // facts is the loop, as the packages readiness and serving see it.
 type facts struct{ m *Master }
 
-func (f facts) Live() int  { return int(f.m.fleet.Live()) }
-func (f facts) Slots() int { return f.m.fleet.Slots() }
-func (f facts) Steer()     { f.m.resteer() }
+func (f facts) Live() int   { return int(f.m.fleet.Live()) }
+func (f facts) Slots() int  { return f.m.fleet.Slots() }
+func (f facts) Steer()      { f.m.resteer() }
+func (f facts) Keeper() int { return f.m.cfg.PID }
 
 func (f facts) MayDrop(a readiness.Address) bool {
 	return f.m.cfg.MayDrop != nil && f.m.cfg.MayDrop(a.At, a.Name)

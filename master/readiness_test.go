@@ -203,6 +203,25 @@ func TestUnservedAddress(t *testing.T) {
 	}
 }
 
+// Nobody asks for the status: a connection is enough.
+func TestUnservedAddressIsFound(t *testing.T) {
+	if testing.Short() {
+		t.Skip("sockets are looked at every 5 s")
+	}
+	w, _ := twoWorld(t, "SECOND=1")
+	if err := w.control.Signal(t.Context(), 1, "USR2"); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(testTimeout); w.count("address.unserved") == 0; {
+		if time.Now().After(end) {
+			t.Fatal("it is not found")
+		}
+		if c, err := net.Dial("tcp", w.at.String()); err == nil {
+			c.Close()
+		}
+	}
+}
+
 // The replacement of a crashed worker accepts on what that one did; if it does not come to
 // that, it serves what it can, and what is missing is said.
 func TestReplacementAcceptsOnEverything(t *testing.T) {

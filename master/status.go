@@ -20,10 +20,7 @@ func (m *Master) status() api.Status {
 		Output: slices.Clone(m.history.output), LostLines: m.history.counters.LinesLost, Upgrades: m.history.counters.Upgrades,
 		Addresses: []api.AddressStatus{}, Workers: []api.WorkerStatus{}}
 	outlook.Put(&s, m.fleet, m.history.counters.Slots, time.Now())
-	if now := time.Now(); now.Sub(m.history.verified) >= time.Second {
-		m.history.verified = now
-		facts{m}.InService(true)
-	}
+	m.verify(time.Now(), verifyAsked)
 	at, unserved := m.listeners.Report(), m.unserved()
 	m.history.counters.MaxQueue = max(m.history.counters.MaxQueue, at.MaxQueue)
 	for _, a := range at.Addresses {

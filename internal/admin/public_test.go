@@ -87,6 +87,8 @@ func TestPublic(t *testing.T) {
 		Workers: []api.WorkerStatus{{Slot: 0, Phase: api.PhaseServing, Steered: true}, {Slot: 1, Phase: api.PhaseStarting}, {Slot: 2, Phase: api.PhaseServing}}}
 	stopping := serving
 	stopping.State = api.StateStopping
+	unserved := api.Status{Name: "web", State: api.StateDegraded, Generation: 1, Slots: 1, Ready: 1, Addresses: []api.AddressStatus{{Address: "127.0.0.1:80", Unserved: true}},
+		Workers: []api.WorkerStatus{{Slot: 0, Phase: api.PhaseServing, Steered: true}}}
 	for _, c := range []struct {
 		status api.Status
 		err    error
@@ -99,6 +101,7 @@ func TestPublic(t *testing.T) {
 		{serving, errors.New("hung"), "/livez", 503, "handoff does not respond: hung\n"},
 		{serving, nil, "/readyz", 200, "ok: 2 of 2 slots ready\n"},
 		{degraded, nil, "/readyz", 503, "degraded: 1 of 3 slots ready\nslot 1 is not served\nslot 2 is not served\nlast error: slot 1: exit code 1\n"},
+		{unserved, nil, "/readyz", 503, "degraded: 1 of 1 slots ready\nnobody accepts on 127.0.0.1:80\n"},
 		{stopping, nil, "/readyz", 503, "stopping: 2 of 2 slots ready\nslot 0 is not served\nslot 1 is not served\n"},
 		{serving, errors.New("hung"), "/readyz", 503, "handoff does not respond: hung\n"},
 		{serving, nil, "/v1/status", 404, "want GET /livez, /readyz or /metrics\n"},

@@ -57,6 +57,7 @@ func TestServes(t *testing.T) {
 		{Status{Generation: 1, Slots: 2, Ready: 2, State: StateServing}, true},
 		{Status{Generation: 1, Slots: 2, Ready: 2, State: StateReloading}, true},
 		{Status{Generation: 1, Slots: 2, Ready: 2, State: StateStopping}, false},
+		{Status{Generation: 1, Slots: 2, Ready: 2, State: StateReloading, Addresses: []AddressStatus{{Address: "a"}, {Address: "b", Unserved: true}}}, false},
 	} {
 		if got := c.s.Serves(); got != c.want {
 			t.Errorf("%+v: %v", c.s, got)

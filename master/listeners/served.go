@@ -3,6 +3,7 @@ package listeners
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,6 +12,7 @@ import (
 type Accepting struct {
 	Address *Address
 	Inode   uint64 // of the worker's own, or of the one that all share; 0: not known
+	Shared  bool   // by all
 }
 
 // AcceptsOn returns the sockets on which a worker has said that it accepts. Whether it has
@@ -19,7 +21,7 @@ func (t *Table) AcceptsOn(id Worker) (all []Accepting) {
 	for _, a := range t.list {
 		for _, l := range a.leases {
 			if l.worker == id && l.listening {
-				all = append(all, Accepting{a, l.inode()})
+				all = append(all, Accepting{a, l.inode(), l.socket == nil})
 			}
 		}
 	}
@@ -39,13 +41,29 @@ func (l *Lease) inode() uint64 {
 }
 
 // NotOpen: a worker has closed a socket, so that it does not accept there. [Table.Steer]
-// applies it. The lease is left, for the case that the worker binds the address again.
-func (t *Table) NotOpen(id Worker, inode uint64) {
+// applies it. The lease of one that starts is left, for the case that it binds the address
+// again ([Table.ReleaseClosed]). That of one in service ends; an address that nobody else has
+// is kept for a while, in which it may be bound again.
+func (t *Table) NotOpen(id Worker, inode uint64, now time.Time) {
 	for _, a := range t.list {
-		for _, l := range a.leases {
-			if l.worker == id && l.inode() == inode {
-				l.listening = false
+		ended := false
+		a.leases = slices.DeleteFunc(a.leases, func(l *Lease) bool {
+			if l.worker != id || l.inode() != inode {
+				return false
 			}
+			l.listening = false
+			if l.atStart || l.socket == nil || !t.IsTarget(id) {
+				return false
+			}
+			l.socket.Release()
+			ended = true
+			return true
+		})
+		if ended && len(a.leases) == 0 {
+			a.unheld = now
+		}
+		if ended {
+			t.storeNew(a)
 		}
 	}
 }

@@ -3,6 +3,8 @@
 package serving
 
 import (
+	"time"
+
 	"handoff/internal/linux"
 	"handoff/master/listeners"
 	"handoff/master/readiness"
@@ -12,6 +14,8 @@ import (
 type Loop interface {
 	// Processes are those of a worker, as far as they are known; none: it is dead.
 	Processes(listeners.Worker) []int
+	// Keeper is the pid of the keeper, which has all sockets, too.
+	Keeper() int
 	// Steer applies that a worker accepts somewhere no longer.
 	Steer()
 	// MayDrop reports whether an address may end.
@@ -25,7 +29,7 @@ const maxLooks = 4096
 func On(t *listeners.Table, id listeners.Worker, loop Loop, checked bool) (all []readiness.Address) {
 	at := t.AcceptsOn(id)
 	if checked && len(at) > 0 {
-		at = check(t, id, loop, at)
+		at = check(t, id, loop, at, time.Now())
 	}
 	for _, s := range at {
 		all = append(all, addressOf(s.Address))
@@ -34,15 +38,16 @@ func On(t *listeners.Table, id listeners.Worker, loop Loop, checked bool) (all [
 }
 
 // check takes note of the sockets that a worker has closed.
-func check(t *listeners.Table, id listeners.Worker, loop Loop, at []listeners.Accepting) []listeners.Accepting {
+func check(t *listeners.Table, id listeners.Worker, loop Loop, at []listeners.Accepting, now time.Time) []listeners.Accepting {
 	var inodes []uint64
 	for _, s := range at {
 		inodes = append(inodes, s.Inode)
 	}
 	open := linux.OpenSockets(loop.Processes(id), inodes, maxLooks)
-	for _, inode := range inodes {
-		if !open[inode] && inode != 0 {
-			t.NotOpen(id, inode)
+	for _, s := range at {
+		// A process may have left the worker's tree: all are looked at, if it seems to be closed.
+		if !open[s.Inode] && s.Inode != 0 && (s.Shared || !linux.OthersHave(s.Inode, loop.Keeper())) {
+			t.NotOpen(id, s.Inode, now)
 		}
 	}
 	left := t.AcceptsOn(id)
