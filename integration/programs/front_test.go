@@ -41,7 +41,13 @@ func (r row) front(t *testing.T, p place) {
 		t.Fatal(err)
 	}
 	awaitListener(t, "unix", p.front(false))
-	t.Cleanup(func() { cmd.Process.Signal(syscall.SIGTERM); cmd.Wait() })
+	t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		cmd.Wait()
+		if log, _ := os.ReadFile(p.dir + "/front.log"); t.Failed() {
+			t.Logf("nginx says\n%s", log[max(0, len(log)-4000):])
+		}
+	})
 }
 
 func (p place) front(kept bool) string {
