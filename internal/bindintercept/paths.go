@@ -316,6 +316,9 @@ func (c *Call) unixSpot(socket int, text string) (s Spot, folder int, err error)
 // lookBound finds the name of a socket that is to listen: where it was bound, or has been
 // renamed to since, else what the kernel knows of it.
 func (c *Call) lookBound(socket int, text string) error {
+	if text == "" {
+		return nil // no name, whatever it has tried: it may get a held one
+	}
 	if b := c.l.bound.of(c.Inode); b != nil {
 		c.Spot, c.Made = b.spot, b.made
 		if b.folder < 0 {
@@ -326,9 +329,6 @@ func (c *Call) lookBound(socket int, text string) error {
 			c.keepFolder(fd)
 		}
 		return nil
-	}
-	if text == "" {
-		return nil // no name: it may get a held one
 	}
 	if text[0] == '@' { // as package unix gives an abstract name
 		text = "\x00" + text[1:]
@@ -348,9 +348,14 @@ func (c *Call) lookBound(socket int, text string) error {
 // RemoveSource ends a rename as if it had been executed and its target had stayed what it
 // was: the source is removed, with the rights of the thread that called. It answers in a
 // goroutine, since that may take as long as the file system likes.
-func (c *Call) RemoveSource() {
+func (c *Call) RemoveSource() { c.answerWith(c.removeSource) }
+
+// LinkInstead ends a rename as if it had been executed, but that the source stays, too.
+func (c *Call) LinkInstead() { c.answerWith(c.linkInstead) }
+
+func (c *Call) answerWith(f func() error) {
 	go func() {
-		err := c.removeSource()
+		err := f()
 		errno := unix.EIO
 		if err == nil {
 			errno = 0
@@ -359,6 +364,21 @@ func (c *Call) RemoveSource() {
 		}
 		c.Answer(errno)
 	}()
+}
+
+// linkInstead gives the source a second name, and that the target's: link(2) replaces nothing.
+func (c *Call) linkInstead() error {
+	if len(c.folders) < 2 {
+		return unix.EBADF
+	}
+	from, to, between := c.folders[0], c.folders[1], c.Spot.Name+".handoff~"
+	return c.as(func() error {
+		if err := unix.Linkat(from, c.Spot.Name, to, between, 0); err != nil {
+			return err
+		}
+		defer unix.Unlinkat(to, between, 0) // a rename to another name of the same file does nothing
+		return unix.Renameat(to, between, to, c.To.Name)
+	})
 }
 
 func (c *Call) removeSource() error {

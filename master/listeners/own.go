@@ -135,22 +135,28 @@ func (t *Table) Permits(at netip.AddrPort) (master bool, err error) {
 // would be without a master.
 func (t *Table) ReleaseClosed(id Worker, open func(inode uint64) bool, now time.Time) (released bool) {
 	for _, a := range slices.Clone(t.list) {
-		if a.group == nil {
+		_, unix := a.kind.(*shared)
+		if a.group == nil && !unix {
 			continue
 		}
-		closed := func(l *Lease) bool { return l.worker == id && !l.atStart && !open(l.Inode()) }
+		closed := func(l *Lease) bool {
+			return l.worker == id && !l.atStart && (l.socket != nil || l.unix != 0) && !open(l.Inode())
+		}
 		i := slices.IndexFunc(a.leases, closed)
 		if i < 0 {
 			continue
 		}
 		released = true
 		a.leases = slices.DeleteFunc(a.leases, func(l *Lease) bool {
-			if closed(l) {
-				l.socket.Release()
-				return true
+			if !closed(l) {
+				return false
 			}
-			return false
+			if l.socket != nil {
+				l.socket.Release()
+			}
+			return true
 		})
+		a.dropBeside(t.cfg.User)
 		if len(a.leases) == 0 {
 			a.unheld = now
 			t.ghosts = append(t.ghosts, ghost{a.group.Addr(), a.group.V6Only(), now.Add(ghostTime)})

@@ -185,6 +185,7 @@ type call interface {
 	Socket() (fd int, err error)
 	Caller() (*linux.Pidfd, error)
 	RemoveSource()
+	LinkInstead()
 	BindBeside(name string, then func(bindintercept.Beside))
 	MoveBeside(name string, then func(bindintercept.Beside))
 	Folder() int

@@ -90,6 +90,7 @@ func (f *fake) Caller() (*linux.Pidfd, error) {
 }
 
 func (f *fake) RemoveSource() { f.Answer(0) }
+func (f *fake) LinkInstead()  { f.Answer(0) }
 func (f *fake) BindBeside(_ string, then func(bindintercept.Beside)) {
 	then(bindintercept.Beside{Err: unix.EPERM})
 }

@@ -51,6 +51,7 @@ func (c *Contract) publish() {
 
 // path answers a call about a unix socket.
 func (s *Session) path(e called) {
+	s.releaseClosed(e)
 	if e.call.About().Listen {
 		s.listensPath(e.call)
 	} else {
@@ -328,9 +329,7 @@ func (s *Session) unlinks(c call) {
 	}
 	if a := s.at(r.Spot); a != nil {
 		a.Unlinked(s.ID)
-		if !slices.Contains(s.unlinked, a) && len(s.unlinked) < contract.MaxLeases {
-			s.unlinked = append(s.unlinked, a)
-		}
+		s.meansRemoved(a)
 		c.Answer(0)
 		return
 	}
@@ -340,6 +339,13 @@ func (s *Session) unlinks(c call) {
 		return
 	}
 	c.Continue()
+}
+
+// meansRemoved notes that the file of an address is gone, as far as the worker knows.
+func (s *Session) meansRemoved(a *listeners.Address) {
+	if !slices.Contains(s.unlinked, a) && len(s.unlinked) < contract.MaxLeases {
+		s.unlinked = append(s.unlinked, a)
+	}
 }
 
 // renames answers a rename.
@@ -365,6 +371,10 @@ func (s *Session) renames(e called) {
 	case a == nil && source != nil && s.promised(to) != nil && !e.expired:
 		e.waited = true
 		s.wait(e)
+		return
+	case moved != nil && !moved.Bound(s.ID): // a next generation's, out of its way
+		s.meansRemoved(moved)
+		c.LinkInstead() // answers
 		return
 	case moved != nil:
 		moved.Moved(to, r.To.Path)

@@ -333,7 +333,9 @@ func (u *underSide) Start(g int) (*bindprop.Leader, error) {
 		if took[fdstore.Filter], err = unix.FcntlInt(uintptr(u.filters[g-1]), unix.F_DUPFD_CLOEXEC, 3); err != nil {
 			return err
 		}
-		s, err := u.world.contract.Restore(u.world.Worker(id, 0, l.PID), contract.State{}, func(what string) int {
+		worker := u.world.Worker(id, 0, l.PID)
+		worker.Gen = g
+		s, err := u.world.contract.Restore(worker, contract.State{}, func(what string) int {
 			if fd, ok := took[what]; ok {
 				return fd
 			}
