@@ -61,6 +61,10 @@ func (a *Address) SocketFor(gen int) (inode uint64, fd int) {
 // folder of the path. It owns fd, and listens on it.
 func (a *Address) AddBeside(fd, gen int, name string, file FileID, made Access) error {
 	s := a.kind.(*shared)
+	if a.closed { // meanwhile: nobody wanted it
+		unix.Close(fd)
+		return unix.ENOENT
+	}
 	if err := unix.Listen(fd, -1); err != nil {
 		unix.Close(fd)
 		return err
@@ -204,15 +208,14 @@ func (s *shared) closeBeside(b beside, user *linux.User) {
 }
 
 // RemoveBeside removes a file that was made for a socket that has never listened.
-func (a *Address) RemoveBeside(name string, file FileID) {
-	if s, ok := a.kind.(*shared); ok && s.folder >= 0 {
-		linux.As(a.table.cfg.User, func() error {
-			if f, _ := s.fileAt(name); f == file {
-				unix.Unlinkat(s.folder, name, 0)
-			}
-			return nil
-		})
-	}
+func (t *Table) RemoveBeside(folder int, name string, file FileID) {
+	linux.As(t.cfg.User, func() error {
+		var st unix.Stat_t
+		if unix.Fstatat(folder, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && (FileID{st.Dev, st.Ino}) == file {
+			unix.Unlinkat(folder, name, 0)
+		}
+		return nil
+	})
 }
 
 func (s *shared) fileAt(name string) (FileID, error) {

@@ -102,6 +102,9 @@ func (a *Address) Inode() uint64 {
 	return 0
 }
 
+// Closed reports whether the address was closed.
+func (a *Address) Closed() bool { return a.closed }
+
 // Bound reports whether a worker has bound the address itself.
 func (a *Address) Bound(id Worker) bool {
 	l := a.LeaseOf(id)

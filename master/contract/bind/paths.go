@@ -94,9 +94,10 @@ func (s *Session) at(spot bindintercept.Spot) *listeners.Address {
 	return a
 }
 
-// promised returns the promise of another worker, nil: there is none.
+// promised returns the promise of another worker, nil: there is none. Who is ready without
+// having kept it does not listen there.
 func (s *Session) promised(p listeners.Place) *promise {
-	return s.contract.promise(func(o *promise) bool { return o.place == p && o.s != s })
+	return s.contract.promise(func(o *promise) bool { return o.place == p && o.s != s && !s.contract.host.Ready(o.s.ID) })
 }
 
 func (c *Contract) promise(ok func(*promise) bool) *promise {
@@ -145,83 +146,6 @@ func (s *Session) bindsPath(e called) {
 	c.Continue()
 }
 
-// bindsHeld answers a bind to a path that another worker has.
-func (s *Session) bindsHeld(e called, a *listeners.Address) {
-	r := e.call.About()
-	switch inode, _ := a.SocketFor(s.Gen); {
-	case inode != 0:
-		s.seat(r.Inode, a)
-		e.call.Answer(0)
-	case s.sibling(a) && !e.expired:
-		e.waited = true
-		s.wait(e)
-	default:
-		s.contract.paths.promises = append(s.contract.paths.promises, promise{s, a.Place(), r.Inode})
-		name := listeners.BesideName(a.Place().Name, r.Inode)
-		e.call.BindBeside(name, func(b bindintercept.Beside) { s.Post(madeBeside{e.call, a, r.Inode, name, b}) })
-	}
-}
-
-// renamesHeld answers a rename of a worker's socket to a path that another worker has.
-func (s *Session) renamesHeld(e called, a *listeners.Address, inode uint64) {
-	switch has, _ := a.SocketFor(s.Gen); {
-	case has != 0:
-		s.seat(inode, a)
-		e.call.RemoveSource() // answers
-	case s.sibling(a) && !e.expired:
-		e.waited = true
-		s.wait(e)
-	default:
-		name := listeners.BesideName(a.Place().Name, inode)
-		e.call.MoveBeside(name, func(b bindintercept.Beside) { s.Post(madeBeside{e.call, a, inode, name, b}) })
-	}
-}
-
-// sibling reports whether another worker of the generation is about to have a socket for it.
-func (s *Session) sibling(a *listeners.Address) bool {
-	return s.contract.promise(func(o *promise) bool { return o.place == a.Place() && o.s != s && o.s.Gen == s.Gen }) != nil
-}
-
-// madeBeside: a file of a worker's socket was made beside the path of an address, or was not.
-type madeBeside struct {
-	call    call
-	address *listeners.Address
-	inode   uint64
-	name    string
-	made    bindintercept.Beside
-}
-
-// besides ends a call for which a file was made beside a path. Where that cannot be, the next
-// generation shares the socket of the one before.
-func (s *Session) besides(e madeBeside) {
-	if e.made.Err == nil {
-		if s.beside == nil {
-			s.beside = map[uint64]madeBeside{}
-		}
-		s.beside[e.inode] = e
-		s.unlinked = slices.DeleteFunc(s.unlinked, func(o *listeners.Address) bool { return o == e.address })
-		e.call.Answer(0)
-		return
-	}
-	s.seat(e.inode, e.address)
-	if e.call.About().Op == bindintercept.Rename {
-		e.call.RemoveSource()
-		return
-	}
-	e.call.Answer(0)
-}
-
-// addBeside has a socket that is about to listen be one of its address's.
-func (s *Session) addBeside(c call) (*listeners.Address, error) {
-	e := s.beside[c.About().Inode]
-	delete(s.beside, e.inode)
-	fd, err := c.Socket()
-	if err != nil {
-		return e.address, err
-	}
-	return e.address, e.address.AddBeside(fd, s.Gen, e.name, listeners.FileID(e.made.File), listeners.Access(e.made.Made))
-}
-
 // has reports whether this worker has the path already, so that it is taken for it: but for
 // one that it was given at its start, or has meant to remove.
 func (s *Session) has(a *listeners.Address) bool {
@@ -248,7 +172,7 @@ func (s *Session) listensPath(c call) {
 	case a != nil: // its own, or given at the start
 	case s.beside[r.Inode].address != nil:
 		a, err = s.addBeside(c)
-	case s.seats[r.Inode] != nil:
+	case s.seats[r.Inode] != nil && !s.seats[r.Inode].Closed():
 		a = s.seats[r.Inode]
 		inode, err = s.give(c, a)
 		delete(s.seats, r.Inode)
@@ -389,7 +313,8 @@ func (s *Session) renames(e called) {
 func (s *Session) endPaths() {
 	s.contract.forgetPromises(func(o promise) bool { return o.s == s })
 	for _, e := range s.beside { // it has never listened
-		e.address.RemoveBeside(e.name, listeners.FileID(e.made.File))
+		s.table().RemoveBeside(e.folder, e.name, listeners.FileID(e.made.File))
+		e.close()
 	}
 	s.beside = nil
 	s.contract.publish()
