@@ -72,5 +72,6 @@ var pythonRows = []row{
 		args:  []string{python, "-m", "flask", "--app", "hello", "run", "-h", "127.0.0.1", "-p", "%PORT%"}},
 	{kind: tcp, name: "aiohttp", needs: []string{"/usr/lib/python3/dist-packages/aiohttp"}, from: []string{"apt:python3-aiohttp"}, files: map[string]string{"aio.py": aiohttpApp}, args: []string{python, "aio.py"}},
 	{kind: tcp, name: "Tornado", needs: []string{"/usr/lib/python3/dist-packages/tornado"}, from: []string{"apt:python3-tornado"}, files: map[string]string{"torn.py": tornadoApp}, args: []string{python, "torn.py"}},
-	{kind: tcp, name: "gRPC, Python", needs: []string{"/usr/lib/python3/dist-packages/grpc"}, from: []string{"apt:python3-grpcio"}, files: map[string]string{"rpc.py": grpcPython}, args: []string{python, "rpc.py"}, asks: grpcUnary},
+	{kind: tcp, name: "gRPC, Python", needs: []string{"/usr/lib/python3/dist-packages/grpc"}, from: []string{"apt:python3-grpcio"}, files: map[string]string{"rpc.py": grpcPython}, args: []string{python, "rpc.py"}, asks: grpcUnary,
+		limit: "it shuts its listener down, as webrick does"},
 }
