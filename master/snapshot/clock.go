@@ -63,7 +63,7 @@ func (r *Record) times() []*time.Time {
 		all = append(all, &r.Workers[i].Began)
 	}
 	for i := range r.Addresses {
-		all = append(all, &r.Addresses[i].Unheld)
+		all = append(all, &r.Addresses[i].Unheld, &r.Addresses[i].Waits)
 	}
 	for i := range r.Descendants.Trees {
 		all = append(all, &r.Descendants.Trees[i].At)
