@@ -18,9 +18,13 @@ func Differences() []Known {
 	return []Known{
 		{"MPTCP is TCP", "a held socket is TCP, to which MPTCP falls back where a peer has none: steering and adoption know TCP alone. Its options are TCP's.",
 			func(c *comparison, d Difference) bool { return d.socket["SO_PROTOCOL"] == "262" }},
-		{"SO_REUSEPORT reads 1", "a held TCP address has a group of sockets, which the kernel knows by that option.",
+		{"SO_REUSEPORT reads 1", "a held TCP or UDP address has a group of sockets, which the kernel knows by that option; it is set at listen, or at bind where another worker has the address.",
 			func(c *comparison, d Difference) bool {
-				return strings.HasSuffix(d.Label, " SO_REUSEPORT") && d.Handoff == "1" && d.socket["state"] == "listens"
+				return strings.HasSuffix(d.Label, " SO_REUSEPORT") && strings.HasSuffix(d.Handoff, "1")
+			}},
+		{"a close is learned at the worker's next call", "close(2) is not intercepted: until the worker binds or listens again, or ends, its address is open, and who connects waits.",
+			func(c *comparison, d Difference) bool {
+				return d.Handoff == "accepted by nobody" && d.Bare == "ECONNREFUSED"
 			}},
 		{"shutdown(2) of a held listening TCP socket is undone", "connections wait in its queue, which no other socket can accept from. A close is what takes an address back.",
 			func(c *comparison, d Difference) bool {

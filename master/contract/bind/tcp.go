@@ -79,6 +79,10 @@ func (s *Session) bindsOwn(e called) {
 		e.call.Continue()
 		return
 	}
+	if r.Listens { // EINVAL, says the kernel: no promise
+		e.call.Continue()
+		return
+	}
 	if s.hasOverlapping(r) && !r.ReusePort {
 		s.notePromise(r)
 		e.call.Continue() // what its own socket does to it is the kernel's to say
