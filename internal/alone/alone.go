@@ -16,21 +16,21 @@ import (
 //	FATAL:  lock file "postmaster.pid" already exists
 //	IO error: lock /data/LOCK: Resource temporarily unavailable
 //	Error: Lock file is already being held
-var says = regexp.MustCompile(`(?i)` +
+const says = `(?i)` +
 	`\balready running\b` +
 	`|\b(?:pid[ -]?file|lock[ -]?file|file lock)\b.*(?:already|exists|is held|could not be acquired|is locked)` +
 	`|\block(?:ed|ing)?\b.*(?:resource temporarily unavailable|\bEAGAIN\b|\bEWOULDBLOCK\b|error: 11\b)` +
 	`|\banother [^.]*?(?:instance|process|postmaster|server|node)\b.*\b(?:running|is using|using|listen)` +
 	`|(?:cannot|could not|unable to|failed to) (?:acquire|obtain|get|take) [^.]*?\block` +
-	`|\balready used by a different\b|\bELOCKED\b`)
+	`|\balready used by a different\b|\bELOCKED\b`
 
 // wouldBlock and locks are what two lines say, of a program that prints where it failed:
 //
 //	fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 //	BlockingIOError: [Errno 11] Resource temporarily unavailable
-var (
-	wouldBlock = regexp.MustCompile(`(?i)\bresource temporarily unavailable\b`)
-	locks      = regexp.MustCompile(`\bf?lockf?\(|\bflock\b|\bLOCK_(?:EX|NB)\b|\.lock\b`)
+const (
+	wouldBlock = `(?i)\bresource temporarily unavailable\b`
+	locks      = `\bf?lockf?\(|\bflock\b|\bLOCK_(?:EX|NB)\b|\.lock\b`
 )
 
 // Hint says, at the end of the reason why a start has failed, which option lets a program run
@@ -51,8 +51,10 @@ func Hint(stderr []string, ours func(pid int) bool, slots int) string {
 }
 
 func refuses(stderr []string) bool {
-	return slices.ContainsFunc(stderr, says.MatchString) ||
-		slices.ContainsFunc(stderr, wouldBlock.MatchString) && slices.ContainsFunc(stderr, locks.MatchString)
+	any := func(pattern string) bool {
+		return slices.ContainsFunc(stderr, regexp.MustCompile(pattern).MatchString)
+	}
+	return any(says) || any(wouldBlock) && any(locks)
 }
 
 // inUse tells whether another worker has the address that a program complains of.
