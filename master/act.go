@@ -83,7 +83,7 @@ func (m *Master) do(a fleet.Action) {
 		}
 		m.log.Info(what, "event", name, "generation", int(a.Gen), "workers", m.fleet.Slots(),
 			"after", a.Took.Round(time.Millisecond), "addresses", m.names())
-		m.history.reported = a.Gen
+		m.history.reported, m.history.verifyAt = a.Gen, time.Now().Add(verifyBySelf)
 		m.order(reload.Ended{Generation: int(a.Gen), Outcome: reload.Served})
 		if m.cfg.Calm != nil {
 			m.cfg.Calm()

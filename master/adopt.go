@@ -137,6 +137,7 @@ func (m *Master) restoreRooms(r snapshot.Record) {
 		m.history.file = m.workersFile()
 	}
 	m.contract, m.readiness = m.newContract(r.Seq), readiness.New(r.Served)
+	h.verifyAt = time.Now().Add(verifyBySelf)
 	for _, gr := range r.Generations {
 		g := &generation{stderrTail: gr.StderrTail, drain: unix.Signal(gr.Drain), starts: repeat.New()}
 		if gr.Error != "" {

@@ -62,7 +62,7 @@ type history struct {
 	output       []api.OutputStatus    // output that is lost
 	warned       map[string]bool       // warnings already logged
 	verified     time.Time             // when it was last looked which sockets are open
-	verifyAt     time.Time             // when it is looked again; zero: when somebody asks
+	verifyAt     time.Time             // when it is looked again; zero: nothing has served yet
 	saver        snapshot.Saver        // writes the record for the next master
 	clock        snapshot.Clock        // of its times
 	file         *snapshot.WorkersFile // who the workers are, if keeper and master are both killed; nil: none
@@ -286,10 +286,8 @@ func (m *Master) handle(e event) {
 			break
 		}
 		m.signalled(e.signal)
-	case socketActivity: // the rest is handled by tick
-		if m.history.verifyAt.IsZero() {
-			m.history.verifyAt = m.history.verified.Add(verifyBySelf)
-		}
+	case socketActivity:
+		// handled by tick
 	case fromSession:
 		e.session.Handle(e.what)
 	case notified:

@@ -77,7 +77,8 @@ func (m *Master) reportUnserved() {
 }
 
 // The sockets of those in service are looked at when somebody asks for the status, at most
-// once in a second, and when a connection has come after a calm, in a while.
+// once in a second, and every few seconds: where one worker serves alone, no connection
+// tells that it does not accept.
 const (
 	verifyAsked  = time.Second
 	verifyBySelf = 5 * time.Second
@@ -86,7 +87,7 @@ const (
 // verify looks whether those in service have their sockets open still.
 func (m *Master) verify(now time.Time, every time.Duration) {
 	if now.Sub(m.history.verified) >= every {
-		m.history.verified, m.history.verifyAt = now, time.Time{}
+		m.history.verified, m.history.verifyAt = now, now.Add(verifyBySelf)
 		facts{m}.InService(true)
 	}
 }
