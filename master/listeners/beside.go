@@ -41,6 +41,8 @@ func BesideName(name string, inode uint64) string {
 
 // SocketFor returns the socket of a unix address for a worker of a generation: 0 where that
 // has none yet. A socket that was given at the start, or that no worker has made, is for all.
+// One whose workers have all ended goes to the generation that asks, with the connections
+// that wait in it.
 func (a *Address) SocketFor(gen int) (inode uint64, fd int) {
 	s, ok := a.kind.(*shared)
 	if !ok {
@@ -53,6 +55,10 @@ func (a *Address) SocketFor(gen int) (inode uint64, fd int) {
 		if b.gen == gen {
 			return b.inode, b.fd
 		}
+	}
+	if !slices.ContainsFunc(a.leases, func(l *Lease) bool { return l.unix == s.inode }) {
+		s.gen = gen
+		return s.inode, s.fd
 	}
 	return 0, -1
 }

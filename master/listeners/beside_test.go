@@ -153,3 +153,37 @@ func (a *Address) descriptor(inode uint64) int {
 	a.kind.(*shared).point(&l)
 	return l.fd
 }
+
+// What waits in a socket whose workers have all ended is for the next generation.
+func TestSocketOfAGoneGeneration(t *testing.T) {
+	table, err := New(Config{Store: noStore{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "s")
+	fd, file, made := unixAt(t, path)
+	folder, _ := unix.Open(dir, unix.O_PATH, 0)
+	a, err := table.AdoptUnix(Bound{FD: fd, Gen: 1, Place: placeOf(path), File: file, Path: path, Folder: folder, Made: made})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, _ := a.SocketFor(1)
+	if _, err := a.TakeSocket(1, 0, old); err != nil {
+		t.Fatal(err)
+	}
+	if n, _ := a.SocketFor(2); n != 0 {
+		t.Error("the next generation has the socket of one that runs")
+	}
+	table.ReleaseAll(1, time.Now())
+	if n, _ := a.SocketFor(2); n != old {
+		t.Error("the socket of the generation that has ended waits for nobody")
+	}
+	if _, err := a.TakeSocket(2, 0, old); err != nil {
+		t.Fatal(err)
+	}
+	if n, _ := a.SocketFor(1); n != 0 {
+		t.Error("it is the new generation's now")
+	}
+}
