@@ -68,8 +68,8 @@ func (m *Master) lacks(w *worker, v readiness.Verdict) {
 func (m *Master) reportUnserved() {
 	not := m.unserved()
 	for _, name := range not {
-		if !m.fleet.Complete() {
-			return // a worker was lost, and is replaced
+		if !m.fleet.Complete() || m.listeners.LetsWait() {
+			return // a worker was lost, or has given way, and is replaced
 		}
 		m.once("unserved "+name, "Nobody accepts on "+name+" any more: the program has closed its socket. Connections wait; handoff reload starts it anew, --may-drop "+
 			strings.TrimPrefix(name, "udp ")+" says that it is intended", "event", events.AddressUnserved, "address", name)

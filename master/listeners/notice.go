@@ -104,6 +104,9 @@ func (t *Table) trouble(err error) {
 }
 
 func (n Waited) String() string {
+	if n.Address != nil && n.Address.group == nil { // how many, only the kernel knows
+		return fmt.Sprintf("No worker accepted for %v; connections waited", n.For.Round(time.Millisecond))
+	}
 	if n.N == 0 {
 		return fmt.Sprintf("No worker accepted for %v; no connection was found waiting", n.For.Round(time.Millisecond))
 	}

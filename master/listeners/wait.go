@@ -18,6 +18,11 @@ func Workers[ID ~int](ids []ID) (workers []Worker) {
 // the next workers take.
 func (t *Table) GiveWay(leaving []Worker, now time.Time) { t.leaving, t.now = leaving, now }
 
+// LetsWait reports whether connections of an address wait for the next worker.
+func (t *Table) LetsWait() bool {
+	return slices.ContainsFunc(t.list, func(a *Address) bool { return !a.waits.IsZero() })
+}
+
 // letWait begins or ends the time in which the connections of an address wait.
 func (t *Table) letWait(a *Address) error {
 	served, left := false, false
