@@ -58,6 +58,7 @@ const nsdConf = `server:
   zonesdir: "%DIR%"
   xfrdfile: ""
   zonelistfile: "%DIR%/zone.list"
+  rrl-ratelimit: 0
 remote-control:
   control-enable: no
 zone:
