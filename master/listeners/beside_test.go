@@ -187,3 +187,30 @@ func TestSocketOfAGoneGeneration(t *testing.T) {
 		t.Error("it is the new generation's now")
 	}
 }
+
+// What a worker has closed by itself is released, of every kind.
+func TestReleaseClosedPath(t *testing.T) {
+	table, err := New(Config{Store: noStore{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "s")
+	fd, file, made := unixAt(t, path)
+	folder, _ := unix.Open(dir, unix.O_PATH, 0)
+	a, err := table.AdoptUnix(Bound{FD: fd, Gen: 1, Place: placeOf(path), File: file, Path: path, Folder: folder, Made: made})
+	if err != nil {
+		t.Fatal(err)
+	}
+	inode, _ := a.SocketFor(1)
+	if _, err := a.TakeSocket(1, 0, inode); err != nil {
+		t.Fatal(err)
+	}
+	if table.ReleaseClosed(1, func(uint64) bool { return true }, time.Now()) {
+		t.Error("an open one is released")
+	}
+	if !table.ReleaseClosed(1, func(uint64) bool { return false }, time.Now()) || table.Count(1) != 0 {
+		t.Error("a closed one is kept")
+	}
+}

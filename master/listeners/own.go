@@ -159,8 +159,10 @@ func (t *Table) ReleaseClosed(id Worker, open func(inode uint64) bool, now time.
 		a.dropBeside(t.cfg.User)
 		if len(a.leases) == 0 {
 			a.unheld = now
-			t.ghosts = append(t.ghosts, ghost{a.group.Addr(), a.group.V6Only(), now.Add(ghostTime)})
-			a.group.Shutdown()
+			if a.group != nil && a.endpoint.Type == Stream {
+				t.ghosts = append(t.ghosts, ghost{a.group.Addr(), a.group.V6Only(), now.Add(ghostTime)})
+				a.group.Shutdown()
+			}
 			t.CloseUnused(a)
 		}
 		t.storeNew(a)
