@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -61,7 +60,6 @@ func TestProperty(t *testing.T) {
 		cmd.Args[2] = self
 	}
 	cmd.Args = append(cmd.Args, "-test.run=^TestProperty$", "-test.testlogfile=")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Env = append(os.Environ(), insideWord+"="+program)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, os.Stdout, os.Stderr
 	if os.Getuid() != 0 {
@@ -164,7 +162,6 @@ func (s *sides) start() {
 
 func spawn(t *testing.T, cmd *exec.Cmd) {
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
