@@ -186,7 +186,7 @@ func (t *Table) open(e Endpoint, made *pathMode) (*Address, error) {
 // not chosen by the kernel: the socket would join another address's group.
 func (t *Table) Adopt(e Endpoint, fd int) (*Address, error) {
 	at, err := handoff.Bound(fd)
-	if err == nil && t.where(func(a *Address) bool { return a.group != nil && a.group.Addr() == at }) != nil {
+	if err == nil && t.where(func(a *Address) bool { return a.tcp() && a.group.Addr() == at }) != nil {
 		err = unix.EADDRINUSE
 	}
 	if err != nil {

@@ -25,14 +25,17 @@ func (t *Table) At(at netip.AddrPort, v6only bool) *Address {
 	if a := t.Find(TCP(at, v6only)); a != nil {
 		return a
 	}
-	return t.where(func(a *Address) bool { return a.group != nil && a.group.Addr() == at && a.group.V6Only() == v6only })
+	return t.where(func(a *Address) bool { return a.tcp() && a.group.Addr() == at && a.group.V6Only() == v6only })
 }
+
+// tcp reports whether an address has a group of TCP: UDP may have the same address and port.
+func (a *Address) tcp() bool { return a.group != nil && !a.group.Datagram() }
 
 // Overlapping are the addresses beside whose sockets the kernel binds another to at only if
 // both have SO_REUSEPORT, the one at the same address first.
 func (t *Table) Overlapping(at netip.AddrPort, v6only bool) (list []*Address) {
 	for _, a := range t.list {
-		if a.group == nil || !Overlap(at, v6only, a.group.Addr(), a.group.V6Only()) {
+		if !a.tcp() || !Overlap(at, v6only, a.group.Addr(), a.group.V6Only()) {
 			continue
 		}
 		if a.group.Addr() == at {
@@ -159,7 +162,7 @@ func (t *Table) ReleaseClosed(id Worker, open func(inode uint64) bool, now time.
 		a.dropBeside(t.cfg.User)
 		if len(a.leases) == 0 {
 			a.unheld = now
-			if a.group != nil && a.endpoint.Type == Stream {
+			if a.tcp() {
 				t.ghosts = append(t.ghosts, ghost{a.group.Addr(), a.group.V6Only(), now.Add(ghostTime)})
 				a.group.Shutdown()
 			}
