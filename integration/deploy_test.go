@@ -380,6 +380,13 @@ func TestRackmanCommand(t *testing.T) {
 				t.Errorf("%q after a switch, want %q", got, want)
 			}
 		}
+		for late := time.After(testTimeout); !strings.Contains(out.String(), "RackMan Cluster Ready"); { // after it has answered
+			select {
+			case <-late:
+				t.Fatalf("not ready:\n%s", out.String())
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
 		cmd.Process.Signal(syscall.SIGTERM)
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("%v\n%s", err, out.String())

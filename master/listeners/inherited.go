@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
+	"handoff/handoff"
 	"handoff/internal/cmsg"
 )
 
@@ -45,6 +47,18 @@ func (t *Table) Pass(named []cmsg.Named) error {
 		t.inherited = append(t.inherited, p)
 	}
 	return errors.Join(errs...)
+}
+
+// Passed reports whether a service manager has passed a socket for an address, which a worker
+// gets in the place of its own.
+func (t *Table) Passed(at netip.AddrPort, v6only bool) bool {
+	if slices.ContainsFunc(t.inherited, func(p *inherited) bool {
+		return p.path == "" && p.addr.IsValid() && Overlap(at, v6only, p.addr, p.v6only)
+	}) {
+		return true
+	}
+	a := t.At(at, v6only)
+	return a != nil && a.tcp() && slices.ContainsFunc(a.group.State().Sockets, func(s handoff.SocketState) bool { return s.Foreign })
 }
 
 // inheritedTCP removes the socket of an address from the list, and returns it; -1 if

@@ -103,11 +103,14 @@ func (t *Table) Served() (served, not []*Address) {
 	return served, not
 }
 
-// InUse returns the names of the addresses that are served.
+// InUse returns the names of the addresses that are served, or are about to: a Node program
+// that says it is ready in its listen callback does so before the cluster module says that
+// it listens.
 func (t *Table) InUse() (names []string) {
-	served, _ := t.Served()
-	for _, a := range served {
-		names = append(names, a.name)
+	for _, a := range t.list {
+		if slices.ContainsFunc(a.leases, func(l *Lease) bool { return slices.Contains(t.targets, l.worker) && (l.listening || !a.served) }) {
+			names = append(names, a.name)
+		}
 	}
 	return names
 }

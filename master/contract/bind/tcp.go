@@ -39,11 +39,12 @@ func (s *Session) tcp(e called) {
 
 // replaces reports whether the program's socket is replaced at its bind already: where it
 // cannot be seen, where its address is another than the program thinks, or its port the
-// kernel's choice, and where it cannot join others: MPTCP, or of another user. (Its owner is
+// kernel's choice, where a service manager has passed one, and where it cannot join others:
+// MPTCP, or of another user. (Its owner is
 // not changed: before handoff has bound it, the program could bind it, by io_uring, beside any
 // server of that user that has SO_REUSEPORT.)
 func (s *Session) replaces(r bindintercept.Request) bool {
-	if r.Blind || s.table().Private() || r.Addr.Port() == 0 {
+	if r.Blind || s.table().Private() || r.Addr.Port() == 0 || s.table().Passed(r.Addr, r.V6Only) {
 		return true
 	}
 	beside := s.table().Overlapping(r.Addr, r.V6Only)
