@@ -60,6 +60,7 @@ type Group struct {
 	program program   // attached to the group
 	hash    bool      // no program: the kernel's hash over all sockets decides
 	steered uint64    // programs attached
+	hidden  bool      // no new connection comes to it, see Hide
 	noWait  bool      // nobody serves, and connections wait at the targets, see LetWait
 
 	balance  balancer

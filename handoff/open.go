@@ -155,6 +155,7 @@ type State struct {
 	V6Only    bool
 	Balance   Balance
 	Steerable bool
+	Hidden    bool          // see Group.Hide
 	Sockets   []SocketState // in the kernel's order
 }
 
@@ -172,7 +173,7 @@ type SocketState struct {
 
 // State returns what another process needs to continue with the group.
 func (g *Group) State() State {
-	s := State{Addr: g.addr, Datagram: g.cfg.Datagram, V6Only: g.cfg.V6Only, Balance: g.cfg.Balance, Steerable: g.Steerable()}
+	s := State{Addr: g.addr, Datagram: g.cfg.Datagram, V6Only: g.cfg.V6Only, Balance: g.cfg.Balance, Steerable: g.Steerable(), Hidden: g.hidden}
 	for _, o := range g.order {
 		s.Sockets = append(s.Sockets, SocketState{o.inode, o.slot, o.born, o.ownFlags, o.foreign, o.stranger, o.holders, o.waits})
 	}
@@ -185,7 +186,7 @@ func (g *Group) State() State {
 // remain those of the earlier owner until [Group.Steer]. On error it closes the
 // descriptors.
 func (w *Watch) Restore(state State, fd func(inode uint64) int) (*Group, error) {
-	g := &Group{watch: w, cfg: Config{Addr: state.Addr, Datagram: state.Datagram, V6Only: state.V6Only, Balance: state.Balance}, addr: state.Addr, hash: !state.Steerable}
+	g := &Group{watch: w, cfg: Config{Addr: state.Addr, Datagram: state.Datagram, V6Only: state.V6Only, Balance: state.Balance}, addr: state.Addr, hash: !state.Steerable, hidden: state.Hidden}
 	var gone []int // places of missing sockets
 	for i, s := range state.Sockets {
 		if s.Stranger {

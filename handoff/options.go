@@ -78,7 +78,7 @@ var options = [...]option{
 // With all false it leaves alone what programs do set: connections still come, and are to be
 // as the next worker's will be.
 func (s *Socket) reset(all bool) (changed []string, err error) {
-	if s.foreign || s.closed {
+	if s.foreign || s.closed || s.group.hidden {
 		return nil, nil
 	}
 	_, family := sockaddr(s.group.addr)

@@ -13,7 +13,7 @@ import (
 // Else it is cleaned. It returns the socket that is in the place. One whose lock is held
 // stays as it is.
 func (g *Group) renew(s *Socket, now bool) *Socket {
-	if g.cfg.Datagram || s.probe() == errLocked {
+	if g.cfg.Datagram || g.hidden || s.probe() == errLocked {
 		return s
 	}
 	if s.quiet && g.renewable(s) && s.Pending() == 0 {
@@ -29,7 +29,7 @@ func (g *Group) renew(s *Socket, now bool) *Socket {
 
 // renewable reports whether a socket is parked, is not steered to, and has been a worker's.
 func (g *Group) renewable(s *Socket) bool {
-	return s.used && !s.closed && !s.stuck() && !s.Held() && (!s.foreign || g.cfg.Datagram) && g.Steerable() && len(g.targets) > 0 && !g.isTarget(s) && s.listening()
+	return !g.hidden && s.used && !s.closed && !s.stuck() && !s.Held() && (!s.foreign || g.cfg.Datagram) && g.Steerable() && len(g.targets) > 0 && !g.isTarget(s) && s.listening()
 }
 
 // renewParked replaces the parked sockets that have become quiet only now: their workers

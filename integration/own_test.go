@@ -76,6 +76,24 @@ server.serve_forever()
 	}
 }
 
+// A new version listens on an address that covers the old one's: who connects to that comes to
+// the new version at once, and the old address is closed with its last worker.
+func TestWiderAddress(t *testing.T) {
+	t.Parallel()
+	w := start(t, python(t, `
+any = int(os.environ["HANDOFF_GENERATION"]) > 1
+http.server.ThreadingHTTPServer(("" if any else "127.0.0.1", port), H).serve_forever()
+`, options{flags: []string{"-n", "2"}, env: []string{"PORT=" + freePort(t)}}))
+	run := w.load(load.Config{Clients: 4, Follow: true})
+	run.Await(20, testTimeout)
+	w.reload()
+	w.retired(2)
+	w.await("address.closed")
+	run.Await(20, testTimeout)
+	w.nothingLost(run)
+	w.stop()
+}
+
 // HAProxy asks its sockets whether they listen, and leaves those alone that do.
 func TestHAProxy(t *testing.T) {
 	t.Parallel()

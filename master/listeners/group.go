@@ -83,7 +83,7 @@ func (g *group) kept(each func(string, int)) {
 
 func (g *group) state(r *AddressState) {
 	s := g.State()
-	r.Bound, r.Steerable, r.Balance = s.Addr, s.Steerable, s.Balance.String()
+	r.Bound, r.Steerable, r.Balance, r.Hidden = s.Addr, s.Steerable, s.Balance.String(), s.Hidden
 	for _, o := range s.Sockets {
 		r.Sockets = append(r.Sockets, SocketState{o.Inode, o.Slot, o.OwnFlags, o.Foreign, o.Stranger, o.Waits, o.Born})
 	}
@@ -167,6 +167,7 @@ func (t *Table) listenTCP(e Endpoint) (*handoff.Group, error) {
 func (t *Table) listen(cfg handoff.Config) (*handoff.Group, error) {
 	fd := t.inheritedTCP(cfg.Addr, cfg.V6Only)
 	if fd < 0 {
+		cfg.Beside = cfg.Beside || len(t.Overlapping(cfg.Addr, cfg.V6Only)) > 0 // an address that changes in a reload
 		return t.watch.Listen(cfg)
 	}
 	g, why, err := t.watch.Inherit(cfg, fd)
@@ -200,7 +201,7 @@ func privateOf(e Endpoint) Endpoint {
 }
 
 func (t *Table) restoreGroup(r AddressState, e Endpoint, fd func(string) int) (kind, error) {
-	s := handoff.State{Addr: r.Bound, Datagram: e.Type == Datagram, V6Only: r.V6Only, Balance: balanceOf(r.Balance), Steerable: r.Steerable}
+	s := handoff.State{Addr: r.Bound, Datagram: e.Type == Datagram, V6Only: r.V6Only, Balance: balanceOf(r.Balance), Steerable: r.Steerable, Hidden: r.Hidden}
 	for _, sr := range r.Sockets {
 		o := handoff.SocketState{Inode: sr.Inode, Slot: sr.Slot, OwnFlags: sr.Own, Foreign: sr.Foreign, Stranger: sr.Stranger, Waits: sr.Waits, Born: sr.Born}
 		for _, l := range r.Leases {

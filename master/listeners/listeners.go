@@ -150,7 +150,7 @@ func (t *Table) Addresses() []*Address { return slices.Clone(t.list) }
 
 // Find returns the address of an endpoint, nil if it is not open.
 func (t *Table) Find(e Endpoint) *Address {
-	return t.where(func(a *Address) bool { return a.endpoint == e })
+	return t.where(func(a *Address) bool { return a.endpoint == e && !a.hidden() })
 }
 
 // ByKey returns the address with that key, nil if there is none.
@@ -186,7 +186,7 @@ func (t *Table) open(e Endpoint, made *pathMode) (*Address, error) {
 // not chosen by the kernel: the socket would join another address's group.
 func (t *Table) Adopt(e Endpoint, fd int) (*Address, error) {
 	at, err := handoff.Bound(fd)
-	if err == nil && t.where(func(a *Address) bool { return a.tcp() && a.group.Addr() == at }) != nil {
+	if err == nil && t.where(func(a *Address) bool { return a.tcp() && !a.hidden() && a.group.Addr() == at }) != nil {
 		err = unix.EADDRINUSE
 	}
 	if err != nil {
@@ -345,7 +345,7 @@ func (t *Table) Deadline() time.Time {
 	next := earlier(earlier(t.quietDeadline(), t.stallDeadline()), t.watch.Deadline())
 	for _, a := range t.list {
 		if !a.unheld.IsZero() && !a.preopened {
-			next = earlier(next, a.unheld.Add(t.cfg.Grace))
+			next = earlier(next, a.unheld.Add(t.graceOf(a)))
 		}
 	}
 	return next
@@ -357,7 +357,7 @@ func (t *Table) Deadline() time.Time {
 func (t *Table) Tick(now time.Time) {
 	t.handle(t.watch.Collect(now))
 	for _, a := range t.list {
-		if !a.preopened && !a.unheld.IsZero() && !now.Before(a.unheld.Add(t.cfg.Grace)) {
+		if !a.preopened && !a.unheld.IsZero() && !now.Before(a.unheld.Add(t.graceOf(a))) {
 			a.unheld = now // if it is kept, check again later
 			t.note(Unused{a})
 		}

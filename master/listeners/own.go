@@ -25,7 +25,9 @@ func (t *Table) At(at netip.AddrPort, v6only bool) *Address {
 	if a := t.Find(TCP(at, v6only)); a != nil {
 		return a
 	}
-	return t.where(func(a *Address) bool { return a.tcp() && a.group.Addr() == at && a.group.V6Only() == v6only })
+	return t.where(func(a *Address) bool {
+		return a.tcp() && !a.hidden() && a.group.Addr() == at && a.group.V6Only() == v6only
+	})
 }
 
 // tcp reports whether an address has a group of TCP: UDP may have the same address and port.

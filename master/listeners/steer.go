@@ -32,6 +32,9 @@ func (t *Table) Steer() error {
 		}
 		errs = append(errs, a.group.SteerEach(a.socketsOf(t.targets)))
 	}
+	if errors.Join(errs...) == nil {
+		errs = append(errs, t.hideCovered())
+	}
 	return errors.Join(errs...)
 }
 
