@@ -126,7 +126,7 @@ func (m *Master) prepare(gen fleet.Gen) {
 		m.history.warned[why] = true
 		m.log.Info("Workers drain by "+unix.SignalName(m.cfg.DrainSignal)+": "+why+" (--drain-signal names another)", "event", events.DrainSignal, "signal", unix.SignalName(m.cfg.DrainSignal))
 	}
-	g := &generation{drain: m.cfg.DrainSignal, starts: repeat.New()}
+	g := &generation{drain: m.cfg.DrainSignal, ports: m.cfg.Ports, starts: repeat.New()}
 	g.launch, g.err = m.cfg.Command.Resolve()
 	m.gens[gen] = g
 	if g.err != nil {

@@ -139,7 +139,7 @@ func (m *Master) restoreRooms(r snapshot.Record) {
 	m.contract, m.readiness = m.newContract(r.Seq), readiness.New(r.Served)
 	h.verifyAt = time.Now().Add(verifyBySelf)
 	for _, gr := range r.Generations {
-		g := &generation{stderrTail: gr.StderrTail, drain: unix.Signal(gr.Drain), starts: repeat.New()}
+		g := &generation{stderrTail: gr.StderrTail, drain: unix.Signal(gr.Drain), ports: gr.Ports, starts: repeat.New()}
 		if gr.Error != "" {
 			g.err = errors.New(gr.Error)
 		} else {

@@ -1,6 +1,7 @@
 package master
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -100,7 +101,12 @@ func (f facts) Slots() int  { return f.m.fleet.Slots() }
 func (f facts) Steer()      { f.m.resteer() }
 func (f facts) Keeper() int { return f.m.cfg.PID }
 
+// MayDrop: where the configuration gives slots other ports than the generation in service has,
+// it says on purpose that the service moves.
 func (f facts) MayDrop(a readiness.Address) bool {
+	if g := f.m.gens[f.m.fleet.Live()]; g != nil && !slices.Equal(g.ports, f.m.cfg.Ports) {
+		return true
+	}
 	return f.m.cfg.MayDrop != nil && f.m.cfg.MayDrop(a.At, a.Name)
 }
 

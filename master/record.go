@@ -21,7 +21,7 @@ func (m *Master) record() snapshot.Record {
 		if g == nil {
 			continue
 		}
-		gr := snapshot.Generation{Gen: gen, StderrTail: g.stderrTail, Drain: int(g.drain)}
+		gr := snapshot.Generation{Gen: gen, StderrTail: g.stderrTail, Drain: int(g.drain), Ports: g.ports}
 		if g.err != nil {
 			gr.Error = g.err.Error()
 		} else {

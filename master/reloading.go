@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
-	"slices"
 	"time"
 
 	"handoff/internal/events"
@@ -101,7 +99,6 @@ func (m *Master) reread() error {
 		return err
 	}
 	slots, balance := m.cfg.Fleet.Slots, m.cfg.Balance
-	live.MayDrop = dropPorts(m.cfg.Ports, live.Ports, live.MayDrop)
 	m.cfg.Live = live
 	m.listeners.SetStallTimeout(live.StallKill)
 	m.listeners.SetUser(live.workerUser(), live.Allow)
@@ -119,14 +116,6 @@ func (m *Master) reread() error {
 		m.log.Warn("Changing "+what+" requires a restart of handoff", "event", events.ConfigLater, "key", what)
 	}
 	return nil
-}
-
-// dropPorts allows a reload to end the ports that are no longer given to slots.
-func dropPorts(before, now []int, also func(netip.AddrPort, string) bool) func(netip.AddrPort, string) bool {
-	gone := slices.DeleteFunc(slices.Clone(before), func(port int) bool { return slices.Contains(now, port) })
-	return func(at netip.AddrPort, name string) bool {
-		return slices.Contains(gone, int(at.Port())) || also != nil && also(at, name)
-	}
 }
 
 // startUpgrade starts a new binary, which reads the state and reports whether it can take

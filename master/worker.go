@@ -65,6 +65,7 @@ type generation struct {
 	err        error       // why there is no launch
 	stderrTail []string    // last stderr lines of the worker that failed last
 	drain      unix.Signal // passed to its programs; 0: as configured now
+	ports      []int       // of its slots
 	starts     *repeat.Starts
 }
 

@@ -62,6 +62,7 @@ type Generation struct {
 	Error      string    `json:"error,omitempty"` // why it cannot be started
 	StderrTail []string  `json:"words,omitempty"` // of the worker that failed last
 	Drain      int       `json:"drain,omitempty"` // signal
+	Ports      []int     `json:"ports,omitempty"` // of its slots
 }
 
 // Worker is a process, and the state of its session.
