@@ -167,7 +167,8 @@ func (t *Table) listenTCP(e Endpoint) (*handoff.Group, error) {
 func (t *Table) listen(cfg handoff.Config) (*handoff.Group, error) {
 	fd := t.inheritedTCP(cfg.Addr, cfg.V6Only)
 	if fd < 0 {
-		cfg.Beside = cfg.Beside || len(t.Overlapping(cfg.Addr, cfg.V6Only)) > 0 // an address that changes in a reload
+		// An address that changes in a reload is beside the one of before.
+		cfg.Beside = cfg.Beside || slices.ContainsFunc(t.Overlapping(cfg.Addr, cfg.V6Only), func(a *Address) bool { return a.hidden() || a.group.Addr() != cfg.Addr })
 		return t.watch.Listen(cfg)
 	}
 	g, why, err := t.watch.Inherit(cfg, fd)
