@@ -94,6 +94,7 @@ func (w *Watch) AdoptDatagram(cfg Config, fd, slot int) (*Group, *Socket, error)
 }
 
 func (w *Watch) beginDatagrams(g *Group, fd, slot int) (*Group, *Socket, error) {
+	g.traits = traitsOf(fd)
 	s, err := g.join(fd, slot)
 	if err != nil {
 		return nil, nil, err
@@ -121,11 +122,11 @@ func (g *Group) Bind(fd, slot int) (*Socket, error) {
 		return g.placed(i, fd, slot)
 	}
 	own := fd
-	if owner, ok := g.owner(); ok && owner != traitsOf(fd).uid {
+	if g.Owner() != traitsOf(fd).uid {
 		// The owner of the program's socket is not changed: it could bind it, by io_uring,
 		// beside any server of that user that has SO_REUSEPORT.
 		var err error
-		if fd, err = g.datagramSocket(owner); err != nil {
+		if fd, err = g.datagramSocket(); err != nil {
 			return nil, err
 		}
 	}
@@ -141,7 +142,7 @@ func (g *Group) Bind(fd, slot int) (*Socket, error) {
 }
 
 // datagramSocket returns a socket of the group's user.
-func (g *Group) datagramSocket(owner int) (fd int, err error) {
+func (g *Group) datagramSocket() (fd int, err error) {
 	_, family := sockaddr(g.addr)
 	if fd, err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
 		return -1, err
@@ -154,7 +155,7 @@ func (g *Group) datagramSocket(owner int) (fd int, err error) {
 		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only)
 	}
 	if err == nil {
-		err = unix.Fchown(fd, owner, -1) // root's alone
+		err = unix.Fchown(fd, g.Owner(), -1) // root's alone
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -210,17 +211,6 @@ func (g *Group) placed(i, fd, slot int) (*Socket, error) {
 // datagrams wait in it, or clients are steered to it; where the kernel refuses the program,
 // a slot's socket passes from worker to worker.
 func (g *Group) Waiting(slot int) bool { return g.pick(slot) != nil }
-
-// owner returns the user of the group's sockets.
-func (g *Group) owner() (uid int, ok bool) {
-	var st unix.Stat_t
-	for _, s := range g.Sockets() {
-		if !s.closed && unix.Fstat(s.fd, &st) == nil {
-			return int(st.Uid), true
-		}
-	}
-	return 0, false
-}
 
 // dropParked removes one socket that no worker has and in which nothing waits: the last of
 // the group, which has just joined and is not steered to yet, moves into its place.

@@ -19,7 +19,8 @@ func TestOwnSockets(t *testing.T) {
 	w := start(t, python(t, `
 import errno
 probe, lock, *source = [int(p) for p in os.environ["PORTS"].split()]
-def say(what, ok=True): print(what if ok else "NOT " + what, file=sys.stderr, flush=True)
+who = os.environ["WORKER_ID"] + " of " + os.environ["HANDOFF_GENERATION"] # lines that several starts have in common are said once
+def say(what, ok=True): print(what if ok else "NOT " + what, who, file=sys.stderr, flush=True)
 def bound(addr, *options):
     s = socket.socket()
     for o in options: s.setsockopt(*o)

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"handoff/internal/logtest"
 )
 
 // Attacks by what handoff and a worker say to each other: Node's channel, NOTIFY_SOCKET,
@@ -118,14 +120,14 @@ func (s *service) renew() {
 	s.t.Helper()
 	before := len(s.said("cluster.reloaded"))
 	keeper := 0
-	if !s.until(patience, func() bool { keeper, _ = s.running(); return keeper > 1 }) {
+	if !s.Until(patience, func() bool { keeper, _ = s.running(); return keeper > 1 }) {
 		s.t.Fatal("no master runs")
 	}
 	unix.Kill(keeper, unix.SIGUSR2)
 	s.await("cluster.reloaded", before+1)
-	if !s.until(patience, func() bool {
-		ended := len(named(s.lines, "worker.shutdown")) + len(named(s.lines, "worker.crashed"))
-		return len(named(s.lines, "worker.started")) <= ended+2
+	if !s.Until(patience, func() bool {
+		ended := len(logtest.Named(s.Lines, "worker.shutdown")) + len(logtest.Named(s.Lines, "worker.crashed"))
+		return len(logtest.Named(s.Lines, "worker.started")) <= ended+2
 	}) {
 		s.t.Fatal("the old generation does not end")
 	}
@@ -137,7 +139,7 @@ func (s *service) over() {
 	if keeper, _ := s.running(); keeper > 1 {
 		unix.Kill(keeper, unix.SIGTERM)
 	}
-	if !s.until(patience, func() bool { return s.ended }) {
+	if !s.Until(patience, func() bool { return s.Ended }) {
 		s.t.Fatal("handoff does not end")
 	}
 	s.cmd.Wait()

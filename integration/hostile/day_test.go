@@ -156,7 +156,7 @@ func (d *badDay) whole() {
 	d.reload()
 	d.atRest()
 	d.must("stop")
-	if !d.until(patience, func() bool { return d.ended }) {
+	if !d.Until(patience, func() bool { return d.Ended }) {
 		d.t.Fatal("it does not end")
 	}
 }
@@ -176,7 +176,7 @@ func (s *service) spawn(name string, args ...string) {
 	cmd.Env, cmd.SysProcAttr = append(os.Environ(), "HOST=127.0.0.1", "PORT="+s.addr[strings.LastIndex(s.addr, ":")+1:]), &syscall.SysProcAttr{Setpgid: true}
 	if s.cmd != nil {
 		s.cmd.Wait()
-		if !s.until(patience, func() bool { return s.ended }) {
+		if !s.Until(patience, func() bool { return s.Ended }) {
 			s.t.Fatal("what was killed goes on writing")
 		}
 		cmd.Dir, cmd.Env, cmd.SysProcAttr = s.cmd.Dir, s.cmd.Env, s.cmd.SysProcAttr
@@ -191,10 +191,10 @@ func (s *service) spawn(name string, args ...string) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.mu.Lock()
-	s.cmd, s.lines, s.ended = cmd, nil, false
-	s.mu.Unlock()
-	go s.read(bufio.NewReaderSize(pipe, 1<<20)) // ends with what it has started
+	s.Mu.Lock()
+	s.cmd, s.Lines, s.Ended = cmd, nil, false
+	s.Mu.Unlock()
+	go s.Read(bufio.NewReaderSize(pipe, 1<<20)) // ends with what it has started
 }
 
 // root reports whether workers are nobody's, under a handoff of root's.

@@ -2,7 +2,6 @@ package hostile
 
 import (
 	"bufio"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"net"
@@ -21,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/internal/load"
+	"handoff/internal/logtest"
 )
 
 // binary is the handoff under test, in a folder that everybody may enter.
@@ -100,41 +100,8 @@ type service struct {
 	cmd    *exec.Cmd
 	dir    string // of the program; everybody may write into it
 	addr   string
-	mu     sync.Mutex // guards the rest
-	keeper int        // its pid, if the one that was started has been killed
-	lines  []line
-	other  []string // on stderr, and not the log's
-	ended  bool
-	more   chan struct{}
-}
-
-// line is one of the log.
-type line struct {
-	Event      string `json:"event"`
-	Level      string `json:"level"`
-	Msg        string `json:"msg"`
-	Slot       int    `json:"slot"`
-	PID        int    `json:"pid"`
-	Generation int    `json:"generation"`
-	Reason     string `json:"reason"`
-	Error      string `json:"error"`
-	Time       string `json:"time"`
-}
-
-const maxLine = 160
-
-// String is the line as the table has it.
-func (l line) String() string {
-	s := "`" + l.Event + "` " + l.Msg
-	for _, more := range []string{l.Reason, l.Error} {
-		if more != "" && !strings.HasSuffix(s, more) {
-			s += ": " + more
-		}
-	}
-	if len(s) > maxLine {
-		s = s[:maxLine] + " ..."
-	}
-	return s
+	keeper int // its pid, if the one that was started has been killed; Mu guards it
+	*logtest.Log
 }
 
 // start starts a service, and waits until it serves.
@@ -148,7 +115,7 @@ func start(t *testing.T, o options) *service {
 // launch starts a service without waiting for it.
 func launch(t *testing.T, o options) *service {
 	t.Helper()
-	s := &service{t: t, dir: folder(t), more: make(chan struct{}, 1)}
+	s := &service{t: t, dir: folder(t), Log: logtest.New()}
 	port := freePort(t)
 	s.addr = "127.0.0.1:" + port
 	write := func(name, text string) string {
@@ -196,7 +163,7 @@ func launch(t *testing.T, o options) *service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	go s.read(bufio.NewReaderSize(pipe, 1<<20)) // ends with handoff and its workers
+	go s.Read(bufio.NewReaderSize(pipe, 1<<20)) // ends with handoff and its workers
 	t.Cleanup(s.end)
 	return s
 }
@@ -239,33 +206,11 @@ func freePort(t *testing.T) string {
 	return ""
 }
 
-func (s *service) read(r *bufio.Reader) {
-	for {
-		text, err := r.ReadString('\n')
-		var l line
-		s.mu.Lock()
-		if json.Unmarshal([]byte(text), &l) == nil && l.Event != "" {
-			s.lines = append(s.lines, l)
-		} else if text != "" {
-			s.other = append(s.other, strings.TrimSpace(text))
-		}
-		s.ended = err != nil
-		s.mu.Unlock()
-		select {
-		case s.more <- struct{}{}:
-		default:
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
 // end stops the service, with what it has left behind.
 func (s *service) end() {
 	if s.cmd.ProcessState == nil {
 		s.cmd.Process.Signal(unix.SIGTERM)
-		if !s.until(15*time.Second, func() bool { return s.ended }) {
+		if !s.Until(15*time.Second, func() bool { return s.Ended }) {
 			s.t.Errorf("handoff does not end within 15 s of SIGTERM")
 			for _, pid := range append(s.workers(), s.master(), s.cmd.Process.Pid) {
 				if pid > 1 {
@@ -286,51 +231,32 @@ func (s *service) end() {
 		}
 	}
 	if s.t.Failed() {
-		for _, l := range s.lines[max(0, len(s.lines)-60):] {
+		for _, l := range s.Lines[max(0, len(s.Lines)-60):] {
 			s.t.Logf("%s %v slot=%d pid=%d generation=%d %s", l.Level, l, l.Slot, l.PID, l.Generation, l.Time)
 		}
-		s.t.Log(strings.Join(s.other[max(0, len(s.other)-30):], "\n"))
-	}
-}
-
-// until waits until ok, which is asked at each line, with s.mu held.
-func (s *service) until(most time.Duration, ok func() bool) bool {
-	deadline := time.NewTimer(most)
-	defer deadline.Stop()
-	for {
-		s.mu.Lock()
-		done, ended := ok(), s.ended
-		s.mu.Unlock()
-		if done || ended {
-			return done
-		}
-		select {
-		case <-s.more:
-		case <-deadline.C:
-			return false
-		}
+		s.t.Log(strings.Join(s.Other[max(0, len(s.Other)-30):], "\n"))
 	}
 }
 
 // await waits for the event's nth line, the first without n.
-func (s *service) await(event string, n ...int) line {
+func (s *service) await(event string, n ...int) logtest.Line {
 	s.t.Helper()
-	var found []line
+	var found []logtest.Line
 	want := 1
 	if len(n) > 0 {
 		want = n[0]
 	}
-	if !s.until(patience, func() bool { found = named(s.lines, event); return len(found) >= want }) {
+	if !s.Until(patience, func() bool { found = logtest.Named(s.Lines, event); return len(found) >= want }) {
 		s.t.Fatalf("no %s within %v", event, patience)
 	}
 	return found[want-1]
 }
 
 // said are the lines of an event so far.
-func (s *service) said(event string) []line {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return named(s.lines, event)
+func (s *service) said(event string) []logtest.Line {
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
+	return logtest.Named(s.Lines, event)
 }
 
 // says is the first line of any of the events as the table has it; "": there is none.
@@ -343,15 +269,6 @@ func (s *service) says(events ...string) string {
 	return ""
 }
 
-func named(lines []line, event string) (found []line) {
-	for _, l := range lines {
-		if l.Event == event {
-			found = append(found, l)
-		}
-	}
-	return found
-}
-
 // reload asks for one, and waits until the next generation serves and the one before has gone.
 func (s *service) reload() {
 	s.t.Helper()
@@ -359,7 +276,7 @@ func (s *service) reload() {
 	gone := len(s.said("worker.shutdown"))
 	s.cmd.Process.Signal(unix.SIGUSR2)
 	s.await("cluster.reloaded", n+1)
-	if !s.until(patience, func() bool { return len(named(s.lines, "worker.shutdown")) >= gone+2 }) {
+	if !s.Until(patience, func() bool { return len(logtest.Named(s.Lines, "worker.shutdown")) >= gone+2 }) {
 		s.t.Fatal("the old generation does not end")
 	}
 }
@@ -368,7 +285,7 @@ func (s *service) reload() {
 func (s *service) stop() {
 	s.t.Helper()
 	s.cmd.Process.Signal(unix.SIGTERM)
-	if !s.until(patience, func() bool { return s.ended }) {
+	if !s.Until(patience, func() bool { return s.Ended }) {
 		s.t.Fatal("handoff does not end")
 	}
 	s.cmd.Wait()

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/internal/load"
+	"handoff/internal/logtest"
 )
 
 func limitsRows() []row {
@@ -103,7 +104,7 @@ func (d day) run(t *testing.T, r *report, u setup) {
 		c.count(t, r, d.sticky)
 	}
 	r.says(s.says(d.logs...))
-	for _, l := range s.other { // the keeper's
+	for _, l := range s.Other { // the keeper's
 		if strings.HasPrefix(l, "handoff: ") {
 			r.says(l)
 		}
@@ -146,11 +147,11 @@ func (s *service) happens(n int, events ...string) {
 	s.t.Helper()
 	count := func() (all int) {
 		for _, e := range events {
-			all += len(named(s.lines, e))
+			all += len(logtest.Named(s.Lines, e))
 		}
 		return all
 	}
-	if !s.until(patience, func() bool { return count() > n }) {
+	if !s.Until(patience, func() bool { return count() > n }) {
 		s.t.Fatalf("no %v within %v", events, patience)
 	}
 }
@@ -235,8 +236,8 @@ func pythonProgram(t *testing.T, text string) []string {
 // awaitOther waits for a line that is not the log's.
 func (s *service) awaitOther(part string) {
 	s.t.Helper()
-	if !s.until(patience, func() bool {
-		return slices.ContainsFunc(s.other, func(l string) bool { return strings.Contains(l, part) })
+	if !s.Until(patience, func() bool {
+		return slices.ContainsFunc(s.Other, func(l string) bool { return strings.Contains(l, part) })
 	}) {
 		s.t.Fatalf("no %q within %v", part, patience)
 	}
@@ -330,15 +331,7 @@ func (s *service) follow(path string) {
 	}
 	go func() { // ends with tail
 		for in := bufio.NewScanner(out); in.Scan(); {
-			s.mu.Lock()
-			if l := (line{}); json.Unmarshal(in.Bytes(), &l) == nil && l.Event != "" {
-				s.lines = append(s.lines, l)
-			}
-			s.mu.Unlock()
-			select {
-			case s.more <- struct{}{}:
-			default:
-			}
+			s.Add(in.Text())
 		}
 	}()
 	s.t.Cleanup(func() { tail.Process.Kill(); tail.Wait() })
@@ -376,9 +369,9 @@ func fullRows() []day {
 			for said := false; !said; { // the file's last page has room for some lines
 				s.cmd.Process.Signal(unix.SIGUSR2)
 				c.more(t, 100)
-				s.mu.Lock()
-				said = slices.ContainsFunc(s.other, func(l string) bool { return strings.Contains(l, "cannot write the log file") })
-				s.mu.Unlock()
+				s.Mu.Lock()
+				said = slices.ContainsFunc(s.Other, func(l string) bool { return strings.Contains(l, "cannot write the log file") })
+				s.Mu.Unlock()
 			}
 			c.more(t, 300) // each generation comes to rest
 			undo()

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/internal/load"
+	"handoff/internal/logtest"
 )
 
 // Bad days of the network, and of those that watch.
@@ -148,7 +149,7 @@ func allKilled(t *testing.T, r *report, node bool) {
 func bareCluster(t *testing.T) (requests, lost int64) {
 	t.Helper()
 	program := calm(t, true)[0]
-	s := &service{t: t, dir: folder(t), addr: "127.0.0.1:" + freePort(t), more: make(chan struct{}, 1)}
+	s := &service{t: t, dir: folder(t), addr: "127.0.0.1:" + freePort(t), Log: logtest.New()}
 	start := func() {
 		s.spawn("node", "-e", `
 const cluster = require('cluster')

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"handoff/internal/logtest"
 )
 
 // stranger is a user of the machine who runs neither handoff nor its workers.
@@ -81,8 +83,8 @@ func (k strike) row() row {
 
 // pid is the keeper's: another one than that which was started, if that was killed.
 func (s *service) pid() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
 	if s.keeper != 0 {
 		return s.keeper
 	}
@@ -92,7 +94,7 @@ func (s *service) pid() int {
 func (s *service) quit() {
 	s.t.Helper()
 	unix.Kill(s.pid(), unix.SIGTERM)
-	if !s.until(patience, func() bool { return s.ended }) {
+	if !s.Until(patience, func() bool { return s.Ended }) {
 		s.t.Fatal("handoff does not end")
 	}
 	s.cmd.Wait()
@@ -101,9 +103,9 @@ func (s *service) quit() {
 // awaitAny waits for a line of one of the events.
 func (s *service) awaitAny(events ...string) {
 	s.t.Helper()
-	if !s.until(patience, func() bool {
+	if !s.Until(patience, func() bool {
 		for _, e := range events {
-			if len(named(s.lines, e)) > 0 {
+			if len(logtest.Named(s.Lines, e)) > 0 {
 				return true
 			}
 		}
@@ -373,9 +375,9 @@ time.sleep(100)
 			if _, err := os.Stat(locked); err != nil {
 				t.Log("the attacker did not get the lock")
 			}
-			s.mu.Lock()
+			s.Mu.Lock()
 			s.keeper = pid
-			s.mu.Unlock()
+			s.Mu.Unlock()
 		},
 		logs: []string{"keeper.missing", "master.adopted"},
 	}
@@ -414,7 +416,7 @@ while True:
 `, filepath.Join(own, "up"), filepath.Join(own, "secret"))
 			for n := range 20 {
 				s.cmd.Process.Signal(unix.SIGUSR1)
-				s.until(300*time.Millisecond, func() bool { return len(named(s.lines, "log.reopened")) > n })
+				s.Until(300*time.Millisecond, func() bool { return len(logtest.Named(s.Lines, "log.reopened")) > n })
 			}
 		},
 		after: func(t *testing.T, s *service, own string) {
@@ -685,14 +687,14 @@ time.sleep(100)
 			}
 		},
 		after: func(t *testing.T, s *service, own string) {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			for _, text := range s.other {
+			s.Mu.Lock()
+			defer s.Mu.Unlock()
+			for _, text := range s.Other {
 				if strings.Contains(text, secret) || strings.Contains(text, token) {
 					t.Errorf("handoff prints %s", text)
 				}
 			}
-			for _, l := range s.lines {
+			for _, l := range s.Lines {
 				if strings.Contains(l.String(), secret) || strings.Contains(l.String(), token) {
 					t.Errorf("the log has %v", l)
 				}

@@ -2,7 +2,6 @@ package programs
 
 import (
 	"bufio"
-	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -10,13 +9,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"handoff/internal/logtest"
 )
 
 // handoff is the handoff under test.
@@ -85,25 +85,7 @@ type service struct {
 	t       *testing.T
 	cmd     *exec.Cmd
 	workers int
-	mu      sync.Mutex // guards the rest
-	lines   []line
-	other   []string
-	ended   bool
-	more    chan struct{}
-}
-
-// line is one of the log.
-type line struct {
-	Event     string `json:"event"`
-	Level     string `json:"level"`
-	Msg       string `json:"msg"`
-	Addresses string `json:"addresses"`
-	Reason    string `json:"reason"`
-	Error     string `json:"error"`
-	Stderr    string `json:"stderr"`
-	Time      string `json:"time"`
-	Slot      int    `json:"slot"`
-	PID       int    `json:"pid"`
+	*logtest.Log
 }
 
 // start starts a program under handoff, and waits until it serves.
@@ -114,7 +96,7 @@ func start(t *testing.T, r row, p place) *service {
 	if slices.Contains(r.flags, "1") { // -n 1
 		workers = 1
 	}
-	s := &service{t: t, workers: workers, cmd: p.command(r, append(run, "--")...), more: make(chan struct{}, 1)}
+	s := &service{t: t, workers: workers, cmd: p.command(r, append(run, "--")...), Log: logtest.New()}
 	pipe, end, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -126,7 +108,7 @@ func start(t *testing.T, r row, p place) *service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	go s.read(bufio.NewReaderSize(pipe, 1<<20)) // ends with handoff and its workers
+	go s.Read(bufio.NewReaderSize(pipe, 1<<20)) // ends with handoff and its workers
 	t.Cleanup(s.end)
 	started := s.await("cluster.started", 1)
 	want := ":" + p.port
@@ -139,61 +121,11 @@ func start(t *testing.T, r row, p place) *service {
 	return s
 }
 
-func (s *service) read(r *bufio.Reader) {
-	for {
-		text, err := r.ReadString('\n')
-		var l line
-		s.mu.Lock()
-		if json.Unmarshal([]byte(text), &l) == nil && l.Event != "" {
-			s.lines = append(s.lines, l)
-		} else if text != "" {
-			s.other = append(s.other, strings.TrimSpace(text))
-		}
-		s.ended = err != nil
-		s.mu.Unlock()
-		select {
-		case s.more <- struct{}{}:
-		default:
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
-// until waits until ok, which is asked at each line, with s.mu held.
-func (s *service) until(most time.Duration, ok func() bool) bool {
-	deadline := time.NewTimer(most)
-	defer deadline.Stop()
-	for {
-		s.mu.Lock()
-		done, ended := ok(), s.ended
-		s.mu.Unlock()
-		if done || ended {
-			return done
-		}
-		select {
-		case <-s.more:
-		case <-deadline.C:
-			return false
-		}
-	}
-}
-
-func (s *service) named(event string) (all []line) {
-	for _, l := range s.lines {
-		if l.Event == event {
-			all = append(all, l)
-		}
-	}
-	return all
-}
-
 // await waits for the event's nth line.
-func (s *service) await(event string, n int) line {
+func (s *service) await(event string, n int) logtest.Line {
 	s.t.Helper()
-	var found []line
-	if !s.until(patience, func() bool { found = s.named(event); return len(found) >= n }) {
+	var found []logtest.Line
+	if !s.Until(patience, func() bool { found = logtest.Named(s.Lines, event); return len(found) >= n }) {
 		s.t.Fatalf("%d of %d %s within %v", len(found), n, event, patience)
 	}
 	return found[n-1]
@@ -212,22 +144,22 @@ func (s *service) reload(n int) {
 // end stops the service.
 func (s *service) end() {
 	s.cmd.Process.Signal(unix.SIGTERM)
-	if !s.until(40*time.Second, func() bool { return s.ended }) {
+	if !s.Until(40*time.Second, func() bool { return s.Ended }) {
 		s.t.Errorf("handoff does not end within 40 s of SIGTERM")
 		unix.Kill(-s.cmd.Process.Pid, unix.SIGKILL)
 	}
 	s.cmd.Wait()
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
 	if s.t.Failed() || testing.Verbose() {
-		for _, l := range s.lines {
+		for _, l := range s.Lines {
 			if l.Level == "WARN" || l.Level == "ERROR" || s.t.Failed() {
 				s.t.Logf("%s %s slot=%d pid=%d %s %s %s %s %s", l.Time, l.Level, l.Slot, l.PID, l.Event, l.Msg, l.Reason, l.Error, l.Stderr)
 			}
 		}
 	}
 	if s.t.Failed() {
-		s.t.Log(strings.Join(s.other[max(0, len(s.other)-30):], "\n"))
+		s.t.Log(strings.Join(s.Other[max(0, len(s.Other)-30):], "\n"))
 	}
 }
 

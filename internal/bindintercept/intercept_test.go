@@ -12,8 +12,6 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"handoff/internal/linux"
 )
 
 func uintptrOf(n *int32) uintptr { return uintptr(unsafe.Pointer(n)) }
@@ -129,14 +127,14 @@ func TestGive(t *testing.T) {
 	p := start(t, "socket mptcp", "set 6 1 1", "set 1 9 1", "set 1 8 50000", "linger", "bind 127.0.0.1:1", "listen", "flags", "port", "accept",
 		"socket tcp4", "nonblock", "inherit", "bind 127.0.0.1:1", "flags")
 	c := p.next()
-	if c == nil || c.Listen || !linux.HasSocket(p.cmd.Process.Pid, c.Inode, 999) {
+	if c == nil || c.Listen || !p.has(c.Inode) {
 		t.Fatalf("%+v", c)
 	}
 	if err := c.Give(fd); err != nil {
 		t.Fatal(err)
 	}
 	own, _ := inode(fd)
-	if linux.HasSocket(p.cmd.Process.Pid, c.Inode, 999) || !linux.HasSocket(p.cmd.Process.Pid, own, 999) {
+	if p.has(c.Inode) || !p.has(own) {
 		t.Error("the socket of the program's own was not replaced")
 	}
 	c.Answer(0)

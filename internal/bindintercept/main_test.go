@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"handoff/internal/cmsg"
+	"handoff/internal/linux"
 )
 
 // timeout is for failure only.
@@ -316,4 +317,9 @@ func (p *program) wants(lines ...string) {
 func duplicate(fd int) int {
 	n, _ := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
 	return n
+}
+
+// has reports whether the program has a socket.
+func (p *program) has(inode uint64) bool {
+	return linux.OpenSockets([]int{p.cmd.Process.Pid}, []uint64{inode}, 999)[inode]
 }

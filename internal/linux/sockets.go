@@ -176,45 +176,6 @@ func MayListFiles(pid int) bool {
 	return true
 }
 
-// HasSocket reports whether a process or a descendant of it has the socket with that
-// inode open. It inspects at most so many descriptors, threads and processes; if there
-// are more, it returns true.
-func HasSocket(pid int, inode uint64, most int) bool {
-	s := search{inode: inode, left: most}
-	return s.process(pid) || s.left <= 0
-}
-
-// search looks for a socket in processes.
-type search struct {
-	inode uint64
-	left  int // looks
-}
-
-func (s *search) process(pid int) bool {
-	fds := proc(pid) + "/fd/"
-	for _, fd := range numbers(fds, max(s.left, 1)) {
-		s.left--
-		if socketInode(fds+strconv.Itoa(fd)) == s.inode {
-			return true
-		}
-	}
-	tasks := proc(pid) + "/task/"
-	for _, tid := range numbers(tasks, max(s.left, 1)) {
-		if s.left--; s.left <= 0 {
-			return false
-		}
-		for _, child := range childrenOf(tasks + strconv.Itoa(tid)) {
-			if s.left--; s.left <= 0 {
-				return false
-			}
-			if s.process(child) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // Ephemeral reports whether a port is one of those that the kernel chooses for a bind to
 // port 0.
 func Ephemeral(port uint16) bool {

@@ -30,19 +30,8 @@ func unixAt(t *testing.T, path string) (fd int, file FileID, made Access) {
 // A path leads to the socket of the generation that is steered to, and back; with the mode
 // that somebody has given it. A worker is not quiet while a connection waits in its queue.
 func TestPathIsSteered(t *testing.T) {
-	table, err := New(Config{Store: noStore{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer table.Close()
-	dir := t.TempDir()
-	path := filepath.Join(dir, "s")
-	fd, file, made := unixAt(t, path)
-	folder, _ := unix.Open(dir, unix.O_PATH, 0)
-	a, err := table.AdoptUnix(Bound{FD: fd, Gen: 1, Place: placeOf(path), File: file, Path: path, Folder: folder, Made: made})
-	if err != nil {
-		t.Fatal(err)
-	}
+	table, a, path := pathOfWorker(t)
+	dir := filepath.Dir(path)
 	old, _ := a.SocketFor(1)
 	take := func(id Worker, inode uint64) {
 		l, err := a.TakeSocket(id, 0, inode)
@@ -57,7 +46,7 @@ func TestPathIsSteered(t *testing.T) {
 		t.Fatal("the next generation has a socket already")
 	}
 	name := BesideName("s", 7)
-	fd, file, made = unixAt(t, filepath.Join(dir, name))
+	fd, file, made := unixAt(t, filepath.Join(dir, name))
 	if err := a.AddBeside(fd, 2, name, file, made); err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +112,7 @@ func TestPathIsSteered(t *testing.T) {
 	// were exchanged.
 	state, kept := table.State(), map[string]int{}
 	table.Kept(func(name string, fd int) { kept[name], _ = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3) })
-	unix.Renameat2(folder, "s", folder, name, unix.RENAME_EXCHANGE)
+	unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, filepath.Join(dir, name), unix.RENAME_EXCHANGE)
 	next, err := New(Config{Store: noStore{}})
 	if err != nil {
 		t.Fatal(err)
@@ -140,7 +129,7 @@ func TestPathIsSteered(t *testing.T) {
 	if b := next.Addresses()[0]; b.Inode() != old || len(b.leases) != 2 || b.leases[1].FD() != b.descriptor(fresh) {
 		t.Errorf("the path leads to %d, want %d", b.Inode(), old)
 	}
-	unix.Renameat2(folder, "s", folder, name, unix.RENAME_EXCHANGE)
+	unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, filepath.Join(dir, name), unix.RENAME_EXCHANGE)
 	table.ReleaseAll(1, now)
 	if list, _ := os.ReadDir(dir); len(list) != 1 || list[0].Name() != "s" {
 		t.Errorf("files %v", list)
@@ -156,19 +145,7 @@ func (a *Address) descriptor(inode uint64) int {
 
 // What waits in a socket whose workers have all ended is for the next generation.
 func TestSocketOfAGoneGeneration(t *testing.T) {
-	table, err := New(Config{Store: noStore{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer table.Close()
-	dir := t.TempDir()
-	path := filepath.Join(dir, "s")
-	fd, file, made := unixAt(t, path)
-	folder, _ := unix.Open(dir, unix.O_PATH, 0)
-	a, err := table.AdoptUnix(Bound{FD: fd, Gen: 1, Place: placeOf(path), File: file, Path: path, Folder: folder, Made: made})
-	if err != nil {
-		t.Fatal(err)
-	}
+	table, a, _ := pathOfWorker(t)
 	old, _ := a.SocketFor(1)
 	if _, err := a.TakeSocket(1, 0, old); err != nil {
 		t.Fatal(err)
@@ -190,19 +167,7 @@ func TestSocketOfAGoneGeneration(t *testing.T) {
 
 // What a worker has closed by itself is released, of every kind.
 func TestReleaseClosedPath(t *testing.T) {
-	table, err := New(Config{Store: noStore{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer table.Close()
-	dir := t.TempDir()
-	path := filepath.Join(dir, "s")
-	fd, file, made := unixAt(t, path)
-	folder, _ := unix.Open(dir, unix.O_PATH, 0)
-	a, err := table.AdoptUnix(Bound{FD: fd, Gen: 1, Place: placeOf(path), File: file, Path: path, Folder: folder, Made: made})
-	if err != nil {
-		t.Fatal(err)
-	}
+	table, a, _ := pathOfWorker(t)
 	inode, _ := a.SocketFor(1)
 	if _, err := a.TakeSocket(1, 0, inode); err != nil {
 		t.Fatal(err)
@@ -213,4 +178,22 @@ func TestReleaseClosedPath(t *testing.T) {
 	if !table.ReleaseClosed(1, func(uint64) bool { return false }, time.Now()) || table.Count(1) != 0 {
 		t.Error("a closed one is kept")
 	}
+}
+
+// pathOfWorker is a path that a worker of generation 1 has bound, in a table of its own.
+func pathOfWorker(t *testing.T) (*Table, *Address, string) {
+	t.Helper()
+	table, err := New(Config{Store: noStore{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(table.Close)
+	path := filepath.Join(t.TempDir(), "s")
+	fd, file, made := unixAt(t, path)
+	folder, _ := unix.Open(filepath.Dir(path), unix.O_PATH, 0)
+	a, err := table.AdoptUnix(Bound{FD: fd, Gen: 1, Place: placeOf(path), File: file, Path: path, Folder: folder, Made: made})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table, a, path
 }

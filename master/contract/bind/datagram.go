@@ -58,7 +58,7 @@ func (s *Session) datagram(e called) {
 	if a == nil && s.table().IsTarget(s.ID) && s.bindLater(c, fd, want) {
 		return
 	}
-	l, err := s.table().BindDatagram(s.owner(a, fd), want, fd)
+	l, err := s.table().BindDatagram(s.owner(a, r.TGID, fd), want, fd)
 	if err != nil {
 		unix.Close(fd)
 		if r.ReusePort && contract.Errno(err) == unix.EADDRINUSE {
@@ -96,9 +96,9 @@ func (s *Session) boundBefore(c call, l *listeners.Lease) {
 
 // owner says which sockets the worker has: several at one address it may have if it has set
 // that on all of them, SO_REUSEPORT or SO_REUSEADDR.
-func (s *Session) owner(a *listeners.Address, fd int) listeners.Owner {
+func (s *Session) owner(a *listeners.Address, pid, fd int) listeners.Owner {
 	o := listeners.Owner{Worker: s.ID, Slot: s.Slot}
-	o.Open = func(inode uint64) bool { return linux.HasSocket(s.PID, inode, maxLooks) }
+	o.Open = func(inode uint64) bool { return s.hasOpen(pid, inode) }
 	o.Several = isOn(fd, unix.SO_REUSEPORT)
 	if a != nil && isOn(fd, unix.SO_REUSEADDR) {
 		if l := a.LeaseOf(s.ID); l != nil {
@@ -164,7 +164,7 @@ func (c *Contract) holdLater(want listeners.Endpoint) bool {
 		unix.Close(fd)
 		return false
 	}
-	if _, err := c.host.Listeners().AdoptDatagram(l.s.owner(nil, fd), want, fd); err != nil {
+	if _, err := c.host.Listeners().AdoptDatagram(l.s.owner(nil, l.pid, fd), want, fd); err != nil {
 		unix.Close(fd)
 		return false
 	}

@@ -3,7 +3,6 @@ package bind
 import (
 	"net/netip"
 
-	"handoff/internal/linux"
 	"handoff/master/contract"
 	"handoff/master/listeners"
 )
@@ -47,7 +46,7 @@ func (s *Session) binds(c call) {
 			return
 		}
 	}
-	open := func(inode uint64) bool { return linux.HasSocket(s.PID, inode, maxLooks) }
+	open := func(inode uint64) bool { return s.hasOpen(r.TGID, inode) }
 	l, err := a.Retake(s.ID, s.Slot, open, r.ReusePort)
 	if err != nil {
 		s.refuse(c, want, err)
