@@ -16,7 +16,8 @@ func TestSamePort(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer table.Close()
-	fd, at, err := handoff.BindUDP(netip.MustParseAddrPort("127.0.0.1:0"), false)
+	// An address of its own: a connection of another test may have the port at 127.0.0.1.
+	fd, at, err := handoff.BindUDP(netip.MustParseAddrPort("127.77.1.9:0"), false)
 	if err != nil {
 		t.Fatal(err)
 	}
