@@ -365,7 +365,6 @@ func TestNotGiven(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { // ends with the answer
 			null, _ := os.Open(os.DevNull)
-			defer null.Close()
 			switch answer {
 			case "two":
 				peer.Write([]byte("two\n"), int(null.Fd()), int(null.Fd()))
@@ -373,6 +372,7 @@ func TestNotGiven(t *testing.T) {
 			default:
 				peer.Write([]byte("a\n"), int(null.Fd()))
 			}
+			null.Close() // before the answer: descriptors are counted after it
 			done <- peer.Close()
 		}()
 		named, err := receive(ours)
