@@ -79,6 +79,8 @@ func TestImports(t *testing.T) {
 			reason: "a record is plain data: rooms give their state, and take it back"},
 		{pkg: "master/sequence", only: []string{"slices", "time", "handoff/internal/api", "handoff/internal/sdnotify", "handoff/master/fleet", "handoff/master/reload", "handoff/master/snapshot"},
 			reason: "in which order decisions are written down and carried out is tried by a simulator: what is done is behind its World"},
+		{pkg: "master/launch", never: []string{"handoff/handoff", "handoff/internal/nodeipc", "handoff/internal/keeper*", "os/exec", "net", "net/http", "log/slog"},
+			reason: "it says with what a worker is started, and starts nothing"},
 		{pkg: "master/recycle", only: []string{"fmt", "time", "maps", "slices", "strconv", "strings", "handoff/internal/jitter"},
 			reason: "samples in, verdicts out"},
 		{pkg: "master/listeners", never: []string{"handoff/master", "handoff/master/*", "handoff/internal/[^cl]*", "handoff/internal/c[^m]*", "os/exec", "net/http"},
@@ -302,6 +304,7 @@ func TestRoomsKnowNothingOfEachOther(t *testing.T) {
 		"master/contract/node": {"master/contract", "master/listeners"}, // through the seam
 		"master/contract/bind": {"master/contract", "master/listeners"},
 		"master/snapshot":      {"master/fleet", "master/listeners", "master/descendants", "master/readiness"}, // the types of their states
+		"master/launch":        {"master/fleet", "master/process", "master/snapshot"},                          // whose generations, how they are started, what of it is recorded
 		"master/outlook":       {"master/fleet"},                                                               // its plans
 		"master/sequence":      {"master/fleet", "master/reload", "master/snapshot"},                           // whose decisions it carries out, in order
 		"master/unheld":        {"master/listeners", "master/descendants"},                                     // what processes have of sockets

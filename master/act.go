@@ -4,26 +4,23 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"handoff/internal/bindintercept"
 	"handoff/internal/cmsg"
 	"handoff/internal/events"
 	"handoff/internal/keeper/fdstore"
-	"handoff/internal/repeat"
 	"handoff/internal/sdnotify"
 	"handoff/master/contract"
 	"handoff/master/descendants"
 	"handoff/master/fleet"
+	"handoff/master/launch"
 	"handoff/master/listeners"
 	"handoff/master/process"
 	"handoff/master/recycle"
 	"handoff/master/reload"
-	"handoff/master/snapshot"
 	"handoff/master/unheld"
 )
 
@@ -33,7 +30,7 @@ func (m *Master) do(a fleet.Action) {
 	case fleet.Prepare:
 		m.prepare(a.Gen)
 	case fleet.Forget:
-		delete(m.gens, a.Gen)
+		m.programs.Forget(a.Gen)
 	case fleet.Spawn:
 		m.spawn(a)
 	case fleet.Quiesce:
@@ -108,10 +105,7 @@ func (m *Master) drain(w *worker) {
 }
 
 func (m *Master) drainSignal(w *worker) unix.Signal {
-	if g := m.gens[w.gen]; g != nil && g.drain != 0 {
-		return g.drain // a signal that it does not handle would end it
-	}
-	return m.cfg.DrainSignal
+	return m.programs.Of(w.gen).Drain(m.cfg.DrainSignal)
 }
 
 func (m *Master) names() string { return strings.Join(m.listeners.InUse(), " ") }
@@ -126,20 +120,18 @@ func (m *Master) prepare(gen fleet.Gen) {
 		m.history.warned[why] = true
 		m.log.Info("Workers drain by "+unix.SignalName(m.cfg.DrainSignal)+": "+why+" (--drain-signal names another)", "event", events.DrainSignal, "signal", unix.SignalName(m.cfg.DrainSignal))
 	}
-	g := &generation{drain: m.cfg.DrainSignal, ports: m.cfg.Ports, starts: repeat.New()}
-	g.launch, g.err = m.cfg.Command.Resolve()
-	m.gens[gen] = g
-	if g.err != nil {
-		m.step(fleet.Broken{Gen: gen, Reason: g.err.Error()})
+	p := m.programs.Prepare(gen, &m.cfg.Command, m.cfg.DrainSignal, m.cfg.Ports)
+	if p.Err != nil {
+		m.step(fleet.Broken{Gen: gen, Reason: p.Err.Error()})
 		return
 	}
-	for _, link := range g.launch.Unpinned {
+	for _, link := range p.Unpinned() {
 		m.once("unpinned "+link, process.Unpinned(link), "event", events.CommandUnpinned, "link", link)
 	}
 }
 
 func (m *Master) failed(a fleet.Failed) {
-	stderrTail := m.gens[a.Gen].stderrTail
+	stderrTail := m.programs.Of(a.Gen).StderrTail
 	m.history.lastError = sdnotify.Printable(fmt.Sprintf("generation %d failed: %s", a.Gen, a.Reason))
 	attrs := append([]any{"event", events.ClusterFailed, "generation", int(a.Gen), "reason", a.Reason}, stderrAttr(stderrTail)...)
 	if a.Back == 0 {
@@ -161,67 +153,44 @@ func stderrAttr(stderrTail []string) []any {
 }
 
 func (m *Master) spawn(a fleet.Spawn) {
-	g := m.gens[a.Gen]
-	if g.err != nil {
-		m.step(fleet.Exited{ID: a.ID, Reason: g.err.Error()})
+	p, id := m.programs.Of(a.Gen), listeners.Worker(a.ID)
+	if p.Err != nil {
+		m.step(fleet.Exited{ID: a.ID, Reason: p.Err.Error()})
 		return
 	}
-	l := *g.launch
-	if m.cfg.Environ != nil {
-		l.Env = m.cfg.Environ(l.Env)
+	about := func(name string) []any {
+		return []any{"event", name, "slot", a.Slot, "generation", int(a.Gen), "worker", int(a.ID)}
 	}
-	if name := m.cfg.SlotVariable; name != "" {
-		l = l.With(name, strconv.Itoa(a.Slot))
-	}
-	env := []string{"WORKER_ID=" + strconv.Itoa(a.Slot), "HANDOFF_GENERATION=" + strconv.Itoa(int(a.Gen)), "HANDOFF_WORKER=" + strconv.Itoa(int(a.ID))}
-	if n := portOf(m.cfg.Ports, a.Slot); n > 0 {
-		port := strconv.Itoa(n)
-		l = l.With("PORT", port).With("port", port)
-	}
-	if m.cfg.Name != "" {
-		env = append(env, snapshot.ServiceVariable+"="+m.service())
-	}
-	if m.cfg.Instance != "" {
-		env = append(env, "HANDOFF_INSTANCE="+m.cfg.Instance)
-	}
-	if m.cfg.MaxRequests > 0 {
-		env = append(env, "HANDOFF_MAX_REQUESTS="+strconv.Itoa(m.recycler.MaxRequests(int(a.ID))))
-	}
-	listen, about, err := m.activate(a.ID, a.Slot)
-	if err != nil {
-		m.listeners.ReleaseAll(listeners.Worker(a.ID), time.Now())
-		m.log.Error("Cannot give a worker its sockets: "+err.Error(), "event", events.AddressRefused, "slot", a.Slot, "generation", int(a.Gen), "worker", int(a.ID))
+	fail := func(what, name string, err error) {
+		m.listeners.ReleaseAll(id, time.Now())
+		m.log.Error(what+": "+err.Error(), about(name)...)
 		m.step(fleet.Exited{ID: a.ID, Reason: err.Error()})
+	}
+	sockets, names, err := m.listeners.TakePreopened(id, a.Slot)
+	if err != nil {
+		fail("Cannot give a worker its sockets", events.AddressRefused, err)
 		return
 	}
-	env = append(env, about...)
-	if m.cfg.Fleet.Watchdog > 0 {
-		env = append(env, "WATCHDOG_USEC="+strconv.FormatInt(m.cfg.Fleet.Watchdog.Microseconds(), 10))
+	s := m.startOf(a)
+	for _, l := range sockets {
+		s.Sockets = append(s.Sockets, l.FD())
 	}
-	if add := m.contract.Plan().Env; add != nil {
-		env = append(env, add(listeners.Worker(a.ID), channelFD(listen))...)
-	}
+	s.Names = names
 	notify, name, err := m.notifyPlace().Listen()
 	if err != nil {
-		m.log.Error("Starting a worker without a notify socket: "+err.Error(), "event", events.WorkerMuted, "slot", a.Slot, "generation", int(a.Gen), "worker", int(a.ID))
-	} else {
-		env = append(env, "NOTIFY_SOCKET="+name)
-		if sdnotify.Abstract(name) {
-			m.once("notify", "No private directory for notify sockets: any local user can send to them. Set HANDOFF_RUNTIME_DIR to a directory of this user", "event", events.NotifyOpen)
-		}
+		m.log.Error("Starting a worker without a notify socket: "+err.Error(), about(events.WorkerMuted)...)
+	} else if s.Notify = name; sdnotify.Abstract(name) {
+		m.once("notify", "No private directory for notify sockets: any local user can send to them. Set HANDOFF_RUNTIME_DIR to a directory of this user", "event", events.NotifyOpen)
 	}
-	started, pair, err := m.start(&l, env, a.Slot, listen)
+	started, pair, err := m.start(p, s)
 	if err != nil {
-		m.listeners.ReleaseAll(listeners.Worker(a.ID), time.Now())
-		m.log.Error("Cannot start a worker: "+err.Error(), "event", events.WorkerCrashed, "slot", a.Slot, "generation", int(a.Gen), "worker", int(a.ID))
 		if notify != nil {
 			sdnotify.Close(notify)
 		}
-		m.step(fleet.Exited{ID: a.ID, Reason: err.Error()})
+		fail("Cannot start a worker", events.WorkerCrashed, err)
 		return
 	}
-	w := &worker{process: started, id: a.ID, slot: a.Slot, gen: a.Gen, notify: notify,
-		port: portOf(m.cfg.Ports, a.Slot), began: time.Now()}
+	w := &worker{process: started, id: a.ID, slot: a.Slot, gen: a.Gen, notify: notify, port: s.Port(), began: time.Now()}
 	w.session = m.contract.Start(m.counterpart(w), pair)
 	w.identify()
 	m.workers[a.ID] = w
@@ -229,61 +198,44 @@ func (m *Master) spawn(a fleet.Spawn) {
 	m.log.Info("Worker starts", w.attrs(events.WorkerStarted)...)
 	m.attend(w)
 	if m.cfg.Contract != BindContract && m.cfg.ReadyWhen == Listening {
-		unheld.Watch(facts{m}, listeners.Worker(w.id), m.cfg.Fleet.ReadyTimeout)
+		unheld.Watch(facts{m}, id, m.cfg.Fleet.ReadyTimeout)
 	}
 }
 
-// start starts a worker's program, with its end of the pair after the sockets.
-func (m *Master) start(l *process.Launch, env []string, slot int, listen []int) (p *process.Process, pair *cmsg.Conn, err error) {
+// startOf is how a worker is to be started, but for its descriptors.
+func (m *Master) startOf(a fleet.Spawn) launch.Start {
+	c := &m.cfg
+	s := launch.Start{Gen: a.Gen, Worker: int(a.ID), Slot: a.Slot, Instance: c.Instance, Environ: c.Environ, SlotVariable: c.SlotVariable, Ports: c.Ports,
+		Watchdog: c.Fleet.Watchdog, Conditions: c.Conditions, Stdout: c.Stdout, Channel: -1, Filter: m.contract.Plan().Filter}
+	if c.Name != "" {
+		s.Service = m.service()
+	}
+	if c.MaxRequests > 0 {
+		s.MaxRequests = m.recycler.MaxRequests(int(a.ID))
+	}
+	if add := m.contract.Plan().Env; add != nil {
+		s.ContractEnv = func(channel int) []string { return add(listeners.Worker(a.ID), channel) }
+	}
+	return s
+}
+
+// start starts a worker, with its end of the pair if the contract has one.
+func (m *Master) start(p *launch.Program, s launch.Start) (started *process.Process, pair *cmsg.Conn, err error) {
 	if err := m.keep.Room(len(m.workers)); err != nil {
 		return nil, nil, err
 	}
-	spec := process.Spec{Launch: l, Env: env, Files: listen, Stdout: m.cfg.Stdout}
-	channel := -1
-	plan := m.contract.Plan()
-	if plan.Channel {
+	if m.contract.Plan().Channel {
 		ours, theirs, err := cmsg.Pair()
 		if err != nil {
 			return nil, nil, err
 		}
 		defer theirs.Close()
-		pair, spec.Files = ours, append(listen[:len(listen):len(listen)], int(theirs.Fd()))
+		pair, s.Channel = ours, int(theirs.Fd())
 	}
-	if plan.Filter {
-		channel = channelFD(listen)
-	}
-	// Without a filter the trampoline sets LISTEN_PID and the conditions.
-	if conditions := m.conditions(slot); channel >= 0 || len(listen) > 0 || !conditions.None() {
-		spec.Trampoline = bindintercept.Prefix(channel, len(listen), conditions)
-	}
-	if p, err = process.Start(spec); err != nil && pair != nil {
+	if started, err = process.Start(p.Spec(s)); err != nil && pair != nil {
 		pair.Close()
 	}
-	return p, pair, err
-}
-
-// channelFD is the descriptor of the channel in a worker that gets these sockets: the
-// first after them.
-func channelFD(listen []int) int { return 3 + len(listen) }
-
-// conditions are the start conditions of the worker of a slot.
-func (m *Master) conditions(slot int) bindintercept.Conditions {
-	c := m.cfg.Conditions
-	if len(c.CPUs) > 0 {
-		c.CPUs = []int{c.CPUs[slot%len(c.CPUs)]}
-	}
-	if c.Death != 0 {
-		c.Parent = os.Getpid()
-	}
-	return c
-}
-
-// portOf is the port of a slot, 0 if it has none.
-func portOf(ports []int, slot int) int {
-	if slot < len(ports) {
-		return ports[slot]
-	}
-	return 0
+	return started, pair, err
 }
 
 // keepWorker stores the descriptors of a worker with the keeper.
@@ -322,8 +274,8 @@ func (m *Master) attend(w *worker) {
 	if m.cfg.Output != nil {
 		stdout, stderr = m.cfg.Output(w.slot, w.process.PID(), int(w.gen))
 	}
-	if g := m.gens[w.gen]; g != nil && !m.cfg.Captured && !w.process.Adopted() {
-		w.stderr = g.starts.Writer(w.process.PID(), stderr)
+	if p := m.programs.Of(w.gen); p != nil && !m.cfg.Captured && !w.process.Adopted() {
+		w.stderr = p.Starts.Writer(w.process.PID(), stderr)
 		stderr = w.stderr
 	}
 	w.process.CopyOutput(stdout, stderr)
@@ -333,20 +285,8 @@ func (m *Master) attend(w *worker) {
 			return
 		}
 		m.mail.post(died{w.id})
-		w.process.AwaitReaped()
-		// Its last messages and output count (for example, an accepted connection), so
-		// they are read first, unless a child of the worker still has the other ends. The
-		// reader of its messages may take longer.
-		grace := time.NewTicker(outputGrace)
-		defer grace.Stop()
-		for open, ends := true, []<-chan struct{}{heard, w.process.Copied()}; open && len(ends) > 0; {
-			select {
-			case <-ends[0]:
-				ends = ends[1:]
-			case <-grace.C:
-				open = w.session.Busy()
-			}
-		}
+		// Its last messages and output count (for example, an accepted connection).
+		w.process.AwaitRead(outputGrace, heard, w.session.Busy)
 		hidden := filtered
 		select {
 		case <-heard: // no process has its filter
@@ -387,8 +327,8 @@ func (m *Master) signal(a fleet.Signal) {
 		m.kill(w)
 		return
 	}
-	if g := m.gens[w.gen]; g != nil && m.fleet.Worker(w.id).ReadyAt().IsZero() {
-		g.stderrTail = w.process.StderrTail(maxStderrLines) // why it is not ready, for the report of a start that has failed
+	if p := m.programs.Of(w.gen); p != nil && m.fleet.Worker(w.id).ReadyAt().IsZero() {
+		p.StderrTail = w.process.StderrTail(maxStderrLines) // why it is not ready, for the report of a start that has failed
 	}
 	m.log.Warn("Sending SIGTERM to worker: "+a.Reason, w.attrs(events.WorkerTerminated)...)
 	m.report(events.SignalFailed, w.process.Signal(unix.SIGTERM))

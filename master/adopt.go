@@ -13,7 +13,6 @@ import (
 	"handoff/internal/events"
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/linux"
-	"handoff/internal/repeat"
 	"handoff/internal/sdnotify"
 	"handoff/master/contract"
 	"handoff/master/descendants"
@@ -138,17 +137,9 @@ func (m *Master) restoreRooms(r snapshot.Record) {
 	}
 	m.contract, m.readiness = m.newContract(r.Seq), readiness.New(r.Served)
 	h.verifyAt = time.Now().Add(verifyBySelf)
-	for _, gr := range r.Generations {
-		g := &generation{stderrTail: gr.StderrTail, drain: unix.Signal(gr.Drain), ports: gr.Ports, starts: repeat.New()}
-		if gr.Error != "" {
-			g.err = errors.New(gr.Error)
-		} else {
-			g.launch = &process.Launch{Path: string(gr.Path), Args: snapshot.Strings(gr.Args), Dir: string(gr.Dir), Env: snapshot.Strings(gr.Env)}
-		}
-		m.gens[gr.Gen] = g
-	}
+	m.programs.Restore(r.Generations)
 	for _, gen := range r.Fleet.Known {
-		if m.gens[gen] == nil { // it was ordered, and not started
+		if m.programs.Of(gen) == nil { // it was ordered, and not started
 			m.prepare(gen)
 		}
 	}

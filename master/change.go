@@ -30,8 +30,8 @@ func (m *Master) notRestarted(a fleet.NotRestarted) {
 // worker for the log.
 func (m *Master) notChanged(gen fleet.Gen, what string, c api.ChangeStatus) []any {
 	var stderrTail []string
-	if g := m.gens[gen]; g != nil {
-		stderrTail = g.stderrTail
+	if p := m.programs.Of(gen); p != nil {
+		stderrTail = p.StderrTail
 	}
 	for _, line := range stderrTail {
 		c.Stderr = append(c.Stderr, sdnotify.Printable(line))

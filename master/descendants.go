@@ -41,9 +41,7 @@ func (m *Master) reap(w *worker, fw fleet.Worker, end ended) (e process.Exit) {
 		e.Left = append(e.Left, sdnotify.Printable(p.String()))
 	}
 	e.InBackground = !e.Ready || m.descendants.Detached(id, left) && time.Since(fw.ReadyAt()) < m.cfg.Fleet.Stable
-	if g := m.gens[w.gen]; g != nil && g.launch != nil {
-		e.Args = g.launch.Args
-	}
+	e.Args = m.programs.Of(w.gen).Args()
 	e.Status, e.Err = w.process.Reap()
 	e.Asked = fw.Phase >= fleet.Quieting || fw.Leaving && e.Status.ExitStatus() == 0
 	now := time.Now()

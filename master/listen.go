@@ -2,8 +2,6 @@ package master
 
 import (
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"handoff/internal/events"
@@ -45,22 +43,6 @@ func (m *Master) openListens() error {
 		m.log.Debug("Listening for the workers", "event", events.AddressOpened, "address", a.Name(), "name", l.Name)
 	}
 	return nil
-}
-
-// activate takes the worker's leases of the preopened addresses, and returns the
-// descriptors, which the table owns, and their environment variables.
-func (m *Master) activate(id fleet.ID, slot int) (fds []int, env []string, err error) {
-	leases, names, err := m.listeners.TakePreopened(listeners.Worker(id), slot)
-	if err != nil || len(leases) == 0 {
-		return nil, nil, err
-	}
-	for i, l := range leases {
-		fds = append(fds, l.FD())
-		if names[i] == "" {
-			names[i] = "unknown" // systemd's value for a socket without a name
-		}
-	}
-	return fds, []string{"LISTEN_FDS=" + strconv.Itoa(len(fds)), "LISTEN_FDNAMES=" + strings.Join(names, ":")}, nil
 }
 
 // handleListenerNotices handles the notices of the listeners.

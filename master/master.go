@@ -18,6 +18,7 @@ import (
 	"handoff/internal/sdnotify"
 	"handoff/master/descendants"
 	"handoff/master/fleet"
+	"handoff/master/launch"
 	"handoff/master/listeners"
 	"handoff/master/readiness"
 	"handoff/master/recycle"
@@ -132,7 +133,7 @@ func Run(cfg Config) int {
 func newMaster(cfg Config) (*Master, error) {
 	m := &Master{
 		cfg: cfg, log: cfg.Log, fleet: fleet.New(cfg.Fleet),
-		workforce: workforce{workers: map[fleet.ID]*worker{}, gens: map[fleet.Gen]*generation{}, readiness: readiness.New(nil)},
+		workforce: workforce{workers: map[fleet.ID]*worker{}, programs: launch.New(), readiness: readiness.New(nil)},
 		inbox:     inbox{mail: newMailbox()},
 		history:   history{began: time.Now(), restarts: map[int]int{}, warned: map[string]bool{}, clock: snapshot.NewClock(snapshot.Record{})},
 		reloads:   &reload.Machine{Hook: cfg.BeforeReload != nil}, recycler: recycle.New(cfg.recycle()),

@@ -8,6 +8,7 @@ import (
 	"handoff/internal/events"
 	"handoff/master/descendants"
 	"handoff/master/fleet"
+	"handoff/master/launch"
 	"handoff/master/listeners"
 	"handoff/master/readiness"
 	"handoff/master/serving"
@@ -18,7 +19,7 @@ import (
 // workforce are the workers, their programs, and which of those that start claim to be ready.
 type workforce struct {
 	workers   map[fleet.ID]*worker
-	gens      map[fleet.Gen]*generation
+	programs  *launch.Programs
 	readiness *readiness.Room
 }
 
@@ -104,7 +105,7 @@ func (f facts) Keeper() int { return f.m.cfg.PID }
 // MayDrop: where the configuration gives slots other ports than the generation in service has,
 // it says on purpose that the service moves.
 func (f facts) MayDrop(a readiness.Address) bool {
-	if g := f.m.gens[f.m.fleet.Live()]; g != nil && !slices.Equal(g.ports, f.m.cfg.Ports) {
+	if p := f.m.programs.Of(f.m.fleet.Live()); p != nil && !slices.Equal(p.Ports, f.m.cfg.Ports) {
 		return true
 	}
 	return f.m.cfg.MayDrop != nil && f.m.cfg.MayDrop(a.At, a.Name)

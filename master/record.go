@@ -16,19 +16,7 @@ func (m *Master) record() snapshot.Record {
 		Began: m.history.began, Restarts: m.history.restarts, LastError: m.history.lastError,
 		Instance: m.cfg.Instance, Keeper: m.cfg.PID, Reported: m.history.reported, Counters: m.history.counters, Descendants: m.descendants.State(), Served: m.readiness.State()}
 	sequence.Note(&r, m.reloads.State)
-	for _, gen := range r.Fleet.Known {
-		g := m.gens[gen]
-		if g == nil {
-			continue
-		}
-		gr := snapshot.Generation{Gen: gen, StderrTail: g.stderrTail, Drain: int(g.drain), Ports: g.ports}
-		if g.err != nil {
-			gr.Error = g.err.Error()
-		} else {
-			gr.Path, gr.Args, gr.Dir, gr.Env = snapshot.Text(g.launch.Path), snapshot.Texts(g.launch.Args), snapshot.Text(g.launch.Dir), snapshot.Texts(g.launch.Env)
-		}
-		r.Generations = append(r.Generations, gr)
-	}
+	r.Generations = m.programs.State(r.Fleet.Known)
 	for _, fw := range r.Fleet.Workers {
 		w := m.workers[fw.ID]
 		if w == nil {

@@ -57,14 +57,10 @@ type workerContract interface {
 // counterpart is the worker, as its session sees it.
 func (m *Master) counterpart(w *worker) contract.Worker {
 	keep := m.keep // the session's goroutines must not look it up
-	c := contract.Worker{ID: listeners.Worker(w.id), Slot: w.slot, PID: w.process.PID(), Gen: int(w.gen), Process: w.process.Pidfd(),
+	return contract.Worker{ID: listeners.Worker(w.id), Slot: w.slot, Dir: m.programs.Of(w.gen).Dir(), PID: w.process.PID(), Gen: int(w.gen), Process: w.process.Pidfd(),
 		Post:  func(what any) { m.mail.post(fromSession{w.session, what}) },
 		Store: func(what string, fd int) error { return keep.Store(fdstore.WorkerName(int(w.id), what), fd) },
 	}
-	if g := m.gens[w.gen]; g != nil && g.launch != nil {
-		c.Dir = g.launch.Dir
-	}
-	return c
 }
 
 // sessionHost is the master, as sessions see it.

@@ -59,16 +59,6 @@ func (m *Master) stopCopying() {
 // maxStuck is how long a reader of handoff's own output can delay an upgrade.
 const maxStuck = 200 * time.Millisecond
 
-// generation is the program and environment of a generation's workers.
-type generation struct {
-	launch     *process.Launch
-	err        error       // why there is no launch
-	stderrTail []string    // last stderr lines of the worker that failed last
-	drain      unix.Signal // passed to its programs; 0: as configured now
-	ports      []int       // of its slots
-	starts     *repeat.Starts
-}
-
 // notified handles a notice of a worker (sd_notify(3)).
 func (m *Master) notified(w *worker, n sdnotify.Notice) {
 	if n.State != nil {
@@ -174,7 +164,7 @@ func (m *Master) attempt(w *worker, phase fleet.Phase, reason string, stderrTail
 		return nil
 	}
 	before, _ := m.fleet.Failures(w.slot, w.gen)
-	about := []any{"failures", before + 1, "same", m.gens[w.gen].starts.Failed(w.process.PID(), reason, stderrTail)}
+	about := []any{"failures", before + 1, "same", m.programs.Of(w.gen).Starts.Failed(w.process.PID(), reason, stderrTail)}
 	if w.gen != m.fleet.Live() && !m.cfg.Fleet.RetryFirst {
 		about = append(about, "max_failures", m.cfg.Fleet.MaxFailures)
 	}
@@ -200,7 +190,7 @@ func (m *Master) reportEnd(w *worker, fw fleet.Worker, exit process.Exit) (reaso
 		return reason, false
 	}
 	stderrTail := w.process.StderrTail(maxStderrLines)
-	m.gens[w.gen].stderrTail = stderrTail
+	m.programs.Of(w.gen).StderrTail = stderrTail
 	m.history.restarts[w.slot]++
 	m.history.lastError = sdnotify.Printable(fmt.Sprintf("slot %d, generation %d %s", w.slot, w.gen, reason))
 	if why := unheld.InUse(w.refused, stderrTail, facts{m}.Holders); why != "" && !exit.Ready && len(exit.Left) == 0 {

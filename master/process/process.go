@@ -24,7 +24,7 @@ import (
 )
 
 // Process is a running program, the leader of a process group of its own. Its methods
-// belong to one goroutine, except AwaitDeath, AwaitReaped and Copied.
+// belong to one goroutine, except AwaitDeath, AwaitRead and Copied.
 type Process struct {
 	pidfd   *linux.Pidfd
 	adopted bool          // its parent is another process, which reaps it
@@ -147,9 +147,9 @@ func (p *Process) Output() (stdout, stderr *os.File) { return p.stdout, p.stderr
 // AwaitDeath blocks until the process is dead.
 func (p *Process) AwaitDeath() error { return p.pidfd.AwaitDeath(time.Time{}) }
 
-// AwaitReaped blocks briefly until a dead adopted process has been reaped: then the
+// awaitReaped blocks briefly until a dead adopted process has been reaped: then the
 // kernel reports its exit code. Other processes are reaped by Reap.
-func (p *Process) AwaitReaped() {
+func (p *Process) awaitReaped() {
 	if p.adopted {
 		p.pidfd.AwaitReaped(reapTimeout)
 	}
@@ -157,6 +157,24 @@ func (p *Process) AwaitReaped() {
 
 // reapTimeout is how long the parent of an adopted process may take to reap it.
 const reapTimeout = 200 * time.Millisecond
+
+// AwaitRead blocks, after the death of the process, until it is reaped, if it is adopted, and
+// what it said last is read: its output, and its messages, whose reader closes heard. A child
+// may have the other ends still, so this ends after grace, and again as long as busy says
+// that the reader waits for something else.
+func (p *Process) AwaitRead(grace time.Duration, heard <-chan struct{}, busy func() bool) {
+	p.awaitReaped()
+	again := time.NewTicker(grace)
+	defer again.Stop()
+	for open, ends := true, []<-chan struct{}{heard, p.copied}; open && len(ends) > 0; {
+		select {
+		case <-ends[0]:
+			ends = ends[1:]
+		case <-again.C:
+			open = busy()
+		}
+	}
+}
 
 // Reap returns the exit status of a dead process, and closes its pidfd.
 func (p *Process) Reap() (unix.WaitStatus, error) {

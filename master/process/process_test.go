@@ -198,7 +198,7 @@ func end(t *testing.T, p *Process) string {
 	if err := p.Pidfd().AwaitDeath(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	p.AwaitReaped()
+	p.awaitReaped()
 	status, err := p.Reap()
 	if err != nil {
 		return err.Error()
@@ -492,4 +492,28 @@ func TestDescriptorsAfterFailures(t *testing.T) {
 	if after := count(); after != before {
 		t.Errorf("%d descriptors, before %d", after, before)
 	}
+}
+
+// What a dead program said last is waited for: as long as somebody reads it, but not for
+// those who have the other ends still.
+func TestAwaitRead(t *testing.T) {
+	p := run(t, Spec{Launch: self(t, "parent"), Stdout: Piped}) // a child of it has its output
+	read(t, p, 2)
+	p.Signal(unix.SIGKILL)
+	p.AwaitDeath()
+	never, reads := make(chan struct{}), 0
+	p.AwaitRead(time.Millisecond, never, func() bool { reads++; return reads < 3 })
+	if reads != 3 {
+		t.Errorf("asked %d times whether somebody reads", reads)
+	}
+	select {
+	case <-p.Copied():
+		t.Error("its output has ended: the test shows nothing")
+	default:
+	}
+	p.SignalGroup(unix.SIGKILL)
+	heard := make(chan struct{})
+	close(heard)
+	p.AwaitRead(time.Hour, heard, func() bool { return true })
+	<-p.Copied()
 }
