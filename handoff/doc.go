@@ -34,6 +34,9 @@
 // queued at a parked socket. Its owner calls [Watch.Collect] from its own loop, or uses
 // [Watch.Run].
 //
+// A [Probe] is a connection of the owner's to one socket, whether others are steered to it or
+// not: a new worker can be asked for an answer before it serves.
+//
 // Ownership: sockets belong to their group, and groups to their watch; closing a watch
 // closes them. Workers get duplicates (of [Socket.FD]). To continue in another process,
 // pass it the descriptors and [Group.State]; it calls [Watch.Restore]. From then on only

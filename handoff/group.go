@@ -57,7 +57,9 @@ type Group struct {
 	order   []*Socket // by the kernel's index
 	targets []*Socket // by slot, from the last Steer; nil: unserved
 	places  []int     // of each target: those of one place share its connections
-	program program   // attached to the group
+	program program   // attached to the group: the rules of probes, and base
+	base    program   // what is attached but for them
+	probes  []*Probe  // under way
 	hash    bool      // no program: the kernel's hash over all sockets decides
 	steered uint64    // programs attached
 	hidden  bool      // no new connection comes to it, see Hide

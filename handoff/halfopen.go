@@ -42,18 +42,57 @@ func halfOpen(local netip.AddrPort) (map[netip.AddrPort]struct{}, error) {
 	return peers, nil
 }
 
-// dumpDiag passes each struct inet_diag_msg of the sockets of a protocol in those states to
-// each.
-func dumpDiag(fd int, family, protocol byte, states uint32, port uint16, each func(m []byte)) error {
+// diagState returns the state of the TCP socket at local that has the connection from peer:
+// that of a listening one, if none has.
+func diagState(local, peer netip.AddrPort) (state byte, err error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+	if err != nil {
+		return 0, fmt.Errorf("cannot open sock_diag: %w", err)
+	}
+	defer unix.Close(fd)
+	req := diagRequest(unix.AF_INET6, unix.IPPROTO_TCP, 0, ^uint32(0), local.Port())
+	id := req[unix.SizeofNlMsghdr+8:] // struct inet_diag_sockid
+	if local.Addr().Is4() {
+		req[unix.SizeofNlMsghdr] = unix.AF_INET
+	}
+	binary.BigEndian.PutUint16(id[2:], peer.Port())
+	copy(id[4:20], local.Addr().AsSlice())
+	copy(id[20:36], peer.Addr().AsSlice())
+	binary.NativeEndian.PutUint64(id[40:], ^uint64(0)) // INET_DIAG_NOCOOKIE
+	if err := unix.Sendto(fd, req, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return 0, err
+	}
+	buf := make([]byte, 4<<10)
+	n, _, err := unix.Recvfrom(fd, buf, 0)
+	if err != nil {
+		return 0, err
+	}
+	err = unix.ENOENT
+	_, perr := parseDiag(buf[:n], func(m []byte) { state, err = m[1], nil })
+	if perr != nil {
+		err = perr
+	}
+	return state, err
+}
+
+// diagRequest is a request for sockets at a port.
+func diagRequest(family, protocol byte, flags uint16, states uint32, port uint16) []byte {
 	req := make([]byte, unix.SizeofNlMsghdr+diagReqSize)
 	binary.NativeEndian.PutUint32(req[0:], uint32(len(req)))
 	binary.NativeEndian.PutUint16(req[4:], sockDiagByFamily)
-	binary.NativeEndian.PutUint16(req[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	binary.NativeEndian.PutUint16(req[6:], unix.NLM_F_REQUEST|flags)
 	body := req[unix.SizeofNlMsghdr:]
 	body[0] = family
 	body[1] = protocol
 	binary.NativeEndian.PutUint32(body[4:], states)
 	binary.BigEndian.PutUint16(body[8:], port) // idiag_sport
+	return req
+}
+
+// dumpDiag passes each struct inet_diag_msg of the sockets of a protocol in those states to
+// each.
+func dumpDiag(fd int, family, protocol byte, states uint32, port uint16, each func(m []byte)) error {
+	req := diagRequest(family, protocol, unix.NLM_F_DUMP, states, port)
 	if err := unix.Sendto(fd, req, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return err
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Steer sends new connections to the given sockets, one for each slot, nil for an
@@ -114,16 +116,17 @@ func (g *Group) apply() error {
 // reattach attaches the program again: any member of the group can attach another, or
 // detach it, and nobody can read that.
 func (g *Group) reattach() error {
-	before, n := g.program, g.steered
 	g.program = nil
-	err := g.apply()
-	if g.program.equal(before) {
-		g.steered = n
-	}
-	return err
+	return g.apply()
 }
 
-func (g *Group) attach(p program) error {
+// attach attaches a program, behind the rules of the probes that are under way.
+func (g *Group) attach(base program) error {
+	p := slices.Concat(probeRules(g.rules()), base)
+	if len(p) > unix.BPF_MAXINSNS && len(g.probes) > 0 {
+		g.loseProbes()
+		p = base
+	}
 	if g.program.equal(p) {
 		return nil
 	}
@@ -138,10 +141,14 @@ func (g *Group) attach(p program) error {
 		}
 		if refused = s.locking(func(fd int) error { return attach(fd, p) }); refused == nil {
 			g.program = p
-			g.steered++
+			if !g.base.equal(base) {
+				g.steered++
+			}
+			g.base = base
 			return nil
 		}
 	}
+	g.loseProbes()
 	if refused == nil {
 		return nil // repair follows and applies it
 	}
