@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"handoff/internal/admin"
 	"handoff/internal/api"
@@ -19,9 +22,25 @@ const look = 50 * time.Millisecond
 // find returns the client for a command's NAME argument, if there is one.
 func find(args []string) (*admin.Client, error) {
 	if len(args) > 0 {
-		return admin.Find(args[0])
+		return admin.Which(args[0])
 	}
-	return admin.Find("")
+	return admin.Which("")
+}
+
+// byFlag lets a command that takes NAME take --name as well.
+func byFlag(c *cobra.Command) *cobra.Command {
+	name, most, run := "", len(strings.Fields(c.Use))-1, c.RunE
+	c.Flags().StringVar(&name, "name", "", "the `service`: the same as NAME, which may also be its pid or its folder")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if name != "" && len(args) == most {
+			return fmt.Errorf("give the service once: %s or --name %s", args[most-1], name)
+		}
+		if name != "" {
+			args = append(args, name)
+		}
+		return run(c, args)
+	}
+	return c
 }
 
 // await polls the status until ok accepts it. timeout 0 is none. Between two masters

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -133,6 +134,9 @@ func addCommands(root *cobra.Command, code *int, asMaster bool) {
 		root.AddGroup(&cobra.Group{ID: id, Title: title})
 		for _, c := range commands {
 			c.GroupID = id
+			if strings.HasSuffix(c.Use, " [NAME]") {
+				c = byFlag(c)
+			}
 			root.AddCommand(c)
 		}
 	}

@@ -70,7 +70,8 @@ func statusCommand(code *int) *cobra.Command {
 		Short: "Show workers, queues and memory",
 		Long: `Show the workers of a running handoff, their phases, queues and memory.
 
-NAME is the service's --name, or the program's; it is optional if only one service runs.
+NAME is the service's --name, or the program's; its pid and its folder are understood, too.
+It is optional if only one service runs, or in the service's own folder.
 A slot without a worker has a row, with what it waits for; "next" says what will happen, and when.
 CPU is of one CPU, over a quarter of a second.
 Exit code: 0 every slot is served; 1 not every slot is, or nobody accepts on an address; 3 not running; 4 every slot is served, but a

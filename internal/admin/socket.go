@@ -24,16 +24,20 @@ import (
 
 // CheckName finds names that cannot be a file's.
 func CheckName(name string) error {
-	if name == "" || len(name) > 64 || name[0] == '.' || strings.ContainsFunc(name, func(c rune) bool {
+	if name == "" || len(name) > maxName || name[0] == '.' || strings.ContainsFunc(name, func(c rune) bool {
 		return c != '-' && c != '_' && c != '.' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z')
 	}) {
-		return fmt.Errorf("invalid name %q: want up to 64 letters, digits, and - _ . (not first)", name)
+		return fmt.Errorf("invalid name %q: want up to %d letters, digits, and - _ . (not first)", name, maxName)
 	}
 	return nil
 }
 
+// maxName is the most bytes of a name: with its folder it fits into a socket's address.
+const maxName = 64
+
 // Listen makes the control socket of a name in [Dir]. Where another master of that name
-// answers, the pid is added to the name. The caller closes it, which removes it.
+// answers (two that started at one instant: see [FreeName]), the pid is added to the name.
+// The caller closes it, which removes it.
 func Listen(name string) (net.Listener, error) {
 	dir, err := Dir()
 	if err != nil {

@@ -89,5 +89,7 @@ type (
 // Config is the part of GET /v1/config that commands use; the response has every key of
 // handoff.toml.
 type Config struct {
-	File string `json:"file"` // handoff.toml; "": there is none
+	File   string `json:"file"`   // handoff.toml; "": there is none
+	Dir    string `json:"cwd"`    // of the workers
+	Folder string `json:"folder"` // where the service was started; "": a version before it was said
 }

@@ -92,5 +92,6 @@ func Capture(cfg *config.Run, p Program) capture.Config {
 func Effective(cfg *config.Run, p Program) map[string]any {
 	all := cfg.Effective()
 	all["schema"], all["command"], all["file"], all["name"], all["cwd"] = 1, p.Command(), string(p.Config), string(p.Name), string(p.Dir)
+	all["folder"] = string(p.From)
 	return all
 }
