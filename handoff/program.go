@@ -21,12 +21,17 @@ const (
 	ldBAbs = unix.BPF_LD | unix.BPF_B | unix.BPF_ABS
 	ldHAbs = unix.BPF_LD | unix.BPF_H | unix.BPF_ABS
 	ldHInd = unix.BPF_LD | unix.BPF_H | unix.BPF_IND
+	ldWInd = unix.BPF_LD | unix.BPF_W | unix.BPF_IND
+	ldLen  = unix.BPF_LD | unix.BPF_W | unix.BPF_LEN
+	ldxK   = unix.BPF_LDX | unix.BPF_IMM
 	andK   = unix.BPF_ALU | unix.BPF_AND | unix.BPF_K
 	lshK   = unix.BPF_ALU | unix.BPF_LSH | unix.BPF_K
 	ldMem  = unix.BPF_LD | unix.BPF_MEM
 	st     = unix.BPF_ST
 	ja     = unix.BPF_JMP | unix.BPF_JA
 	jeqK   = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
+	jgeK   = unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K
+	jsetK  = unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K
 	retK   = unix.BPF_RET | unix.BPF_K
 	retA   = unix.BPF_RET | unix.BPF_A
 	addK   = unix.BPF_ALU | unix.BPF_ADD | unix.BPF_K
@@ -159,21 +164,7 @@ func keyedProgram(key program, targets [][]int, within func([]int) program) prog
 			served = append(served, indexes[0])
 		}
 	}
-	p := append(slices.Clone(key), program{
-		// A finaliser mixes the key.
-		{Code: tax},
-		{Code: rshK, K: 16},
-		{Code: xorX},
-		{Code: mulK, K: 0x045d9f3b},
-		{Code: tax},
-		{Code: rshK, K: 16},
-		{Code: xorX},
-		{Code: mulK, K: 0x045d9f3b},
-		{Code: tax},
-		{Code: rshK, K: 16},
-		{Code: xorX},
-		{Code: st, K: 0},
-	}...)
+	p := mixed(key)
 	var toSecond []int // places of the jumps to the second choice
 	var several branches
 	leave := func(indexes []int) {
@@ -204,6 +195,24 @@ func keyedProgram(key program, targets [][]int, within func([]int) program) prog
 	p = append(p, remix(0x9e3779b1)...)
 	p = append(p, unix.SockFilter{Code: modK, K: uint32(len(served))})
 	return append(p, choose(served)...)
+}
+
+// mixed is key and a finaliser, which mixes it and stores it in the first word of memory.
+func mixed(key program) program {
+	return append(slices.Clone(key), program{
+		{Code: tax},
+		{Code: rshK, K: 16},
+		{Code: xorX},
+		{Code: mulK, K: 0x045d9f3b},
+		{Code: tax},
+		{Code: rshK, K: 16},
+		{Code: xorX},
+		{Code: mulK, K: 0x045d9f3b},
+		{Code: tax},
+		{Code: rshK, K: 16},
+		{Code: xorX},
+		{Code: st, K: 0},
+	}...)
 }
 
 // remix hashes the stored key with a constant of its own.

@@ -32,6 +32,7 @@ type Socket struct {
 	quiet     bool              // nothing can reach it any more, since it was steered away from
 	calming   *Quiet            // it is parked, was used, and is to be replaced once it is quiet
 	look      time.Time         // next look at calming
+	tag       uint32            // see Tag; 0: none
 	waits     bool              // connections wait here for a worker, see Group.LetWait
 	waited    int               // connections that did when a worker took it
 }
@@ -63,6 +64,9 @@ func (s *Socket) Release() {
 		return
 	}
 	s.holders--
+	if !s.Held() {
+		s.tag = 0
+	}
 	if s.ownFlags && !s.Held() {
 		s.ownFlags = false
 		unix.SetNonblock(s.fd, true)

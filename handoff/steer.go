@@ -105,7 +105,8 @@ func (g *Group) apply() error {
 		return nil
 	}
 	if g.cfg.Datagram {
-		return g.attach(datagramProgram(indexes))
+		tags, of := g.tags()
+		return g.attach(connectionProgram(tags, of, datagramProgram(indexes)))
 	}
 	if g.cfg.Balance == Sticky {
 		return g.attach(stickyProgram(indexes))

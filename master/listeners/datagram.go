@@ -118,6 +118,7 @@ func (t *Table) joinDatagrams(a *Address, o Owner, fd int) (*Lease, error) {
 
 func (a *Address) datagramLease(o Owner, s *handoff.Socket) *Lease {
 	l := a.lease(o.Worker, o.Slot, s, s.FD())
+	s.Tag(uint32(o.Worker))
 	l.listening = true
 	return l
 }

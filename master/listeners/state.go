@@ -199,6 +199,7 @@ func (t *Table) restore(r AddressState, fd func(string) int) error {
 				s.Reserve(true)
 				a.left = append(a.left, l)
 			} else {
+				s.Tag(uint32(l.worker))
 				a.leases = append(a.leases, l)
 			}
 		}
