@@ -43,7 +43,7 @@ type Limit struct {
 
 // None reports whether nothing is changed.
 func (c Conditions) None() bool {
-	return c.User == nil && c.Umask == nil && c.Nice == nil && c.Limits == nil && c.CPUs == nil && c.Cgroup == "" && c.Death == 0
+	return c.User == nil && c.Umask == nil && c.Nice == nil && len(c.Limits) == 0 && len(c.CPUs) == 0 && c.Cgroup == "" && c.Death == 0
 }
 
 func (c Conditions) text() string {
@@ -74,7 +74,7 @@ func (c Conditions) before() error {
 			return fmt.Errorf("cannot set the priority to nice %d: %w", *c.Nice, err)
 		}
 	}
-	if c.CPUs != nil {
+	if len(c.CPUs) > 0 {
 		var set unix.CPUSet
 		for _, n := range c.CPUs {
 			set.Set(n)

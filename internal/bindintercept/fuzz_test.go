@@ -11,6 +11,7 @@ import (
 func FuzzConditions(f *testing.F) {
 	f.Add(`{"user":{"uid":1,"gid":1,"groups":[2]},"umask":18,"nice":-5,"limits":[{"name":"nofile","resource":7,"soft":1,"hard":2}],"cpus":[0],"cgroup":"/x","death":15,"parent":7}`)
 	f.Add(`{"umask":-1,"limits":[{"hard":18446744073709551615}]}`)
+	f.Add(`{"limits":[],"cpus":[]}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		var c, again Conditions
 		if json.Unmarshal([]byte(text), &c) != nil {
