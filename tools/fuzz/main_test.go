@@ -99,9 +99,9 @@ func TestProgress(t *testing.T) {
 // A run that Go ends in the middle of an input is none that has found something.
 func TestCutOff(t *testing.T) {
 	for out, want := range map[string]bool{
-		"--- FAIL: FuzzX (100.13s)\n    context deadline exceeded\nFAIL\n":                                          true,
+		"--- FAIL: FuzzX (100.13s)\n    context deadline exceeded\nFAIL\n":                                           true,
 		"--- FAIL: FuzzX (1.1s)\n    x_test.go:1: wrong\n    \n    Failing input written to testdata/fuzz/FuzzX/1\n": false,
-		"--- FAIL: FuzzX (1.1s)\n    context deadline exceeded\n    Failing input written to testdata/fuzz/FuzzX/1": false,
+		"--- FAIL: FuzzX (1.1s)\n    context deadline exceeded\n    Failing input written to testdata/fuzz/FuzzX/1":  false,
 	} {
 		if got := cutOff(out); got != want {
 			t.Errorf("%q: %v", out, got)
