@@ -5,13 +5,13 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"handoff/internal/cmsg"
 	"handoff/internal/events"
-	"handoff/internal/keeper/fdstore"
 	"handoff/internal/sdnotify"
 	"handoff/master/contract"
 	"handoff/master/descendants"
@@ -194,7 +194,9 @@ func (m *Master) spawn(a fleet.Spawn) {
 	w.session = m.contract.Start(m.counterpart(w), pair)
 	w.identify()
 	m.workers[a.ID] = w
-	m.keepWorker(w)
+	if m.keep != nil {
+		w.kept(func(name string, f syscall.Conn) { m.keep.StoreFile(name, f) }, func(name string, fd int) { m.keep.Store(name, fd) })
+	}
 	m.log.Info("Worker starts", w.attrs(events.WorkerStarted)...)
 	m.attend(w)
 	if m.cfg.Contract != BindContract && m.cfg.ReadyWhen == Listening {
@@ -236,25 +238,6 @@ func (m *Master) start(p *launch.Program, s launch.Start) (started *process.Proc
 		pair.Close()
 	}
 	return started, pair, err
-}
-
-// keepWorker stores the descriptors of a worker with the keeper.
-func (m *Master) keepWorker(w *worker) {
-	if m.keep == nil {
-		return
-	}
-	m.keep.StoreFile(fdstore.WorkerName(int(w.id), fdstore.PID), w.process.Pidfd())
-	w.session.Kept(func(what string, fd int) { m.keep.Store(fdstore.WorkerName(int(w.id), what), fd) })
-	stdout, stderr := w.process.Output()
-	if stderr != nil {
-		m.keep.StoreFile(fdstore.WorkerName(int(w.id), fdstore.Stderr), stderr)
-	}
-	if stdout != nil {
-		m.keep.StoreFile(fdstore.WorkerName(int(w.id), fdstore.Stdout), stdout)
-	}
-	if w.notify != nil {
-		m.keep.StoreFile(fdstore.WorkerName(int(w.id), fdstore.Notify), w.notify)
-	}
 }
 
 // attend starts the goroutines that wait for events of a worker.

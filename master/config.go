@@ -118,10 +118,12 @@ type Config struct {
 	DryRun     bool // dry run: every address is replaced by an unused one on loopback
 	NoSteering bool // as if the kernel did not support the steering program
 	// Admin serves a listener, which it owns, and returns a function that stops it; nil:
-	// none. AdminAddr is its address: the keeper stores the socket, so that no client is
-	// refused between two masters.
-	Admin     func(net.Listener, Control) (stop func())
-	AdminAddr string
+	// none. AdminListen returns the listener: that of the previous master (fd, which it
+	// owns; -1: none), or a new one, when release has let go of that. The keeper stores it,
+	// so that no client is refused between two masters. AdminAddr is its address.
+	Admin       func(net.Listener, Control) (stop func())
+	AdminListen func(fd int, release func()) (*net.TCPListener, error)
+	AdminAddr   string
 	// WorkerEvents records a message of a Node worker, a line of JSON. Any goroutine may
 	// call it. With wait it may block, and then the worker waits. May be nil.
 	WorkerEvents func(line []byte, wait bool)

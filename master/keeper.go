@@ -6,9 +6,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"handoff/internal/cmsg"
 	"handoff/internal/events"
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/linux"
@@ -36,12 +33,10 @@ func (m *Master) tickKeeper(now time.Time) {
 
 // resyncKeeper stores the current descriptors with the keeper, and removes all others.
 func (m *Master) resyncKeeper() {
-	named, err := m.kept()
+	kept, err := m.kept()
 	m.report(events.RecordFailed, err)
-	m.keep.Resync(named)
-	for _, n := range named {
-		unix.Close(n.FD)
-	}
+	m.keep.Resync(kept.Named)
+	kept.Close()
 	m.history.saver.Forget() // write the record again, with later changes
 }
 
@@ -76,73 +71,59 @@ func (m *Master) replaceKeeper() {
 		err = errors.New("this process cannot start one")
 	default:
 		m.drainEvents()
-		var named []cmsg.Named
-		if named, err = m.kept(); err == nil {
-			err = m.cfg.ReplaceKeeper(named, m.cfg.Program) // ends this process if it succeeds
+		var kept fdstore.Copies
+		if kept, err = m.kept(); err == nil {
+			err = m.cfg.ReplaceKeeper(kept.Named, m.cfg.Program) // ends this process if it succeeds
 		}
-		for _, n := range named {
-			unix.Close(n.FD)
-		}
+		kept.Close()
 	}
 	m.log.Error("Cannot start a new keeper: "+err.Error()+"; this master keeps serving and takes signals at its own pid. If it dies, nobody supervises the workers (Node workers end): restart handoff when convenient",
 		"event", events.KeeperMissing, "pid", os.Getpid(), "reason", err.Error())
 }
 
 // kept returns duplicates of everything that the keeper has. The caller closes them.
-func (m *Master) kept() (named []cmsg.Named, err error) {
-	add := func(name string, fd int) {
-		dup, derr := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
-		if derr != nil {
-			err = errors.Join(err, derr)
-			return
-		}
-		named = append(named, cmsg.Named{Name: name, FD: dup})
-	}
-	file := func(name string, f syscall.Conn) {
-		raw, ferr := f.SyscallConn()
-		if ferr == nil {
-			ferr = raw.Control(func(fd uintptr) { add(name, int(fd)) })
-		}
-		if !errors.Is(ferr, os.ErrClosed) { // a worker may have closed its stderr
-			err = errors.Join(err, ferr)
-		}
-	}
+func (m *Master) kept() (kept fdstore.Copies, err error) {
 	state, err := snapshot.Write(m.record())
 	if err != nil {
-		return nil, err
+		return kept, err
 	}
 	defer state.Close()
-	file(fdstore.State, state)
+	kept.AddFile(fdstore.State, state)
 	if m.cfg.Program != nil {
 		program, err := snapshot.File(m.cfg.Program)
 		if err != nil {
-			return named, err
+			return kept, err
 		}
 		defer program.Close()
-		file(fdstore.Program, program)
+		kept.AddFile(fdstore.Program, program)
 	}
 	if m.clients.admin != nil {
-		file(fdstore.Admin, m.clients.admin)
+		kept.AddFile(fdstore.Admin, m.clients.admin)
 	}
 	for _, w := range m.workers {
-		if w.dead {
-			continue // the next master starts another
+		if !w.dead { // else the next master starts another
+			w.kept(kept.AddFile, kept.Add)
 		}
-		file(fdstore.WorkerName(int(w.id), fdstore.PID), w.process.Pidfd())
-		stdout, stderr := w.process.Output()
-		if stderr != nil {
-			file(fdstore.WorkerName(int(w.id), fdstore.Stderr), stderr)
-		}
-		if stdout != nil {
-			file(fdstore.WorkerName(int(w.id), fdstore.Stdout), stdout)
-		}
-		if w.notify != nil {
-			file(fdstore.WorkerName(int(w.id), fdstore.Notify), w.notify)
-		}
-		w.session.Kept(func(what string, fd int) { add(fdstore.WorkerName(int(w.id), what), fd) })
 	}
-	m.listeners.Kept(add)
-	return named, err
+	m.listeners.Kept(kept.Add)
+	return kept, kept.Err()
+}
+
+// kept names the descriptors of a worker that the keeper has, and still owns them.
+func (w *worker) kept(file func(name string, f syscall.Conn), each func(name string, fd int)) {
+	name := func(what string) string { return fdstore.WorkerName(int(w.id), what) }
+	file(name(fdstore.PID), w.process.Pidfd())
+	stdout, stderr := w.process.Output()
+	if stderr != nil {
+		file(name(fdstore.Stderr), stderr)
+	}
+	if stdout != nil {
+		file(name(fdstore.Stdout), stdout)
+	}
+	if w.notify != nil {
+		file(name(fdstore.Notify), w.notify)
+	}
+	w.session.Kept(func(what string, fd int) { each(name(what), fd) })
 }
 
 // watchKeeper waits for the keeper's death, and posts it.

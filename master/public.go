@@ -1,9 +1,6 @@
 package master
 
 import (
-	"net"
-	"os"
-
 	"golang.org/x/sys/unix"
 
 	"handoff/internal/events"
@@ -21,7 +18,10 @@ func (m *Master) serveAdmin(fd int) (stop func()) {
 		}
 		return stop
 	}
-	l, err := m.adminListener(fd)
+	l, err := m.cfg.AdminListen(fd, func() {
+		m.keep.Remove(fdstore.Admin)
+		m.keep.Flush()
+	})
 	if err != nil {
 		m.log.Error("Cannot serve --admin: "+err.Error(), "event", events.AdminFailed, "address", m.cfg.AdminAddr)
 		m.keep.Remove(fdstore.Admin)
@@ -30,30 +30,4 @@ func (m *Master) serveAdmin(fd int) (stop func()) {
 	m.clients.admin = l
 	m.keep.StoreFile(fdstore.Admin, l)
 	return m.cfg.Admin(l, Control{m.mail.post, m.mail.quit, &m.history.end.replaced})
-}
-
-func (m *Master) adminListener(fd int) (*net.TCPListener, error) {
-	if fd >= 0 {
-		f := os.NewFile(uintptr(fd), fdstore.Admin)
-		l, err := net.FileListener(f)
-		f.Close()
-		want, werr := net.ResolveTCPAddr("tcp", m.cfg.AdminAddr)
-		if tl, ok := l.(*net.TCPListener); err == nil && werr == nil && ok {
-			// 0.0.0.0 listens as [::] if there is IPv6.
-			is := tl.Addr().(*net.TCPAddr)
-			if is.Port == want.Port && (is.IP.Equal(want.IP) || is.IP.IsUnspecified() && (len(want.IP) == 0 || want.IP.IsUnspecified())) {
-				return tl, nil
-			}
-		}
-		if l != nil {
-			l.Close()
-		}
-		m.keep.Remove(fdstore.Admin)
-		m.keep.Flush()
-	}
-	l, err := net.Listen("tcp", m.cfg.AdminAddr)
-	if err != nil {
-		return nil, err
-	}
-	return l.(*net.TCPListener), nil
 }

@@ -10,7 +10,6 @@ import (
 	"handoff/internal/cmsg"
 	"handoff/internal/events"
 	"handoff/internal/keeper/fdstore"
-	"handoff/internal/linux"
 	"handoff/internal/repeat"
 	"handoff/internal/sdnotify"
 	"handoff/master/contract"
@@ -175,15 +174,9 @@ func (m *Master) attempt(w *worker, phase fleet.Phase, reason string, stderrTail
 // would end in the same way.
 func (m *Master) reportEnd(w *worker, fw fleet.Worker, exit process.Exit) (reason string, final bool) {
 	reason, final = exit.Reason()
-	how, crashed := []any(nil), "crashed: "
-	switch {
-	case exit.Err != nil:
-	case exit.Status.Signaled():
-		how = []any{"killed_by", linux.SignalName(exit.Status.Signal())}
-	case exit.Status.ExitStatus() == 0:
-		how, crashed = []any{"code", 0}, ""
-	default:
-		how = []any{"code", exit.Status.ExitStatus()}
+	how, crashed := exit.Attrs(), "crashed: "
+	if exit.Err == nil && exit.Status.Exited() && exit.Status.ExitStatus() == 0 {
+		crashed = ""
 	}
 	if exit.Asked {
 		m.log.Info("Worker ended: "+reason, w.attrs(events.WorkerShutdown, how...)...)

@@ -267,6 +267,7 @@ func (s *serving) beside(conf *master.Config) (err error) {
 		s.log.Error(err.Error()+"; the address is not served until handoff is restarted", "event", events.AdminFailed, "address", s.cfg.Admin)
 	}
 	conf.AdminAddr = adminAddr(s.cfg.Admin)
+	conf.AdminListen = admin.Public{Addr: conf.AdminAddr}.Listen
 	s.files = &watcher{log: s.log.Logger, cfg: service.Watch(s.cfg, s.what)}
 	conf.Control = s.control
 	return nil

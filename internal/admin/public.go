@@ -28,6 +28,34 @@ type Public struct {
 	Token string // a bearer token that is asked for; "": none
 }
 
+// Listen returns the listener of an earlier process, fd, which it owns (-1: none), if that has
+// the address; else a new one, when release has let go of the earlier one wherever else it
+// is open.
+func (p Public) Listen(fd int, release func()) (*net.TCPListener, error) {
+	if fd >= 0 {
+		f := os.NewFile(uintptr(fd), "admin")
+		l, err := net.FileListener(f)
+		f.Close()
+		want, werr := net.ResolveTCPAddr("tcp", p.Addr)
+		if tl, ok := l.(*net.TCPListener); err == nil && werr == nil && ok {
+			// 0.0.0.0 listens as [::] if there is IPv6.
+			is := tl.Addr().(*net.TCPAddr)
+			if is.Port == want.Port && (is.IP.Equal(want.IP) || is.IP.IsUnspecified() && (len(want.IP) == 0 || want.IP.IsUnspecified())) {
+				return tl, nil
+			}
+		}
+		if l != nil {
+			l.Close()
+		}
+		release()
+	}
+	l, err := net.Listen("tcp", p.Addr)
+	if err != nil {
+		return nil, err
+	}
+	return l.(*net.TCPListener), nil
+}
+
 // maxToken is the largest file of a token, in bytes: a header has not room for more.
 const maxToken = 8 << 10
 

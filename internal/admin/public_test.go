@@ -173,3 +173,49 @@ func TestCheckAddr(t *testing.T) {
 		}
 	}
 }
+
+// The listener of the master before is used, if its address is still the one that is wanted.
+func TestListenAgain(t *testing.T) {
+	first, err := Public{Addr: "127.0.0.1:0"}.Listen(-1, func() { t.Error("released") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { first.Close() }()
+	addr := first.Addr().String()
+	copied := func() int {
+		f, err := first.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fd
+	}
+	again, err := Public{Addr: addr}.Listen(copied(), func() { t.Error("released, though it is used") })
+	if err != nil || again.Addr().String() != addr {
+		t.Fatal(again, err)
+	}
+	again.Close()
+	// Another address: the one before is let go of first, here by its only owner.
+	_, port, _ := net.SplitHostPort(addr)
+	released := false
+	other, err := Public{Addr: "127.0.0.2:" + port}.Listen(copied(), func() { released = true; first.Close() })
+	if err != nil || !released || other.Addr().String() != "127.0.0.2:"+port {
+		t.Fatal(other, err, released)
+	}
+	other.Close()
+	file, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	fd, _ := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	fresh, err := Public{Addr: "127.0.0.1:0"}.Listen(fd, func() {})
+	if err != nil {
+		t.Fatal("what is no listener: ", err)
+	}
+	fresh.Close()
+}

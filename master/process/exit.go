@@ -42,6 +42,17 @@ func (e Exit) Reason() (text string, final bool) {
 	return "ended by itself with exit code 0 before it listened: handoff runs programs that stay, not tasks that end", true
 }
 
+// Attrs are the attributes of the end in a log line.
+func (e Exit) Attrs() []any {
+	switch {
+	case e.Err != nil:
+		return nil
+	case e.Status.Signaled():
+		return []any{"killed_by", linux.SignalName(e.Status.Signal())}
+	}
+	return []any{"code", e.Status.ExitStatus()}
+}
+
 // foregrounds says how programs that go into the background are kept from it.
 var foregrounds = [...]struct{ name, how string }{
 	{"gunicorn", "gunicorn: leave out -D/--daemon"},

@@ -2,6 +2,7 @@ package process
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -40,6 +41,19 @@ func TestReason(t *testing.T) {
 	} {
 		if text, final := c.exit.Reason(); text != c.text || final != c.final {
 			t.Errorf("%+v: %q, %v; want %q", c.exit, text, final, c.text)
+		}
+	}
+}
+
+func TestAttrs(t *testing.T) {
+	for _, c := range []struct {
+		exit Exit
+		want string
+	}{
+		{Exit{Err: errors.New("unknown")}, "[]"}, {Exit{Status: 9}, "[killed_by SIGKILL]"}, {Exit{}, "[code 0]"}, {Exit{Status: 3 << 8}, "[code 3]"},
+	} {
+		if got := fmt.Sprint(c.exit.Attrs()); got != c.want {
+			t.Errorf("%+v: %s, want %s", c.exit, got, c.want)
 		}
 	}
 }
