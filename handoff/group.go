@@ -38,6 +38,9 @@ type Config struct {
 	// Datagram is a UDP address, of the sockets that programs bind: see [Watch.Bind].
 	// Its balance is by the client's address and port.
 	Datagram bool
+	// Aside keeps new connections away until [Group.Show], where this process may end that
+	// again (CAP_NET_RAW): they go to a less specific address.
+	Aside bool
 	// NoProgram disables the steering program, as if the kernel did not support it: for
 	// tests, and for kernels that accept and ignore it.
 	NoProgram bool
@@ -63,6 +66,7 @@ type Group struct {
 	hash    bool      // no program: the kernel's hash over all sockets decides
 	steered uint64    // programs attached
 	hidden  bool      // no new connection comes to it, see Hide
+	aside   bool      // likewise, until Show
 	noWait  bool      // nobody serves, and connections wait at the targets, see LetWait
 
 	balance  balancer
@@ -87,10 +91,23 @@ func (g *Group) join(fd, slot int) (*Socket, error) {
 		if g.cfg.Datagram {
 			return nil
 		}
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-			return err
+		had, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT)
+		if err == nil {
+			err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 		}
-		return unix.Listen(fd, maxBacklog)
+		if err == nil && g.aside {
+			err = away(fd)
+		}
+		if err == nil {
+			err = unix.Listen(fd, maxBacklog)
+		}
+		if err != nil { // it stays the program's, as it was
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, had)
+			if g.aside {
+				show(fd)
+			}
+		}
+		return err
 	})
 	if err != nil {
 		s.discard()

@@ -15,20 +15,60 @@ import (
 // one that the SYN came by (compute_score in net/ipv4/inet_hashtables.c); these are bound to
 // one that does not exist, which needs no privilege (SO_BINDTOIFINDEX, Linux 5.1, 5.7).
 func (g *Group) Hide() error {
-	if g.hidden || g.cfg.Datagram {
+	if g.Hidden() || g.cfg.Datagram {
 		return nil
 	}
-	g.hidden = true
+	g.hidden, g.aside = true, false
+	return g.each(away)
+}
+
+// Hidden reports whether the group was hidden, for good.
+func (g *Group) Hidden() bool { return g.hidden && !g.aside }
+
+// Aside reports whether the group waits for Show, see [Config].
+func (g *Group) Aside() bool { return g.aside }
+
+// Show has new connections come to a group that was begun aside.
+func (g *Group) Show() error {
+	if !g.aside {
+		return nil
+	}
+	err := g.each(show)
+	if err == nil {
+		g.hidden, g.aside = false, false
+	}
+	return err
+}
+
+func (g *Group) each(do func(fd int) error) error {
 	var errs []error
 	for _, s := range g.Sockets() {
 		if !s.closed {
-			errs = append(errs, s.locking(func(fd int) error {
-				return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, math.MaxInt32)
-			}))
+			errs = append(errs, s.locking(do))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// Hidden reports whether the group was hidden.
-func (g *Group) Hidden() bool { return g.hidden }
+func away(fd int) error {
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, math.MaxInt32)
+}
+
+// show ends away, for which the kernel wants CAP_NET_RAW.
+func show(fd int) error {
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, 0)
+}
+
+// stepAside has a group that begins be aside if it is to be, and can be shown again.
+func (g *Group) stepAside() {
+	if !g.cfg.Aside || g.cfg.Datagram {
+		return
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	g.aside = away(fd) == nil && show(fd) == nil
+	g.hidden = g.aside
+}

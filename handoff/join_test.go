@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"testing"
@@ -103,5 +104,38 @@ func TestTraits(t *testing.T) {
 		if got := traitsOf(s.fd); !got.freebind || nobody && (got.uid != 65534 || g.Owner() != 65534) {
 			t.Errorf("socket %d has %+v", slot, got)
 		}
+	}
+}
+
+// A socket on which the kernel refuses to listen stays what it was.
+func TestRefusedListen(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	sa, _ := sockaddr(l.Addr().(*net.TCPAddr).AddrPort())
+	if err := unix.Connect(fd, sa); err != nil {
+		t.Fatal(err)
+	}
+	w, err := NewWatch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Adopt(Config{}, dup); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("it listens on a connection: %v", err)
+	}
+	if on, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT); on != 0 {
+		t.Error("SO_REUSEPORT stays set", err)
 	}
 }

@@ -35,8 +35,9 @@ func (w *Watch) Listen(cfg Config) (*Group, error) {
 func (w *Watch) Adopt(cfg Config, fd int) (*Group, error) {
 	s := &Socket{group: &Group{watch: w}, fd: fd}
 	var at netip.AddrPort
+	mptcp := isMPTCP(fd)
 	err := s.locking(func(fd int) (err error) {
-		if at, err = Bound(fd); err == nil {
+		if at, err = Bound(fd); err == nil && mptcp {
 			err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 		}
 		return err
@@ -45,7 +46,7 @@ func (w *Watch) Adopt(cfg Config, fd int) (*Group, error) {
 		s.discard()
 		return nil, fmt.Errorf("cannot adopt a socket: %w", err)
 	}
-	if isMPTCP(fd) {
+	if mptcp {
 		// Both have SO_REUSEPORT, so that both can be bound. A socket of another user is
 		// adopted as it is.
 		if tcp, err := bind(at, cfg.V6Only, false, traitsOf(fd)); err == nil {
@@ -114,6 +115,7 @@ func (w *Watch) begin(cfg Config, fd int) (*Group, error) {
 		return nil, err
 	}
 	g.addr = netip.AddrPortFrom(cfg.Addr.Addr(), at.Port()) // with its zone, if it has one
+	g.stepAside()
 	first, err := g.join(fd, 0)
 	if err != nil {
 		return nil, err
@@ -156,6 +158,7 @@ type State struct {
 	Balance   Balance
 	Steerable bool
 	Hidden    bool          // see Group.Hide
+	Aside     bool          // see Group.Show
 	Sockets   []SocketState // in the kernel's order
 }
 
@@ -173,7 +176,7 @@ type SocketState struct {
 
 // State returns what another process needs to continue with the group.
 func (g *Group) State() State {
-	s := State{Addr: g.addr, Datagram: g.cfg.Datagram, V6Only: g.cfg.V6Only, Balance: g.cfg.Balance, Steerable: g.Steerable(), Hidden: g.hidden}
+	s := State{Addr: g.addr, Datagram: g.cfg.Datagram, V6Only: g.cfg.V6Only, Balance: g.cfg.Balance, Steerable: g.Steerable(), Hidden: g.Hidden(), Aside: g.aside}
 	for _, o := range g.order {
 		s.Sockets = append(s.Sockets, SocketState{o.inode, o.slot, o.born, o.ownFlags, o.foreign, o.stranger, o.holders, o.waits})
 	}
@@ -186,7 +189,7 @@ func (g *Group) State() State {
 // remain those of the earlier owner until [Group.Steer]. On error it closes the
 // descriptors.
 func (w *Watch) Restore(state State, fd func(inode uint64) int) (*Group, error) {
-	g := &Group{watch: w, cfg: Config{Addr: state.Addr, Datagram: state.Datagram, V6Only: state.V6Only, Balance: state.Balance}, addr: state.Addr, hash: !state.Steerable, hidden: state.Hidden}
+	g := &Group{watch: w, cfg: Config{Addr: state.Addr, Datagram: state.Datagram, V6Only: state.V6Only, Balance: state.Balance}, addr: state.Addr, hash: !state.Steerable, hidden: state.Hidden || state.Aside, aside: state.Aside}
 	var gone []int // places of missing sockets
 	for i, s := range state.Sockets {
 		if s.Stranger {

@@ -251,6 +251,22 @@ func bind(addr netip.AddrPort, v6only, exclusive bool, as traits) (fd int, err e
 	return fd, err
 }
 
+// Taken reports whether the kernel would refuse to bind an ordinary socket to an address,
+// because it is in use.
+func Taken(addr netip.AddrPort, v6only bool) bool {
+	sa, family := sockaddr(addr)
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return true
+	}
+	defer unix.Close(fd)
+	unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_FREEBIND, 1)
+	if family == unix.AF_INET6 && v6only {
+		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+	}
+	return unix.Bind(fd, sa) == unix.EADDRINUSE
+}
+
 // queue returns the length of the accept queue and the effective backlog: tcpi_unacked
 // and tcpi_sacked of a listening socket (what ss shows as Recv-Q and Send-Q).
 func (s *Socket) queue() (length, backlog int, err error) {

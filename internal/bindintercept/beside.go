@@ -18,6 +18,7 @@ func (c *Call) Beside() {
 		return
 	}
 	defer unix.Close(fd)
+	c.shared.Store(true)
 	share(fd, c.Inode)
 }
 

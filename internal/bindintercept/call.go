@@ -3,6 +3,7 @@ package bindintercept
 import (
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -35,8 +36,10 @@ type Request struct {
 	SeqPacket, Listens bool
 	Made               Access // how its file is made
 	// Of a TCP or UDP socket; Addr is zero for a listen on a socket that has no
-	// address yet.
-	Addr      netip.AddrPort
+	// address yet. Has is the address that it has at a bind already. Failed are binds of
+	// TCP sockets of before, of whose end this call tells.
+	Addr, Has netip.AddrPort
+	Failed    []Failed
 	V6Only    bool
 	ReusePort bool
 	MPTCP     bool
@@ -57,6 +60,7 @@ type Call struct {
 	entry   int          // in the pending calls
 	process *linux.Pidfd // the process that called
 	options options      // that the program has set on its socket
+	shared  atomic.Bool  // see Beside
 	text    string       // of a path that is bound
 	folders []int        // that names are in, open until the answer
 }
@@ -134,15 +138,15 @@ func (c *Call) lookInet(socket, domain int, addr, size uint64) (ok bool, err err
 	c.Listens = option(socket, unix.SOL_SOCKET, unix.SO_ACCEPTCONN) == 1
 	c.Own = ownBecause(socket)
 	c.options = optionsOf(socket)
-	if c.Listen {
-		if connected(socket) {
-			return false, nil // EINVAL, says the kernel
-		}
-		if sa, err := unix.Getsockname(socket); err == nil {
-			c.Addr, _ = address(sa)
-		}
-		return true, nil
+	var has netip.AddrPort
+	if sa, err := unix.Getsockname(socket); err == nil {
+		has, _ = address(sa)
 	}
+	if c.Listen {
+		c.Addr = has
+		return !connected(socket), nil // EINVAL, says the kernel
+	}
+	c.Has = has
 	c.Addr, err = readAddress(c.PID, addr, size, domain)
 	return err == nil, nil // a bad address is the kernel's to refuse
 }

@@ -18,6 +18,7 @@ type Listener struct {
 	left    []int // entries of calls that a previous listener has received
 	names   *Names
 	bound   bound // the goroutine's that receives
+	begun   begun // likewise
 }
 
 // NewListener takes ownership of a notification descriptor, and its file of
@@ -77,12 +78,14 @@ func (l *Listener) Receive(hidden func(r Request, err error)) (*Call, error) {
 			return nil, err
 		}
 		c := &Call{Request: Request{PID: int(n.pid), Listen: n.nr == unix.SYS_LISTEN, FD: int(int32(n.args[0]))}, l: l, id: n.id, entry: entry}
+		l.begun.ended(c)
 		ok, err := c.inspect(&n)
 		if err != nil && l.valid(n.id) {
 			hidden(c.Request, err)
 		}
 		if ok && l.valid(n.id) {
 			l.bound.note(c)
+			l.begun.note(c)
 			return c, nil
 		}
 		c.Continue()

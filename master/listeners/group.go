@@ -83,7 +83,7 @@ func (g *group) kept(each func(string, int)) {
 
 func (g *group) state(r *AddressState) {
 	s := g.State()
-	r.Bound, r.Steerable, r.Balance, r.Hidden = s.Addr, s.Steerable, s.Balance.String(), s.Hidden
+	r.Bound, r.Steerable, r.Balance, r.Hidden, r.Aside = s.Addr, s.Steerable, s.Balance.String(), s.Hidden, s.Aside
 	for _, o := range s.Sockets {
 		r.Sockets = append(r.Sockets, SocketState{o.Inode, o.Slot, o.OwnFlags, o.Foreign, o.Stranger, o.Waits, o.Born})
 	}
@@ -169,6 +169,7 @@ func (t *Table) listen(cfg handoff.Config) (*handoff.Group, error) {
 	if fd < 0 {
 		// An address that changes in a reload is beside the one of before.
 		cfg.Beside = cfg.Beside || slices.ContainsFunc(t.Overlapping(cfg.Addr, cfg.V6Only), func(a *Address) bool { return a.hidden() || a.group.Addr() != cfg.Addr })
+		cfg.Aside = t.isCovered(cfg.Addr, cfg.V6Only)
 		return t.watch.Listen(cfg)
 	}
 	g, why, err := t.watch.Inherit(cfg, fd)
@@ -178,8 +179,10 @@ func (t *Table) listen(cfg handoff.Config) (*handoff.Group, error) {
 	return g, err
 }
 
-func (t *Table) adoptTCP(e Endpoint, fd int) (kind, error) {
-	g, err := t.watch.Adopt(t.groupConfig(e.V6Only), fd)
+func (t *Table) adoptTCP(at netip.AddrPort, v6only bool, fd int) (kind, error) {
+	cfg := t.groupConfig(v6only)
+	cfg.Aside = t.isCovered(at, v6only)
+	g, err := t.watch.Adopt(cfg, fd)
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +205,7 @@ func privateOf(e Endpoint) Endpoint {
 }
 
 func (t *Table) restoreGroup(r AddressState, e Endpoint, fd func(string) int) (kind, error) {
-	s := handoff.State{Addr: r.Bound, Datagram: e.Type == Datagram, V6Only: r.V6Only, Balance: balanceOf(r.Balance), Steerable: r.Steerable, Hidden: r.Hidden}
+	s := handoff.State{Addr: r.Bound, Datagram: e.Type == Datagram, V6Only: r.V6Only, Balance: balanceOf(r.Balance), Steerable: r.Steerable, Hidden: r.Hidden, Aside: r.Aside}
 	for _, sr := range r.Sockets {
 		o := handoff.SocketState{Inode: sr.Inode, Slot: sr.Slot, OwnFlags: sr.Own, Foreign: sr.Foreign, Stranger: sr.Stranger, Waits: sr.Waits, Born: sr.Born}
 		for _, l := range r.Leases {

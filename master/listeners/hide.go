@@ -2,36 +2,43 @@ package listeners
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"time"
 )
 
 // A service may listen on another address than before that overlaps with it: 127.0.0.1:80,
 // then 0.0.0.0:80. The kernel gives a connection to the more specific one, at which nobody of
-// the new generation accepts: that one is hidden, and closed when its workers have ended.
+// the new generation accepts: that one is hidden, and closed when its workers have ended. The
+// other way round, the new address is aside until its generation is put into service.
 
-// hideCovered hides the addresses at which no target accepts, and that are covered by one at
+// hideCovered hides the addresses at which a target has accepted, and none does now, and that are covered by one at
 // which one does.
 func (t *Table) hideCovered() error {
 	var errs []error
 	for _, a := range t.list {
-		if !a.tcp() || a.hidden() || a.preopened || a.accepted(t.targets) {
+		if !a.tcp() || a.hidden() || !a.served || a.preopened || a.accepted(t.targets) {
 			continue
 		}
-		if slices.ContainsFunc(t.list, func(b *Address) bool { return b.covers(a) && b.accepted(t.targets) }) {
+		if slices.ContainsFunc(t.list, func(b *Address) bool { return b.covers(a.group.Addr(), a.group.V6Only()) && b.accepted(t.targets) }) {
 			errs = append(errs, a.group.Hide())
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// covers reports whether a connection to the other address comes to this one once that is
-// gone.
-func (a *Address) covers(o *Address) bool {
-	if a == o || !a.tcp() || a.hidden() || !Overlap(a.group.Addr(), a.group.V6Only(), o.group.Addr(), o.group.V6Only()) {
+// isCovered reports whether connections to an address come to another one, which is served.
+func (t *Table) isCovered(at netip.AddrPort, v6only bool) bool {
+	return slices.ContainsFunc(t.list, func(a *Address) bool { return a.covers(at, v6only) && a.accepted(t.targets) })
+}
+
+// covers reports whether a connection to the other address comes to this one where that is
+// not open.
+func (a *Address) covers(at netip.AddrPort, v6only bool) bool {
+	if !a.tcp() || a.hidden() || !Overlap(a.group.Addr(), a.group.V6Only(), at, v6only) {
 		return false
 	}
-	wide, narrow := a.group.Addr().Addr(), o.group.Addr().Addr()
+	wide, narrow := a.group.Addr().Addr().Unmap(), at.Addr().Unmap()
 	return wide.IsUnspecified() && (!narrow.IsUnspecified() || wide.Is6() && narrow.Is4())
 }
 

@@ -193,7 +193,7 @@ func (t *Table) Adopt(e Endpoint, fd int) (*Address, error) {
 		go unix.Close(fd) // ends with its SO_LINGER, at the latest
 		return nil, err
 	}
-	k, err := t.adoptTCP(e, fd)
+	k, err := t.adoptTCP(at, e.V6Only, fd)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"handoff/handoff"
 	"handoff/internal/linux"
 )
 
@@ -59,13 +60,10 @@ type ghost struct {
 
 const ghostTime = 5 * time.Second
 
-// Beside reports whether a socket must have SO_REUSEPORT to be bound to at.
-func (t *Table) Beside(at netip.AddrPort, v6only bool, now time.Time) bool {
-	if len(t.Overlapping(at, v6only)) > 0 {
-		return true
-	}
+// Closing reports whether an address that a worker has closed is in the way of a bind to at.
+func (t *Table) Closing(at netip.AddrPort, v6only bool, now time.Time) bool {
 	t.ghosts = slices.DeleteFunc(t.ghosts, func(g ghost) bool { return now.After(g.until) })
-	return slices.ContainsFunc(t.ghosts, func(g ghost) bool { return Overlap(at, v6only, g.addr, g.v6only) })
+	return slices.ContainsFunc(t.ghosts, func(g ghost) bool { return Overlap(at, v6only, g.addr, g.v6only) }) && handoff.Taken(at, v6only)
 }
 
 // Overlap reports whether two TCP sockets conflict with each other.

@@ -38,6 +38,7 @@ type AddressState struct {
 	Preopened bool            `json:"given,omitempty"`
 	Unheld    time.Time       `json:"unheld"`
 	Hidden    bool            `json:"hidden,omitempty"` // no new connection comes to its sockets
+	Aside     bool            `json:"aside,omitempty"`  // likewise, until a worker in service accepts
 	Served    bool            `json:"served,omitempty"` // a worker in service accepts, or did
 	Waits     time.Time       `json:"waits,omitzero"`   // since when connections wait; zero: they do not
 	Waited    time.Duration   `json:"waited,omitempty"`

@@ -31,6 +31,9 @@ func (t *Table) Steer() error {
 			continue
 		}
 		errs = append(errs, a.group.SteerEach(a.socketsOf(t.targets)))
+		if a.group.Aside() && a.accepted(t.targets) {
+			errs = append(errs, a.group.Show())
+		}
 	}
 	if errors.Join(errs...) == nil {
 		errs = append(errs, t.hideCovered())

@@ -49,6 +49,8 @@ struct shared {
 	int pid[MAXPROC], parent[MAXPROC]; // 0: there is none
 	char dir[200], held[4096];
 	int base, step;
+	unsigned long devices[64]; // inodes of sockets that were bound to a device when they first listened
+	int ndevices;
 	int ports[256], nports; // that the kernel chose, in the order in which they were seen
 	int textlen, at, outlen;
 	char line[512];         // the step that is performed
@@ -408,6 +410,18 @@ static void again(void) {
 	_exit(9);
 }
 
+static unsigned long inodeof(int fd) {
+	struct stat st;
+	return fstat(fd, &st) ? 0 : st.st_ino;
+}
+
+static int listening(int fd, int backlog) {
+	int first = intopt(fd, SOL_SOCKET, SO_ACCEPTCONN) == 0 && intopt(fd, SOL_SOCKET, SO_BINDTOIFINDEX) > 0;
+	int r = listen(fd, backlog);
+	if (r == 0 && first && sh->ndevices < 64) sh->devices[sh->ndevices++] = inodeof(fd);
+	return r;
+}
+
 // ghost leaves what a first generation has that no contract holds: bound sockets that do not
 // listen, but those of which a UDP group is made, and what is bound to a device.
 static void ghost(void) {
@@ -420,6 +434,10 @@ static void ghost(void) {
 		int ip = s.ss_family == AF_INET || s.ss_family == AF_INET6, tcp = intopt(fd, SOL_SOCKET, SO_TYPE) == SOCK_STREAM;
 		int bound = ip && ((struct sockaddr_in *)&s)->sin_port, device = intopt(fd, SOL_SOCKET, SO_BINDTOIFINDEX) > 0;
 		int listens = intopt(fd, SOL_SOCKET, SO_ACCEPTCONN) == 1;
+		if (tcp && listens) {
+			device = 0;
+			for (int i = 0; i < sh->ndevices; i++) device |= sh->devices[i] == inodeof(fd);
+		}
 		if (s.ss_family == AF_UNIX && !listens) continue; // of a path, it is in the ghost's own folder
 		if (bound && tcp && (!listens || device)) continue;
 		if (bound && !tcp) {
@@ -465,7 +483,7 @@ static void perform(char *l) {
 		if (i >= 0) sayoption(fd, i);
 	} else if (IS("bind")) n = addrof(b, &s), result(bindheld(fd, &s, n));
 	else if (IS("connect")) n = addrof(b, &s), result(connecting(fd, &s, n));
-	else if (IS("listen")) result(listen(fd, atoi(b)));
+	else if (IS("listen")) result(listening(fd, atoi(b)));
 	else if (IS("accept")) {
 		struct pollfd p = {fd, POLLIN, 0};
 		if (intopt(fd, SOL_SOCKET, SO_ACCEPTCONN) == 1 && poll(&p, 1, 0) == 0) say("EAGAIN");

@@ -166,6 +166,7 @@ type (
 		at      time.Time // when it was received
 		expired bool      // it has waited for as long as a call may
 		waited  bool      // what was read of it is of before
+		looks   int       // see closingLooks
 	}
 	// hidden: a call of a process that may not be inspected.
 	hidden struct {

@@ -746,3 +746,77 @@ func TestPlan(t *testing.T) {
 		t.Errorf("activation: %+v", p)
 	}
 }
+
+// A more specific address of a new generation gets its connections when that is put into
+// service, and then only it.
+func TestNarrowerAddress(t *testing.T) {
+	w := start(t)
+	s1, s2 := w.session(1, 0), w.session(2, 0)
+	fds := []int{socket(t), socket(t)}
+	narrow := netip.MustParseAddrPort(free(t))
+	wide := netip.AddrPortFrom(netip.IPv4Unspecified(), narrow.Port())
+	for i, s := range []*Session{s1, s2} {
+		w.wants(s.call(bind(fds[i], []string{wide.String(), narrow.String()}[i])), "continued")
+		l := listen(fds[i])
+		l.r.Addr = []netip.AddrPort{wide, narrow}[i]
+		w.wants(s.call(l), "answered", fmt.Sprint(s.ID, " Listening"))
+		if i == 0 {
+			w.Table.SetTargets([]listeners.Worker{1})
+			w.Steer()
+		}
+	}
+	goesTo := func(want int) {
+		t.Helper()
+		c, err := net.Dial("tcp4", narrow.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fds[want]), Events: unix.POLLIN}}, 0); n != 1 {
+			t.Fatal("another generation has the connection: ", err)
+		}
+		if conn, _, err := unix.Accept(fds[want]); err == nil {
+			unix.Close(conn)
+		}
+	}
+	if a := w.Table.Addresses(); len(a) != 2 {
+		t.Fatal(len(a), " addresses")
+	}
+	if os.Geteuid() == 0 { // else nobody can be kept from it
+		goesTo(0)
+	}
+	w.Table.SetTargets([]listeners.Worker{2})
+	w.Steer()
+	goesTo(1)
+	w.Steer()
+	goesTo(1)
+}
+
+// A bind that has failed promises nothing: the next one is not its conflict, nor is another
+// worker's.
+func TestFailedBindIsForgotten(t *testing.T) {
+	w := start(t)
+	s1, s2 := w.session(1, 0), w.session(2, 0)
+	fds := []int{socket(t), socket(t), socket(t)}
+	at := netip.MustParseAddrPort(free(t))
+	nowhere := netip.AddrPortFrom(netip.MustParseAddr("192.0.2.9"), at.Port())
+	wide := netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port())
+	w.wants(s1.call(bind(fds[0], nowhere.String())), "continued EADDRNOTAVAIL")
+	next := bind(fds[1], wide.String())
+	next.r.Failed = []bindintercept.Failed{{Inode: inode(fds[0]), Addr: nowhere}}
+	w.wants(s1.call(next), "continued")
+	l := listen(fds[1])
+	l.r.Addr = wide
+	w.wants(s1.call(l), "answered", "1 Listening")
+	if len(s1.promises) != 0 {
+		t.Error(s1.promises)
+	}
+	// What is bound is not bound again, nor is the promise another.
+	w.wants(s2.call(bind(fds[2], at.String())), "continued")
+	again := bind(fds[2], nowhere.String())
+	again.r.Has = at
+	w.wants(s2.call(again), "continued EADDRNOTAVAIL")
+	if len(s2.promises) != 1 || s2.promises[0].at != at {
+		t.Error(s2.promises)
+	}
+}

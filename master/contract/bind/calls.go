@@ -20,6 +20,9 @@ func (s *Session) called(e called) {
 	if r.TGID != s.PID {
 		s.contract.host.Report(s.ID, contract.Caller{PID: r.TGID})
 	}
+	for _, f := range r.Failed {
+		s.promises = slices.DeleteFunc(s.promises, func(p tcpPromise) bool { return p.inode == f.Inode && p.at == f.Addr })
+	}
 	if r.Op != bindintercept.Bind {
 		s.names(e)
 		return
@@ -51,6 +54,9 @@ type waiting struct {
 const (
 	maxWait   = 5 * time.Second // of one call; then it is dispatched as expired
 	lookEvery = 20 * time.Millisecond
+	// closingLooks is how often a call is looked at that waits for the keeper to close its
+	// duplicates of a socket that the worker has closed.
+	closingLooks = 5
 )
 
 // wait has a call wait. Its dispatch begins anew later.

@@ -26,6 +26,8 @@ func (s *Session) tcp(e called) {
 	r := e.call.About()
 	s.releaseClosed(e)
 	switch {
+	case s.isBound(r):
+		e.call.Continue() // EINVAL, says the kernel
 	case r.Own != "": // nothing but itself can hold it
 		s.own(e.call, r.Own)
 	case r.Listen:
@@ -35,6 +37,17 @@ func (s *Session) tcp(e called) {
 	default:
 		s.bindsOwn(e)
 	}
+}
+
+// isBound reports whether a socket that is to be bound has an address already. (One that had a
+// connection only seems to.) A previous master may have given it, and not answered.
+func (s *Session) isBound(r bindintercept.Request) bool {
+	if r.Listen || s.restored && s.table().LeaseOf(s.ID, r.Inode) != nil {
+		return false
+	}
+	return r.Listens || slices.ContainsFunc(s.promises, func(p tcpPromise) bool {
+		return p.inode == r.Inode && p.at.Port() == r.Has.Port() && p.at.Addr().WithZone("") == r.Has.Addr()
+	})
 }
 
 // replaces reports whether the program's socket is replaced at its bind already: where it
@@ -80,16 +93,19 @@ func (s *Session) bindsOwn(e called) {
 		e.call.Continue()
 		return
 	}
-	if r.Listens { // EINVAL, says the kernel: no promise
-		e.call.Continue()
-		return
-	}
 	if s.hasOverlapping(r) && !r.ReusePort {
 		s.notePromise(r)
 		e.call.Continue() // what its own socket does to it is the kernel's to say
 		return
 	}
-	beside := s.table().Beside(r.Addr, r.V6Only, e.at)
+	beside := len(s.table().Overlapping(r.Addr, r.V6Only)) > 0
+	if !beside && s.table().Closing(r.Addr, r.V6Only, e.at) {
+		if e.looks++; e.looks <= closingLooks {
+			s.wait(e)
+			return
+		}
+		beside = true
+	}
 	var shared []tcpPromise
 	for _, o := range s.contract.others(s, r) {
 		switch {
@@ -127,9 +143,9 @@ func (s *Session) bindsOwn(e called) {
 	})
 }
 
-// notePromise notes a bind. A socket that is bound again has another address then.
+// notePromise notes a bind. Whether it fails is known later (Request.Failed).
 func (s *Session) notePromise(r bindintercept.Request) {
-	s.promises = slices.DeleteFunc(s.promises, func(p tcpPromise) bool { return p.inode == r.Inode })
+	s.promises = slices.DeleteFunc(s.promises, func(p tcpPromise) bool { return p.inode == r.Inode && p.at == r.Addr })
 	if len(s.promises) >= maxPromises {
 		s.promises = slices.Delete(s.promises, 0, 1)
 	}
@@ -205,13 +221,11 @@ func (s *Session) listens(c call) {
 		s.accepts()
 		return
 	}
-	i := slices.IndexFunc(s.promises, func(p tcpPromise) bool { return p.inode == r.Inode })
+	of := func(p tcpPromise) bool { return p.inode == r.Inode && (r.Blind || p.at.Port() == r.Addr.Port()) }
 	// Else its port is the kernel's choice; a master that died may not have written the promise
 	// down.
-	chosen := i < 0 && (!s.restored || linux.Ephemeral(r.Addr.Port()))
-	if i >= 0 {
-		s.promises = slices.Delete(s.promises, i, i+1)
-	}
+	chosen := !slices.ContainsFunc(s.promises, of) && (!s.restored || linux.Ephemeral(r.Addr.Port()))
+	s.promises = slices.DeleteFunc(s.promises, func(p tcpPromise) bool { return p.inode == r.Inode })
 	port0 := netip.AddrPortFrom(r.Addr.Addr(), 0)
 	switch {
 	case r.Blind:
