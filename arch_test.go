@@ -119,6 +119,8 @@ func TestImports(t *testing.T) {
 			reason: "it says who listens, for an error of whoever is asked to"},
 		{pkg: "internal/cmsg", only: []string{"errors", "fmt", "os", "syscall", "time", "golang.org/x/sys/unix"},
 			reason: "it passes descriptors, and knows no protocol; the SDK has it inside other people's programs"},
+		{pkg: "internal/takeover", never: []string{"handoff/master", "handoff/master/*", "handoff/handoff", "handoff/internal/[^clr]*", "os/exec", "log/slog", "net/http"},
+			reason: "it finds connections and waits for who closes them: what is answered on them is internal/relay's, whose they are the caller's"},
 		{pkg: "internal/listenfds", only: []string{"fmt", "os", "strconv", "strings", "golang.org/x/sys/unix", "handoff/internal/cmsg"},
 			reason: "the SDK has it inside other people's programs"},
 		{pkg: "internal/watch", never: []string{"handoff/*", "handoff/internal/*"},
