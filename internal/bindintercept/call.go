@@ -33,6 +33,7 @@ type Request struct {
 	Op                 Op
 	Spot, To           Spot
 	Flags              uint32 // of renameat2(2)
+	Unheld             bool   // an unlink of a socket that is none of the service's: see [Call.Remove]
 	SeqPacket, Listens bool
 	Made               Access // how its file is made
 	// Of a TCP or UDP socket; Addr is zero for a listen on a socket that has no
@@ -61,7 +62,9 @@ type Call struct {
 	process *linux.Pidfd // the process that called
 	options options      // that the program has set on its socket
 	shared  atomic.Bool  // see Beside
-	text    string       // of a path that is bound
+	text    string       // of a path that is bound, or Unheld
+	at      int          // where that begins, if it is Unheld
+	gone    bool         // it is Unheld, and nothing is there
 	folders []int        // that names are in, open until the answer
 }
 

@@ -88,6 +88,10 @@ func (l *Listener) Receive(hidden func(r Request, err error)) (*Call, error) {
 			l.begun.note(c)
 			return c, nil
 		}
+		if c.gone {
+			c.Answer(unix.ENOENT)
+			continue
+		}
 		c.Continue()
 	}
 }

@@ -1,11 +1,13 @@
 package bindintercept
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -69,5 +71,42 @@ func TestBoundIsFollowed(t *testing.T) {
 	s := calls[2].Spot
 	if !calls[2].Listen || s.Name != "second" || s.File == (File{}) || s.Path != filepath.Join(dir, "second") {
 		t.Errorf("%+v", s)
+	}
+}
+
+// While several workers start, an unlink of a socket is reported, whoever holds it, and
+// executed for the program; what is not there, or is no socket, is the program's own affair.
+func TestUnheldUnlinks(t *testing.T) {
+	dir := t.TempDir()
+	for _, several := range []bool{true, false} {
+		l, err := net.Listen("unix", dir+"/socket")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.(*net.UnixListener).SetUnlinkOnClose(false)
+		l.Close()
+		if err := os.WriteFile(dir+"/file", nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p := start(t, "pause", "unlink "+dir+"/none", "unlink "+dir+"/file", "unlink "+dir+"/socket", "unlink "+dir+"/file")
+		if several {
+			p.names.Several(time.Now().Add(time.Hour))
+		} else {
+			p.names.Several(time.Now())
+		}
+		p.stdin.Write([]byte{1})
+		var calls []*Call
+		for c := p.next(); c != nil; c = p.next() {
+			if calls = append(calls, c); !c.Unheld || c.Spot.Name != "socket" {
+				t.Errorf("%+v", c.Request)
+			}
+			c.Remove(func() {})
+		}
+		if n := len(calls); several != (n == 1) || n > 1 {
+			t.Errorf("several: %v: %d calls", several, n)
+		}
+		if files, _ := os.ReadDir(dir); len(files) > 0 {
+			t.Errorf("several: %v: %v is left", several, files)
+		}
 	}
 }

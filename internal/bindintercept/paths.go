@@ -6,7 +6,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,33 +45,6 @@ type Spot struct {
 	Free bool // nothing has the name
 }
 
-// Names are the names of files that a service holds, or is about to: who calls unlink(2) or
-// rename(2) for another goes on at once. Any goroutine may ask.
-type Names struct {
-	set atomic.Pointer[map[string]struct{}]
-}
-
-// Set replaces them; abstract ones do not count.
-func (n *Names) Set(names []string) {
-	set := make(map[string]struct{}, len(names))
-	for _, name := range names {
-		set[name] = struct{}{}
-	}
-	n.set.Store(&set)
-}
-
-func (n *Names) has(name string) bool {
-	if n == nil {
-		return false
-	}
-	set := n.set.Load()
-	if set == nil {
-		return false
-	}
-	_, ok := (*set)[name]
-	return ok
-}
-
 // nameArg is a name as a call has it: a folder's descriptor, and the address of a text.
 type nameArg struct {
 	folder int
@@ -102,11 +74,14 @@ func (c *Call) lookNames(args []nameArg) (ok bool, err error) {
 		_, name := splitPath(texts[i])
 		ok = ok || c.l.names.has(name) || c.l.bound.has(name)
 	}
-	if !ok {
+	if c.Unheld = !ok; c.Unheld && (c.Op != Unlink || !c.l.names.areSeveral()) {
 		return false, nil
 	}
 	if err = c.caller(); err != nil {
 		return false, err
+	}
+	if c.Unheld {
+		return c.lookUnheld(args[0].folder, texts[0])
 	}
 	for i, a := range args {
 		spot, folder, err := c.resolve(a.folder, texts[i])
@@ -134,6 +109,14 @@ func (c *Call) lookConnect(addr, size uint64) (ok bool, err error) {
 	}
 	if err = c.caller(); err != nil {
 		return false, err
+	}
+	socket, err := c.process.Getfd(c.FD)
+	if err != nil {
+		return false, nil // EBADF, says the kernel
+	}
+	defer unix.Close(socket)
+	if typ := option(socket, unix.SOL_SOCKET, unix.SO_TYPE); option(socket, unix.SOL_SOCKET, unix.SO_DOMAIN) != unix.AF_UNIX || typ == unix.SOCK_DGRAM {
+		return false, nil
 	}
 	spot, folder, err := c.resolve(unix.AT_FDCWD, text)
 	if err != nil {
@@ -218,6 +201,16 @@ func fileAt(folder int, name string) (f File, free bool) {
 const openFolderFlags = unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
 
 func (c *Call) openFolder(at int, way string) (int, error) {
+	from, walk, err := c.startOf(at, way)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(from)
+	return walk()
+}
+
+// startOf opens where a path begins, and returns what opens the folder that it leads to.
+func (c *Call) startOf(at int, way string) (from int, walk func() (int, error), err error) {
 	proc := "/proc/" + strconv.Itoa(c.PID)
 	way, own := ownDescriptor(way, c.TGID)
 	start := proc + "/cwd"
@@ -229,21 +222,19 @@ func (c *Call) openFolder(at int, way string) (int, error) {
 	case at != unix.AT_FDCWD:
 		start = proc + "/fd/" + strconv.Itoa(at)
 	}
-	from, err := unix.Open(start, openFolderFlags, 0)
-	if err != nil {
-		return -1, err
-	}
+	from, err = unix.Open(start, openFolderFlags, 0)
 	rest := strings.TrimLeft(way, "/")
-	if rest == "" {
-		return from, nil
-	}
-	defer unix.Close(from)
-	if start == proc+"/root" {
-		return unix.Openat2(from, rest, &unix.OpenHow{Flags: openFolderFlags, Resolve: unix.RESOLVE_IN_ROOT})
-	}
-	// Absolute links on a relative path lead from handoff's own root: a program in another
-	// one has them seldom, and then the folder is another, and nothing of the service's.
-	return unix.Openat(from, rest, openFolderFlags, 0)
+	return from, func() (int, error) {
+		switch {
+		case rest == "":
+			return unix.FcntlInt(uintptr(from), unix.F_DUPFD_CLOEXEC, 3)
+		case start == proc+"/root":
+			return unix.Openat2(from, rest, &unix.OpenHow{Flags: openFolderFlags, Resolve: unix.RESOLVE_IN_ROOT})
+		}
+		// Absolute links on a relative path lead from handoff's own root: a program in another
+		// one has them seldom, and then the folder is another, and nothing of the service's.
+		return unix.Openat(from, rest, openFolderFlags, 0)
+	}, err
 }
 
 // ownDescriptor returns the rest of a path that leads over a descriptor of the process's own

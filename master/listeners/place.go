@@ -86,6 +86,22 @@ func (a *Address) File() FileID {
 	return FileID{}
 }
 
+// InPlace reports whether its file is where it was made.
+func (a *Address) InPlace() bool {
+	s, ok := a.kind.(*shared)
+	if !ok || s.file == (FileID{}) {
+		return false
+	}
+	var st unix.Stat_t
+	var err error
+	if s.folder >= 0 {
+		err = unix.Fstatat(s.folder, s.place.Name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	} else {
+		err = unix.Lstat(s.path, &st)
+	}
+	return err == nil && s.file == FileID{st.Dev, st.Ino}
+}
+
 // FD is the one socket of all workers; -1: each has its own. The table owns it.
 func (a *Address) FD() int {
 	if s, ok := a.kind.(*shared); ok {

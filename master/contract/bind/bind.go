@@ -99,6 +99,9 @@ func (c *Contract) ids() []listeners.Worker { return slices.Sorted(maps.Keys(c.s
 func (c *Contract) add(w contract.Worker) *Session {
 	s := &Session{Worker: w, contract: c}
 	c.sessions[w.ID] = s
+	if len(c.sessions) > 1 {
+		c.paths.names.Several(time.Now().Add(startTogether))
+	}
 	return s
 }
 
@@ -186,6 +189,7 @@ type call interface {
 	Socket() (fd int, err error)
 	Caller() (*linux.Pidfd, error)
 	RemoveSource()
+	Remove(then func())
 	LinkInstead()
 	BindBeside(name string, then func(bindintercept.Beside))
 	MoveBeside(name string, then func(bindintercept.Beside))
@@ -261,6 +265,9 @@ func (s *Session) Handle(what any) {
 		s.contract.review(e.at)
 	case madeBeside:
 		s.besides(e)
+		s.contract.review(time.Now())
+	case removed:
+		s.contract.endRemoval(s, e.place)
 		s.contract.review(time.Now())
 	case hidden:
 		s.report(contract.ProtocolError{Reason: "bind or listen by a process that handoff may not inspect: " + e.err.Error() + ". Its socket is not held: run handoff as root (CAP_SYS_PTRACE), or give the socket with --listen"})

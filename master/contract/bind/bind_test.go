@@ -52,7 +52,8 @@ type fake struct {
 	r     bindintercept.Request
 	gives error // what Give answers
 	ends  []string
-	given int // what was put in the place of the socket; -1: nothing
+	given int    // what was put in the place of the socket; -1: nothing
+	then  func() // of a Remove
 }
 
 func (f *fake) About() bindintercept.Request { return f.r }
@@ -91,6 +92,9 @@ func (f *fake) Caller() (*linux.Pidfd, error) {
 
 func (f *fake) RemoveSource() { f.Answer(0) }
 func (f *fake) LinkInstead()  { f.Answer(0) }
+
+// Remove begins; what it is about is removed by the test.
+func (f *fake) Remove(then func()) { f.then = then }
 func (f *fake) BindBeside(_ string, then func(bindintercept.Beside)) {
 	then(bindintercept.Beside{Err: unix.EPERM})
 }

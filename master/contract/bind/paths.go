@@ -30,6 +30,7 @@ type promise struct {
 type paths struct {
 	promises []promise
 	removed  []listeners.Place // at the stop, by the first worker that did
+	removals []removal         // under way
 	names    bindintercept.Names
 }
 
@@ -135,7 +136,7 @@ func (s *Session) bindsPath(e called) {
 		s.bindsHeld(e, a)
 		return
 	}
-	if s.promised(p) != nil && !e.expired {
+	if (s.promised(p) != nil || s.contract.isRemoved(p)) && !e.expired {
 		e.waited = true
 		s.wait(e)
 		return
@@ -251,18 +252,26 @@ func (s *Session) unlinks(c call) {
 		c.Continue()
 		return
 	}
-	if a := s.at(r.Spot); a != nil {
+	// What has the name may be there only since the call was looked at.
+	if a := s.table().AtPlace(p); a != nil && (s.at(r.Spot) != nil || a.InPlace()) {
+		if r.Spot.Free {
+			c.Answer(unix.ENOENT)
+			return
+		}
 		a.Unlinked(s.ID)
 		s.meansRemoved(a)
 		c.Answer(0)
 		return
 	}
 	own := s.contract.promise(func(o *promise) bool { return o.place == p && o.s == s })
-	if s.promised(p) != nil && own == nil {
+	switch {
+	case s.promised(p) != nil && own == nil:
 		c.Answer(0)
-		return
+	case r.Unheld:
+		s.removes(c, p)
+	default:
+		c.Continue()
 	}
-	c.Continue()
 }
 
 // meansRemoved notes that the file of an address is gone, as far as the worker knows.
@@ -312,6 +321,7 @@ func (s *Session) renames(e called) {
 // endPaths: the worker has exited, or is dead.
 func (s *Session) endPaths() {
 	s.contract.forgetPromises(func(o promise) bool { return o.s == s })
+	s.contract.forgetRemovals(s)
 	for _, e := range s.beside { // it has never listened
 		s.table().RemoveBeside(e.folder, e.name, listeners.FileID(e.made.File))
 		e.close()

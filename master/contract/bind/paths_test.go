@@ -141,6 +141,39 @@ func TestPathPromised(t *testing.T) {
 	}
 }
 
+// Two remove the stale file of a killed server before they bind: none of them removes what the
+// other has bound, however late its unlink is executed, or was looked at.
+func TestPathRemovedByTwo(t *testing.T) {
+	w := start(t)
+	path := filepath.Join(t.TempDir(), "s")
+	stale := unixSocket(t)
+	if err := unix.Bind(stale, &unix.SockaddrUnix{Name: path}); err != nil {
+		t.Fatal(err)
+	}
+	first, second := w.session(1, 0), w.session(2, 1)
+	unlink := func() *fake {
+		f := pathCall(t, 0, path)
+		f.r.Op, f.r.Unheld = bindintercept.Unlink, true
+		return f
+	}
+	slow, late := unlink(), unlink()
+	wants(t, "an unlink", second.call(slow), "")
+	bind := pathCall(t, unixSocket(t), path)
+	wants(t, "a bind meanwhile", first.call(bind), "")
+	os.Remove(path)
+	slow.then()
+	w.Until("the bind goes on", func() bool { return len(bind.ends) > 0 })
+	if err := unix.Bind(bind.r.FD, &unix.SockaddrUnix{Name: path}); err != nil || bind.ends[0] != "continued" {
+		t.Fatal(bind.ends, err)
+	}
+	wants(t, "an unlink that comes late", second.call(late), "answered")
+	wants(t, "listen", first.listenPath(t, bind.r.FD, path), "continued")
+	wants(t, "an unlink that comes later", second.call(late), "answered")
+	if late.then != nil {
+		t.Error("the new file was removed")
+	}
+}
+
 // A socket that is renamed into place (HAProxy) does not take the place of one that serves;
 // and a file that somebody has removed is made again.
 func TestPathRenamed(t *testing.T) {
