@@ -204,28 +204,38 @@ func (f *Fleet) serving(slot int, gen Gen) *Worker {
 // unserved slot.
 func (f *Fleet) choose() []*Worker {
 	set := make([]*Worker, f.cfg.Slots)
-	served := false
 	for slot := range set {
 		set[slot] = f.chooseFor(slot)
-		served = served || set[slot] != nil
 	}
-	if !served {
-		// Exits have left every slot unserved: any worker that serves is used.
-		for slot := range set {
-			set[slot] = f.serving(slot, f.wanted)
-			served = served || set[slot] != nil
+	if slices.ContainsFunc(set, (*Worker).accepts) {
+		return set
+	}
+	// Exits have left every slot unserved, or who serves has hung: any worker that serves
+	// is used.
+	for slot := range set {
+		if w := f.serving(slot, f.wanted); w != nil {
+			set[slot] = w
 		}
 	}
-	if !served {
-		// Also one whose slot is removed.
-		for _, w := range f.workers {
-			if w.Phase == Serving && w.InService && !w.dead {
-				return append(set, w)
-			}
+	if slices.ContainsFunc(set, (*Worker).accepts) {
+		return set
+	}
+	// Also one whose slot is removed.
+	var spare *Worker
+	for _, w := range f.workers {
+		if w.Phase == Serving && w.InService && !w.dead && !slices.Contains(set, w) && (spare == nil || spare.hung) {
+			spare = w
 		}
+	}
+	if spare != nil && (spare.accepts() || !slices.ContainsFunc(set, func(w *Worker) bool { return w != nil })) {
+		set = append(set, spare)
 	}
 	return set
 }
+
+// accepts reports whether a worker gets what is steered to it: one that hangs has been
+// abandoned, and nothing goes to it any more.
+func (w *Worker) accepts() bool { return w != nil && !w.hung }
 
 func (f *Fleet) chooseFor(slot int) *Worker {
 	target := f.live
@@ -239,7 +249,7 @@ func (f *Fleet) chooseFor(slot int) *Worker {
 	// None of the right generation: keep those in service.
 	var kept *Worker
 	for _, w := range f.workers {
-		if w.Slot == slot && w.Phase == Serving && w.InService && !w.dead {
+		if w.Slot == slot && w.Phase == Serving && w.InService && !w.dead && (!kept.accepts() || w.accepts()) {
 			kept = w
 		}
 	}

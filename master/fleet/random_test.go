@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,6 +24,7 @@ type world struct {
 	alive   map[ID]*proc
 	steered map[int]ID // by slot
 	left    map[int]ID // steered to before the last Steer
+	program []ID       // to which connections go: steered to, and not hung, if there are any
 	lastID  ID
 	gens    map[Gen]bool // prepared and not forgotten
 	wanted  Gen
@@ -41,6 +43,7 @@ type proc struct {
 	retiring bool // to quiet down, drain or end
 	quiet    bool // was told to quiet down
 	dead     bool // and has not exited
+	hung     bool // abandoned: its sockets are taken from it
 	unserved bool // was started in a slot that nobody served
 }
 
@@ -158,6 +161,7 @@ func (w *world) count() {
 		starting := !p.ready || fw != nil && fw.Phase == Starting // may only seem ready
 		switch {
 		case p.retiring, p.dead: // it does not run
+		case p.hung: // it is killed when somebody accepts in its place; how often it is replaced until then, backoff bounds
 		case starting && !p.unserved:
 			starts++
 		case !starting && w.steered[p.slot] != id:
@@ -183,7 +187,7 @@ func (w *world) act(a Action) {
 		if p == nil {
 			w.fail("%s: no such worker", say(a))
 		}
-		if !w.stopped && w.steered[p.slot] == id {
+		if !w.stopped && (w.steered[p.slot] == id || slices.Contains(w.program, id)) && !p.hung && !p.dead {
 			w.fail("%s while connections still come to it", say(a))
 		}
 		p.retiring = true
@@ -215,11 +219,15 @@ func (w *world) act(a Action) {
 		w.left, w.steered = w.steered, map[int]ID{}
 		for _, id := range a.IDs {
 			p := w.alive[id]
-			if p == nil || !p.ready || p.retiring || p.dead || p.slot >= w.cfg.Slots && len(a.IDs) > 1 || w.steered[p.slot] != 0 {
+			if p == nil || !p.ready || p.retiring || p.dead || p.slot >= w.cfg.Slots && w.accepting(a.IDs) > 1 || w.steered[p.slot] != 0 {
 				w.fail("%s: worker %d cannot serve", say(a), id)
 			}
 			w.steered[p.slot] = id
 		}
+		w.aim()
+	case Abandon:
+		w.alive[a.ID].hung = true
+		w.aim()
 	case Quiesce:
 		retiring(a.ID).quiet = true
 	case Drain:
@@ -240,6 +248,30 @@ func (w *world) act(a Action) {
 			w.fail("done with %d workers left", len(w.alive))
 		}
 		w.done = true
+	}
+}
+
+// accepting counts those that are alive and have not hung.
+func (w *world) accepting(ids []ID) (n int) {
+	for _, id := range ids {
+		if p := w.alive[id]; p != nil && !p.hung && !p.dead {
+			n++
+		}
+	}
+	return n
+}
+
+// aim is what becomes of connections after a steering: without anybody who accepts they go
+// where they went, or wait.
+func (w *world) aim() {
+	var to []ID
+	for _, id := range w.steered {
+		if w.accepting([]ID{id}) > 0 {
+			to = append(to, id)
+		}
+	}
+	if len(to) > 0 || w.cfg.NoOverlap { // see GivingWay
+		w.program = to
 	}
 }
 
