@@ -403,6 +403,24 @@ func TestPortOfItsOwnChoice(t *testing.T) {
 	w.wants(s4.call(gone), "answered EBADF", "4 Refused")
 }
 
+// Who listens on a socket that another process has bound is not the one that drains: varnishd's
+// manager binds, and starts a child again that ends.
+func TestBoundForAnother(t *testing.T) {
+	w := start(t)
+	child, leader := sleeper(t), sleeper(t)
+	s := w.contract.Start(w.Worker(1, 0, leader.Process.Pid), nil).(*Session)
+	w.Sessions[1] = s
+	t.Cleanup(s.End)
+	f := bind(socket(t), free(t))
+	f.r.TGID = leader.Process.Pid
+	s.call(f)
+	f.r.Listen, f.r.TGID = true, child.Process.Pid
+	s.call(f)
+	if got := s.State(); got.Bound != 0 || !got.Several {
+		t.Errorf("%+v", got)
+	}
+}
+
 // The drain goes to the one process that has bound, if that is not the leader.
 func TestBoundProcess(t *testing.T) {
 	w := start(t)

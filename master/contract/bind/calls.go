@@ -125,6 +125,15 @@ func (s *Session) noteBound(c call) {
 	}
 }
 
+// boundFor records that a process listens on a socket that another one has bound, which is above
+// it, as a rule (varnishd's manager): the leader is signalled, not the one that listens.
+func (s *Session) boundFor(binder int) {
+	if s.bound == nil || s.bound.PID() != binder {
+		s.several = true
+		s.dropBound()
+	}
+}
+
 func (s *Session) refuse(c call, e listeners.Endpoint, err error) {
 	if s.refused++; s.refused <= contract.MaxReports {
 		s.report(contract.Refused{Endpoint: e, Err: err})

@@ -225,6 +225,9 @@ func (s *Session) listens(c call) {
 	// Else its port is the kernel's choice; a master that died may not have written the promise
 	// down.
 	chosen := !slices.ContainsFunc(s.promises, of) && (!s.restored || linux.Ephemeral(r.Addr.Port()))
+	if i := slices.IndexFunc(s.promises, of); i >= 0 && s.promises[i].pid != r.TGID {
+		s.boundFor(s.promises[i].pid)
+	}
 	s.promises = slices.DeleteFunc(s.promises, func(p tcpPromise) bool { return p.inode == r.Inode })
 	port0 := netip.AddrPortFrom(r.Addr.Addr(), 0)
 	switch {
