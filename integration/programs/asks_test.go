@@ -77,6 +77,24 @@ func exchange(c net.Conn, question, want string) error {
 	}
 }
 
+// postgres opens a session on pgbouncer's console, and asks for its version.
+func postgres(addr string) (conversation, error) {
+	c, err := net.DialTimeout("tcp", addr, answerWithin)
+	if err != nil {
+		return nil, err
+	}
+	tcp := c.(*net.TCPConn)
+	tcp.SetLinger(0)
+	hello := []byte("\x00\x03\x00\x00user\x00any\x00database\x00pgbouncer\x00\x00")
+	ready := "Z\x00\x00\x00\x05I"
+	if err := exchange(tcp, string(binary.BigEndian.AppendUint32(nil, uint32(4+len(hello))))+string(hello), ready); err != nil {
+		c.Close()
+		return nil, err
+	}
+	const query = "SHOW VERSION;\x00"
+	return &tcpLine{tcp, "Q" + string(binary.BigEndian.AppendUint32(nil, uint32(4+len(query)))) + query, ready}, nil
+}
+
 // dnsQuery asks for the address of www.example.test, by UDP; kept: from the same port again.
 func dnsQuery(addr string) (conversation, error) {
 	c, err := net.Dial("udp", addr)

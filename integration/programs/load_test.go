@@ -1,12 +1,14 @@
 package programs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -22,10 +24,49 @@ import (
 // counts is what clients have seen.
 type counts struct {
 	requests, lost int64
+	kept           int64            // requests on connections that had answered before
 	failed         map[string]int64 // by class
 	reused         map[string]int64 // those of them on connections that had answered before
 	samples        []string
 	since          time.Time
+	longest        time.Duration // good answer on a connection that had answered before
+}
+
+// merge adds what other clients have seen.
+func (c *counts) merge(o counts) {
+	c.requests += o.requests
+	c.kept += o.kept
+	for class, n := range o.failed {
+		c.add(class, n)
+	}
+	for class, n := range o.reused {
+		c.again(class, n)
+	}
+	c.samples = append(c.samples, o.samples...)
+	c.longest = max(c.longest, o.longest)
+	if c.since.IsZero() || o.since.Before(c.since) {
+		c.since = o.since
+	}
+}
+
+// onReused are those on connections that had answered before: the others count as new ones.
+func (c counts) onReused() counts {
+	k := counts{requests: c.kept, samples: c.samples, since: c.since, longest: c.longest}
+	for class, n := range c.reused {
+		k.add(class, n)
+	}
+	return k
+}
+
+func (c counts) onNew() counts {
+	k := counts{requests: c.requests - c.kept, since: c.since}
+	for class, n := range c.failed {
+		if n -= c.reused[class]; n > 0 {
+			k.add(class, n)
+			k.samples = c.samples
+		}
+	}
+	return k
 }
 
 func (c *counts) add(class string, n int64) {
@@ -62,7 +103,33 @@ type running interface {
 	stop() counts
 }
 
+// clients make a connection for each request.
 const clients = 8
+
+// keepers keep theirs: 32 in all, who ask again after a pause. Slow ones read an answer 16 bytes at a time.
+var keepers = []struct {
+	clients     int
+	pause, slow time.Duration
+}{
+	{clients: 4},
+	{clients: 10, pause: 2 * time.Millisecond},
+	{clients: 8, pause: 50 * time.Millisecond},
+	{clients: 8, pause: 500 * time.Millisecond},
+	{clients: 2, pause: 20 * time.Millisecond, slow: 10 * time.Millisecond},
+}
+
+// exchanges are what they ask in turn.
+func (r row) exchanges() []load.Request {
+	get := load.Request{Method: "GET", Target: "/", Header: http.Header{"Host": {"x"}}, Want: 200}
+	if r.getOnly {
+		return []load.Request{get}
+	}
+	post := load.Request{Method: "POST", Target: "/", Header: http.Header{"Host": {"x"}, "Content-Type": {"text/plain"}}, Want: 200}
+	little, much := post, post
+	little.Body = []byte("hello world\n")
+	much.Body = bytes.Repeat([]byte("0123456789abcde\n"), 1024)
+	return []load.Request{get, little, get, much}
+}
 
 // asks makes an exchange with the program at an address. The conversation goes on with kept.
 type asks func(addr string) (conversation, error)
@@ -74,7 +141,7 @@ type conversation interface {
 }
 
 // load starts the row's load: 8 clients that ask again as soon as they are answered, or, with kept,
-// 2 ms later on the same connection. Nothing is asked twice.
+// the keepers. Nothing is asked twice.
 func (r row) load(t *testing.T, p place, kept bool) running {
 	addr := "127.0.0.1:" + p.port
 	if r.asks != nil {
@@ -87,39 +154,64 @@ func (r row) load(t *testing.T, p place, kept bool) running {
 	if r.protocol() != "" { // it is nginx that makes connections, or keeps them
 		cfg.Addr = p.front(kept)
 		cfg.Network, cfg.Mode = "unix", load.KeepAlive
-	} else if kept {
-		cfg.Mode = load.KeepAlive
 	}
-	if kept {
-		cfg.Rate, cfg.Pause = 0, 2*time.Millisecond
+	if !kept {
+		return httpLoad{runs: []*load.Run{load.Start(cfg)}}
 	}
-	return httpLoad{load.Start(cfg)}
+	cfg.Mode, cfg.Requests = load.KeepAlive, r.exchanges()
+	l := httpLoad{front: r.protocol() != ""}
+	for _, k := range keepers {
+		cfg := cfg
+		cfg.Clients, cfg.Pause, cfg.Slow = k.clients, k.pause, k.slow
+		if k.pause > 5*time.Millisecond {
+			cfg.Rate = 0 // it limits those who hardly pause
+		}
+		l.runs = append(l.runs, load.Start(cfg))
+	}
+	return l
 }
 
-type httpLoad struct{ run *load.Run }
+type httpLoad struct {
+	runs  []*load.Run
+	front bool // nginx keeps the connections: each request counts
+}
 
 func (l httpLoad) await(t *testing.T, n int64) {
 	t.Helper()
-	if !l.run.Await(n, patience) {
+	if !l.runs[0].Await(n, patience) {
 		t.Fatalf("%d requests are not answered within %v", n, patience)
 	}
 }
 
-func (l httpLoad) stop() counts {
-	r := l.run.Stop()
-	c := counts{requests: r.Requests, since: time.Now().Add(-r.Elapsed)}
-	for class, n := range r.Failed {
-		c.add(string(class), n)
+func (l httpLoad) stop() (all counts) {
+	results := make([]load.Result, len(l.runs))
+	var wg sync.WaitGroup
+	for i, run := range l.runs {
+		wg.Go(func() { results[i] = run.Stop() })
 	}
-	for k, n := range r.Kinds {
-		if k.Reused {
-			c.again(string(k.Class), n)
+	wg.Wait()
+	for i, r := range results {
+		c := counts{requests: r.Requests, kept: r.Kept, since: time.Now().Add(-r.Elapsed)}
+		if len(l.runs) == len(keepers) && keepers[i].slow == 0 {
+			c.longest = r.Longest
 		}
+		for class, n := range r.Failed {
+			c.add(string(class), n)
+		}
+		for k, n := range r.Kinds {
+			if k.Reused {
+				c.again(string(k.Class), n)
+			}
+		}
+		if l.front {
+			c.kept, c.reused = c.requests, c.failed
+		}
+		for _, s := range r.Samples {
+			c.samples = append(c.samples, s.String())
+		}
+		all.merge(c)
 	}
-	for _, s := range r.Samples {
-		c.samples = append(c.samples, s.String())
-	}
-	return c
+	return all
 }
 
 // talk is a load of conversations.
@@ -134,13 +226,21 @@ type talk struct {
 func talkTo(addr string, dial asks, kept bool) *talk {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &talk{cancel: cancel}
-	for range clients {
-		l.wg.Go(func() { l.client(ctx, addr, dial, kept) })
+	if !kept {
+		for range clients {
+			l.wg.Go(func() { l.client(ctx, addr, dial, false, 0) })
+		}
+		return l
+	}
+	for _, k := range keepers {
+		for range k.clients {
+			l.wg.Go(func() { l.client(ctx, addr, dial, true, k.pause) })
+		}
 	}
 	return l
 }
 
-func (l *talk) client(ctx context.Context, addr string, dial asks, kept bool) {
+func (l *talk) client(ctx context.Context, addr string, dial asks, kept bool, pause time.Duration) {
 	var c conversation
 	answered := false // on c
 	end := func() {
@@ -155,29 +255,39 @@ func (l *talk) client(ctx context.Context, addr string, dial asks, kept bool) {
 			end()
 		}
 		var err error
+		start := time.Now()
 		if c == nil {
 			c, err = dial(addr)
 		}
 		if err == nil {
 			err = c.ask()
 		}
-		l.count(err, answered)
+		l.count(err, answered, time.Since(start))
 		answered = err == nil
 		if !kept || err != nil {
 			end()
 		}
-		if kept {
+		if kept && *rate > 0 {
+			pause = max(pause, 2*time.Millisecond)
+		}
+		if pause > 0 {
 			select {
-			case <-time.After(2 * time.Millisecond):
+			case <-time.After(pause):
 			case <-ctx.Done():
 			}
 		}
 	}
 }
 
-func (l *talk) count(err error, reused bool) {
+func (l *talk) count(err error, reused bool, took time.Duration) {
 	l.mu.Lock()
 	l.counts.requests++
+	if reused {
+		l.counts.kept++
+		if err == nil {
+			l.counts.longest = max(l.counts.longest, took)
+		}
+	}
 	if err != nil {
 		if reused {
 			l.counts.again(classify(err), 1)

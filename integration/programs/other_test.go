@@ -39,7 +39,7 @@ var rustFiles = map[string]string{
 fn main() {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
         let addr = format!("127.0.0.1:{}", std::env::var("PORT").unwrap()).parse().unwrap();
-        let ok = make_service_fn(|_| async { Ok::<_, hyper::Error>(service_fn(|_| async { Ok::<_, hyper::Error>(Response::new(Body::from("ok\n"))) })) });
+        let ok = make_service_fn(|_| async { Ok::<_, hyper::Error>(service_fn(|req| async { hyper::body::to_bytes(req.into_body()).await?; Ok::<_, hyper::Error>(Response::new(Body::from("ok\n"))) })) });
         let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
         Server::bind(&addr).serve(ok).with_graceful_shutdown(async move { term.recv().await; }).await.unwrap();
     });
@@ -74,6 +74,21 @@ var (
 	hello   = lineOf("tcp", "hello\n", "hello\n")
 )
 
+// pgbouncerConf has one database, its own console, which needs no PostgreSQL.
+const pgbouncerConf = `[databases]
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = %PORT%
+unix_socket_dir =
+so_reuseport = 1
+auth_type = any
+admin_users = any
+user = nobody
+ignore_startup_parameters = extra_float_digits
+log_connections = 0
+log_disconnections = 0
+`
+
 // alone is for a program of which only one may run.
 var alone = []string{"-n", "1", "--overlap", "none"}
 
@@ -89,9 +104,11 @@ var otherRows = []row{
 	{kind: tcp, name: "Jetty", needs: []string{"java", "/usr/share/jetty9/lib/jetty-server-*.jar"}, from: []string{"apt:jetty9"}, slow: true,
 		files: map[string]string{"JettyAny.java": jettyServer}, args: []string{"java", "-Dorg.eclipse.jetty.LEVEL=WARN", "-cp", "/usr/share/jetty9/lib/*", "JettyAny.java"}},
 	{kind: tcp, name: "websocketd", needs: []string{"websocketd"}, from: []string{"apt:websocketd"}, args: []string{"websocketd", "--loglevel=fatal", "--address=127.0.0.1", "--port=%PORT%", "cat"}, asks: websocketEcho},
+	{kind: tcp, name: "websocketd, its HTTP", needs: []string{"websocketd"}, from: []string{"apt:websocketd"}, args: []string{"websocketd", "--loglevel=fatal", "--address=127.0.0.1", "--port=%PORT%", "--staticdir=%DIR%", "cat"}},
 	{kind: tcp, name: "socat, fork", needs: []string{"socat"}, from: []string{"apt:socat"}, args: []string{"socat", "TCP-LISTEN:%PORT%,bind=127.0.0.1,fork,backlog=128,reuseaddr", "EXEC:cat"}, asks: hello},
 	{kind: tcp, name: "tcpserver", needs: []string{"tcpserver"}, from: []string{"apt:ucspi-tcp"}, args: []string{"tcpserver", "-HR", "-l", "0", "-c", "100", "127.0.0.1", "%PORT%", "cat"}, asks: hello},
 	{kind: tcp, name: "xinetd", needs: []string{"xinetd"}, from: []string{"apt:xinetd"}, files: map[string]string{"xinetd.conf": xinetdConf}, args: []string{"xinetd", "-dontfork", "-f", "xinetd.conf", "-pidfile", "%DIR%/x.pid"}, asks: hello},
 	{kind: tcp, name: "memcached", needs: []string{"memcached"}, from: []string{"apt:memcached"}, args: []string{"memcached", "-u", "root", "-l", "127.0.0.1", "-p", "%PORT%", "-U", "0", "-m", "16"}, asks: version, note: "each worker has its own data"},
+	{kind: tcp, name: "pgbouncer", needs: []string{"pgbouncer"}, from: []string{"apt:pgbouncer"}, files: map[string]string{"pgbouncer.ini": pgbouncerConf}, args: []string{"pgbouncer", "pgbouncer.ini"}, asks: postgres, drain: "INT", flags: []string{"--drain-signal", "INT"}},
 	{kind: tcp, name: "Redis", needs: []string{"redis-server"}, from: []string{"apt:redis-server"}, args: []string{"redis-server", "--bind", "127.0.0.1", "--port", "%PORT%", "--save", "", "--loglevel", "warning"}, asks: ping, flags: alone},
 }

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.http import HttpResponse
 from django.urls import path
 settings.configure(DEBUG=True, SECRET_KEY="x", ALLOWED_HOSTS=["*"], ROOT_URLCONF="site1", LOGGING_CONFIG=None)
-urlpatterns = [path("", lambda request: HttpResponse("ok\n"))]
+urlpatterns = [path("", lambda request: HttpResponse("ok\n" if request.body is not None else ""))]
 if __name__ == "__main__":
     sys.modules["site1"] = sys.modules["__main__"]
     from django.core.management import execute_from_command_line
@@ -32,15 +32,18 @@ server.wait_for_termination()
 
 const aiohttpApp = `import os
 from aiohttp import web
-async def ok(request): return web.Response(text="ok\n")
+async def ok(request):
+    await request.read()
+    return web.Response(text="ok\n")
 app = web.Application()
-app.router.add_get("/", ok)
+app.router.add_route("*", "/", ok)
 web.run_app(app, host="127.0.0.1", port=int(os.environ["PORT"]), print=None, access_log=None)
 `
 
 const tornadoApp = `import asyncio, os, signal, tornado.web
 class H(tornado.web.RequestHandler):
     def get(self): self.write("ok\n")
+    post = get
 async def main():
     server = tornado.web.Application([("/", H)]).listen(int(os.environ["PORT"]), "127.0.0.1")
     stop = asyncio.Event()
@@ -54,7 +57,7 @@ asyncio.run(main())
 
 var pythonRows = []row{
 	{kind: tcp, name: "python http.server", needs: []string{"python3"}, from: []string{"apt:python3"}, args: []string{"python3", "-m", "http.server", "%PORT%", "--bind", "127.0.0.1"},
-		limit: "it has no handler for SIGTERM, which ends it in the middle of a request"},
+		limit: "it has no handler for SIGTERM, which ends it in the middle of a request", getOnly: true},
 	{kind: tcp, name: "gunicorn sync", needs: []string{"gunicorn"}, from: []string{"apt:gunicorn"}, args: []string{"gunicorn", "-b", "127.0.0.1:%PORT%", "app:app"}, short: true},
 	{kind: tcp, name: "gunicorn gthread", needs: []string{"gunicorn"}, from: []string{"apt:gunicorn"}, args: []string{"gunicorn", "-k", "gthread", "--threads", "4", "-b", "127.0.0.1:%PORT%", "app:app"}},
 	{kind: tcp, name: "gunicorn gevent", needs: []string{"gunicorn", "/usr/lib/python3/dist-packages/gevent"}, from: []string{"apt:gunicorn", "apt:python3-gevent"}, args: []string{"gunicorn", "-k", "gevent", "-b", "127.0.0.1:%PORT%", "app:app"}},
@@ -68,7 +71,7 @@ var pythonRows = []row{
 	{kind: tcp, name: "Django runserver", needs: []string{"/usr/lib/python3/dist-packages/django"}, from: []string{"apt:python3-django"}, files: map[string]string{"site1.py": django},
 		args: []string{python, "site1.py", "runserver", "--noreload", "127.0.0.1:%PORT%"}},
 	{kind: tcp, name: "Flask", needs: []string{"/usr/lib/python3/dist-packages/flask"}, from: []string{"apt:python3-flask"},
-		files: map[string]string{"hello.py": "import logging; logging.disable(logging.CRITICAL)\nfrom flask import Flask\napp = Flask(__name__)\n@app.route('/')\ndef ok(): return 'ok\\n'\n"},
+		files: map[string]string{"hello.py": "import logging; logging.disable(logging.CRITICAL)\nfrom flask import Flask, request\napp = Flask(__name__)\n@app.route('/', methods=['GET', 'POST'])\ndef ok():\n  request.get_data()\n  return 'ok\\n'\n"},
 		args:  []string{python, "-m", "flask", "--app", "hello", "run", "-h", "127.0.0.1", "-p", "%PORT%"}},
 	{kind: tcp, name: "aiohttp", needs: []string{"/usr/lib/python3/dist-packages/aiohttp"}, from: []string{"apt:python3-aiohttp"}, files: map[string]string{"aio.py": aiohttpApp}, args: []string{python, "aio.py"}},
 	{kind: tcp, name: "Tornado", needs: []string{"/usr/lib/python3/dist-packages/tornado"}, from: []string{"apt:python3-tornado"}, files: map[string]string{"torn.py": tornadoApp}, args: []string{python, "torn.py"}},

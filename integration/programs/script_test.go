@@ -1,5 +1,7 @@
 package programs
 
+import "strings"
+
 var (
 	npmTsx  = []string{"npm:tsx@4"}
 	npmHono = []string{"npm:hono@4", "npm:@hono/node-server@1"}
@@ -12,10 +14,10 @@ var (
 func in(name string) string { return "%CACHE%/node_modules/" + name }
 
 const nestApp = `require('reflect-metadata')
-const { Module, Controller, Get } = require('@nestjs/common')
+const { Module, Controller, All } = require('@nestjs/common')
 const { NestFactory } = require('@nestjs/core')
 class Any { ok() { return 'ok\n' } }
-Get()(Any.prototype, 'ok', Object.getOwnPropertyDescriptor(Any.prototype, 'ok'))
+All()(Any.prototype, 'ok', Object.getOwnPropertyDescriptor(Any.prototype, 'ok'))
 Controller()(Any)
 class App {}
 Module({ controllers: [Any] })(App)
@@ -28,17 +30,17 @@ NestFactory.create(App, { logger: false }).then(app => {
 const honoApp = `const { Hono } = require('hono')
 const { serve } = require('@hono/node-server')
 const app = new Hono()
-app.get('/', c => c.text('ok\n'))
+app.all('/', async c => { await c.req.text(); return c.text('ok\n') })
 serve({ fetch: app.fetch, port: Number(process.env.PORT), hostname: '127.0.0.1' })
 `
 
 const expressApp = `const app = require('express')()
-app.get('/', (req, res) => res.send('ok\n'))
+app.all('/', (req, res) => { req.resume(); req.on('end', () => res.send('ok\n')) })
 app.listen(Number(process.env.PORT), '127.0.0.1')
 `
 
 const fastifyApp = `const app = require('fastify')()
-app.get('/', async () => 'ok\n')
+app.all('/', async () => 'ok\n')
 app.listen({ port: Number(process.env.PORT), host: '127.0.0.1' })
 `
 
@@ -51,11 +53,11 @@ process.on('SIGTERM', () => server.tryShutdown(() => process.exit()))
 `
 
 // bunApp and denoApp end as their manuals have it.
-const bunApp = `const server = Bun.serve({ hostname: '127.0.0.1', port: Number(process.env.PORT), fetch: () => new Response('ok\n') })
+const bunApp = `const server = Bun.serve({ hostname: '127.0.0.1', port: Number(process.env.PORT), fetch: async req => { await req.text(); return new Response('ok\n') } })
 process.on('SIGTERM', async () => { await server.stop(); process.exit() })
 `
 
-const denoApp = `const server = Deno.serve({ hostname: '127.0.0.1', port: Number(Deno.env.get('PORT')), onListen() {} }, () => new Response('ok\n'))
+const denoApp = `const server = Deno.serve({ hostname: '127.0.0.1', port: Number(Deno.env.get('PORT')), onListen() {} }, async req => { await req.text(); return new Response('ok\n') })
 Deno.addSignalListener('SIGTERM', async () => { await server.shutdown(); Deno.exit() })
 `
 
@@ -74,6 +76,8 @@ var nitroBuild = []string{"npx", "nitropack", "build", "--dir", "%CACHE%/nitro"}
 
 var javaScriptRows = []row{
 	{kind: tcp, name: "npm start", needs: []string{"npm"}, args: []string{"npm", "start", "--silent"}},
+	{kind: tcp, name: "npm start, no preload", needs: []string{"npm"}, args: []string{"npm", "start", "--silent"}, flags: []string{"--no-preload"}},
+	{kind: tcp, name: "node, no preload", needs: []string{"node"}, args: []string{"node", "server.js"}, flags: []string{"--no-preload"}},
 	{kind: tcp, name: "sh -c node", needs: []string{"node"}, args: []string{"sh", "-c", "node server.js"}},
 	{kind: tcp, name: "Express", needs: []string{"node", in("express")}, from: []string{"npm:express@5"}, files: map[string]string{"main.js": expressApp}, args: []string{"node", "main.js"}},
 	{kind: tcp, name: "Express behind npm", needs: []string{"npm", in("express")}, from: []string{"npm:express@5"},
@@ -82,7 +86,7 @@ var javaScriptRows = []row{
 	{kind: tcp, name: "hono", needs: []string{"node", in("hono"), in("@hono/node-server")}, from: npmHono, files: map[string]string{"main.js": honoApp}, args: []string{"node", "main.js"}},
 	{kind: tcp, name: "NestJS", needs: []string{"node", in("@nestjs/platform-express"), in("reflect-metadata")}, from: npmNest, files: map[string]string{"main.js": nestApp}, args: []string{"node", "main.js"}},
 	{kind: tcp, name: "Next.js, standalone", needs: []string{"node", in("next"), "%CACHE%/next/.next/standalone/next/server.js"}, from: npmNext, build: []string{"sh", "-c", "cd %CACHE%/next && NEXT_TELEMETRY_DISABLED=1 npx next build"},
-		files: nextFiles, args: []string{"node", "%CACHE%/next/.next/standalone/next/server.js"}, env: []string{"HOSTNAME=127.0.0.1"}, slow: true},
+		files: nextFiles, args: []string{"node", "%CACHE%/next/.next/standalone/next/server.js"}, env: []string{"HOSTNAME=127.0.0.1"}, slow: true, getOnly: true},
 	{kind: tcp, name: "Nitro", needs: []string{"node", in("nitropack"), "%CACHE%/nitro/.output/server/index.mjs"}, from: []string{"npm:nitropack@2", "npm:h3@1"}, build: nitroBuild,
 		files: nextFiles, args: []string{"node", "%CACHE%/nitro/.output/server/index.mjs"}},
 	{kind: tcp, name: "tsx", needs: []string{"tsx"}, from: npmTsx, files: map[string]string{"main.ts": "import http from 'node:http'\nconst port: number = Number(process.env.PORT)\nhttp.createServer((_, res) => res.end('ok\\n')).listen(port, '127.0.0.1')\n"}, args: []string{"tsx", "main.ts"}},
@@ -90,5 +94,7 @@ var javaScriptRows = []row{
 		args: []string{"node", "--import", "file://" + in("tsx/dist/loader.mjs"), "main.ts"}},
 	{kind: tcp, name: "Bun", needs: []string{"bun"}, from: []string{"npm:bun@1"}, files: map[string]string{"main.ts": bunApp}, args: []string{"bun", "main.ts"}},
 	{kind: tcp, name: "Deno", needs: []string{"deno"}, from: []string{"npm:deno@2"}, files: map[string]string{"main.ts": denoApp}, args: []string{"deno", "run", "--no-check", "-A", "main.ts"}},
+	{kind: tcp, name: "Bun, no handler", needs: []string{"bun"}, from: []string{"npm:bun@1"}, files: map[string]string{"main.ts": strings.SplitAfter(bunApp, "\n")[0]}, args: []string{"bun", "main.ts"}},
+	{kind: tcp, name: "Deno, no handler", needs: []string{"deno"}, from: []string{"npm:deno@2"}, files: map[string]string{"main.ts": strings.SplitAfter(denoApp, "\n")[0]}, args: []string{"deno", "run", "--no-check", "-A", "main.ts"}},
 	{kind: tcp, name: "gRPC, Node", needs: []string{"node", in("@grpc/grpc-js")}, from: npmGRPC, files: map[string]string{"main.js": grpcNode}, args: []string{"node", "main.js"}, asks: grpcUnary},
 }

@@ -25,6 +25,8 @@ var handoff string
 // patience is for failure only.
 const patience = 60 * time.Second
 
+const drainTimeout = 10 * time.Second
+
 // place is where a row runs.
 type place struct {
 	dir, port, sock string
@@ -91,7 +93,7 @@ type service struct {
 // start starts a program under handoff, and waits until it serves.
 func start(t *testing.T, r row, p place) *service {
 	t.Helper()
-	run := append([]string{handoff, "run", "-n", "2", "--log", "json", "--drain-timeout", "20s", "--kill-grace", "2s", "--ready-delay", "0"}, p.all(r.flags)...)
+	run := append([]string{handoff, "run", "-n", "2", "--log", "json", "--drain-timeout", drainTimeout.String(), "--kill-grace", "2s", "--ready-delay", "0"}, p.all(r.flags)...)
 	workers := 2
 	if slices.Contains(r.flags, "1") { // -n 1
 		workers = 1
@@ -115,8 +117,9 @@ func start(t *testing.T, r row, p place) *service {
 	if r.kind == path {
 		want = p.sock
 	}
-	if !strings.Contains(started.Addresses, want) {
-		t.Fatalf("%s is not held: %q", r.name, started.Addresses)
+	if !strings.Contains(started.Addresses, want) { // it listens on something of its own first
+		t.Logf("started on %q", started.Addresses)
+		awaitListener(t, string(r.kind), strings.Replace(want, ":", "127.0.0.1:", 1))
 	}
 	return s
 }
@@ -219,18 +222,15 @@ func bareLosses(t *testing.T, r row) counts {
 		cmd.Process.Signal(r.signal())
 		select {
 		case <-gone:
-		case <-time.After(20 * time.Second): // as handoff's
+		case <-time.After(drainTimeout): // as under handoff
 		}
 		unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
-		c := l.stop()
-		sum.requests += c.requests
-		if r.protocol() != "" {
-			sum.add("status", p.frontLosses(t))
-			continue
+		c := l.stop().onReused()
+		if r.protocol() != "" { // what nginx cannot connect to has no part in it
+			c = counts{requests: c.requests}
+			c.add("status", p.frontLosses(t))
 		}
-		for class, n := range c.reused {
-			sum.add(class, n)
-		}
+		sum.merge(c)
 	}
 	return sum
 }
@@ -254,12 +254,15 @@ func awaitListener(t *testing.T, network, addr string) {
 // result is what a row has seen.
 type result struct {
 	fresh, kept, bare counts
+	quiet             time.Duration // the longest answer on a kept connection, no reload being under way
 	reloads           int
+	machine           string // how many ran on it before
 }
 
 // measure reloads a program under clients that make a connection for each request, then under
 // those that keep theirs.
 func measure(t *testing.T, r row) (res result) {
+	res.machine = loadAverage()
 	p := newPlace(t, r)
 	r.front(t, p)
 	s := start(t, r, p)
@@ -282,11 +285,29 @@ func measure(t *testing.T, r row) (res result) {
 	if !*long {
 		return res
 	}
-	res.kept = under(true, min(5, *reloads))
+	res.quiet = r.undisturbed(t, p)
+	all := under(true, res.reloads)
+	res.kept = all.onReused()
+	res.fresh.merge(all.onNew())
 	if res.kept.lost > 0 && r.kind != udp && !slices.Contains(r.flags, "--listen") {
 		res.bare = bareLosses(t, r)
 	}
 	return res
+}
+
+// undisturbed is the longest answer on a kept connection within some seconds without a reload.
+func (r row) undisturbed(t *testing.T, p place) time.Duration {
+	l := r.load(t, p, true)
+	l.await(t, 20)
+	<-time.After(2 * time.Second)
+	return l.stop().longest
+}
+
+// loadAverage is that of the last minute.
+func loadAverage() string {
+	b, _ := os.ReadFile("/proc/loadavg")
+	first, _, _ := strings.Cut(string(b), " ")
+	return first
 }
 
 func (c counts) String() string {

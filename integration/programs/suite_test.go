@@ -18,11 +18,11 @@ import (
 )
 
 var (
-	long    = flag.Bool("long", false, "20 reloads for new connections, 5 for kept ones, of every program")
+	long    = flag.Bool("long", false, "20 reloads for new connections, 20 for kept ones, of every program")
 	install = flag.Bool("install", false, "fetch what is missing: Debian's packages, npm's and Go's")
 	table   = flag.Bool("table", false, "write the rows that run into docs/programs.md")
-	reloads = flag.Int("reloads", 20, "how many under new connections with -long; 5 at most under kept ones")
-	rate    = flag.Float64("rate", 0, "HTTP requests a second, for a machine that others use; 0: as many as are answered")
+	reloads = flag.Int("reloads", 20, "how many with -long, under new connections, and again under kept ones")
+	rate    = flag.Float64("rate", 0, "HTTP requests a second of clients that do not pause, for a machine that others use; 0: as many as are answered")
 )
 
 // kind is what a program's address is.
@@ -53,9 +53,10 @@ type row struct {
 	drain  string   // what ends the bare program gracefully, TERM by default
 	slow   bool     // it boots for seconds: fewer reloads
 	// limit is why requests on new connections may be lost: the program's own doing.
-	limit string
-	note  string
-	short bool // CI runs it
+	limit   string
+	note    string
+	getOnly bool // it has nothing for a POST
+	short   bool // CI runs it
 }
 
 func rows() []row {
@@ -120,18 +121,28 @@ func try(t *testing.T, r row) {
 		t.Skip("not a short row: -long runs it, or its name in -run")
 	}
 	if missing := r.obtain(t); missing != "" {
+		if *table {
+			writeLine(t, r, r.unmeasured("`"+missing+"` is not to be had here"), false)
+		}
 		t.Skipf("%s is not here (-install fetches it: %s)", missing, strings.Join(r.from, " "))
+	}
+	if *table {
+		defer func() {
+			if t.Failed() {
+				writeLine(t, r, r.unmeasured("it does not run here as it should (`go test -v` says why)"), false)
+			}
+		}()
 	}
 	res := measure(t, r)
 	if t.Failed() {
 		return
 	}
 	t.Logf("%s", r.line(res))
+	if *table {
+		writeLine(t, r, r.line(res), true)
+	}
 	if res.fresh.lost > 0 && r.limit == "" {
 		t.Errorf("new connections: %v", res.fresh)
-	}
-	if *table {
-		writeLine(t, r, r.line(res))
 	}
 }
 

@@ -3,16 +3,19 @@ package programs
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // page is where the tables are.
 var page = filepath.Join("..", "..", "docs", "programs.md")
 
-const columns = "| program | contract | options | new connections: requests | lost | kept: requests | lost | |\n|---|---|---|---|---|---|---|---|\n"
+const columns = "| program | contract | options | new connections: requests | lost | kept: requests | lost | longest answer, ms | | measured |\n|---|---|---|---|---|---|---|---|---|---|\n"
 
 // line is the row in the table.
 func (r row) line(res result) string {
@@ -33,18 +36,38 @@ func (r row) line(res result) string {
 			notes = append(notes, n)
 		}
 	}
-	if res.reloads != 20 {
-		notes = append(notes, fmt.Sprintf("%d reloads", res.reloads))
+	if r.getOnly && r.asks == nil && res.kept.requests > 0 {
+		notes = append(notes, "GET only")
 	}
-	kept := []string{"", ""}
+	kept := []string{"", "", ""}
 	if res.kept.requests > 0 {
-		kept = []string{number(res.kept.requests), res.kept.losses()}
+		kept = []string{number(res.kept.requests), res.kept.losses(), fmt.Sprintf("%d (%d)", res.kept.longest.Milliseconds(), res.quiet.Milliseconds())}
+	} else if *long {
+		notes = append(notes, "it keeps no connection")
 	}
-	cells := []string{r.name, contract, options, number(res.fresh.requests), res.fresh.losses(), kept[0], kept[1], strings.Join(notes, "; ")}
-	for i, c := range cells {
-		cells[i] = strings.NewReplacer("|", `\|`, "<", "&lt;").Replace(c)
+	measured := fmt.Sprintf("%s, %d, %s", commit(), res.reloads, res.machine)
+	return cells(r.name, contract, options, number(res.fresh.requests), res.fresh.losses(), kept[0], kept[1], kept[2], strings.Join(notes, "; "), measured)
+}
+
+// unmeasured is the line of a program that could not be.
+func (r row) unmeasured(why string) string {
+	return cells(r.name, "", "", "", "", "", "", "", "not measured: "+why, commit())
+}
+
+func cells(texts ...string) string {
+	for i, c := range texts {
+		texts[i] = strings.NewReplacer("|", `\|`, "<", "&lt;").Replace(c)
 	}
-	return "| " + strings.Join(cells, " | ") + " |"
+	return "| " + strings.Join(texts, " | ") + " |"
+}
+
+// commit is that of the tree.
+func commit() string {
+	out, err := exec.Command("git", "rev-parse", "--short=7", "HEAD").Output()
+	if err != nil {
+		return "no commit"
+	}
+	return strings.TrimSpace(string(out))
 }
 
 // number has a space before each three digits.
@@ -56,9 +79,22 @@ func number(n int64) string {
 	return s
 }
 
-// writeLine puts the row's line into its table, in the order of rows.
-func writeLine(t *testing.T, r row, line string) {
+// writeLine puts the row's line into its table, in the order of rows. One that was measured before
+// stays, unless it is to be replaced.
+func writeLine(t *testing.T, r row, line string, replace bool) {
+	lock, err := os.Open(page)
+	if err == nil {
+		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX) // of another run; until it is closed
+	}
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer lock.Close()
 	before, lines, after := section(t, r.kind)
+	if !replace && slices.ContainsFunc(lines, func(l string) bool { return nameOf(l) == r.name }) {
+		return
+	}
 	lines = slices.DeleteFunc(lines, func(l string) bool { return nameOf(l) == r.name })
 	lines = append(lines, line)
 	var sorted []string // those of rows that are gone are left out

@@ -7,7 +7,7 @@ class Site < Rails::Application
   config.hosts.clear
   config.logger = Logger.new(nil)
   config.consider_all_requests_local = true
-  routes.append { root to: ->(env) { [200, { "Content-Type" => "text/plain" }, ["ok\n"]] } }
+  routes.append { match "/", via: :all, to: ->(env) { env["rack.input"]&.read; [200, { "Content-Type" => "text/plain" }, ["ok\n"]] } }
 end
 Site.initialize!
 run Site
@@ -18,7 +18,7 @@ var rubyRows = []row{
 	{kind: tcp, name: "puma, cluster of 2", needs: []string{"puma"}, from: []string{"apt:puma"}, args: []string{"puma", "-q", "-w", "2", "-b", "tcp://127.0.0.1:%PORT%", "config.ru"}},
 	{kind: tcp, name: "unicorn", needs: []string{"unicorn"}, from: []string{"apt:unicorn"}, args: []string{"unicorn", "-l", "127.0.0.1:%PORT%", "config.ru"}, drain: "QUIT"},
 	{kind: tcp, name: "webrick", needs: []string{"ruby", "/usr/share/rubygems-integration/*/specifications/webrick*"}, from: []string{"apt:ruby", "apt:ruby-webrick"}, args: []string{"ruby", "-run", "-e", "httpd", ".", "-p", "%PORT%", "-b", "127.0.0.1"},
-		limit: "it closes unread what it has accepted around the signal, and shuts its listener down"},
+		limit: "it closes unread what it has accepted around the signal, and shuts its listener down", getOnly: true},
 	{kind: tcp, name: "thin", needs: []string{"thin"}, from: []string{"apt:thin"}, args: []string{"thin", "start", "-q", "-a", "127.0.0.1", "-p", "%PORT%", "-R", "config.ru"}, drain: "QUIT"},
 	{kind: tcp, name: "Rails, on puma", needs: []string{"puma", "/usr/share/rubygems-integration/all/specifications/railties*"}, from: []string{"apt:puma", "apt:ruby-railties", "apt:ruby-actionpack"},
 		files: map[string]string{"config.ru": railsApp}, args: []string{"puma", "-q", "-b", "tcp://127.0.0.1:%PORT%", "config.ru"}, slow: true},
@@ -43,7 +43,7 @@ var phpRows = []row{
 		args: []string{"uwsgi", "--plugin", "python3,http", "--master", "--disable-logging", "--http", "127.0.0.1:%PORT%", "--module", "app:app"}},
 }
 
-const mojolicious = "use Mojolicious::Lite -signatures;\nget '/' => sub ($c) { $c->render(text => \"ok\\n\") };\napp->log->level('fatal');\napp->start;\n"
+const mojolicious = "use Mojolicious::Lite -signatures;\nany '/' => sub ($c) { $c->render(text => \"ok\\n\") };\napp->log->level('fatal');\napp->start;\n"
 
 const psgi = `sub { [200, ["Content-Type", "text/plain", "Content-Length", 3], ["ok\n"]] }` + "\n"
 
@@ -97,9 +97,9 @@ var proxyRows = []row{
 	{kind: tcp, name: "caddy", needs: []string{"caddy"}, from: []string{"apt:caddy"}, files: map[string]string{"Caddyfile": caddyFile}, args: []string{"caddy", "run", "--config", "Caddyfile"}},
 	{kind: tcp, name: "varnish", needs: []string{"varnishd", "gcc"}, from: []string{"apt:varnish"}, files: map[string]string{"v.vcl": varnishVCL},
 		args: []string{"sh", "-c", "exec varnishd -F -n %DIR%/v$HANDOFF_WORKER -a 127.0.0.1:%PORT% -f %DIR%/v.vcl -s malloc,10m"}, slow: true},
-	{kind: tcp, name: "h2o", needs: []string{"h2o"}, from: []string{"apt:h2o"}, files: map[string]string{"h2o.yaml": h2oConf}, args: []string{"h2o", "-c", "h2o.yaml"}},
+	{kind: tcp, name: "h2o", needs: []string{"h2o"}, from: []string{"apt:h2o"}, files: map[string]string{"h2o.yaml": h2oConf}, args: []string{"h2o", "-c", "h2o.yaml"}, getOnly: true},
 	{kind: tcp, name: "lighttpd", needs: []string{"lighttpd"}, from: []string{"apt:lighttpd"}, args: []string{"lighttpd", "-D", "-f", "lighttpd.conf"}, drain: "INT",
 		files: map[string]string{"lighttpd.conf": "server.document-root = \"%DIR%\"\nserver.bind = \"127.0.0.1\"\nserver.port = %PORT%\nindex-file.names = (\"index.html\")\n"}},
-	{kind: tcp, name: "busybox httpd", needs: []string{"busybox"}, from: []string{"apt:busybox"}, args: []string{"busybox", "httpd", "-f", "-p", "127.0.0.1:%PORT%", "-h", "."}},
-	{kind: tcp, name: "mini-httpd", needs: []string{"mini_httpd"}, from: []string{"apt:mini-httpd"}, args: []string{"mini_httpd", "-D", "-h", "127.0.0.1", "-p", "%PORT%", "-d", "%DIR%", "-u", "root"}},
+	{kind: tcp, name: "busybox httpd", needs: []string{"busybox"}, from: []string{"apt:busybox"}, args: []string{"busybox", "httpd", "-f", "-p", "127.0.0.1:%PORT%", "-h", "."}, getOnly: true},
+	{kind: tcp, name: "mini-httpd", needs: []string{"mini_httpd"}, from: []string{"apt:mini-httpd"}, args: []string{"mini_httpd", "-D", "-h", "127.0.0.1", "-p", "%PORT%", "-d", "%DIR%", "-u", "root"}, getOnly: true},
 }

@@ -75,7 +75,8 @@ func (c *client) request(due time.Time) {
 	}
 	fresh := c.conn == nil
 	class, stage, err := c.exchange(start.Add(c.run.cfg.Timeout))
-	took := time.Since(due)
+	end := time.Now()
+	took := end.Sub(due)
 	f := Failure{Class: class, At: start.Sub(c.run.start), Client: c.id, Reused: !fresh, Stage: stage, Err: err}
 	if class != "" {
 		f.Local = c.local()
@@ -96,6 +97,12 @@ func (c *client) request(due time.Time) {
 	}
 	if idleClosed {
 		part.seen.IdleClosed++
+	}
+	if !fresh {
+		part.seen.Kept++
+		if class == "" {
+			part.seen.Longest = max(part.seen.Longest, end.Sub(start))
+		}
 	}
 	if class == "" {
 		part.seen.Latency.RecordValue(took.Microseconds())
@@ -233,12 +240,25 @@ func (c *client) dial(deadline time.Time) error {
 		tcp.SetLinger(0)
 	}
 	c.conn, c.used = conn, 0
-	if c.in == nil {
+	if cfg.Slow > 0 {
+		c.in = bufio.NewReaderSize(slowly{conn, cfg.Slow}, 16)
+	} else if c.in == nil {
 		c.in = bufio.NewReader(conn)
 	} else {
 		c.in.Reset(conn)
 	}
 	return nil
+}
+
+// slowly waits before each read.
+type slowly struct {
+	net.Conn
+	pause time.Duration
+}
+
+func (s slowly) Read(b []byte) (int, error) {
+	<-time.After(s.pause)
+	return s.Conn.Read(b)
 }
 
 func classify(err error) Class {

@@ -58,6 +58,7 @@ type Config struct {
 	Mode    Mode
 	Clients int           // at once; 16 by default
 	Pause   time.Duration // of each client between two requests
+	Slow    time.Duration // before each read of at most 16 bytes: a client that reads slowly
 	// Rate is the number of requests per second; 0: each client sends when it has its
 	// response. In Mode New they are sent independently of other responses, else by
 	// Clients connections in turn. Latency counts from when a request was due.
@@ -134,6 +135,8 @@ type Result struct {
 	Kinds       map[Kind]int64
 	Samples     []Failure // the first few
 	Elapsed     time.Duration
+	Kept        int64                   // requests on connections that had answered before, lost ones too
+	Longest     time.Duration           // good response on such a connection, from when it was sent
 	Latency     *hdrhistogram.Histogram // µs, of good responses, the connect included
 }
 
@@ -149,6 +152,8 @@ func (r *Result) Add(o Result) {
 	r.Requests += o.Requests
 	r.Connections += o.Connections
 	r.IdleClosed += o.IdleClosed
+	r.Kept += o.Kept
+	r.Longest = max(r.Longest, o.Longest)
 	for c, n := range o.Failed {
 		r.Failed[c] += n
 	}

@@ -179,3 +179,28 @@ func TestParts(t *testing.T) {
 		t.Errorf("%v\n%v\n%v", one, two, all)
 	}
 }
+
+// A kept connection's requests are counted apart from the first on each, and its longest answer;
+// a slow reader takes a while for what came at once.
+func TestKept(t *testing.T) {
+	addr := serve(t, func(_ int, c *net.TCPConn) { // two answers, then the end
+		defer c.Close()
+		in := bufio.NewReader(c)
+		for i := range 3 {
+			if _, err := http.ReadRequest(in); err == nil && i < 2 {
+				io.WriteString(c, good)
+			}
+		}
+	})
+	run := Start(Config{Addr: addr, Clients: 1, Mode: KeepAlive, Slow: 5 * time.Millisecond, Timeout: testTimeout})
+	if !run.Await(6, testTimeout) {
+		t.Fatal("the load does not go on")
+	}
+	r := run.Stop()
+	if first := r.Requests - r.Kept; first != r.Connections || r.Kinds[Kind{EOF, true, Answer}] != r.Lost() || r.Lost() == 0 {
+		t.Errorf("%d kept of %v", r.Kept, r)
+	}
+	if least := time.Duration(len(good)/16) * 5 * time.Millisecond; r.Longest < least {
+		t.Errorf("the longest answer took %v, want at least %v", r.Longest, least)
+	}
+}

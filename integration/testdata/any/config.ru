@@ -1,1 +1,1 @@
-run ->(env) { [200, { "content-type" => "text/plain" }, ["ok\n"]] }
+run ->(env) { env["rack.input"]&.read; [200, { "content-type" => "text/plain" }, ["ok\n"]] }
