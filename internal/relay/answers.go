@@ -49,15 +49,11 @@ func (x *exchange) answer(r *request, n int) (last bool, err error) {
 			}
 			continue
 		}
-		last = a.last || a.body.kind == untilEnd || x.last(n, x.client)
+		last = a.last || a.body.kind == untilEnd || x.last(n)
 		if r.tunnel <- false; last && !a.last {
-			x.worker.replace(size, a.head.closing())
-			size = len(a.head.closing())
+			size = x.worker.replace(size, a.head.closing())
 		}
-		if err := x.worker.send(x.client.c, size); err != nil {
-			return true, writeError{err}
-		}
-		err = x.worker.pass(x.client.c, &a.body)
+		err = x.worker.pass(x.client.c, size, &a.body, func(bool) {})
 		if err == errEndUnknown {
 			x.noMore()
 			last, err = true, x.worker.passAll(x.client.c)

@@ -17,6 +17,7 @@ const (
 	// PeekSize is how many bytes Looks wants to see at most.
 	PeekSize  = 8 << 10
 	maxMethod = 32
+	maxEmpty  = 8
 )
 
 // Looks judges bytes that have been looked at without reading them. A request line decides:
@@ -24,10 +25,10 @@ const (
 // what it has looked like so far.
 func Looks(peeked []byte) Verdict {
 	b := bytes.TrimLeft(peeked, "\r\n") // some clients end a body with an empty line that belongs to nothing
+	if len(peeked)-len(b) > maxEmpty {
+		return Other
+	}
 	if len(b) == 0 {
-		if len(peeked) > 8 {
-			return Other
-		}
 		return More
 	}
 	method, rest, found := bytes.Cut(b, []byte(" "))

@@ -38,7 +38,8 @@ func TestLooks(t *testing.T) {
 		"GET / HTTP/1.1 \r\n":                    Other,
 		"\x00":                                   Other,
 		strings.Repeat("\r\n", 5):                Other,
-		strings.Repeat("A", 33):                  Other,
+		strings.Repeat("\n", 9) + "GET / HTTP/1.1\r\n": Other,
+		strings.Repeat("A", 33):                        Other,
 	} {
 		if got := Looks([]byte(first)); got != want {
 			t.Errorf("%.60q: %s, want %s", first, got, want)

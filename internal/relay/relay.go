@@ -73,7 +73,7 @@ func (s *Server) Serve(c net.Conn) Outcome {
 	defer w.Close()
 	x := &exchange{
 		client: client, worker: &stream{c: w}, headTimeout: s.headTimeout(),
-		queue: make(chan *request, 16), done: make(chan struct{}), read: make(chan struct{}),
+		queue: make(chan *request, 16), done: make(chan struct{}), read: make(chan struct{}), turn: turn{from: c},
 	}
 	go x.requests(head) // ends when its connections are closed, or done is
 	answered, err := x.answers()
@@ -123,7 +123,7 @@ func (x *exchange) abort(err error) {
 // finish closes after the last answer: first the rest of its request passes, which the
 // program would have read too.
 func (x *exchange) finish(answered int) {
-	x.stop(answered, x.client.c)
+	x.stop(answered)
 	tick := time.NewTicker(uploadTimeout)
 	defer tick.Stop()
 	for moved := x.client.moved.Load(); ; moved = x.client.moved.Load() {

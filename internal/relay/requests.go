@@ -12,23 +12,22 @@ func (x *exchange) requests(r *request) {
 	defer close(x.queue)
 	for x.take() {
 		if r == nil {
-			x.deadline(x.client.c, x.headTimeout)
+			x.deadline(x.headTimeout)
 			var err error
 			if r, err = x.client.request(); err != nil {
 				x.client.send(x.worker.c, len(x.client.buf))
 				x.clientEnded(err)
 				return
 			}
-			x.deadline(x.client.c, 0)
+			x.deadline(0)
 		}
 		if !x.request(r) {
 			return
 		}
-		if r = nil; len(x.client.buf) == 0 {
-			if err := x.client.fill(); err != nil {
-				x.clientEnded(err)
-				return
-			}
+		r = nil
+		if err := x.client.await(); err != nil {
+			x.clientEnded(err)
+			return
 		}
 	}
 }
@@ -40,10 +39,7 @@ func (x *exchange) request(r *request) bool {
 	case <-x.done:
 		return false
 	}
-	if err := x.client.send(x.worker.c, r.size); err != nil {
-		return false // the answer, or the worker's end, says why
-	}
-	err := x.client.pass(x.worker.c, &r.body)
+	err := x.client.pass(x.worker.c, r.size, &r.body, x.complete)
 	if err == errEndUnknown {
 		if !x.openEnded() {
 			return false
@@ -55,9 +51,8 @@ func (x *exchange) request(r *request) bool {
 		x.clientEnded(err)
 		return false
 	}
-	more := x.complete(len(x.client.buf) > 0)
 	if !r.switches {
-		return more
+		return true
 	}
 	select {
 	case tunnel := <-r.tunnel:
@@ -74,7 +69,7 @@ func (x *exchange) request(r *request) bool {
 // sends, after which it may well wait for its answer, or a reset.
 func (x *exchange) clientEnded(err error) {
 	switch {
-	case errors.As(err, new(writeError)):
+	case errors.As(err, new(writeError)): // the answer, or the worker's end, says why
 	case err == nil || err == io.EOF:
 		closeWrite(x.worker.c)
 	case !errors.Is(err, os.ErrDeadlineExceeded):

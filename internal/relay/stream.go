@@ -7,6 +7,8 @@ import (
 	"net"
 	"sync/atomic"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -40,6 +42,36 @@ func (s *stream) fill() error {
 	}
 	s.ended = err
 	return err
+}
+
+// await waits for bytes, and leaves them where they are.
+func (s *stream) await() error {
+	if len(s.buf) > 0 {
+		return nil
+	}
+	c, ok := s.c.(syscall.Conn)
+	if !ok {
+		return s.fill()
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var n int
+	var failed error
+	err = raw.Read(func(fd uintptr) bool {
+		n, _, failed = unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK)
+		return failed != unix.EAGAIN && failed != unix.EINTR
+	})
+	switch {
+	case err != nil:
+		return err
+	case failed != nil:
+		return failed
+	case n == 0:
+		return io.EOF
+	}
+	return nil
 }
 
 // head returns the length of the head at the beginning of what comes; 0: it has no end within
@@ -82,27 +114,34 @@ func (s *stream) send(to io.Writer, n int) error {
 	return err
 }
 
-// replace puts other bytes in the place of the first n.
-func (s *stream) replace(n int, by []byte) { s.buf = append(by, s.buf[n:]...) }
+// replace puts other bytes in the place of the first n, and returns how many.
+func (s *stream) replace(n int, by []byte) int {
+	s.buf = append(by, s.buf[n:]...)
+	return len(by)
+}
 
 // errEndUnknown: it cannot be told where the message ends, unless the connection does.
 var errEndUnknown = errors.New("end of message not known")
 
-// pass writes the rest of a message, whose end f knows.
-func (s *stream) pass(to io.Writer, f *framing) error {
+// pass writes a message: its head, and the body, whose end f knows. What is there of both is
+// one write, as it may have been the sender's. ending is called before the last one: are there
+// bytes behind?
+func (s *stream) pass(to io.Writer, head int, f *framing, ending func(behind bool)) error {
 	for {
-		n, end := f.take(s.buf)
-		if n > 0 {
-			if err := s.send(to, n); err != nil {
-				return writeError{err}
-			}
-		}
+		n, end := f.take(s.buf[head:])
 		if f.kind == untilEnd {
 			return errEndUnknown
 		}
 		if end {
+			ending(len(s.buf) > head+n)
+		}
+		if err := s.send(to, head+n); err != nil {
+			return writeError{err}
+		}
+		if end {
 			return nil
 		}
+		head = 0
 		if err := s.fill(); err != nil {
 			return err
 		}

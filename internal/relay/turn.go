@@ -16,6 +16,7 @@ import (
 //	reader:  begin ─► (head, body pass) ─► complete ─► begin …
 //	answers: last(n)? ─► yes: nothing begins any more
 type turn struct {
+	from        net.Conn // the client's
 	mu          sync.Mutex
 	begun       int  // requests that have been taken up
 	between     bool // the last of them has passed, the next has not begun
@@ -38,13 +39,15 @@ func (t *turn) take() bool {
 	return true
 }
 
-// complete is called by the reader when a request has passed; behind: bytes that follow it
-// have been read. It says whether to wait for another one.
-func (t *turn) complete(behind bool) bool {
+// complete is called by the reader before it passes the last bytes of a request on, since its
+// answer may come at once; behind: bytes that follow it have been read.
+func (t *turn) complete(behind bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.between, t.behind = true, behind
-	return !t.finished
+	if t.finished {
+		t.interrupt()
+	}
 }
 
 // openEnded is called by the reader for a request whose end it does not know. It says
@@ -57,10 +60,10 @@ func (t *turn) openEnded() bool {
 }
 
 // last is asked by answers when that of request n (from 1) begins.
-func (t *turn) last(n int, c *stream) bool {
+func (t *turn) last(n int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.begun > n || t.between && (t.behind || unread(c.c) > 0) {
+	if t.begun > n || t.between && (t.behind || unread(t.from) > 0) {
 		return false
 	}
 	t.stopped = true
@@ -76,14 +79,18 @@ func (t *turn) noMore() {
 
 // stop ends the reader's waiting for what follows request n, or for the end of one that has
 // none. What it reads of a request's body goes on.
-func (t *turn) stop(n int, c net.Conn) {
+func (t *turn) stop(n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.stopped, t.finished = true, true
 	if t.begun > n || t.between || t.endless {
-		t.interrupted = true
-		c.SetReadDeadline(time.Unix(1, 0))
+		t.interrupt()
 	}
+}
+
+func (t *turn) interrupt() {
+	t.interrupted = true
+	t.from.SetReadDeadline(time.Unix(1, 0))
 }
 
 // tunnelled: the connection belongs to both sides until they end it.
@@ -94,15 +101,15 @@ func (t *turn) tunnelled() {
 }
 
 // deadline sets one for the reader, unless it has been interrupted. 0: none.
-func (t *turn) deadline(c net.Conn, after time.Duration) {
+func (t *turn) deadline(after time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
 	case t.interrupted:
 	case after == 0:
-		c.SetReadDeadline(time.Time{})
+		t.from.SetReadDeadline(time.Time{})
 	default:
-		c.SetReadDeadline(time.Now().Add(after))
+		t.from.SetReadDeadline(time.Now().Add(after))
 	}
 }
 
