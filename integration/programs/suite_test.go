@@ -69,6 +69,7 @@ func TestMain(m *testing.M) {
 	if err == nil {
 		handoff = filepath.Join(dir, "handoff")
 		os.Setenv("PATH", strings.Join([]string{filepath.Join(cache(), "node_modules/.bin"), filepath.Join(cache(), "bin"), os.Getenv("PATH"), "/usr/sbin"}, ":"))
+		built = commit()
 		err = goBuild("handoff/cmd/handoff", handoff)
 	}
 	code := 1

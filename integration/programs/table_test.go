@@ -45,13 +45,13 @@ func (r row) line(res result) string {
 	} else if *long {
 		notes = append(notes, "it keeps no connection")
 	}
-	measured := fmt.Sprintf("%s, %d, %s", commit(), res.reloads, res.machine)
+	measured := fmt.Sprintf("%s, %d, %s", built, res.reloads, res.machine)
 	return cells(r.name, contract, options, number(res.fresh.requests), res.fresh.losses(), kept[0], kept[1], kept[2], strings.Join(notes, "; "), measured)
 }
 
 // unmeasured is the line of a program that could not be.
 func (r row) unmeasured(why string) string {
-	return cells(r.name, "", "", "", "", "", "", "", "not measured: "+why, commit())
+	return cells(r.name, "", "", "", "", "", "", "", "not measured: "+why, built)
 }
 
 func cells(texts ...string) string {
@@ -60,6 +60,9 @@ func cells(texts ...string) string {
 	}
 	return "| " + strings.Join(texts, " | ") + " |"
 }
+
+// built is the commit that handoff was built from.
+var built string
 
 // commit is that of the tree.
 func commit() string {
