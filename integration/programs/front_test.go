@@ -32,7 +32,7 @@ func (r row) front(t *testing.T, p place) {
 		back = "unix:%SOCK%"
 	}
 	text := "daemon off; worker_processes 1; pid front.pid; error_log %DIR%/front.log; user root; events {}\n" +
-		"http { access_log off; keepalive_requests 1000000; upstream kept { server " + back + " max_fails=0; keepalive 16; } upstream fresh { server " + back + " max_fails=0; }\n" +
+		"http { access_log off; keepalive_requests 1000000; upstream kept { server " + back + " max_fails=0; keepalive 32; } upstream fresh { server " + back + " max_fails=0; }\n" +
 		"server { listen unix:%DIR%/fresh.sock; location / { " + strings.NewReplacer("BACK", "fresh", "CONN", "close", "KEEP", "off").Replace(pass) + " } }\n" +
 		"server { listen unix:%DIR%/kept.sock; location / { " + strings.NewReplacer("BACK", "kept", "CONN", `""`, "KEEP", "on").Replace(pass) + " } } }\n"
 	put(t, p.dir+"/front.conf", p.fill(text))

@@ -1,6 +1,6 @@
 package programs
 
-const serverXML = `<Server port="-1"><Service name="Catalina"><Connector port="%PORT%" address="127.0.0.1" protocol="HTTP/1.1"/>
+const serverXML = `<Server port="-1"><Service name="Catalina"><Connector port="%PORT%" address="127.0.0.1" protocol="HTTP/1.1" bindOnInit="false"/>
 <Engine name="Catalina" defaultHost="localhost"><Host name="localhost" appBase="webapps"/></Engine></Service></Server>
 `
 
@@ -98,7 +98,7 @@ var otherRows = []row{
 	{kind: tcp, name: "Rust, hyper", needs: []string{"cargo", "%CACHE%/rust/target/release/rustserver"}, from: []string{"apt:librust-hyper-dev", "apt:librust-tokio-dev"},
 		files: rustFiles, build: []string{"sh", "-c", "cd %CACHE%/rust && nice cargo build --offline --release"}, args: []string{"%CACHE%/rust/target/release/rustserver"}},
 	{kind: tcp, name: "Java HttpServer", needs: []string{"java"}, from: []string{"apt:default-jdk-headless"}, args: []string{"java", "Server.java"}, slow: true},
-	{kind: tcp, name: "Tomcat", flags: []string{"--ready-delay", "3s"}, note: "it listens a while before it accepts", needs: []string{"java", "/usr/share/tomcat10/bin/catalina.sh"}, from: []string{"apt:tomcat10"}, slow: true,
+	{kind: tcp, name: "Tomcat", note: "`bindOnInit=\"false\"`: else it listens long before it accepts", needs: []string{"java", "/usr/share/tomcat10/bin/catalina.sh"}, from: []string{"apt:tomcat10"}, slow: true,
 		files: map[string]string{"tomcat/conf/server.xml": serverXML, "tomcat/webapps/ROOT/index.html": "ok\n", "tomcat/webapps/ROOT/WEB-INF/web.xml": "<web-app><welcome-file-list><welcome-file>index.html</welcome-file></welcome-file-list><servlet><servlet-name>default</servlet-name><servlet-class>org.apache.catalina.servlets.DefaultServlet</servlet-class></servlet><servlet-mapping><servlet-name>default</servlet-name><url-pattern>/</url-pattern></servlet-mapping></web-app>\n", "tomcat/temp/x": "", "tomcat/logs/x": "", "tomcat/work/x": ""},
 		env:   []string{"CATALINA_BASE=%DIR%/tomcat", "CATALINA_HOME=/usr/share/tomcat10"}, args: []string{"/usr/share/tomcat10/bin/catalina.sh", "run"}},
 	{kind: tcp, name: "Jetty", needs: []string{"java", "/usr/share/jetty9/lib/jetty-server-*.jar"}, from: []string{"apt:jetty9"}, slow: true,

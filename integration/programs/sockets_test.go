@@ -22,7 +22,7 @@ var pathRows = []row{
 		args: []string{"uwsgi", "--plugin", "python3", "--master", "--disable-logging", "--socket", "%SOCK%", "--module", "app:app"}},
 	{kind: path, name: "uWSGI --http-socket", needs: []string{"uwsgi", "nginx", "/usr/lib/uwsgi/plugins/python3*"}, from: []string{"apt:uwsgi-core", "apt:uwsgi-plugin-python3"},
 		args: []string{"uwsgi", "--plugin", "python3", "--master", "--disable-logging", "--http-socket", "%SOCK%", "--module", "app:app"}},
-	{kind: path, name: "starman", needs: []string{"starman", "nginx"}, from: []string{"apt:starman"}, files: map[string]string{"app.psgi": psgi}, args: []string{"starman", "--workers", "2", "--listen", "%SOCK%", "app.psgi"}, flags: []string{"--drain-signal", "QUIT"}},
+	{kind: path, name: "starman", needs: []string{"starman", "nginx"}, from: []string{"apt:starman"}, files: map[string]string{"app.psgi": psgi}, args: []string{"starman", "--workers", "20", "--listen", "%SOCK%", "app.psgi"}, flags: []string{"--drain-signal", "QUIT"}},
 	{kind: path, name: "Mojolicious daemon", needs: []string{"morbo", "nginx"}, from: []string{"apt:libmojolicious-perl"}, files: map[string]string{"app.pl": mojolicious},
 		args: []string{"perl", "app.pl", "daemon", "-m", "production", "-l", "http+unix://%MOJO%"}, flags: []string{"--drain-signal", "QUIT"}},
 	{kind: path, name: "Node", needs: []string{"node", "nginx"}, files: map[string]string{"main.js": nodePath}, args: []string{"node", "main.js"}},

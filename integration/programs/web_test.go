@@ -28,15 +28,15 @@ var rubyRows = []row{
 var uwsgiHooks = []string{"UWSGI_HOOK_MASTER_START=unix_signal:2 gracefully_kill_them_all", "UWSGI_HOOK_ACCEPTING1=unix_signal:2 gracefully_kill"}
 
 const fpmConf = "[global]\nerror_log = %DIR%/fpm.log\nprocess_control_timeout = 9s\ndaemonize = no\n" +
-	"[www]\nuser = root\ngroup = root\npm = static\npm.max_children = 4\n"
+	"[www]\nuser = root\ngroup = root\npm = static\npm.max_children = 36\n"
 
 var phpRows = []row{
 	{kind: tcp, name: "php-fpm", needs: []string{"php-fpm8.2", "nginx"}, from: []string{"apt:php8.2-fpm"}, files: map[string]string{"fpm.conf": fpmConf + "listen = 127.0.0.1:%PORT%\n"}, args: []string{"php-fpm8.2", "-R", "-F", "-y", "%DIR%/fpm.conf"}, behind: "fastcgi"},
 	{kind: tcp, name: "php -S", needs: []string{"php"}, from: []string{"apt:php-cli"}, args: []string{"php", "-S", "127.0.0.1:%PORT%", "index.php"}},
 	{kind: tcp, name: "Mojolicious daemon", needs: []string{"morbo"}, from: []string{"apt:libmojolicious-perl"}, files: map[string]string{"app.pl": mojolicious},
 		args: []string{"perl", "app.pl", "daemon", "-m", "production", "-l", "http://127.0.0.1:%PORT%"}, drain: "QUIT", flags: []string{"--drain-signal", "QUIT"}, note: "TERM drops the requests that it has"},
-	{kind: tcp, name: "starman", needs: []string{"starman"}, from: []string{"apt:starman"}, files: map[string]string{"app.psgi": psgi}, args: []string{"starman", "--workers", "2", "--listen", "127.0.0.1:%PORT%", "app.psgi"}, drain: "QUIT", flags: []string{"--drain-signal", "QUIT"}},
-	{kind: tcp, name: "starlet", needs: []string{"plackup", "/usr/share/perl5/Plack/Handler/Starlet.pm"}, from: []string{"apt:starlet"}, files: map[string]string{"app.psgi": psgi}, args: []string{"plackup", "-s", "Starlet", "--max-workers", "2", "--host", "127.0.0.1", "--port", "%PORT%", "app.psgi"}},
+	{kind: tcp, name: "starman", needs: []string{"starman"}, from: []string{"apt:starman"}, files: map[string]string{"app.psgi": psgi}, args: []string{"starman", "--workers", "20", "--listen", "127.0.0.1:%PORT%", "app.psgi"}, drain: "QUIT", flags: []string{"--drain-signal", "QUIT"}},
+	{kind: tcp, name: "starlet", needs: []string{"plackup", "/usr/share/perl5/Plack/Handler/Starlet.pm"}, from: []string{"apt:starlet"}, files: map[string]string{"app.psgi": psgi}, args: []string{"plackup", "-s", "Starlet", "--max-workers", "20", "--host", "127.0.0.1", "--port", "%PORT%", "app.psgi"}},
 	{kind: tcp, name: "uWSGI --http-socket", needs: []string{"uwsgi", "/usr/lib/uwsgi/plugins/python3*"}, from: []string{"apt:uwsgi-core", "apt:uwsgi-plugin-python3"}, drain: "INT", bare: uwsgiHooks,
 		args: []string{"uwsgi", "--plugin", "python3", "--master", "--disable-logging", "--http-socket", "127.0.0.1:%PORT%", "--module", "app:app"}},
 	{kind: tcp, name: "uWSGI --http", needs: []string{"uwsgi", "/usr/lib/uwsgi/plugins/python3*", "/usr/lib/uwsgi/plugins/http_*"}, from: []string{"apt:uwsgi-core", "apt:uwsgi-plugin-python3"}, drain: "INT", bare: uwsgiHooks,
