@@ -145,7 +145,7 @@ func (m *master) lease(p *proc) {
 			continue
 		}
 		rank := 1
-		switch target := slices.Contains(m.program, o.sock); {
+		switch target := o.waits || slices.Contains(m.program, o.sock); {
 		case target && o.slot == w.slot:
 			rank = 4
 		case target:
@@ -158,10 +158,7 @@ func (m *master) lease(p *proc) {
 		}
 	}
 	if l == nil {
-		l = &lease{sock: m.s.listen()}
-		m.socks = append(m.socks, l)
-		m.point("has opened socket %d", l.sock.ino)
-		m.store("it", func(*keeper) { l.sock.stored = true })
+		l = m.open()
 	}
 	l.worker, l.slot, l.listening = listeners.Worker(p.id), w.slot, false
 	m.point("gives %v socket %d", p, l.sock.ino)
@@ -177,6 +174,15 @@ func (m *master) lease(p *proc) {
 			m.s.tell(p, "listens", func(m *master) { m.listening(p) })
 		}
 	}
+}
+
+// open opens a socket.
+func (m *master) open() *lease {
+	l := &lease{sock: m.s.listen()}
+	m.socks = append(m.socks, l)
+	m.point("has opened socket %d", l.sock.ino)
+	m.store("it", func(*keeper) { l.sock.stored = true })
+	return l
 }
 
 func (m *master) listening(p *proc) {
@@ -230,6 +236,10 @@ func (m *master) Aim(ids []fleet.ID) (undo func()) {
 // Steer is as Table.Steer, with one address.
 func (m *master) Steer() error {
 	var to []*sock
+	left := false // to somebody who is to give way
+	for _, l := range m.socks {
+		left = left || l.worker != 0 && l.listening && slices.Contains(m.fleet.GivingWay(), fleet.ID(l.worker))
+	}
 	for _, id := range m.targets {
 		for _, l := range m.socks {
 			if id != 0 && l.worker == id && l.listening {
@@ -237,7 +247,18 @@ func (m *master) Steer() error {
 			}
 		}
 	}
-	if len(to) == 0 || slices.Equal(to, m.program) {
+	waits := len(to) == 0 && left
+	if waits {
+		if slices.ContainsFunc(m.socks, func(l *lease) bool { return l.waits }) {
+			return nil // they do
+		}
+		to = m.waiting(max(len(m.targets), 1))
+	}
+	if len(to) == 0 {
+		return nil
+	}
+	if slices.Equal(to, m.program) {
+		m.steered(to, waits) // a worker has taken the socket in which connections have waited
 		return nil
 	}
 	m.point("steers to %v", m.targets)
@@ -248,12 +269,38 @@ func (m *master) Steer() error {
 		return errSteer
 	}
 	m.program, m.s.program = to, slices.Clone(to)
+	m.steered(to, waits)
+	return nil
+}
+
+func (m *master) steered(to []*sock, waits bool) {
+	for _, l := range m.socks {
+		l.waits = waits && slices.Contains(to, l.sock)
+	}
 	for _, id := range m.targets {
 		if w := m.workers[fleet.ID(id)]; w != nil {
 			w.p.aimed = true
 		}
 	}
-	return nil
+}
+
+// waiting are n sockets that nobody accepts from, as Group.LetWait has them.
+func (m *master) waiting(n int) (all []*sock) {
+	for slot := range n {
+		i := slices.IndexFunc(m.socks, func(l *lease) bool {
+			return l.worker == 0 && !slices.Contains(all, l.sock) && !m.s.held(l.sock)
+		})
+		l := (*lease)(nil)
+		if i >= 0 {
+			l = m.socks[i]
+		} else {
+			l = m.open()
+		}
+		l.slot = slot
+		all = append(all, l.sock)
+	}
+	m.point("has %d sockets in which connections wait", n)
+	return all
 }
 
 func (m *master) Steered() { m.point("has steered") }

@@ -67,7 +67,7 @@ func (h heir) Adopt() {
 			if i < 0 {
 				continue
 			}
-			l := &lease{sock: s.socks[i], slot: sr.Slot}
+			l := &lease{sock: s.socks[i], slot: sr.Slot, waits: sr.Waits}
 			l.sock.master = true
 			for _, lr := range a.Leases {
 				if lr.Inode == sr.Inode {

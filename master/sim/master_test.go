@@ -81,6 +81,7 @@ type lease struct {
 	worker    listeners.Worker
 	slot      int
 	listening bool
+	waits     bool // connections wait there, since no worker is to have them
 }
 
 // These events alone do not change a record.
@@ -287,7 +288,7 @@ func (m *master) due() {
 func (m *master) record() snapshot.Record {
 	a := listeners.AddressState{Key: "1", Name: address.String(), Bound: address, Steerable: true}
 	for _, l := range m.socks {
-		a.Sockets = append(a.Sockets, listeners.SocketState{Inode: l.sock.ino, Slot: l.slot})
+		a.Sockets = append(a.Sockets, listeners.SocketState{Inode: l.sock.ino, Slot: l.slot, Waits: l.waits})
 		if l.worker != 0 {
 			a.Leases = append(a.Leases, listeners.LeaseState{Worker: l.worker, Slot: l.slot, Inode: l.sock.ino, Listening: l.listening})
 		}

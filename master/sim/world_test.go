@@ -83,6 +83,8 @@ func newSim(seed uint64, most int) *sim {
 	if r.IntN(4) == 0 {
 		c.memory = 100 << 20
 	}
+	// Of a source of its own: what other seeds do stays.
+	c.fleet.NoOverlap = rand.New(rand.NewPCG(seed, 17)).IntN(3) == 0
 	s.codes = []code{{}}
 	s.deploy(false)
 	s.keeper = &keeper{s: s, workers: map[int]*proc{}}
@@ -125,6 +127,11 @@ func (s *sim) deploy(maybeBad bool) {
 func (s *sim) fork(id, slot, gen, version int) *proc {
 	s.lastPID++
 	p := &proc{pid: s.lastPID, id: id, slot: slot, gen: gen, version: version, code: s.codes[version]}
+	for _, o := range s.procs {
+		if s.cfg.fleet.NoOverlap && o.slot == slot && !o.killed && !s.excused {
+			s.fail("%v is started beside %v", p, o)
+		}
+	}
 	s.procs = append(s.procs, p)
 	s.after(s.between(p.code.boots/2, p.code.boots), func() {
 		switch {
@@ -253,7 +260,9 @@ func (s *sim) signal(p *proc, what string) {
 	}
 	// A worker that starts may have been given the socket of a dead one, to which
 	// connections still come: the next master starts another.
-	if p.aimed && s.steeredTo(p) && !s.stopping && !s.excused {
+	// Without overlap one that hangs must end before another one can have the socket.
+	gives := s.cfg.fleet.NoOverlap && p.abandoned && what == "KILL"
+	if p.aimed && s.steeredTo(p) && !s.stopping && !s.excused && !gives {
 		s.fail("%s %v, to which connections are steered", what, p)
 	}
 	p.told = true
