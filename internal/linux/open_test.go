@@ -225,3 +225,63 @@ func TestOpenSockets(t *testing.T) {
 		t.Error("a process that is not there has it")
 	}
 }
+
+// OthersHave finds sockets in what has outlived its parent, and, as far as it may look, in any
+// other process; not in the keeper.
+func TestOthersHave(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &stat); err != nil {
+		t.Fatal(err)
+	}
+	// run has a script run with the socket as descriptor 3, and returns when its last command
+	// does.
+	run := func(script string) int {
+		c := exec.Command("sh", "-c", script)
+		c.ExtraFiles = []*os.File{f}
+		out, err := c.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			for _, pid := range Children(c.Process.Pid) {
+				if p, err := os.FindProcess(pid); err == nil {
+					p.Kill()
+				}
+			}
+			c.Process.Kill()
+			c.Wait()
+		})
+		out.Read(make([]byte, 1))
+		return c.Process.Pid
+	}
+	const enough = 1 << 20
+	keeper := run("echo; exec sleep 60")
+	l.Close()
+	if OthersHave(stat.Ino, keeper, enough) {
+		t.Error("the keeper and this process alone have it")
+	}
+	orphans := run("sleep 60 & (exec 3>&-; sleep 60) & echo; wait")
+	if !OthersHave(stat.Ino, orphans, enough) {
+		t.Error("a child of the keeper has it")
+	}
+	if !OthersHave(stat.Ino, orphans, 1) {
+		t.Error("a child may have it: there was more to look at")
+	}
+	if !OthersHave(stat.Ino, keeper, enough) {
+		t.Error("a process that is none of the keeper's has it")
+	}
+	if OthersHave(stat.Ino, keeper, 1) {
+		t.Error("more was looked at than may be")
+	}
+}

@@ -187,20 +187,27 @@ func Ephemeral(port uint16) bool {
 	return from <= int(port) && int(port) <= to
 }
 
-// OthersHave reports whether a process but this one, the keeper and their threads has a
-// socket open, as far as this user may see. It reads all of /proc.
-func OthersHave(inode uint64, keeper int) bool {
+// OthersHave reports whether a process but this one and the keeper has a socket open, as far
+// as this user may see. Those that have outlived their parents are the keeper's children
+// (PR_SET_CHILD_SUBREAPER): they and their descendants are looked at first, and if that
+// takes more looks than most, the socket counts as open. Others can have it only if it was
+// sent to them; they are looked at as well, but if there are too many, it counts as closed:
+// a machine may have any number of processes.
+func OthersHave(inode uint64, keeper, most int) bool {
+	s := openSearch{open: map[uint64]bool{inode: false}, missing: 1, left: most, but: os.Getpid()}
+	for _, pid := range Children(keeper) {
+		s.process(pid)
+	}
+	if s.missing == 0 || s.left <= 0 {
+		return true
+	}
+	s.left = most
 	for _, pid := range PIDs() {
-		if pid == os.Getpid() || pid == keeper {
-			continue
-		}
-		for _, has := range Sockets(pid) {
-			if has == inode {
-				return true
-			}
+		if pid != keeper && s.missing > 0 && s.left > 0 {
+			s.descriptors(pid)
 		}
 	}
-	return false
+	return s.missing == 0
 }
 
 // OpenSockets reports which of the sockets with these inodes the processes, or descendants
@@ -231,23 +238,12 @@ type openSearch struct {
 	missing int
 	left    int  // looks
 	refused bool // a process may not be inspected
+	but     int  // this one is left out, with its descendants; 0: none
 }
 
 func (s *openSearch) process(pid int) {
-	fds := proc(pid) + "/fd/"
-	if err := unix.Access(fds, unix.R_OK|unix.X_OK); err != nil && err != unix.ENOENT {
-		s.refused = true
+	if !s.descriptors(pid) {
 		return
-	}
-	for _, fd := range numbers(fds, max(s.left, 1)) {
-		if s.left--; s.missing == 0 || s.left <= 0 {
-			return
-		}
-		inode := socketInode(fds + strconv.Itoa(fd))
-		if found, wanted := s.open[inode]; wanted && !found {
-			s.open[inode] = true
-			s.missing--
-		}
 	}
 	tasks := proc(pid) + "/task/"
 	for _, tid := range numbers(tasks, max(s.left, 1)) {
@@ -259,6 +255,30 @@ func (s *openSearch) process(pid int) {
 			s.process(child)
 		}
 	}
+}
+
+// descriptors looks at those of one process, and reports whether there is more to look for.
+func (s *openSearch) descriptors(pid int) (more bool) {
+	if pid == s.but {
+		return false
+	}
+	fds := proc(pid) + "/fd/"
+	if err := unix.Access(fds, unix.R_OK|unix.X_OK); err != nil && err != unix.ENOENT {
+		s.refused = true
+		return false
+	}
+	s.left--
+	for _, fd := range numbers(fds, max(s.left, 1)) {
+		if s.left--; s.missing == 0 || s.left <= 0 {
+			return false
+		}
+		inode := socketInode(fds + strconv.Itoa(fd))
+		if found, wanted := s.open[inode]; wanted && !found {
+			s.open[inode] = true
+			s.missing--
+		}
+	}
+	return true
 }
 
 // UnprivilegedPort is the first port that every user may bind in this network namespace.

@@ -22,8 +22,12 @@ type Loop interface {
 	MayDrop(readiness.Address) bool
 }
 
-// maxLooks limits how many descriptors and processes of a worker are inspected.
-const maxLooks = 4096
+// The loop waits: maxLooks limits how many descriptors and processes of a worker are
+// inspected, maxOthers how many of others, some 30 ms.
+const (
+	maxLooks  = 4096
+	maxOthers = 1 << 14
+)
 
 // On is what a worker accepts on; checked: by sockets that it has open.
 func On(t *listeners.Table, id listeners.Worker, loop Loop, checked bool) (all []readiness.Address) {
@@ -45,8 +49,8 @@ func check(t *listeners.Table, id listeners.Worker, loop Loop, at []listeners.Ac
 	}
 	open := linux.OpenSockets(loop.Processes(id), inodes, maxLooks)
 	for _, s := range at {
-		// A process may have left the worker's tree: all are looked at, if it seems to be closed.
-		if !open[s.Inode] && s.Inode != 0 && (s.Shared || !linux.OthersHave(s.Inode, loop.Keeper())) {
+		// A process may have left the worker's tree: others are looked at, if it seems to be closed.
+		if !open[s.Inode] && s.Inode != 0 && (s.Shared || !linux.OthersHave(s.Inode, loop.Keeper(), maxOthers)) {
 			t.NotOpen(id, s.Inode, now)
 		}
 	}

@@ -14,6 +14,9 @@ import (
 // worker cannot keep its master busy.
 const maxLooks = 4096
 
+// maxOthers is the same for processes that have left the worker's tree, and for all others.
+const maxOthers = 1 << 14
+
 // called answers a worker whose call was intercepted, or has it wait.
 func (s *Session) called(e called) {
 	r := e.call.About()

@@ -194,10 +194,10 @@ func (c *Contract) others(s *Session, r bindintercept.Request) (list []promiseOf
 }
 
 // hasOpen reports whether the worker has a socket open: the process that is said to, or another
-// one. One that has left the worker's tree of processes is found by looking at all, which is
-// done only if it seems to be closed.
+// one. One that has left the worker's tree of processes is looked for only if the socket seems
+// to be closed.
 func (s *Session) hasOpen(pid int, inode uint64) bool {
-	return linux.OpenSockets([]int{pid, s.PID}, []uint64{inode}, maxLooks)[inode] || linux.OthersHave(inode, s.contract.keeper)
+	return linux.OpenSockets([]int{pid, s.PID}, []uint64{inode}, maxLooks)[inode] || linux.OthersHave(inode, s.contract.keeper, maxOthers)
 }
 
 // releaseClosed ends the leases of sockets that the worker has closed.
