@@ -24,7 +24,8 @@ import (
 // counts is what clients have seen.
 type counts struct {
 	requests, lost int64
-	kept           int64            // requests on connections that had answered before
+	kept           int64            // requests on connections that had answered before, or were there for a while
+	late           int64            // of them those that were only there
 	failed         map[string]int64 // by class
 	reused         map[string]int64 // those of them on connections that had answered before
 	samples        []string
@@ -36,6 +37,7 @@ type counts struct {
 func (c *counts) merge(o counts) {
 	c.requests += o.requests
 	c.kept += o.kept
+	c.late += o.late
 	for class, n := range o.failed {
 		c.add(class, n)
 	}
@@ -51,7 +53,7 @@ func (c *counts) merge(o counts) {
 
 // onReused are those on connections that had answered before: the others count as new ones.
 func (c counts) onReused() counts {
-	k := counts{requests: c.kept, samples: c.samples, since: c.since, longest: c.longest}
+	k := counts{requests: c.kept, late: c.late, samples: c.samples, since: c.since, longest: c.longest}
 	for class, n := range c.reused {
 		k.add(class, n)
 	}
@@ -106,15 +108,17 @@ type running interface {
 // clients make a connection for each request.
 const clients = 8
 
-// keepers keep theirs: 32 in all, who ask again after a pause. Slow ones read an answer 16 bytes at a time.
+// keepers keep theirs: 32 in all, who ask again after a pause. Slow ones read an answer 16 bytes at a time;
+// late ones make a connection a while before they ask on it, once.
 var keepers = []struct {
-	clients     int
-	pause, slow time.Duration
+	clients           int
+	pause, slow, late time.Duration
 }{
 	{clients: 4},
 	{clients: 10, pause: 2 * time.Millisecond},
 	{clients: 8, pause: 50 * time.Millisecond},
-	{clients: 8, pause: 500 * time.Millisecond},
+	{clients: 6, pause: 500 * time.Millisecond},
+	{clients: 2, late: 200 * time.Millisecond},
 	{clients: 2, pause: 20 * time.Millisecond, slow: 10 * time.Millisecond},
 }
 
@@ -166,6 +170,9 @@ func (r row) load(t *testing.T, p place, kept bool) running {
 		if k.pause > 5*time.Millisecond {
 			cfg.Rate = 0 // it limits those who hardly pause
 		}
+		if cfg.Late = k.late; k.late > 0 {
+			cfg.Rate, cfg.Mode = 0, load.New
+		}
 		l.runs = append(l.runs, load.Start(cfg))
 	}
 	return l
@@ -194,6 +201,9 @@ func (l httpLoad) stop() (all counts) {
 		c := counts{requests: r.Requests, kept: r.Kept, since: time.Now().Add(-r.Elapsed)}
 		if len(l.runs) == len(keepers) && keepers[i].slow == 0 {
 			c.longest = r.Longest
+		}
+		if len(l.runs) == len(keepers) && keepers[i].late > 0 {
+			c.late = r.Kept
 		}
 		for class, n := range r.Failed {
 			c.add(string(class), n)
@@ -233,7 +243,7 @@ func talkTo(addr string, dial asks, kept bool) *talk {
 		return l
 	}
 	for _, k := range keepers {
-		for range k.clients {
+		for range k.clients { // the late ones ask without a pause
 			l.wg.Go(func() { l.client(ctx, addr, dial, true, k.pause) })
 		}
 	}

@@ -42,7 +42,8 @@ func (r row) line(res result) string {
 	kept := []string{"", "", ""}
 	if res.kept.requests > 0 {
 		kept = []string{number(res.kept.requests), res.kept.losses(), fmt.Sprintf("%d (%d)", res.kept.longest.Milliseconds(), res.quiet.Milliseconds())}
-	} else if *long {
+	}
+	if *long && res.kept.requests == res.kept.late {
 		notes = append(notes, "it keeps no connection")
 	}
 	measured := fmt.Sprintf("%s, %d, %s", built, res.reloads, res.machine)

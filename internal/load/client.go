@@ -74,6 +74,14 @@ func (c *client) request(due time.Time) {
 		c.close()
 	}
 	fresh := c.conn == nil
+	if late := c.run.cfg.Late; fresh && late > 0 && c.dial(start.Add(c.run.cfg.Timeout)) == nil {
+		<-time.After(late)
+		start, due = time.Now(), time.Now()
+		if fresh = c.closedWhileIdle(); fresh {
+			idleClosed = true
+			c.close()
+		}
+	}
 	class, stage, err := c.exchange(start.Add(c.run.cfg.Timeout))
 	end := time.Now()
 	took := end.Sub(due)

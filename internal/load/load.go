@@ -58,7 +58,9 @@ type Config struct {
 	Mode    Mode
 	Clients int           // at once; 16 by default
 	Pause   time.Duration // of each client between two requests
-	Slow    time.Duration // before each read of at most 16 bytes: a client that reads slowly
+	// Late is from a connect to the first request: the connection counts as one that is kept.
+	Late time.Duration
+	Slow time.Duration // before each read of at most 16 bytes: a client that reads slowly
 	// Rate is the number of requests per second; 0: each client sends when it has its
 	// response. In Mode New they are sent independently of other responses, else by
 	// Clients connections in turn. Latency counts from when a request was due.

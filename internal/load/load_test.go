@@ -204,3 +204,22 @@ func TestKept(t *testing.T) {
 		t.Errorf("the longest answer took %v, want at least %v", r.Longest, least)
 	}
 }
+
+// A connection that is there for a while counts as kept at its first request; one that the server
+// has closed by then is no failure.
+func TestLate(t *testing.T) {
+	addr := serve(t, func(n int, c *net.TCPConn) {
+		if n%4 == 0 {
+			c.Close()
+			return
+		}
+		answer(c, good)
+	})
+	run := Start(Config{Addr: addr, Clients: 1, Late: 50 * time.Millisecond, Timeout: testTimeout})
+	if !run.Await(4, testTimeout) {
+		t.Fatal("the load does not go on")
+	}
+	if r := run.Stop(); r.Lost() != 0 || r.IdleClosed == 0 || r.Kept == 0 || r.Kept+r.IdleClosed != r.Requests {
+		t.Errorf("%d kept, %d closed while idle of %v", r.Kept, r.IdleClosed, r)
+	}
+}
