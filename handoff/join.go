@@ -47,6 +47,20 @@ func (g *Group) claim(s *Socket, slot int) {
 	g.hand(s, slot)
 }
 
+// Admit has the kernel bind another socket to the group's address, and put it into the group:
+// a holder may have cleared SO_REUSEPORT, which [Watch.Collect] sees later.
+func (g *Group) Admit() {
+	for _, s := range g.Sockets() {
+		if on, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT); s.closed || err != nil || on != 0 {
+			continue
+		}
+		g.watch.later(Repaired{g, s, "cleared SO_REUSEPORT on the listening socket"})
+		if err := s.locking(func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }); err != nil {
+			g.watch.later(Failed{g, err})
+		}
+	}
+}
+
 // V6Only reports whether the group is of an IPv6 wildcard without IPv4.
 func (g *Group) V6Only() bool { return g.cfg.V6Only }
 
@@ -60,6 +74,7 @@ func (g *Group) joinOwn(fd, slot int) (*Socket, error) {
 	}
 	const tries = 4
 	for try := range tries {
+		g.Admit()
 		strange, shut := g.noteStrangers(), g.noteShutdowns()
 		if strange || shut {
 			if err := g.reattach(); err != nil {

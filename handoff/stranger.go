@@ -131,6 +131,7 @@ func (g *Group) noteStrangers() (changed bool) {
 func (g *Group) grow(slot int) (s *Socket, err error) {
 	const tries = 4
 	for try := range tries {
+		g.Admit()
 		strange, shut := g.noteStrangers(), g.noteShutdowns()
 		if strange || shut {
 			if err := g.reattach(); err != nil {

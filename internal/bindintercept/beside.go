@@ -60,6 +60,22 @@ func (c *Call) Bind() unix.Errno {
 	return errno
 }
 
+// BindAlone is Bind of a socket beside which the program has another one, which has
+// SO_REUSEPORT without its doing: this one does not have it for so long.
+func (c *Call) BindAlone() unix.Errno {
+	fd, err := c.process.Getfd(c.FD)
+	if err != nil {
+		return unix.EBADF
+	}
+	defer unix.Close(fd)
+	if n, err := inode(fd); err != nil || n != c.Inode {
+		return unix.EBADF
+	}
+	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 0)
+	defer unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	return c.Bind()
+}
+
 func sockaddr(at netip.AddrPort) unix.Sockaddr {
 	if at.Addr().Is4() {
 		return &unix.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()}

@@ -12,6 +12,7 @@ type Difference struct {
 	Bare, Handoff string
 	Known         *Known            // why; nil: it should not be
 	socket        map[string]string // of a look: all about it, bare
+	traced        *traced           // the program's socket; nil: it is about none
 }
 
 func (d Difference) String() string {
@@ -30,7 +31,7 @@ func linesOf(text string) (list []line) {
 
 // Compare returns what differs.
 func Compare(bare, under Report) (list []Difference) {
-	c := &comparison{bare: bare}
+	c := &comparison{bare: bare, first: traceOf(bare.First), second: traceOf(bare.Second)}
 	c.same("first", bare.First, under.First)
 	c.same("files", bare.Files, under.Files)
 	c.same("alone", bare.Alone, under.Alone)
@@ -42,8 +43,9 @@ func Compare(bare, under Report) (list []Difference) {
 }
 
 type comparison struct {
-	bare Report
-	list []Difference
+	bare          Report
+	first, second *trace // of bare.First and bare.Second
+	list          []Difference
 }
 
 // same compares two parts line by line, and of a look, option by option.
@@ -154,8 +156,33 @@ func (c *comparison) add(part, label, bare, under string) {
 }
 
 func (c *comparison) put(d Difference) {
+	d.traced = c.traced(d)
 	d.Known = c.known(d)
 	c.list = append(c.list, d)
+}
+
+// traced is the program's socket that a difference is about.
+func (c *comparison) traced(d Difference) *traced {
+	t, label := c.first, d.Label
+	switch d.Part {
+	case "first":
+	case "second":
+		t = c.second
+	default:
+		return nil
+	}
+	if d.socket != nil { // without the option
+		label = label[:strings.LastIndex(label, " ")]
+	}
+	return t.at[label]
+}
+
+// port is that of the address that a difference is about; "": of none.
+func (d Difference) port() string {
+	if p := portIn(d.Label); p != "" {
+		return p
+	}
+	return d.traced.port()
 }
 
 // Kind is what two differences of one cause have in common.

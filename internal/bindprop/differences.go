@@ -16,19 +16,48 @@ type Known struct {
 // Differences is the list.
 func Differences() []Known {
 	return []Known{
-		{"MPTCP is TCP", "a held socket is TCP, to which MPTCP falls back where a peer has none: steering and adoption know TCP alone. Its options are TCP's.",
-			func(c *comparison, d Difference) bool { return d.socket["SO_PROTOCOL"] == "262" }},
+		{"MPTCP is TCP", "a held socket is TCP, to which MPTCP falls back where a peer has none: steering and adoption know TCP alone. Its options are TCP's. It takes the place of the program's own, where another worker has the address at its bind already, under the descriptor that binds, or listens: a duplicate made before stays MPTCP, and what connect(2) or shutdown(2) did before listen is gone.",
+			func(c *comparison, d Difference) bool {
+				early := func(s *traced) bool {
+					return s.kind == "mptcp" && (s.duplicated || s.connected || s.shut || s.addr != "" && !s.listens)
+				}
+				return d.socket["SO_PROTOCOL"] == "262" || c.first.any(early) || d.second() && c.second.any(early)
+			}},
 		{"SO_REUSEPORT reads 1", "a held TCP or UDP address has a group of sockets, which the kernel knows by that option; it is set at listen, or at bind where another worker has the address.",
 			func(c *comparison, d Difference) bool {
-				return strings.HasSuffix(d.Label, " SO_REUSEPORT") && strings.HasSuffix(d.Handoff, "1")
+				return (strings.HasSuffix(d.Label, " SO_REUSEPORT")) && strings.HasSuffix(d.Handoff, "1")
+			}},
+		{"SO_REUSEPORT cleared, or a device set, on a socket that listens already", "the kernel steers among sockets with the same of both. The one is set again within a second; the other stays the program's. Set it before bind: then the socket is the program's own, as the log says.",
+			func(c *comparison, d Difference) bool {
+				return c.about(d, func(s *traced) bool { return s.kind == "tcp" && s.changed })
 			}},
 		{"a close is learned at the worker's next call", "close(2) is not intercepted: until the worker binds or listens again, or ends, its address is open, and who connects waits.",
 			func(c *comparison, d Difference) bool {
-				return d.Handoff == "accepted by nobody" && d.Bare == "ECONNREFUSED"
+				closed := func(s *traced) bool { return s.closed && (s.listens || s.kind == "udp") }
+				switch {
+				case d.Part == "first" && (strings.HasPrefix(d.Label, "net ") || strings.HasSuffix(d.Label, " net")):
+					return c.first.any(closed)
+				case d.Part == "first":
+					return d.Bare == "ECONNREFUSED" && strings.Contains(d.Label, " connect ") && c.about(d, closed)
+				}
+				return d.Handoff == "accepted by nobody" && d.Bare == "ECONNREFUSED" && c.about(d, closed)
 			}},
 		{"shutdown(2) of a held listening TCP socket is undone", "connections wait in its queue, which no other socket can accept from. A close is what takes an address back.",
 			func(c *comparison, d Difference) bool {
-				return c.did(d.Part, "shutdown", "0") && !strings.Contains(d.Label, " set ") && d.socket["peercred"] == ""
+				shut := func(s *traced) bool { return s.kind == "tcp" && s.shut && s.listens }
+				return !strings.Contains(d.Label, " set ") && (c.about(d, shut) || d.second() && c.first.any(shut))
+			}},
+		{"a socket that is bound to a device is not beside those of the first generation", "it is the program's own, as the log says: the kernel refuses the second one's bind (EADDRINUSE) until the first has ended.",
+			func(c *comparison, d Difference) bool {
+				return d.second() && c.second.any(func(s *traced) bool { return s.device && c.serves(s.tried) })
+			}},
+		{"an address of the first generation answers before the second one has bound it", "it is open, and the first one serves: a program that connects to its own address before it binds it gets there.",
+			func(c *comparison, d Difference) bool {
+				return d.second() && c.about(d, func(s *traced) bool { return c.early(s) })
+			}},
+		{"a more specific address of a new generation is bound to no device before that serves", "the kernel prefers it: SO_BINDTOIFINDEX keeps its connections away until then (with CAP_NET_RAW; without, they come at once).",
+			func(c *comparison, d Difference) bool {
+				return d.Part == "second" && (d.Handoff == "2147483647" && strings.HasSuffix(d.Label, " SO_BINDTOIFINDEX") || d.Handoff == "ENODEV" && strings.HasSuffix(d.Label, " SO_BINDTODEVICE"))
 			}},
 		{"getsockname of a held unix socket is empty between bind and listen", "the next worker's bind of a held path is answered: its file is the first one's, and stays. From listen on the address is there.",
 			func(c *comparison, d Difference) bool {
@@ -62,6 +91,35 @@ func (c *comparison) known(d Difference) *Known {
 		}
 	}
 	return nil
+}
+
+// about reports whether a difference is about such a socket of a script that a part is about:
+// that one, or its port.
+func (c *comparison) about(d Difference, is func(*traced) bool) bool {
+	if d.traced != nil && is(d.traced) {
+		return true
+	}
+	same := func(s *traced) bool { return s.port() != "" && s.port() == d.port() && is(s) }
+	return c.first.any(same) || d.second() && c.second.any(same)
+}
+
+// second reports whether the second generation has a part in a difference.
+func (d Difference) second() bool { return d.Part != "first" && d.Part != "files" && d.Part != "alone" }
+
+// early reports whether a socket of the second generation was connected to an address that the
+// first serves.
+func (c *comparison) early(s *traced) bool {
+	for label, of := range c.second.at {
+		if f := strings.Fields(label); of == s && len(f) > 4 && f[2] == "connect" && c.serves(portIn(f[4])) {
+			return true
+		}
+	}
+	return false
+}
+
+// serves reports whether the first generation serves at a port.
+func (c *comparison) serves(port string) bool {
+	return port != "" && slices.ContainsFunc(linesOf(c.bare.Alone), func(l line) bool { return taken(l.value) && strings.HasSuffix(l.label, "/"+port) })
 }
 
 // did reports whether a script that a part is about has made a call with that result, bare;

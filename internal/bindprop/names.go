@@ -71,8 +71,8 @@ func bindsNext(lines []line, p string) bool {
 
 // about reports whether a difference is about unix sockets or their files.
 func (d Difference) aboutNames() bool {
-	if d.socket != nil {
-		return d.socket["peercred"] != ""
+	if d.traced != nil {
+		return d.traced.kind == "unix"
 	}
 	for _, f := range strings.Fields(d.Label + " " + d.Bare + " " + d.Handoff) {
 		if file(f) != "" || strings.HasPrefix(f, "@/") {

@@ -151,6 +151,7 @@ type Lease struct {
 	unix      uint64 // the inode of a unix socket that a worker has bound; 0: not known, or another
 	listening bool   // the worker accepts
 	atStart   bool   // given at the start, and not bound by the worker
+	alone     bool   // the worker has bound it without SO_REUSEPORT
 }
 
 // Address is the address of the lease.
@@ -175,6 +176,13 @@ func (l *Lease) Inode() uint64 {
 
 // Listening records that the worker accepts. [Table.Steer] applies it.
 func (l *Lease) Listening() { l.listening = true }
+
+// SetAlone records that the worker has bound the socket without SO_REUSEPORT, which it has
+// all the same.
+func (l *Lease) SetAlone(alone bool) { l.alone = alone }
+
+// Alone reports whether it has.
+func (l *Lease) Alone() bool { return l.alone }
 
 // OwnFlags: the socket replaces one that the worker created, which decides about its
 // O_NONBLOCK until it is released.

@@ -50,6 +50,9 @@ func (t *Table) Overlapping(at netip.AddrPort, v6only bool) (list []*Address) {
 	return list
 }
 
+// Admit has the kernel bind another socket beside those of an address.
+func (a *Address) Admit() { a.group.Admit() }
+
 // ghost is an address that a worker has closed by itself. Until the keeper has closed its
 // duplicates, the kernel binds another socket to it only as beside one that is held.
 type ghost struct {

@@ -86,6 +86,7 @@ type LeaseState struct {
 	Listening bool   `json:"listening,omitempty"`
 	AtStart   bool   `json:"given,omitempty"`
 	Closed    bool   `json:"closed,omitempty"` // the worker says so, and runs
+	Alone     bool   `json:"alone,omitempty"`  // bound without SO_REUSEPORT
 }
 
 // Promise is a bind(2) of a worker whose listen(2) has not come.
@@ -95,6 +96,7 @@ type Promise struct {
 	Inode  uint64         `json:"inode"`
 	PID    int            `json:"pid"`
 	FD     int            `json:"fd"`
+	Alone  bool           `json:"alone,omitempty"` // without SO_REUSEPORT
 }
 
 // SetEndpoint sets the endpoint of the state.
@@ -136,7 +138,7 @@ func (a *Address) state() AddressState {
 	r.SetEndpoint(a.endpoint)
 	a.kind.state(&r)
 	for _, l := range a.leases {
-		r.Leases = append(r.Leases, LeaseState{l.worker, l.slot, l.Inode(), l.listening, l.atStart, false})
+		r.Leases = append(r.Leases, LeaseState{l.worker, l.slot, l.Inode(), l.listening, l.atStart, false, l.alone})
 	}
 	for _, l := range a.left {
 		r.Leases = append(r.Leases, LeaseState{Worker: l.worker, Slot: l.slot, Inode: l.Inode(), Closed: true})
@@ -182,7 +184,7 @@ func (t *Table) restore(r AddressState, fd func(string) int) error {
 	t.add(a, k)
 	a.name = r.Name
 	for _, lr := range r.Leases {
-		l := &Lease{address: a, worker: lr.Worker, slot: lr.Slot, listening: lr.Listening, atStart: lr.AtStart}
+		l := &Lease{address: a, worker: lr.Worker, slot: lr.Slot, listening: lr.Listening, atStart: lr.AtStart, alone: lr.Alone}
 		if a.group == nil {
 			_, l.fd, _ = k.take(lr.Slot)
 			if s, ok := k.(*shared); ok {

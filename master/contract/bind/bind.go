@@ -70,7 +70,7 @@ func (c *Contract) Restore(w contract.Worker, state contract.State, take func(wh
 	s := c.add(w)
 	s.several, s.ports, s.restored = state.Several, state.Ports, true
 	for _, p := range state.Promises {
-		s.promises = append(s.promises, tcpPromise{p.Addr, p.V6Only, p.Inode, p.PID, p.FD})
+		s.promises = append(s.promises, tcpPromise{p.Addr, p.V6Only, p.Inode, p.PID, p.FD, p.Alone})
 	}
 	if fd := take(fdstore.Bound); fd >= 0 {
 		s.bound, _ = linux.NewPidfd(state.Bound, fd)
@@ -186,6 +186,7 @@ type call interface {
 	Give(held int) error
 	Beside()
 	Bind() unix.Errno
+	BindAlone() unix.Errno
 	Socket() (fd int, err error)
 	Caller() (*linux.Pidfd, error)
 	RemoveSource()
@@ -354,7 +355,7 @@ func (s *Session) Busy() bool { return false }
 func (s *Session) State() contract.State {
 	state := contract.State{Several: s.several, Ports: s.ports}
 	for _, p := range s.promises {
-		state.Promises = append(state.Promises, listeners.Promise{Addr: p.at, V6Only: p.v6only, Inode: p.inode, PID: p.pid, FD: p.fd})
+		state.Promises = append(state.Promises, listeners.Promise{Addr: p.at, V6Only: p.v6only, Inode: p.inode, PID: p.pid, FD: p.fd, Alone: p.alone})
 	}
 	if s.bound != nil {
 		state.Bound = s.bound.PID()

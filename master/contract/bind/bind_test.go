@@ -80,6 +80,7 @@ func (f *fake) Bind() unix.Errno {
 	f.ends = append(f.ends, "by handoff")
 	return 0
 }
+func (f *fake) BindAlone() unix.Errno { return f.Bind() }
 func (f *fake) Answer(e unix.Errno) {
 	if f.ends = append(f.ends, "answered"); e != 0 {
 		f.ends = append(f.ends, unix.ErrnoName(e))
@@ -191,8 +192,10 @@ func TestHeldAddress(t *testing.T) {
 	at := free(t)
 	fds := []int{socket(t), socket(t)}
 	for i, s := range []*Session{s1, s2} {
-		own := inode(fds[i])
-		w.wants(s.call(bind(fds[i], at)), "continued")
+		own, first := inode(fds[i]), bind(fds[i], at)
+		first.r.ReusePort = i == 0 // by itself
+		first.Beside()
+		w.wants(s.call(first), "continued")
 		w.wants(s.call(listen(fds[i])), "answered", fmt.Sprint(s.ID, " Listening"))
 		if inode(fds[i]) != own {
 			t.Error("the program has another socket than it has created")
@@ -213,6 +216,10 @@ func TestHeldAddress(t *testing.T) {
 	third.r.ReusePort = true
 	w.wants(s1.call(third), "continued")
 	w.wants(s1.call(listen(second)), "answered", "1 Listening")
+	// The other worker's first one has it only because it is held.
+	alone := bind(socket(t), at)
+	alone.r.ReusePort = true
+	w.wants(s2.call(alone), "by handoff answered")
 	// A listen that the master before has answered, but for the answer.
 	w.wants(s1.call(listen(fds[0])), "answered", "1 Listening")
 }

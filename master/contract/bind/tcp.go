@@ -28,7 +28,7 @@ func (s *Session) tcp(e called) {
 	switch {
 	case s.isBound(r):
 		e.call.Continue() // EINVAL, says the kernel
-	case r.Own != "": // nothing but itself can hold it
+	case r.Own != "" && s.table().LeaseOf(s.ID, r.Inode) == nil: // nothing but itself can hold it
 		s.own(e.call, r.Own)
 	case r.Listen:
 		s.listens(e.call)
@@ -53,15 +53,18 @@ func (s *Session) isBound(r bindintercept.Request) bool {
 // replaces reports whether the program's socket is replaced at its bind already: where it
 // cannot be seen, where its address is another than the program thinks, or its port the
 // kernel's choice, where a service manager has passed one, and where it cannot join others:
-// MPTCP, or of another user. (Its owner is
-// not changed: before handoff has bound it, the program could bind it, by io_uring, beside any
-// server of that user that has SO_REUSEPORT.)
+// MPTCP, or of another user. (Its owner is not changed: before handoff has bound it, the
+// program could bind it, by io_uring, beside any server of that user that has SO_REUSEPORT.)
 func (s *Session) replaces(r bindintercept.Request) bool {
 	if r.Blind || s.table().Private() || r.Addr.Port() == 0 || s.table().Passed(r.Addr, r.V6Only) {
 		return true
 	}
 	beside := s.table().Overlapping(r.Addr, r.V6Only)
-	return len(beside) > 0 && (r.MPTCP || r.User != beside[0].Owner())
+	if len(beside) == 0 || !r.MPTCP && r.User == beside[0].Owner() {
+		return false
+	}
+	has, _ := s.hasOverlapping(r) // then it is the kernel's to say
+	return !has || r.ReusePort
 }
 
 // own lets the program keep a socket that is not held.
@@ -81,6 +84,7 @@ type tcpPromise struct {
 	inode  uint64
 	pid    int // the process that has bound it, by its descriptor fd
 	fd     int
+	alone  bool // the program has not set SO_REUSEPORT
 }
 
 // maxPromises limits a worker's promises; the oldest ones count no more then.
@@ -93,12 +97,22 @@ func (s *Session) bindsOwn(e called) {
 		e.call.Continue()
 		return
 	}
-	if s.hasOverlapping(r) && !r.ReusePort {
+	// What its own socket does to it is the kernel's to say.
+	switch has, alone := s.hasOverlapping(r); {
+	case has && !r.ReusePort:
 		s.notePromise(r)
-		e.call.Continue() // what its own socket does to it is the kernel's to say
+		e.call.Continue()
+		return
+	case alone:
+		s.notePromise(r)
+		s.contract.aside(func() { e.call.Answer(e.call.BindAlone()) })
 		return
 	}
-	beside := len(s.table().Overlapping(r.Addr, r.V6Only)) > 0
+	overlapping := s.table().Overlapping(r.Addr, r.V6Only)
+	beside := len(overlapping) > 0
+	for _, a := range overlapping {
+		a.Admit()
+	}
 	if !beside && s.table().Closing(r.Addr, r.V6Only, e.at) {
 		if e.looks++; e.looks <= closingLooks {
 			s.wait(e)
@@ -149,20 +163,20 @@ func (s *Session) notePromise(r bindintercept.Request) {
 	if len(s.promises) >= maxPromises {
 		s.promises = slices.Delete(s.promises, 0, 1)
 	}
-	s.promises = append(s.promises, tcpPromise{r.Addr, r.V6Only, r.Inode, r.TGID, r.FD})
+	s.promises = append(s.promises, tcpPromise{r.Addr, r.V6Only, r.Inode, r.TGID, r.FD, !r.ReusePort})
 }
 
 // hasOverlapping reports whether the worker itself has a socket that conflicts with what it
-// binds.
-func (s *Session) hasOverlapping(r bindintercept.Request) bool {
+// binds; alone: one that listens, and that it has bound without SO_REUSEPORT.
+func (s *Session) hasOverlapping(r bindintercept.Request) (has, alone bool) {
 	for _, a := range s.table().Overlapping(r.Addr, r.V6Only) {
-		if a.LeaseOf(s.ID) != nil && !a.AtStart(s.ID) {
-			return true
+		if l := a.LeaseOf(s.ID); l != nil && !a.AtStart(s.ID) {
+			has, alone = true, alone || l.Alone()
 		}
 	}
-	return slices.ContainsFunc(s.promises, func(p tcpPromise) bool {
+	return has || slices.ContainsFunc(s.promises, func(p tcpPromise) bool {
 		return p.inode != r.Inode && listeners.Overlap(r.Addr, r.V6Only, p.at, p.v6only) && s.hasOpen(r.TGID, p.inode)
-	})
+	}), alone
 }
 
 // promiseOf is a promise of a session.
@@ -224,8 +238,10 @@ func (s *Session) listens(c call) {
 	of := func(p tcpPromise) bool { return p.inode == r.Inode && (r.Blind || p.at.Port() == r.Addr.Port()) }
 	// Else its port is the kernel's choice; a master that died may not have written the promise
 	// down.
-	chosen := !slices.ContainsFunc(s.promises, of) && (!s.restored || linux.Ephemeral(r.Addr.Port()))
-	if i := slices.IndexFunc(s.promises, of); i >= 0 && s.promises[i].pid != r.TGID {
+	i := slices.IndexFunc(s.promises, of)
+	chosen := i < 0 && (!s.restored || linux.Ephemeral(r.Addr.Port()))
+	alone := i >= 0 && s.promises[i].alone || i < 0 && !r.ReusePort
+	if i >= 0 && s.promises[i].pid != r.TGID {
 		s.boundFor(s.promises[i].pid)
 	}
 	s.promises = slices.DeleteFunc(s.promises, func(p tcpPromise) bool { return p.inode == r.Inode })
@@ -240,14 +256,14 @@ func (s *Session) listens(c call) {
 	case chosen && !s.contract.host.Holds(port0):
 		s.own(c, contract.ChosenPort)
 	case chosen:
-		s.adopt(c, r)
+		s.adopt(c, r, alone)
 	default:
-		s.keeps(c, r)
+		s.keeps(c, r, alone)
 	}
 }
 
 // keeps makes a socket that the program has bound one of a held address.
-func (s *Session) keeps(c call, r bindintercept.Request) {
+func (s *Session) keeps(c call, r bindintercept.Request, alone bool) {
 	want := listeners.TCP(r.Addr, r.V6Only)
 	l, err := s.kept(c, r, want)
 	if err != nil {
@@ -256,6 +272,7 @@ func (s *Session) keeps(c call, r bindintercept.Request) {
 	}
 	s.noteBound(c)
 	l.OwnFlags()
+	l.SetAlone(alone)
 	l.Listening()
 	c.Answer(0)
 	s.accepts()
@@ -300,7 +317,7 @@ func (s *Session) first(c call, r bindintercept.Request, want listeners.Endpoint
 }
 
 // adopt creates a held address from a port that the kernel has chosen for a program.
-func (s *Session) adopt(c call, r bindintercept.Request) {
+func (s *Session) adopt(c call, r bindintercept.Request, alone bool) {
 	want := listeners.TCP(netip.AddrPortFrom(r.Addr.Addr(), 0), r.V6Only)
 	want.Index = s.ports
 	l, err := s.chosen(c, r, want)
@@ -311,6 +328,7 @@ func (s *Session) adopt(c call, r bindintercept.Request) {
 	s.ports++
 	s.noteBound(c)
 	l.OwnFlags()
+	l.SetAlone(alone)
 	l.Listening()
 	c.Answer(0)
 	s.accepts()
