@@ -8,6 +8,8 @@ FUZZTIME ?= 1m
 MODULES = integration/node_modules/.installed
 SIM_HOURS ?= 1000000
 UNITS   = . ./cmd/... ./handoff/... ./internal/... ./master/... ./sdk/... ./tools/... ./worker/...
+# Modules of their own, with quic-go, which the others do without.
+QUIC    = sdk/quicgo examples/http3 integration/testdata/http3
 RACES   = TestReloadsNewConnections|TestCrashes|TestOverlapping|TestBrokenDeploy|TestReplaceMe|TestHostile|TestRogue|TestScale|TestMasterIs|TestUpgrade
 
 .PHONY: reference site release peers build install man demo check lint modules test long fuzz vuln bench
@@ -37,14 +39,17 @@ demo: build ## run a real Node server, to play with
 
 check: lint ## a minute: format, vet, staticcheck, unit and architecture tests
 	go test -short -vet=off -p 4 $(UNITS)
+	CGO_ENABLED=0 go test -C sdk/quicgo -vet=off ./...
 
 lint:
 	@wrong=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l) && test -z "$$wrong" || { echo "gofmt -w these: $$wrong"; exit 1; }
 	go vet ./...
+	for m in $(QUIC); do CGO_ENABLED=0 go vet -C $$m ./... || exit 1; done
 	go run $(STATICCHECK) ./...
 
 test: lint $(MODULES) ## minutes: everything; units and a part of the integration tests with the race detector
 	go test -race -short -vet=off -p 4 $(UNITS)
+	CGO_ENABLED=0 go test -C sdk/quicgo -vet=off ./...
 	go test -count=1 -vet=off -parallel 4 -timeout 20m ./integration
 	go test -count=1 -vet=off -parallel 4 -timeout 5m ./integration/hostile
 	go test -count=1 -vet=off -timeout 5m ./integration/programs

@@ -107,6 +107,8 @@ func TestImports(t *testing.T) {
 			reason: "workers in other people's programs speak by it: it brings the standard library and x/sys, and no more"},
 		{pkg: "worker", never: []string{"handoff/master", "handoff/handoff", "handoff/internal/config", "github.com/*/*"},
 			reason: "it runs inside other people's programs: it costs them x/sys, and what imports no more than that"},
+		{pkg: "sdk/quicgo", never: []string{"handoff/master", "handoff/master/*", "handoff/internal/*"},
+			reason: "it runs inside other people's programs, as worker does; what it adds is quic-go, for which it is a module of its own"},
 		{pkg: "master/process", never: []string{"handoff/master", "handoff/master/*", "handoff/handoff", "handoff/worker", "handoff/internal/[^lt]*", "handoff/internal/l[^i]*", "net", "net/http", "log/slog"},
 			reason: "it starts and ends programs: which descriptors they are given, and what they mean, is the caller's"},
 		{pkg: "master/descendants", only: []string{"errors", "fmt", "os", "slices", "strconv", "strings", "time", "golang.org/x/sys/unix", "handoff/internal/linux"},

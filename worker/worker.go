@@ -59,6 +59,7 @@ import (
 // Worker is this process as a worker of handoff. New creates it.
 type Worker struct {
 	slot, generation int
+	id               uint32
 	managed          bool
 	notify           string        // address for notices; "": none
 	watchdog         time.Duration // 0: no watchdog
@@ -87,6 +88,7 @@ func New() *Worker {
 		slot: number("WORKER_ID"), generation: number("HANDOFF_GENERATION"),
 		notify: os.Getenv("NOTIFY_SOCKET"), linger: lingerAlone, draining: make(chan struct{}),
 	}
+	w.id = uint32(number("HANDOFF_WORKER"))
 	w.maxRequests = int64(number("HANDOFF_MAX_REQUESTS"))
 	_, w.managed = os.LookupEnv("HANDOFF_GENERATION")
 	if d, err := time.ParseDuration(os.Getenv("HANDOFF_KEEPALIVE_LINGER")); err == nil && d >= 0 {
@@ -164,6 +166,14 @@ func (w *Worker) Slot() int { return w.slot }
 
 // Generation counts the reloads of handoff, from 1. Without handoff it is 0.
 func (w *Worker) Generation() int { return w.generation }
+
+// ID counts the workers of the service, from 1: no two have the same. Without handoff it is
+// 0. The connection ids of a QUIC server name it, see package handoff/sdk/quicgo.
+func (w *Worker) ID() uint32 { return w.id }
+
+// Linger is how long an idle connection may still send a request in a drain
+// (--keepalive-linger).
+func (w *Worker) Linger() time.Duration { return w.linger }
 
 // Draining is closed when the worker must finish its requests and exit. It gets no new
 // connections from then on. Close long-lived connections.
