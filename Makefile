@@ -29,13 +29,8 @@ man: ## bin/man, the man pages
 reference: ## docs/reference, from the code
 	go run -tags man ./cmd/handoff reference
 
-demo: build ## run a real Node server, to play with
-	@printf '\nAs soon as it serves, in another terminal:\n\n'
-	@printf '  curl http://127.0.0.1:%s/            who answers?\n' $${PORT:-3000}
-	@printf '  kill -USR2 $$(cat bin/demo.pid)         reload: edit examples/node/plain/server.js before\n'
-	@printf '  while curl -sf http://127.0.0.1:%s/; do :; done      reload again: it never stops\n' $${PORT:-3000}
-	@printf '  kill -TTIN $$(cat bin/demo.pid)         one worker more\n\nCtrl-C here ends it.\n\n'
-	@PORT=$${PORT:-3000} ./bin/handoff run -n 4 --ready-when ready --pid-file bin/demo.pid examples/node/plain/server.js
+demo: build ## 20 seconds: a Node server under load is reloaded, broken, its master killed; it goes on running
+	@go run ./tools/demo
 
 check: lint ## a minute: format, vet, staticcheck, unit and architecture tests
 	go test -short -vet=off -p 4 $(UNITS)
