@@ -27,7 +27,10 @@ func cost(dir, bin string) error {
 		{name: "bare, once more", app: []string{server}}, // what is noise
 		{name: "bind contract, -n 1", args: []string{bin, "run", "-n", "1", "--log", "json", "--"}, app: []string{server}},
 	}
-	fmt.Printf("%-32s %9s %9s %8s\n", "a Go server", "req/s", "ratio", "lost")
+	if *against != "" {
+		targets = append(targets, target{name: "the other handoff, -n 1", args: []string{*against, "run", "-n", "1", "--log", "json", "--"}, app: []string{server}})
+	}
+	fmt.Printf("%-36s %9s %9s %15s %15s %8s\n", "a Go server", "req/s", "ratio", "server µs/req", "manager µs/req", "lost")
 	for _, mode := range []load.Mode{load.New, load.KeepAlive} {
 		got := make([][]figures, len(targets))
 		for range *rounds * 2 {
@@ -43,7 +46,8 @@ func cost(dir, bin string) error {
 		for i, t := range targets {
 			rate := median(got[i], func(f figures) float64 { return f.rate })
 			name := t.name + map[load.Mode]string{load.New: ", new", load.KeepAlive: ", keep-alive"}[mode]
-			fmt.Printf("%-32s %9.0f %9.3f %8.0f\n", name, rate, rate/bare, median(got[i], func(f figures) float64 { return float64(f.lost) }))
+			fmt.Printf("%-36s %9.0f %9.3f %15.2f %15.2f %8.0f\n", name, rate, rate/bare, median(got[i], func(f figures) float64 { return f.workerCPU }),
+				median(got[i], func(f figures) float64 { return f.managerCPU }), median(got[i], func(f figures) float64 { return float64(f.lost) }))
 		}
 	}
 	return starts(bin)

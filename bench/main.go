@@ -29,6 +29,7 @@ var (
 	clients  = flag.Int("clients", 32, "clients at once")
 	quick    = flag.Bool("quick", false, "one round of one second")
 	only     = flag.String("only", "", "one part: throughput, idle, reloads, cost or dropins")
+	against  = flag.String("against", "", "another `BINARY` of handoff, beside this one in the part cost")
 )
 
 // target is a way to run the application.
