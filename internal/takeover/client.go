@@ -121,6 +121,8 @@ func (c *Client) handle(m message) {
 		worker = m.Took.Worker
 	case m.Armed != nil:
 		worker = m.Armed.Worker
+	case m.Emptied != nil:
+		worker = -2 - m.Emptied.Number
 	}
 	if m.Totals != nil || m.Rest {
 		c.news(News{Totals: m.Totals, Rest: m.Rest})
@@ -185,15 +187,8 @@ func (c *Client) TakeOver(j Job) (Armed, error) {
 	if err := c.start(j.Stored); err != nil {
 		return Armed{}, err
 	}
-	wait := make(chan message, 1)
-	c.mu.Lock()
-	c.waits[j.Worker] = wait
-	c.mu.Unlock()
-	defer func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		delete(c.waits, j.Worker)
-	}()
+	wait := c.expect(j.Worker)
+	defer c.forget(j.Worker)
 	if err := c.give(j, all, wait); err != nil {
 		return Armed{}, err
 	}
@@ -206,6 +201,21 @@ func (c *Client) TakeOver(j Job) (Armed, error) {
 		return Armed{}, errors.New("the relay process answers something else")
 	}
 	return *m.Armed, nil
+}
+
+// expect returns where answers of this number arrive, until forget.
+func (c *Client) expect(number int) <-chan message {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	wait := make(chan message, 1)
+	c.waits[number] = wait
+	return wait
+}
+
+func (c *Client) forget(number int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.waits, number)
 }
 
 // armTimeout is how long the process may take for an answer.

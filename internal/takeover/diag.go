@@ -11,41 +11,47 @@ import (
 // connection is an established TCP connection of this network namespace.
 type connection struct {
 	Local, Remote netip.AddrPort // an IPv4 address is one, also on a socket of IPv6
-	Inode         uint64
-	Cookie        uint64 // of SO_COOKIE: one socket since the machine's start
+	Inode         uint64         // 0: nobody has accepted it
+	Cookie        uint64         // of SO_COOKIE: one socket since the machine's start
 }
 
 const (
 	sockDiagByFamily = 20 // SOCK_DIAG_BY_FAMILY
 	stateEstablished = 1
+	stateCloseWait   = 8 // the client has said its last
+	stateListen      = 10
 	diagReqSize      = 56 // struct inet_diag_req_v2
 	diagMsgSize      = 72 // struct inet_diag_msg, without attributes
 )
 
-// connections returns the established connections of a local port (sock_diag(7)). It
+// connections returns the connections of a local port that are in one of the states (sock_diag(7)). It
 // requires no privilege, and walks the kernel's table of connections.
-func connections(port uint16) (all []connection, err error) {
+func connections(port uint16, states ...byte) (all []connection, err error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open sock_diag: %w", err)
 	}
 	defer unix.Close(fd)
+	mask := uint32(0)
+	for _, s := range states {
+		mask |= 1 << s
+	}
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-		if err := dumpConnections(fd, family, port, &all); err != nil {
+		if err := dumpConnections(fd, family, port, mask, &all); err != nil {
 			return nil, fmt.Errorf("cannot list connections: %w", err)
 		}
 	}
 	return all, nil
 }
 
-func dumpConnections(fd int, family byte, port uint16, all *[]connection) error {
+func dumpConnections(fd int, family byte, port uint16, states uint32, all *[]connection) error {
 	req := make([]byte, unix.SizeofNlMsghdr+diagReqSize)
 	binary.NativeEndian.PutUint32(req[0:], uint32(len(req)))
 	binary.NativeEndian.PutUint16(req[4:], sockDiagByFamily)
 	binary.NativeEndian.PutUint16(req[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
 	body := req[unix.SizeofNlMsghdr:]
 	body[0], body[1] = family, unix.IPPROTO_TCP
-	binary.NativeEndian.PutUint32(body[4:], 1<<stateEstablished)
+	binary.NativeEndian.PutUint32(body[4:], states)
 	binary.BigEndian.PutUint16(body[8:], port) // idiag_sport
 	if err := unix.Sendto(fd, req, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return err
@@ -98,7 +104,7 @@ func parseConnections(b []byte, port uint16, all *[]connection) (done bool, err 
 // parseConnection reads a struct inet_diag_msg of linux/inet_diag.h: 0 family, 1 state, 4
 // ports, 8 and 24 addresses, 44 cookie, 68 inode.
 func parseConnection(m []byte) (c connection, ok bool) {
-	if len(m) < diagMsgSize || m[1] != stateEstablished {
+	if len(m) < diagMsgSize {
 		return c, false
 	}
 	at := func(address, port int) netip.AddrPort {
@@ -111,7 +117,7 @@ func parseConnection(m []byte) (c connection, ok bool) {
 	c.Local, c.Remote = at(8, 4), at(24, 6)
 	c.Cookie = uint64(binary.NativeEndian.Uint32(m[44:])) | uint64(binary.NativeEndian.Uint32(m[48:]))<<32
 	c.Inode = uint64(binary.NativeEndian.Uint32(m[68:]))
-	return c, c.Inode != 0
+	return c, true
 }
 
 // cookieOf is the number of a socket that no other has since the machine's start.

@@ -107,12 +107,12 @@ func accepted(t Target) (map[uint64]uint64, error) {
 	}
 	slices.Sort(ports)
 	for _, port := range slices.Compact(ports) {
-		all, err := connections(port)
+		all, err := connections(port, stateEstablished)
 		if err != nil {
 			return nil, err
 		}
 		for _, c := range all {
-			if held(t.Held, c.Local) && (t.Peers == All || own(c.Remote.Addr())) {
+			if c.Inode != 0 && held(t.Held, c.Local) && (t.Peers == All || own(c.Remote.Addr())) {
 				wanted[c.Inode] = c.Cookie
 			}
 		}

@@ -84,6 +84,7 @@ func listen(t *testing.T, at string) *net.TCPListener {
 	c := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		return raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
 	}}
+	c.SetMultipathTCP(false) // cannot be steered
 	l, err := c.Listen(t.Context(), "tcp", at)
 	if err != nil {
 		t.Fatal(err)

@@ -19,17 +19,21 @@ import (
 //	process → master  took{worker, kept}         so many could be kept; the next ones, please
 //	master → process  arm{worker, …}             these are all: make ready for the drain signal
 //	process → master  armed{worker, …}           now
+//	master → process  accept{number, peers} + a listening socket: pass on what waits there
+//	process → master  emptied{number, taken, left}
 //	                  totals{…}                  since the process began
 //	                  rest                       nothing is left: without a master it would end
 //
 // The end of the socket ends nothing that is under way.
 type message struct {
-	Take   *takeMessage `json:"take,omitempty"`
-	Took   *tookMessage `json:"took,omitempty"`
-	Arm    *armMessage  `json:"arm,omitempty"`
-	Armed  *Armed       `json:"armed,omitempty"`
-	Totals *Totals      `json:"totals,omitempty"`
-	Rest   bool         `json:"rest,omitempty"`
+	Take    *takeMessage   `json:"take,omitempty"`
+	Took    *tookMessage   `json:"took,omitempty"`
+	Arm     *armMessage    `json:"arm,omitempty"`
+	Armed   *Armed         `json:"armed,omitempty"`
+	Accept  *acceptMessage `json:"accept,omitempty"`
+	Emptied *Emptied       `json:"emptied,omitempty"`
+	Totals  *Totals        `json:"totals,omitempty"`
+	Rest    bool           `json:"rest,omitempty"`
 }
 
 type takeMessage struct {
@@ -55,6 +59,11 @@ type armMessage struct {
 	Peers    Peers         `json:"peers"`
 }
 
+type acceptMessage struct {
+	Number int   `json:"number"`
+	Peers  Peers `json:"peers"`
+}
+
 // Armed tells of a worker's connections when it can be told to drain.
 type Armed struct {
 	Worker   int `json:"worker"`
@@ -70,6 +79,7 @@ type Totals struct {
 	Idle     int `json:"idle,omitempty"`     // likewise, on which none came
 	Closed   int `json:"closed,omitempty"`   // likewise, on which something else came than a request of HTTP/1
 	Left     int `json:"left,omitempty"`     // that the program has kept
+	Rescued  int `json:"rescued,omitempty"`  // that waited for a worker that has died, and were passed on
 	Owned    int `json:"owned,omitempty"`    // now: nobody else has them
 }
 

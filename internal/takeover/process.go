@@ -32,18 +32,19 @@ func Process() int {
 
 // process is the loop: it owns all but what a tender has.
 type process struct {
-	conn    *cmsg.Conn
-	most    int // descriptors
-	held    int
-	lists   map[int][]*connHeld // by worker, taken and not armed
-	armed   map[int]Armed
-	tending int
-	serving int
-	totals  Totals
-	master  bool // is there
-	reports chan report
-	answers chan bool // of a connection; answered
-	slots   chan struct{}
+	conn     *cmsg.Conn
+	most     int // descriptors
+	held     int
+	lists    map[int][]*connHeld // by worker, taken and not armed
+	armed    map[int]Armed
+	tending  int
+	serving  int
+	splicing int // of the queues of workers that have died
+	totals   Totals
+	master   bool // is there
+	reports  chan report
+	answers  chan bool // of a connection; answered
+	slots    chan struct{}
 }
 
 // incoming is a message, as it has arrived.
@@ -102,7 +103,7 @@ func (p *process) run() int {
 				p.totals.Answered++
 			}
 		}
-		if p.tending+p.serving+len(p.lists) > 0 {
+		if p.tending+p.serving+p.splicing+len(p.lists) > 0 {
 			p.say(message{Totals: &p.totals})
 			continue
 		}
@@ -130,6 +131,9 @@ func (p *process) handle(m incoming) {
 		p.take(*m.Take, m.fds)
 	case m.Arm != nil:
 		p.arm(*m.Arm)
+	case m.Accept != nil && len(m.fds) == 1:
+		p.splicing++                    // until it is emptied
+		go p.empty(*m.Accept, m.fds[0]) // ends when what waits has been accepted
 	default:
 		cmsg.CloseAll(m.fds)
 	}
@@ -190,6 +194,12 @@ func (p *process) reported(r report) {
 	add.Closed += r.add.Closed
 	add.Left += r.add.Left
 	add.Owned += r.add.Owned
+	add.Rescued += r.add.Rescued
+	p.splicing += r.spliced
+	if r.emptied != nil {
+		p.splicing--
+		p.say(message{Emptied: r.emptied})
+	}
 	p.held -= r.closed
 	if r.served {
 		p.serving++
@@ -215,11 +225,7 @@ func (p *process) answer(fd int, peers Peers) {
 	if err != nil {
 		return
 	}
-	mode := relay.Local
-	if peers == All {
-		mode = relay.All
-	}
-	server := relay.Server{Dial: func(ctx context.Context, c net.Conn) (net.Conn, error) { return relay.DialFrom(ctx, c, mode) }}
+	server := relay.Server{Dial: func(ctx context.Context, c net.Conn) (net.Conn, error) { return relay.DialFrom(ctx, c, peers.mode()) }}
 	answered = server.Serve(c).Answered > 0
 }
 

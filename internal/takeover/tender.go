@@ -58,11 +58,13 @@ type tender struct {
 
 // report is what a tender tells the process.
 type report struct {
-	armed  *Armed
-	add    Totals
-	closed int  // descriptors
-	served bool // a connection is answered, elsewhere
-	done   bool // the tender has ended
+	armed   *Armed
+	add     Totals
+	closed  int // descriptors
+	emptied *Emptied
+	spliced int  // connections
+	served  bool // a connection is answered, elsewhere
+	done    bool // the tender has ended
 }
 
 // run tends them until each has an end.
