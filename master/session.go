@@ -133,7 +133,7 @@ func (m *Master) learned(w *worker, f contract.Fact) {
 	case contract.Blind:
 		m.once("getfd", "pidfd_getfd is refused (a container's seccomp profile?): sockets are held, but options that the program sets before bind are lost, and a port 0 is not held", w.attrs(events.WorkerUnseated)...)
 	case contract.Own:
-		m.once("own "+f.Addr.String()+f.Why, f.String(), w.attrs(events.AddressOwn, "address", f.Addr.String())...)
+		m.once("own "+f.Kind(), f.String(), w.attrs(events.AddressOwn, "address", f.Name())...)
 	case contract.Unfiltered:
 		m.once("seccomp", "The kernel refuses a seccomp notification filter ("+f.Err.Error()+
 			"): the program's own sockets are not held. Give it sockets with --listen ADDR, if it takes them as systemd passes them (LISTEN_FDS)", w.attrs(events.WorkerUnseated)...)

@@ -13,6 +13,7 @@ package contract
 import (
 	"errors"
 	"net/netip"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -130,6 +131,7 @@ type (
 	// Own: it listens with a socket of its own, which is not held, and Why.
 	Own struct {
 		Addr netip.AddrPort
+		Path string // instead
 		Why  string
 	}
 	// Caller: a process that is not the worker's first one has called bind(2) or listen(2),
@@ -166,9 +168,31 @@ type (
 	}
 )
 
+// Name is the address.
+func (f Own) Name() string {
+	if f.Path != "" {
+		return f.Path
+	}
+	return f.Addr.String()
+}
+
+// Kind is the same for those of each worker.
+func (f Own) Kind() string {
+	switch f.Why {
+	case ChosenPort:
+		return f.Why + f.Addr.Addr().String()
+	case NamedByPID:
+		return f.Why + filepath.Dir(f.Path)
+	}
+	return f.Why + f.Addr.String()
+}
+
 // String says that the address is not held, and what helps.
 func (f Own) String() string {
-	if f.Why == ChosenPort {
+	switch f.Why {
+	case NamedByPID:
+		return "A worker listens on a path with its pid in the name: it is its own, each worker has another, and it ends with the worker"
+	case ChosenPort:
 		return "A worker listens on a port that the kernel chose: it is its own, each worker has another, and it ends with the worker. --hold 0 makes one for all, which is held"
 	}
 	return "A worker listens on a socket that is not held, since " + f.Why + ": each worker has its own, and connections to it are lost in a reload. --listen ADDR passes it one that is held"
@@ -212,6 +236,9 @@ type State struct {
 
 // ChosenPort is the reason of an [Own] whose port the kernel has chosen.
 const ChosenPort = "the kernel chose its port"
+
+// NamedByPID is the reason of an [Own] at a path.
+const NamedByPID = "its name has the pid of the process"
 
 // MaxLeases is how many addresses one worker may listen on.
 const MaxLeases = 256

@@ -2,6 +2,8 @@ package bind
 
 import (
 	"slices"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -188,6 +190,11 @@ func (s *Session) listensPath(c call) {
 		s.listened = true
 		s.report(contract.Listening{})
 		return
+	case hasPID(r.Spot.Name, r.TGID):
+		c.Continue()
+		s.report(contract.Own{Path: r.Spot.Path, Why: contract.NamedByPID})
+		s.report(contract.Listening{Own: true})
+		return
 	default:
 		a, err = s.adoptPath(c)
 	}
@@ -211,6 +218,16 @@ func (s *Session) listensPath(c call) {
 	c.Continue()
 	s.contract.publish()
 	s.accepts()
+}
+
+// hasPID reports whether a name has a process's pid in it: another worker's has another name (tsx's
+// pipe). Small pids, a container's, are too easily a number of something else.
+func hasPID(name string, pid int) bool {
+	if pid < 100 {
+		return false
+	}
+	notDigit := func(c rune) bool { return c < '0' || c > '9' }
+	return slices.Contains(strings.FieldsFunc(name, notDigit), strconv.Itoa(pid))
 }
 
 // give puts the socket of an address that the generation has under the program's descriptor.

@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -79,6 +80,28 @@ func wants(t *testing.T, what, got, want string) {
 	t.Helper()
 	if got != want {
 		t.Fatalf("%s: %s, want %s", what, got, want)
+	}
+}
+
+// A path that is named by the pid of its process is its own: the next generation has another, and is
+// not to wait for this one.
+func TestPathOfOneProcess(t *testing.T) {
+	w := start(t)
+	s := w.session(1, 0)
+	path := filepath.Join(t.TempDir(), strconv.Itoa(os.Getpid())+".pipe")
+	fd := unixSocket(t)
+	wants(t, "bind", s.bindPath(t, fd, path), "continued")
+	wants(t, "listen", s.listenPath(t, fd, path), "continued")
+	if n := w.Table.Count(1); n != 0 {
+		t.Errorf("%d addresses are held", n)
+	}
+	for name, is := range map[string]bool{"tsx-4321.sock": true, "43211.sock": false, "a.4321": true, "a": false} {
+		if hasPID(name, 4321) != is {
+			t.Errorf("%s: %v", name, !is)
+		}
+	}
+	if hasPID("web-7.sock", 7) {
+		t.Error("a small number is taken for a pid")
 	}
 }
 
