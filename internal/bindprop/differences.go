@@ -38,7 +38,9 @@ func Differences() []Known {
 				case d.Part == "first" && (strings.HasPrefix(d.Label, "net ") || strings.HasSuffix(d.Label, " net")):
 					return c.first.any(closed)
 				case d.Part == "first":
-					return d.Bare == "ECONNREFUSED" && strings.Contains(d.Label, " connect ") && c.about(d, closed)
+					return c.about(d, func(s *traced) bool { return c.first.connects(s, c.first.closes) })
+				case d.Part == "second" && c.about(d, func(s *traced) bool { return c.second.connects(s, c.second.closes) }):
+					return true
 				}
 				return d.Handoff == "accepted by nobody" && d.Bare == "ECONNREFUSED" && c.about(d, closed)
 			}},
@@ -53,7 +55,7 @@ func Differences() []Known {
 			}},
 		{"an address of the first generation answers before the second one has bound it", "it is open, and the first one serves: a program that connects to its own address before it binds it gets there.",
 			func(c *comparison, d Difference) bool {
-				return d.second() && c.about(d, func(s *traced) bool { return c.early(s) })
+				return d.second() && c.about(d, func(s *traced) bool { return c.second.connects(s, c.serves) })
 			}},
 		{"a more specific address of a new generation is bound to no device before that serves", "the kernel prefers it: SO_BINDTOIFINDEX keeps its connections away until then (with CAP_NET_RAW; without, they come at once).",
 			func(c *comparison, d Difference) bool {
@@ -100,22 +102,14 @@ func (c *comparison) about(d Difference, is func(*traced) bool) bool {
 		return true
 	}
 	same := func(s *traced) bool { return s.port() != "" && s.port() == d.port() && is(s) }
+	if strings.HasSuffix(d.Label, " of generation 2") { // a port that the kernel has chosen
+		same = is
+	}
 	return c.first.any(same) || d.second() && c.second.any(same)
 }
 
 // second reports whether the second generation has a part in a difference.
 func (d Difference) second() bool { return d.Part != "first" && d.Part != "files" && d.Part != "alone" }
-
-// early reports whether a socket of the second generation was connected to an address that the
-// first serves.
-func (c *comparison) early(s *traced) bool {
-	for label, of := range c.second.at {
-		if f := strings.Fields(label); of == s && len(f) > 4 && f[2] == "connect" && c.serves(portIn(f[4])) {
-			return true
-		}
-	}
-	return false
-}
 
 // serves reports whether the first generation serves at a port.
 func (c *comparison) serves(port string) bool {

@@ -79,5 +79,5 @@ func (d Difference) aboutNames() bool {
 			return true
 		}
 	}
-	return d.Part == "files" || d.Part == "left" || d.Part == "first" || d.Part == "second"
+	return d.Part == "files" || d.Part == "left"
 }

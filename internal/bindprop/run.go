@@ -90,7 +90,8 @@ func Perform(side Side, p Pair, parent string, base int) (rep Report, err error)
 }
 
 func (r *run) perform(p Pair, rep *Report) (err error) {
-	if rep.First, err = r.generation(1, p.First, ""); err != nil {
+	// What is left of its connections would be in the way of the second one.
+	if rep.First, err = r.withoutWaits(func() (string, error) { return r.generation(1, p.First, "") }); err != nil {
 		return err
 	}
 	if rep.Alone, err = r.probes(1); err != nil {
@@ -191,15 +192,22 @@ func (r *run) ghost(s Script) (*Leader, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = r.side.Prober().Do("0 waits 0")
-	if err == nil {
+	_, err = r.withoutWaits(func() (string, error) {
 		lines := append(Script{"dir " + dir, fmt.Sprint("base ", r.base[2]), "held "}, s...)
-		_, err = l.Do(append(lines, "0 ghost")...)
+		return l.Do(append(lines, "0 ghost")...)
+	})
+	return l, err
+}
+
+// withoutWaits has nothing left of connections that end meanwhile (TIME_WAIT).
+func (r *run) withoutWaits(do func() (string, error)) (said string, err error) {
+	if _, err = r.side.Prober().Do("0 waits 0"); err == nil {
+		said, err = do()
 	}
 	if err == nil {
 		_, err = r.side.Prober().Do("0 waits 65536")
 	}
-	return l, err
+	return said, err
 }
 
 func (r *run) end(n int) error {

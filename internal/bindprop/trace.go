@@ -36,9 +36,13 @@ type traced struct {
 	tried                                        string // the last port to which it was to be bound
 }
 
+// port is the one that it is bound to, or was to be; "": none.
 func (t *traced) port() string {
-	if t == nil {
+	switch {
+	case t == nil:
 		return ""
+	case t.addr == "":
+		return t.tried
 	}
 	return portIn(t.addr)
 }
@@ -183,3 +187,18 @@ func kindOf(domain, protocol, typ int) string {
 
 // any reports whether a socket is one that is meant.
 func (t *trace) any(is func(*traced) bool) bool { return slices.ContainsFunc(t.sockets, is) }
+
+// connects reports whether a socket was to be connected to such a port.
+func (t *trace) connects(s *traced, to func(port string) bool) bool {
+	for label, of := range t.at {
+		if f := strings.Fields(label); of == s && len(f) > 4 && f[2] == "connect" && to(portIn(f[4])) {
+			return true
+		}
+	}
+	return false
+}
+
+// closes reports whether a socket that listened at a port was closed.
+func (t *trace) closes(port string) bool {
+	return port != "" && t.any(func(s *traced) bool { return s.closed && s.listens && s.port() == port })
+}

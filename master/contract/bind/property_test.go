@@ -409,8 +409,15 @@ func (u *underSide) Start(g int) (*bindprop.Leader, error) {
 	})
 }
 
+// Serve looks at what the worker has open still, as the master does (package serving).
 func (u *underSide) Serve(g int) error {
 	return u.loop(func() error {
+		s := u.sessions[g-1]
+		for _, on := range u.world.Table.AcceptsOn(s.ID) {
+			if on.Inode != 0 && !s.hasOpen(s.PID, on.Inode) {
+				u.world.Table.NotOpen(s.ID, on.Inode, time.Now())
+			}
+		}
 		u.world.Serves[listeners.Worker(g)] = true
 		u.world.Table.SetTargets([]listeners.Worker{listeners.Worker(g)})
 		u.world.Steer()
