@@ -2,6 +2,7 @@ package bindprop
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -177,12 +178,15 @@ func (c *comparison) traced(d Difference) *traced {
 	return t.at[label]
 }
 
-// port is that of the address that a difference is about; "": of none.
-func (d Difference) port() string {
+// ports are those of the address, or of the socket, that a difference is about.
+func (d Difference) ports() (list []string) {
 	if p := portIn(d.Label); p != "" {
-		return p
+		list = append(list, p)
 	}
-	return d.traced.port()
+	if d.traced != nil {
+		list = append(list, d.traced.tried...)
+	}
+	return slices.DeleteFunc(list, func(p string) bool { return p == "" })
 }
 
 // Kind is what two differences of one cause have in common.

@@ -51,7 +51,7 @@ func Differences() []Known {
 			}},
 		{"a socket that is bound to a device is not beside those of the first generation", "it is the program's own, as the log says: the kernel refuses the second one's bind (EADDRINUSE) until the first has ended.",
 			func(c *comparison, d Difference) bool {
-				return d.second() && c.second.any(func(s *traced) bool { return s.device && c.serves(s.tried) })
+				return d.second() && c.second.any(func(s *traced) bool { return s.device && slices.ContainsFunc(s.tried, c.serves) })
 			}},
 		{"an address of the first generation answers before the second one has bound it", "it is open, and the first one serves: a program that connects to its own address before it binds it gets there.",
 			func(c *comparison, d Difference) bool {
@@ -60,6 +60,13 @@ func Differences() []Known {
 		{"a more specific address of a new generation is bound to no device before that serves", "the kernel prefers it: SO_BINDTOIFINDEX keeps its connections away until then (with CAP_NET_RAW; without, they come at once).",
 			func(c *comparison, d Difference) bool {
 				return d.Part == "second" && (d.Handoff == "2147483647" && strings.HasSuffix(d.Label, " SO_BINDTOIFINDEX") || d.Handoff == "ENODEV" && strings.HasSuffix(d.Label, " SO_BINDTODEVICE"))
+			}},
+		{":: of the first generation gets the connections for ::ffff:0.0.0.0 of the second, until it ends", "both are IPv6 sockets that any IPv4 address fits, and the kernel takes the older one.",
+			func(c *comparison, d Difference) bool {
+				return d.Part == "turned" && taken(d.Bare) && c.about(d, func(s *traced) bool {
+					return s.kind != "unix" && strings.HasPrefix(s.addr, "6/::ffff:0.0.0.0/") && c.second.any(func(o *traced) bool { return o == s })
+				}) &&
+					c.first.any(func(s *traced) bool { return strings.HasPrefix(s.addr, "6/::/") && s.listens })
 			}},
 		{"getsockname of a held unix socket is empty between bind and listen", "the next worker's bind of a held path is answered: its file is the first one's, and stays. From listen on the address is there.",
 			func(c *comparison, d Difference) bool {
@@ -101,7 +108,10 @@ func (c *comparison) about(d Difference, is func(*traced) bool) bool {
 	if d.traced != nil && is(d.traced) {
 		return true
 	}
-	same := func(s *traced) bool { return s.port() != "" && s.port() == d.port() && is(s) }
+	ports := d.ports()
+	same := func(s *traced) bool {
+		return slices.ContainsFunc(s.tried, func(port string) bool { return slices.Contains(ports, port) }) && is(s)
+	}
 	if strings.HasSuffix(d.Label, " of generation 2") { // a port that the kernel has chosen
 		same = is
 	}

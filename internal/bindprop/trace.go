@@ -33,19 +33,10 @@ type traced struct {
 	// Before it listened, it was duplicated, or connected; it was shut down; while it listened,
 	// SO_REUSEPORT was cleared, or it was bound to a device; it was bound to one before.
 	duplicated, connected, shut, changed, device bool
-	tried                                        string // the last port to which it was to be bound
+	tried                                        []string // ports to which it was to be bound
 }
 
-// port is the one that it is bound to, or was to be; "": none.
-func (t *traced) port() string {
-	switch {
-	case t == nil:
-		return ""
-	case t.addr == "":
-		return t.tried
-	}
-	return portIn(t.addr)
-}
+func (t *traced) port() string { return portIn(t.addr) }
 
 // portIn is the port of an address of the internet, in the words of scripts: p0; "": there is none.
 func portIn(addr string) string {
@@ -137,7 +128,7 @@ func (t *trace) step(l line, p int, call string, args []string) {
 func (s *traced) note(call string, args []string, ok bool) {
 	switch {
 	case call == "bind":
-		if s.tried = portIn(args[1]); ok {
+		if s.tried = append(s.tried, portIn(args[1])); ok {
 			s.addr = args[1]
 		}
 	case call == "listen" && ok:

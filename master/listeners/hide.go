@@ -39,6 +39,9 @@ func (a *Address) covers(at netip.AddrPort, v6only bool) bool {
 		return false
 	}
 	wide, narrow := a.group.Addr().Addr().Unmap(), at.Addr().Unmap()
+	if wide == narrow { // the kernel prefers the socket of IPv4
+		return a.group.Addr().Addr().Is4In6() && at.Addr().Is4()
+	}
 	return wide.IsUnspecified() && (!narrow.IsUnspecified() || wide.Is6() && narrow.Is4())
 }
 
