@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"net/netip"
 	"slices"
 
@@ -40,6 +39,13 @@ func (w *Watch) BindAlone(fd int, addr netip.AddrPort) error {
 // bindFirstDatagram binds a socket so that it can begin a group: nobody else can have the
 // address, but a socket that joins. Where the kernel has no programs, steerable is false.
 func bindFirstDatagram(fd int, addr netip.AddrPort) (steerable bool, err error) {
+	if !local(addr) { // else it would keep the program, and could join no group later
+		if err := bindTo(fd, addr); err != nil {
+			return false, err
+		}
+		err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+		return err == nil && attach(fd, randomOf([]int{0})) == nil, err
+	}
 	had, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT)
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 		return false, err
@@ -52,6 +58,17 @@ func bindFirstDatagram(fd int, addr netip.AddrPort) (steerable bool, err error) 
 		return false, err
 	}
 	return steerable, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+}
+
+// local reports whether an ordinary socket can be bound to an address of this host.
+func local(addr netip.AddrPort) bool {
+	sa, family := sockaddr(netip.AddrPortFrom(addr.Addr(), 0))
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return true
+	}
+	defer unix.Close(fd)
+	return unix.Bind(fd, sa) == nil
 }
 
 // Bind binds the datagram socket that a worker in slot has created, of which fd is a
@@ -231,7 +248,7 @@ func (g *Group) dropParked() {
 			continue
 		}
 		// A closed one stays a member as long as anybody has a duplicate, as the keeper may.
-		if s.locking(hide) != nil || g.member(s) {
+		if s.locking(away) != nil || g.member(s) {
 			continue
 		}
 		g.watch.remove(s)
@@ -241,12 +258,6 @@ func (g *Group) dropParked() {
 		g.watch.later(Renewed{g, s})
 		return
 	}
-}
-
-// hide takes a datagram socket out of its group, for good, by binding it to an interface
-// that does not exist: nothing is received by it any more.
-func hide(fd int) error {
-	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, math.MaxInt32)
 }
 
 // noteConnected notes that a socket is no longer in the kernel's group, since its program

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -439,5 +440,36 @@ func TestDatagramOfAnotherUser(t *testing.T) {
 	}
 	if s.Inode() == inodeOf(theirs) || traitsOf(theirs).uid != 0 || traitsOf(s.FD()).uid != traitsOf(first.FD()).uid {
 		t.Errorf("the program's socket is of user %d, the group's of %d and %d", traitsOf(theirs).uid, traitsOf(s.FD()).uid, traitsOf(first.FD()).uid)
+	}
+}
+
+// A socket that was connected has left its group, also when it is connected no longer: the
+// last one is in its place.
+func TestDatagramDisconnected(t *testing.T) {
+	d := ownDatagrams(t, Config{})
+	echoes := d.generation(3, 1)
+	d.steer(echoes)
+	c, err := echoes[0].conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Control(func(fd uintptr) {
+		if err := unix.Connect(int(fd), &unix.SockaddrInet4{Port: 9, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+			t.Error(err)
+		}
+		var unspec [16]byte
+		if _, _, errno := unix.Syscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&unspec)), 16); errno != 0 {
+			t.Error(errno)
+		}
+	})
+	d.steer([]*echo{nil, echoes[1], echoes[2]})
+	d.call(func() {
+		if o := d.group.order; len(o) != 2 || o[0] != echoes[2].socket || o[1] != echoes[1].socket {
+			t.Errorf("%d are in their places", len(o))
+		}
+	})
+	d.steer([]*echo{nil, echoes[1], nil})
+	for _, e := range echoes {
+		e.leave()
 	}
 }

@@ -369,10 +369,14 @@ func (g *Group) halfOpen(now time.Time) (map[netip.AddrPort]struct{}, error) {
 func (g *Group) MaxQueue() int { return g.maxQueue }
 
 // Shutdown ends the listening in every process that has a duplicate of a socket; [Group.Close]
-// follows. Queued connections are reset.
+// follows. Queued connections are reset; no datagram comes any more.
 func (g *Group) Shutdown() {
 	for _, s := range g.Sockets() {
-		if !s.closed {
+		switch {
+		case s.closed:
+		case g.cfg.Datagram:
+			s.locking(away)
+		default:
 			s.shutdown()
 		}
 	}

@@ -50,6 +50,8 @@ func (g *Group) each(do func(fd int) error) error {
 	return errors.Join(errs...)
 }
 
+// away binds a socket to an interface that does not exist. A datagram socket leaves its group
+// by that, for good.
 func away(fd int) error {
 	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, math.MaxInt32)
 }

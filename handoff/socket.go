@@ -253,9 +253,13 @@ func bind(addr netip.AddrPort, v6only, exclusive bool, as traits) (fd int, err e
 
 // Taken reports whether the kernel would refuse to bind an ordinary socket to an address,
 // because it is in use.
-func Taken(addr netip.AddrPort, v6only bool) bool {
+func Taken(addr netip.AddrPort, v6only, datagram bool) bool {
 	sa, family := sockaddr(addr)
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	typ := unix.SOCK_STREAM
+	if datagram {
+		typ = unix.SOCK_DGRAM
+	}
+	fd, err := unix.Socket(family, typ|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return true
 	}

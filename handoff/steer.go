@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -147,6 +148,12 @@ func (g *Group) attach(base program) error {
 			}
 			g.base = base
 			return nil
+		}
+		if g.cfg.Datagram && errors.Is(refused, unix.EINVAL) {
+			// In no group: it was connected, and is so no longer. Nothing brings it back.
+			g.leave(s)
+			g.program = nil
+			return g.apply()
 		}
 	}
 	g.loseProbes()

@@ -112,7 +112,8 @@ func (g *Group) noteStrangers() (changed bool) {
 		}
 	}
 	for _, s := range g.Sockets() {
-		if g.cfg.Datagram && !slices.Contains(members, s.inode) && g.noteConnected(s) {
+		// One that was connected, and is so no longer, is listed all the same.
+		if g.cfg.Datagram && (!slices.Contains(members, s.inode) || g.program != nil && !g.member(s)) && g.noteConnected(s) {
 			changed = true
 		}
 	}

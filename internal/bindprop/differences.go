@@ -86,6 +86,27 @@ func Differences() []Known {
 			func(c *comparison, d Difference) bool {
 				return (d.Part == "beside" || d.Part == "turned") && strings.HasPrefix(d.Bare, "dgram taken")
 			}},
+		{"a UDP socket that is bound to a device is the program's own", "others of one generation, or of the next, bind beside it as a second copy would, also where it was bound to the device after it had its address.",
+			func(c *comparison, d Difference) bool {
+				device := func(s *traced) bool { return s.kind == "udp" && s.device }
+				return c.about(d, device) || d.second() && c.second.any(device)
+			}},
+		{"which of several UDP sockets with SO_REUSEPORT gets a datagram", "bare the kernel's hash chooses one, of one process or of several.",
+			func(c *comparison, d Difference) bool {
+				return strings.HasPrefix(d.Bare, "udp taken") && strings.HasPrefix(d.Handoff, "udp taken") && d.Bare[len(d.Bare)-1] == d.Handoff[len(d.Handoff)-1] && c.says("SO_REUSEPORT")
+			}},
+		{"a UDP socket that was connected has left its group for good", "where it is connected no longer, or to port 0, it is steered to no more; nothing brings it back into the group.",
+			func(c *comparison, d Difference) bool {
+				return (d.Part == "turned" || d.Part == "gone") && strings.HasPrefix(d.Bare, "udp taken") && c.second.any(func(s *traced) bool { return s.kind == "udp" && s.connected })
+			}},
+		{"UDP at another address stays with the generation that has the more specific one", "where a reload changes the address, 127.0.0.1 to 0.0.0.0 or an IPv4 address to its form in IPv6, the kernel prefers the one of before until its generation has ended.",
+			func(c *comparison, d Difference) bool {
+				return d.Part == "turned" && strings.HasPrefix(d.Bare, "udp taken") && strings.HasSuffix(d.Handoff, "generation 1") && c.bare.First != c.bare.Second
+			}},
+		{"a stream socket that connects to a datagram socket's path of the first generation is told so", "the program's own datagram socket is there as long as that generation lives: EPROTOTYPE, or EPERM if it is connected, in the place of ECONNREFUSED.",
+			func(c *comparison, d Difference) bool {
+				return d.Part == "second" && strings.Contains(d.Label, " connect ") && (d.Handoff == "EPROTOTYPE" || d.Handoff == "EPERM") && d.aboutNames()
+			}},
 		{"the kernel's tables show every generation", "/proc/net/tcp and its like are of the network namespace: beside another generation, a program sees the other's sockets there.",
 			func(c *comparison, d Difference) bool {
 				return d.Part == "second" && (strings.HasPrefix(d.Label, "net ") || strings.HasSuffix(d.Label, " net"))
@@ -124,6 +145,11 @@ func (d Difference) second() bool { return d.Part != "first" && d.Part != "files
 // serves reports whether the first generation serves at a port.
 func (c *comparison) serves(port string) bool {
 	return port != "" && slices.ContainsFunc(linesOf(c.bare.Alone), func(l line) bool { return taken(l.value) && strings.HasSuffix(l.label, "/"+port) })
+}
+
+// says reports whether a script has a word.
+func (c *comparison) says(word string) bool {
+	return strings.Contains(c.bare.First+c.bare.Second, word)
 }
 
 // did reports whether a script that a part is about has made a call with that result, bare;

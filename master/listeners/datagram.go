@@ -1,6 +1,7 @@
 package listeners
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 
@@ -22,8 +23,10 @@ type Owner struct {
 	Slot   int
 	// Open reports whether it still has the socket with that inode.
 	Open func(inode uint64) bool
-	// Several: it may have more than one at the address, as it has set on both.
-	Several bool
+	// What it has set on its socket.
+	ReusePort, ReuseAddr bool
+	// Beside: what it has closed by itself is in the way, see [Table.ClosingDatagram].
+	Beside bool
 }
 
 // BindDatagram binds the socket of a worker, of which fd is a duplicate, to an endpoint of
@@ -31,6 +34,9 @@ type Owner struct {
 // has ended must be the worker's instead, because something waits in it, the lease has
 // another inode, and fd is closed. The table owns fd, unless there is an error: the kernel's.
 func (t *Table) BindDatagram(o Owner, e Endpoint, fd int) (*Lease, error) {
+	if addr, err := netip.ParseAddr(e.Addr); err == nil && t.hasDatagram(o, netip.AddrPortFrom(addr, uint16(e.Port)), e.V6Only) {
+		return nil, ErrOwn
+	}
 	if a := t.Find(e); a != nil {
 		return t.joinDatagrams(a, o, fd)
 	}
@@ -74,9 +80,7 @@ func (t *Table) beginDatagrams(o Owner, e Endpoint, fd int, begin func(handoff.C
 		cfg.Addr = netip.AddrPortFrom(private, uint16(e.Port))
 	}
 	// An address that overlaps with one of ours, as after a change of the configuration.
-	cfg.Beside = t.where(func(a *Address) bool {
-		return a.endpoint.Type == Datagram && a.endpoint.Family != Unix && a.endpoint.Port == e.Port && a.LeaseOf(o.Worker) == nil
-	}) != nil
+	cfg.Beside = o.Beside || len(t.overlappingDatagrams(cfg.Addr, e.V6Only)) > 0
 	g, s, err := begin(cfg, fd, o.Slot)
 	if err != nil {
 		return nil, err
@@ -86,18 +90,43 @@ func (t *Table) beginDatagrams(o Owner, e Endpoint, fd int, begin func(handoff.C
 	return a.datagramLease(o, s), nil
 }
 
+// ErrOwn: another socket of the worker itself is in the way.
+var ErrOwn = errors.New("another socket of the worker has the address")
+
+// hasDatagram reports whether the worker has a socket that is in the way of another one: both
+// may have one address if SO_REUSEPORT, or SO_REUSEADDR, is set on both.
+func (t *Table) hasDatagram(o Owner, at netip.AddrPort, v6only bool) bool {
+	for _, a := range t.overlappingDatagrams(at, v6only) {
+		for _, l := range a.leases {
+			if l.worker != o.Worker || !o.Open(l.Inode()) {
+				continue
+			}
+			on, err := unix.GetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR)
+			if !(o.ReusePort && !l.alone) && !(o.ReuseAddr && err == nil && on != 0) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (t *Table) overlappingDatagrams(at netip.AddrPort, v6only bool) (list []*Address) {
+	for _, a := range t.list {
+		if a.group != nil && a.group.Datagram() && Overlap(at, v6only, a.group.Addr(), a.group.V6Only()) {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
 func (t *Table) joinDatagrams(a *Address, o Owner, fd int) (*Lease, error) {
 	if a.group == nil {
 		return nil, unix.EADDRINUSE
 	}
 	for _, l := range slices.Clone(a.leases) {
-		switch {
-		case l.worker != o.Worker:
-		case !o.Open(l.Inode()):
+		if l.worker == o.Worker && !o.Open(l.Inode()) {
 			l.socket.Release()
 			a.leases = slices.DeleteFunc(a.leases, func(o *Lease) bool { return o == l })
-		case !o.Several:
-			return nil, unix.EADDRINUSE
 		}
 	}
 	var s *handoff.Socket
@@ -119,6 +148,6 @@ func (t *Table) joinDatagrams(a *Address, o Owner, fd int) (*Lease, error) {
 func (a *Address) datagramLease(o Owner, s *handoff.Socket) *Lease {
 	l := a.lease(o.Worker, o.Slot, s, s.FD())
 	s.Tag(uint32(o.Worker))
-	l.listening = true
+	l.listening, l.alone = true, !o.ReusePort
 	return l
 }

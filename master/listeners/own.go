@@ -56,20 +56,32 @@ func (a *Address) Admit() { a.group.Admit() }
 // ghost is an address that a worker has closed by itself. Until the keeper has closed its
 // duplicates, the kernel binds another socket to it only as beside one that is held.
 type ghost struct {
-	addr   netip.AddrPort
-	v6only bool
-	until  time.Time
+	addr     netip.AddrPort
+	v6only   bool
+	datagram bool
+	until    time.Time
 }
 
 const ghostTime = 5 * time.Second
 
 // Closing reports whether an address that a worker has closed is in the way of a bind to at.
 func (t *Table) Closing(at netip.AddrPort, v6only bool, now time.Time) bool {
-	t.ghosts = slices.DeleteFunc(t.ghosts, func(g ghost) bool { return now.After(g.until) })
-	return slices.ContainsFunc(t.ghosts, func(g ghost) bool { return Overlap(at, v6only, g.addr, g.v6only) }) && handoff.Taken(at, v6only)
+	return t.closing(at, v6only, false, now)
 }
 
-// Overlap reports whether two TCP sockets conflict with each other.
+// ClosingDatagram is Closing for UDP.
+func (t *Table) ClosingDatagram(at netip.AddrPort, v6only bool, now time.Time) bool {
+	return t.closing(at, v6only, true, now)
+}
+
+func (t *Table) closing(at netip.AddrPort, v6only, datagram bool, now time.Time) bool {
+	t.ghosts = slices.DeleteFunc(t.ghosts, func(g ghost) bool { return now.After(g.until) })
+	return slices.ContainsFunc(t.ghosts, func(g ghost) bool {
+		return g.datagram == datagram && Overlap(at, v6only, g.addr, g.v6only)
+	}) && handoff.Taken(at, v6only, datagram)
+}
+
+// Overlap reports whether two sockets conflict with each other.
 func Overlap(a netip.AddrPort, aOnly bool, b netip.AddrPort, bOnly bool) bool {
 	if a.Port() != b.Port() {
 		return false
@@ -165,8 +177,8 @@ func (t *Table) ReleaseClosed(id Worker, open func(inode uint64) bool, now time.
 		a.dropBeside(t.cfg.User)
 		if len(a.leases) == 0 {
 			a.unheld = now
-			if a.tcp() {
-				t.ghosts = append(t.ghosts, ghost{a.group.Addr(), a.group.V6Only(), now.Add(ghostTime)})
+			if a.group != nil {
+				t.ghosts = append(t.ghosts, ghost{a.group.Addr(), a.group.V6Only(), a.group.Datagram(), now.Add(ghostTime)})
 				a.group.Shutdown()
 			}
 			t.CloseUnused(a)

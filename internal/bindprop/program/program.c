@@ -441,8 +441,7 @@ static void ghost(void) {
 		if (s.ss_family == AF_UNIX && !listens) continue; // of a path, it is in the ghost's own folder
 		if (bound && tcp && (!listens || device)) continue;
 		if (bound && !tcp) {
-			n = sizeof s;
-			if (device || intopt(fd, SOL_SOCKET, SO_REUSEPORT) == 1 || intopt(fd, SOL_SOCKET, SO_BROADCAST) == 1 || !getpeername(fd, (void *)&s, &n)) continue;
+			if (device) continue;
 		}
 		if (tcp && !listens) setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof l);
 		close(fd);
@@ -488,7 +487,6 @@ static void perform(char *l) {
 		struct pollfd p = {fd, POLLIN, 0};
 		if (intopt(fd, SOL_SOCKET, SO_ACCEPTCONN) == 1 && poll(&p, 1, 0) == 0) say("EAGAIN");
 		else {
-			n = sizeof s;
 			int conn = accept4(fd, (void *)&s, &n, SOCK_NONBLOCK);
 			result(conn);
 			if (conn >= 0) close(conn);

@@ -31,7 +31,9 @@ const maxLater = 256
 
 // datagram answers a bind of a UDP socket.
 func (s *Session) datagram(e called) {
+	s.releaseClosed(e)
 	c, r := e.call, e.call.About()
+	closing := s.table().ClosingDatagram(r.Addr, r.V6Only, e.at)
 	if l := s.table().LeaseOf(s.ID, r.Inode); l != nil {
 		s.boundBefore(c, l)
 		return
@@ -40,7 +42,7 @@ func (s *Session) datagram(e called) {
 	a := s.table().Find(want)
 	if r.Own != "" { // (SO_BROADCAST says nothing: Go sets it on every UDP socket)
 		s.report(contract.Own{Addr: r.Addr, Why: r.Own})
-		c.Continue()
+		s.passes(c, closing)
 		return
 	}
 	if r.Blind || r.Addr.Port() == 0 || r.Addr.Addr().IsMulticast() || !s.contract.host.Holds(r.Addr) || s.table().Count(s.ID) >= contract.MaxLeases {
@@ -52,15 +54,30 @@ func (s *Session) datagram(e called) {
 		c.Continue()
 		return
 	}
+	if !s.restored && bound(fd) {
+		unix.Close(fd)
+		c.Continue() // EINVAL, says the kernel
+		return
+	}
 	if a == nil && s.contract.holdLater(want) {
 		a = s.table().Find(want)
 	}
 	if a == nil && s.table().IsTarget(s.ID) && s.bindLater(c, fd, want) {
 		return
 	}
-	l, err := s.table().BindDatagram(s.owner(a, r.TGID, fd), want, fd)
+	owner := s.owner(r.TGID, fd)
+	owner.Beside = closing
+	l, err := s.table().BindDatagram(owner, want, fd)
 	if err != nil {
 		unix.Close(fd)
+		if err == listeners.ErrOwn && r.ReusePort { // the kernel would let it, since it is set on both now
+			c.Answer(unix.EADDRINUSE)
+			return
+		}
+		if err == listeners.ErrOwn {
+			c.Continue()
+			return
+		}
 		if r.ReusePort && contract.Errno(err) == unix.EADDRINUSE {
 			c.Continue() // beside others, as it wants to be
 			return
@@ -81,6 +98,30 @@ func (s *Session) datagram(e called) {
 	s.accepts()
 }
 
+// passes lets the kernel bind a socket that is not held; closing: beside one that is being
+// closed.
+func (s *Session) passes(c call, closing bool) {
+	if !closing {
+		c.Continue()
+		return
+	}
+	s.contract.aside(func() { // a worker may hold the lock of its socket: not in the loop
+		c.Beside()
+		c.Continue()
+	})
+}
+
+// bound reports whether a socket of the internet has a port.
+func bound(fd int) bool {
+	switch sa, _ := unix.Getsockname(fd); sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return sa.Port != 0
+	case *unix.SockaddrInet6:
+		return sa.Port != 0
+	}
+	return false
+}
+
 // boundBefore answers a bind of a socket that is held: the previous master has not answered
 // it, or it is a second one of a socket that is bound, EINVAL.
 func (s *Session) boundBefore(c call, l *listeners.Lease) {
@@ -94,18 +135,10 @@ func (s *Session) boundBefore(c call, l *listeners.Lease) {
 	s.accepts()
 }
 
-// owner says which sockets the worker has: several at one address it may have if it has set
-// that on all of them, SO_REUSEPORT or SO_REUSEADDR.
-func (s *Session) owner(a *listeners.Address, pid, fd int) listeners.Owner {
-	o := listeners.Owner{Worker: s.ID, Slot: s.Slot}
-	o.Open = func(inode uint64) bool { return s.hasOpen(pid, inode) }
-	o.Several = isOn(fd, unix.SO_REUSEPORT)
-	if a != nil && isOn(fd, unix.SO_REUSEADDR) {
-		if l := a.LeaseOf(s.ID); l != nil {
-			o.Several = o.Several || isOn(l.FD(), unix.SO_REUSEADDR)
-		}
-	}
-	return o
+// owner says which sockets the worker has.
+func (s *Session) owner(pid, fd int) listeners.Owner {
+	return listeners.Owner{Worker: s.ID, Slot: s.Slot, ReusePort: isOn(fd, unix.SO_REUSEPORT), ReuseAddr: isOn(fd, unix.SO_REUSEADDR),
+		Open: func(inode uint64) bool { return s.hasOpen(pid, inode) }}
 }
 
 func isOn(fd, option int) bool {
@@ -164,7 +197,7 @@ func (c *Contract) holdLater(want listeners.Endpoint) bool {
 		unix.Close(fd)
 		return false
 	}
-	if _, err := c.host.Listeners().AdoptDatagram(l.s.owner(nil, l.pid, fd), want, fd); err != nil {
+	if _, err := c.host.Listeners().AdoptDatagram(l.s.owner(l.pid, fd), want, fd); err != nil {
 		unix.Close(fd)
 		return false
 	}

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"testing"
 	"time"
 
@@ -57,8 +58,8 @@ func TestDatagram(t *testing.T) {
 	if a := w.Table.Addresses(); len(a) != 1 || !a[0].Accepts(1) || !a[0].Accepts(2) || a[0].Name() != "udp "+at {
 		t.Errorf("%+v", a)
 	}
-	w.wants(s1.call(bindUDP(fds[0], at)), "continued") // EINVAL
-	w.wants(s1.call(bindUDP(udpSocket(t), at)), "answered EADDRINUSE", "1 Refused")
+	w.wants(s1.call(bindUDP(fds[0], at)), "continued")       // EINVAL
+	w.wants(s1.call(bindUDP(udpSocket(t), at)), "continued") // EADDRINUSE
 
 	w.Table.SetTargets([]listeners.Worker{1, 2})
 	w.Steer()
@@ -120,4 +121,52 @@ func TestLaterDatagram(t *testing.T) {
 	if len(a) != 2 || !a[0].Accepts(1) || !a[0].Accepts(2) || a[1].Accepts(1) || !a[1].Accepts(2) {
 		t.Errorf("%+v", a)
 	}
+}
+
+// What a worker has closed is in nobody's way: no datagram is taken there, and the worker
+// binds a wider address, while the keeper has its duplicate of the closed one still.
+func TestDatagramClosed(t *testing.T) {
+	w := start(t)
+	at := freeUDP(t)
+	_, port, _ := net.SplitHostPort(at)
+	s := w.session(1, 0)
+	fd := udpSocket(t)
+	w.wants(s.call(bindUDP(fd, at)), "answered", "1 Listening")
+	kept, err := unix.FcntlInt(uintptr(w.Table.Addresses()[0].LeaseOf(1).FD()), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(kept)
+	keeper := s.contract.keeper
+	s.contract.keeper = os.Getpid() // whose duplicate does not count as the worker's
+	defer func() { s.contract.keeper = keeper }()
+	gone := exec.Command("true") // which has none of the sockets
+	if err := gone.Run(); err != nil {
+		t.Fatal(err)
+	}
+	s.PID = gone.Process.Pid
+	wide := udpSocket(t)
+	f := bindUDP(wide, "0.0.0.0:"+port)
+	f.r.TGID = s.PID
+	w.wants(s.call(f), "answered", "1 Listening")
+	client, err := net.Dial("udp4", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	client.Write([]byte("question"))
+	if n, _, err := unix.Recvfrom(wide, make([]byte, 100), unix.MSG_DONTWAIT); n != len("question") {
+		t.Error("the new socket got nothing: ", err)
+	}
+}
+
+// A bind that fails leaves the socket as it was: it can join the others at another address.
+func TestDatagramBindFails(t *testing.T) {
+	w := start(t)
+	at := freeUDP(t)
+	s1, s2 := w.session(1, 0), w.session(2, 1)
+	w.wants(s1.call(bindUDP(udpSocket(t), at)), "answered", "1 Listening")
+	fd := udpSocket(t)
+	w.wants(s2.call(bindUDP(fd, "192.0.2.1:53535")), "answered EADDRNOTAVAIL", "2 Refused")
+	w.wants(s2.call(bindUDP(fd, at)), "answered", "2 Listening")
 }
