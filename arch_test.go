@@ -307,7 +307,7 @@ func TestRoomsKnowNothingOfEachOther(t *testing.T) {
 		"master/contract":      {"master/listeners"},                    // a session takes leases from the table
 		"master/contract/node": {"master/contract", "master/listeners"}, // through the seam
 		"master/contract/bind": {"master/contract", "master/listeners"},
-		"master/snapshot":      {"master/fleet", "master/listeners", "master/descendants", "master/readiness"}, // the types of their states
+		"master/snapshot":      {"master/fleet", "master/listeners", "master/descendants", "master/readiness", "master/takeover"}, // the types of their states
 		"master/launch":        {"master/fleet", "master/process", "master/snapshot"},                          // whose generations, how they are started, what of it is recorded
 		"master/outlook":       {"master/fleet"},                                                               // its plans
 		"master/sequence":      {"master/fleet", "master/reload", "master/snapshot"},                           // whose decisions it carries out, in order

@@ -41,7 +41,9 @@ func (m *Master) do(a fleet.Action) {
 			w.drainedAt = time.Now()
 			m.descendants.Look(descendants.Worker(w.id))
 			m.log.Info("Worker drains", w.attrs(events.WorkerDraining)...)
-			m.drain(w)
+			if a.AtOnce || !m.takesConnections(w) {
+				m.drain(w)
+			}
 		}
 	case fleet.Signal:
 		m.signal(a)
@@ -68,6 +70,7 @@ func (m *Master) do(a fleet.Action) {
 		m.order(reload.Stopping{})
 		m.reportStopping()
 		m.contract.GiveUp()
+		m.tookOver(m.takeover.Hurry())
 		for _, w := range m.workers {
 			m.noteListened(w)
 		}

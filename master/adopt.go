@@ -112,6 +112,7 @@ func (h *heir) Adopt() {
 	h.whole = h.m.restoreListeners(h.r, h.s)
 	h.whole = h.m.adoptWorkers(h.r, h.s) && h.whole
 	h.m.descendants.Restore(h.r.Descendants, h.r.Keeper, h.r.Instance, time.Now())
+	h.m.restoreTakeover(h.r, h.s)
 }
 
 func (h *heir) Discard(unrecorded func(fleet.ID) bool) {

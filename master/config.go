@@ -12,6 +12,7 @@ import (
 	"handoff/handoff"
 	"handoff/internal/bindintercept"
 	"handoff/internal/cmsg"
+	"handoff/internal/takeover"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 	"handoff/master/process"
@@ -51,6 +52,10 @@ type Live struct {
 	MayDrop    func(at netip.AddrPort, name string) bool
 	ReadyWhen  ReadyWhen
 	QuietGrace time.Duration // time in which a worker registers what it has accepted; part of quiet
+	// KeepConnections tells of which clients kept connections are taken over in a drain;
+	// "": of none. Linger is how long one that the program has closed may have a request.
+	KeepConnections takeover.Peers
+	Linger          time.Duration
 	// Conditions are the start conditions of each worker; slot i has the i-th of the
 	// CPUs, modulo their number.
 	Conditions  bindintercept.Conditions

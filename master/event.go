@@ -65,6 +65,8 @@ type (
 	upgradeAsked struct{ to chan<- error }
 	// asked: a call of [Control]; f answers without blocking.
 	asked struct{ f func(*Master) }
+	// fromTakeover: a value for the room of kept connections.
+	fromTakeover struct{ what any }
 	// outputLost: output of workers could not be written; nil: it is written again.
 	outputLost struct {
 		to    string
@@ -89,5 +91,6 @@ func (keeperDied) event()     {}
 func (upgraded) event()       {}
 func (upgradeAsked) event()   {}
 func (asked) event()          {}
+func (fromTakeover) event()   {}
 func (outputLost) event()     {}
 func (socketActivity) event() {}

@@ -106,6 +106,7 @@ func (m *Master) kept() (kept fdstore.Copies, err error) {
 		}
 	}
 	m.listeners.Kept(kept.Add)
+	m.takeover.Kept(kept.Add)
 	return kept, kept.Err()
 }
 

@@ -25,6 +25,7 @@ import (
 	"handoff/master/reload"
 	"handoff/master/sequence"
 	"handoff/master/snapshot"
+	"handoff/master/takeover"
 )
 
 // Master is the loop and what it owns. The rooms know nothing of each other.
@@ -36,6 +37,7 @@ type Master struct {
 	recycler    *recycle.Recycler
 	listeners   *listeners.Table
 	descendants *descendants.Tracker
+	takeover    *takeover.Room
 	workforce
 	keep    *fdstore.Client // nil: no keeper
 	manager *sdnotify.Manager
@@ -139,6 +141,8 @@ func newMaster(cfg Config) (*Master, error) {
 		reloads:   &reload.Machine{Hook: cfg.BeforeReload != nil}, recycler: recycle.New(cfg.recycle()),
 	}
 	m.descendants = descendants.New(descendants.Config{Keeper: cfg.PID, Instance: cfg.Instance, Died: func() { m.mail.post(descendantDied{}) }})
+	m.takeover = takeover.New(takeover.Config{Post: func(what any) { m.mail.post(fromTakeover{what}) },
+		Store: func(name string, fd int) { m.keep.Store(name, fd) }, Remove: func(name string) { m.keep.Remove(name) }})
 	m.steps.Pause()
 	m.manager = sdnotify.NewManager(func(text string) { m.keep.NotifyManager(text) }, cfg.UpWatchdog, time.Now())
 	var err error
@@ -238,7 +242,7 @@ func (m *Master) another() event {
 
 func (m *Master) deadline() time.Time {
 	return earliest(m.fleet.Deadline(), m.listeners.Deadline(), m.recycler.Deadline(), m.manager.Deadline(), m.readiness.Deadline(),
-		m.keep.Deadline(), m.descendants.Deadline(), m.history.saver.Deadline(), m.contract.Deadline(), m.history.verifyAt)
+		m.keep.Deadline(), m.descendants.Deadline(), m.takeover.Deadline(), m.history.saver.Deadline(), m.contract.Deadline(), m.history.verifyAt)
 }
 
 // tick handles the timers.
@@ -252,6 +256,7 @@ func (m *Master) tick(now time.Time) {
 	m.tickKeeper(now)
 	m.contract.Tick(now)
 	m.descendants.Tick(now)
+	m.tookOver(m.takeover.Tick(now))
 	m.lookAtDescendants(now)
 	m.reportDescendants()
 	if next := m.history.verifyAt; !next.IsZero() && !now.Before(next) {
@@ -319,6 +324,8 @@ func (m *Master) handle(e event) {
 		m.order(reload.UpgradeEnded{Failed: errorText(e.err)})
 	case asked:
 		e.f(m)
+	case fromTakeover:
+		m.tookOver(m.takeover.Handle(e.what))
 	case outputLost:
 		m.outputLost(e)
 	case died:

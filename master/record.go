@@ -14,7 +14,7 @@ import (
 func (m *Master) record() snapshot.Record {
 	r := snapshot.Record{Version: snapshot.Version, Fleet: m.fleet.State(), State: m.listeners.State(), Seq: m.contract.Seq(),
 		Began: m.history.began, Restarts: m.history.restarts, LastError: m.history.lastError,
-		Instance: m.cfg.Instance, Keeper: m.cfg.PID, Reported: m.history.reported, Counters: m.history.counters, Descendants: m.descendants.State(), Served: m.readiness.State()}
+		Instance: m.cfg.Instance, Keeper: m.cfg.PID, Reported: m.history.reported, Counters: m.history.counters, Descendants: m.descendants.State(), Served: m.readiness.State(), Takeover: m.takeover.State()}
 	sequence.Note(&r, m.reloads.State)
 	r.Generations = m.programs.State(r.Fleet.Known)
 	for _, fw := range r.Fleet.Workers {

@@ -42,6 +42,9 @@ func (m *Master) status() api.Status {
 		served[fw.Slot] = served[fw.Slot] || ws.Steered && fw.Phase == fleet.Serving
 		s.Workers = append(s.Workers, ws)
 	}
+	if kept := m.history.counters.Kept; kept != (api.KeptConnections{}) {
+		s.Kept = &kept
+	}
 	for _, f := range m.descendants.Finishing() {
 		s.Finishing = append(s.Finishing, api.FinishingStatus{Worker: int(f.Of), Processes: f.Processes, Until: f.Until})
 	}

@@ -20,6 +20,7 @@ import (
 	"handoff/master/readiness"
 	"handoff/master/serving"
 	"handoff/master/snapshot"
+	"handoff/master/takeover"
 	"handoff/master/unheld"
 )
 
@@ -110,6 +111,7 @@ func (m *Master) died(id fleet.ID) {
 	w.dead = true
 	m.noteListened(w)
 	w.session.Died()
+	m.takeover.Forget(takeover.Worker(id))
 	m.listeners.ReleaseAll(listeners.Worker(id), time.Now())
 	m.step(fleet.Died{ID: id})
 	m.resteer()

@@ -27,6 +27,7 @@ import (
 	"handoff/internal/cmsg"
 	"handoff/internal/keeper/fdstore"
 	"handoff/internal/sdnotify"
+	conns "handoff/internal/takeover"
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 	"handoff/master/process"
@@ -36,6 +37,9 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == bindintercept.Word {
 		os.Exit(bindintercept.Trampoline(os.Args[2:])) // becomes the worker
+	}
+	if len(os.Args) > 1 && os.Args[1] == conns.Word {
+		os.Exit(conns.Process())
 	}
 	if role := os.Getenv("MASTER_TEST_ROLE"); role != "" {
 		unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0) // nobody outlives the test

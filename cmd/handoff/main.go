@@ -12,6 +12,7 @@ import (
 	"handoff/internal/admin"
 	"handoff/internal/bindintercept"
 	"handoff/internal/service"
+	"handoff/internal/takeover"
 	"handoff/internal/upgrade"
 )
 
@@ -31,6 +32,9 @@ const (
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == bindintercept.Word {
 		os.Exit(bindintercept.Trampoline(os.Args[2:])) // executes the worker
+	}
+	if len(os.Args) > 1 && os.Args[1] == takeover.Word {
+		os.Exit(takeover.Process())
 	}
 	if len(os.Args) > 1 && os.Args[1] == masterWord {
 		os.Exit(run(os.Args[2:], true))

@@ -29,7 +29,18 @@ type Counters struct {
 	Drain     Histogram      `json:"drain"`                // seconds from drain to the end
 	Reload    Histogram      `json:"reload"`               // seconds from the order until it serves
 
+	Kept  KeptConnections        `json:"kept,omitzero"`
 	Slots map[int]map[string]int `json:"slot_restarts,omitempty"` // of each slot, by closer reason: recycled: max memory
+}
+
+// KeptConnections are idle connections of workers that drained.
+type KeptConnections struct {
+	Taken    int `json:"taken,omitempty"`    // held beside the program
+	Answered int `json:"answered,omitempty"` // it has closed them, and the next request was answered by another worker
+	Idle     int `json:"idle,omitempty"`     // likewise; no request came
+	Closed   int `json:"closed,omitempty"`   // likewise; what came is not HTTP/1
+	Left     int `json:"left,omitempty"`     // it has kept them
+	Lost     int `json:"lost,omitempty"`     // with a relay process that was killed
 }
 
 // Clone returns a copy that shares nothing, for another goroutine.

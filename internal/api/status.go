@@ -24,6 +24,9 @@ type Status struct {
 	Workers    []WorkerStatus  `json:"workers"`
 	Vacant     []SlotStatus    `json:"vacant,omitempty"` // slots without a worker that serves or starts
 	Next       []NextStatus    `json:"next,omitempty"`   // what will happen if nothing else does, the soonest first
+	// Kept are the kept connections of workers that drained, since the start; nil: none were
+	// taken over.
+	Kept *KeptConnections `json:"kept_connections,omitempty"`
 	// Finishing are processes that finish connections after their worker has ended.
 	Finishing []FinishingStatus `json:"finishing,omitempty"`
 }

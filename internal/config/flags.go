@@ -38,6 +38,7 @@ type Run struct {
 	DrainSpread    time.Duration
 	UpgradeTimeout time.Duration
 	Linger         time.Duration
+	KeepConns      string // whose connections are kept
 	NoPreload      bool
 	NoSteering     bool
 	PIDFile        string
@@ -89,7 +90,7 @@ func NewRun() *Run {
 		Workers: "max", ReadyWhen: "listening", ReadyTimeout: time.Minute, ReadyDelay: Auto,
 		DrainTimeout: drainTimeout, KillGrace: killGrace, QuietTimeout: 3 * time.Second,
 		Respawn: time.Second, Backoff: 30 * time.Second, MaxFailures: 3,
-		Strategy: "all", Overlap: "full", Balance: "even", Contract: "auto", DrainSignal: AutoSignal, Linger: 6 * time.Second, UpgradeTimeout: 15 * time.Second, WatchDelay: time.Second,
+		Strategy: "all", Overlap: "full", Balance: "even", Contract: "auto", DrainSignal: AutoSignal, Linger: 6 * time.Second, KeepConns: "local", UpgradeTimeout: 15 * time.Second, WatchDelay: time.Second,
 		Capture: "none", CaptureDir: "logs", HookTimeout: 30 * time.Second,
 		Log: "auto", LogLevel: "info",
 	}
@@ -153,6 +154,7 @@ func (r *Run) drainFlags(fs *pflag.FlagSet) {
 	duration(fs, &r.DrainSpread, "drain-spread", "spread the drains of a reload over this time, for programs with long-lived connections")
 	duration(fs, &r.UpgradeTimeout, "upgrade-timeout", "how long a new handoff binary may take to take over before the old one continues")
 	duration(fs, &r.Linger, "keepalive-linger", "in a drain, how long idle keep-alive connections may still send a request")
+	choice(fs, &r.KeepConns, "keep-connections", "in a drain, let the new workers answer the next request on an idle HTTP/1 connection that the program closes, with Connection: close: for clients on this machine, like a proxy (local; the program sees the same address of the client as before), for all (the program sees an address of this machine instead of the client's), or off; not under the node contract", "local", "all", "off")
 	fs.IntVar(&r.WebsocketClose, "websocket-close", r.WebsocketClose, "in a drain, close the websockets of Node programs with this `code`: 1001 (going away), 1012 (restart), spread over --drain-spread; 0: leave them to the program")
 	fs.BoolVar(&r.NoPreload, "no-preload", r.NoPreload, "do not load the drain preload into Node programs")
 }

@@ -47,6 +47,7 @@ func TestEveryKeyDoesSomething(t *testing.T) {
 		"drain_spread":     {`7`, 7 * s, func(r *Run) any { return r.DrainSpread }},
 		"upgrade_timeout":  {`7`, 7 * s, func(r *Run) any { return r.UpgradeTimeout }},
 		"keepalive_linger": {`7`, 7 * s, func(r *Run) any { return r.Linger }},
+		"keep_connections": {`"all"`, "all", func(r *Run) any { return r.KeepConns }},
 		"slot_variable":    {`"NODE_APP_INSTANCE"`, "NODE_APP_INSTANCE", func(r *Run) any { return r.SlotVariable }},
 		"drain_message":    {`"shutdown"`, "shutdown", func(r *Run) any { return r.DrainMessage }},
 		"websocket_close":  {`1012`, 1012, func(r *Run) any { return r.WebsocketClose }},

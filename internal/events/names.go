@@ -74,6 +74,10 @@ const (
 	AddressWaited   = "address.waited"
 	AddressLost     = "address.lost"
 	AddressFailed   = "address.failed"
+
+	ConnectionsKept   = "connections.kept"
+	ConnectionsUnkept = "connections.unkept"
+	ConnectionsLost   = "connections.lost"
 )
 
 // Handoff itself: master, keeper, and what is beside them.

@@ -115,6 +115,9 @@ func addresses() []Info {
 		worker(AddressStranded, fail, "a connection in the queue of a worker that ended was lost; as a warning: such a queue remains, and the worker of its slot is replaced to empty it", "address").or(warn),
 		of(AddressWaited, info, "with `--overlap none`: no worker accepted for a while, and connections waited for the next one", "address", "connections", "waited"),
 		of(AddressLost, fail, "a socket of the previous master is missing", "address"),
+		of(ConnectionsKept, info, "what became of the kept connections of workers that drained (`taken`): the next request was answered by another worker, none came (`idle`), something else came than HTTP/1 (`closed`), the program kept them (`left`)", "taken", "answered", "idle", "closed", "left"),
+		worker(ConnectionsUnkept, warn, "kept connections of a worker are not taken over, or a program that the drain signal ends had not answered everything (`requests`)", "reason", "requests"),
+		of(ConnectionsLost, fail, "the relay process was killed, with kept connections that nobody else had; as information: the filters that it has left were taken off", "connections", "filters").or(info),
 		of(AddressFailed, fail, "the kernel has refused an operation on a listening socket"),
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -211,6 +212,29 @@ func OpenImage(pid int) (*os.File, error) { return os.Open(proc(pid) + "/exe") }
 // SeccompFilters is how many filters of system calls a process has (Linux 5.9). It gets
 // those of its parent, and never loses one.
 func SeccompFilters(pid int) (int, error) { return field(proc(pid)+"/status", "Seccomp_filters:", 10) }
+
+// Ends reports whether a signal ends a process: it neither catches nor ignores it.
+func Ends(pid int, s syscall.Signal) (bool, error) {
+	b, err := os.ReadFile(proc(pid) + "/status")
+	if err != nil {
+		return false, err
+	}
+	return parseEnds(string(b), s)
+}
+
+func parseEnds(text string, s syscall.Signal) (bool, error) {
+	handled := uint64(0)
+	for _, name := range []string{"SigIgn:", "SigCgt:"} {
+		_, rest, ok := strings.Cut(text, "\n"+name)
+		line, _, _ := strings.Cut(rest, "\n")
+		n, err := strconv.ParseUint(strings.TrimSpace(line), 16, 64)
+		if !ok || err != nil {
+			return false, fmt.Errorf("there is no %s", name)
+		}
+		handled |= n
+	}
+	return s > 0 && s <= 64 && handled>>(s-1)&1 == 0, nil
+}
 
 // ThreadGroup is the pid of a thread's process.
 func ThreadGroup(tid int) (int, error) { return field(proc(tid)+"/status", "Tgid:", 10) }

@@ -68,6 +68,9 @@ func Write(out io.Writer, m api.Metrics, fds int) error {
 	w.counter("handoff_worker_stalls_total", "Stalls of more than a second: a worker accepted nothing, while others did.", c.Stalls)
 	w.counter("handoff_steering_changes_total", "Changes of the set of sockets that connections are steered to.", c.Steerings)
 	w.counter("handoff_connections_rescued_total", "Connections handed from a socket that nobody accepts from to a live worker.", c.Rescued)
+	w.counter("handoff_connections_kept_total", "Idle connections of workers that drained, held beside the program.", c.Kept.Taken)
+	w.counters("handoff_connections_kept_ended_total", "What became of these: answered by another worker, idle (no request came), closed (it was not HTTP/1), left to the program, lost with a relay process that was killed.", "end",
+		map[string]int{"answered": c.Kept.Answered, "idle": c.Kept.Idle, "closed": c.Kept.Closed, "left": c.Kept.Left, "lost": c.Kept.Lost}, "answered", "idle", "closed", "left", "lost")
 	w.counter("handoff_connections_stranded_total", "Connections that no worker took.", c.Stranded)
 	w.counter("handoff_output_lines_lost_total", "Lines of workers' output that could not be written: the disk is full, or nobody reads.", c.LinesLost)
 	w.counter("handoff_master_restarts_total", "Masters that have died.", c.Masters)

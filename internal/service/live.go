@@ -11,6 +11,7 @@ import (
 	"handoff/internal/config"
 	"handoff/internal/events"
 	"handoff/internal/linux"
+	"handoff/internal/takeover"
 	"handoff/master"
 	"handoff/master/fleet"
 	"handoff/master/process"
@@ -51,8 +52,8 @@ func Live(cfg *config.Run, p Program, w World) (live master.Live, err error) {
 			Args: p.Command(), Script: p.Script, Dir: string(p.Dir), Env: workerEnviron(cfg, w.Environ), EnvFile: cfg.EnvFile, Set: cfg.Env,
 		},
 		DrainMessage: cfg.DrainMessage, SlotVariable: cfg.SlotVariable, ReadyWhen: master.ReadyWhen(cfg.ReadyWhen),
-		QuietGrace: min(quietGrace, cfg.QuietTimeout),
-		MaxSlots:   cfg.MaxSlots(), Balance: balances()[cfg.Balance], MaxRequests: cfg.MaxRequests, StallKill: cfg.StallKill,
+		QuietGrace: min(quietGrace, cfg.QuietTimeout), KeepConnections: takeover.Peers(cfg.KeepConns), Linger: linger(cfg),
+		MaxSlots: cfg.MaxSlots(), Balance: balances()[cfg.Balance], MaxRequests: cfg.MaxRequests, StallKill: cfg.StallKill,
 	}
 	if cfg.EnvFileAsUser {
 		c, err := cfg.Conditions()

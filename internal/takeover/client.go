@@ -26,7 +26,10 @@ type Client struct {
 	turn chan struct{} // has one while a batch is under way: descriptors are open for that long
 	dead chan struct{} // closed when the process has ended
 
+	starting sync.Mutex // held while the process is started
+
 	mu    sync.Mutex // guards the rest, for a moment
+	ended bool       // Close was called
 	proc  *linux.Pidfd
 	conn  *cmsg.Conn
 	waits map[int]chan message // by worker; each has room for one
@@ -53,15 +56,16 @@ func Resume(pidfd, socket int, news func(News)) (*Client, error) {
 	}
 	c := NewClient(news)
 	c.begin(proc, conn, 0)
+	send(conn, message{}) // it answers with its totals
 	return c, nil
 }
 
 // start starts the process, if it does not run yet; stored is called with its descriptors.
 func (c *Client) start(stored func(pidfd, socket int)) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.conn != nil {
-		return nil
+	c.starting.Lock()
+	defer c.starting.Unlock()
+	if runs, err := c.runs(); runs || err != nil {
+		return err
 	}
 	conn, theirs, err := pair()
 	if err != nil {
@@ -83,12 +87,28 @@ func (c *Client) start(stored func(pidfd, socket int)) error {
 	if stored != nil {
 		stored(proc.FD(), conn.FD())
 	}
-	return nil
+	_, err = c.runs() // it may have been closed meanwhile
+	return err
+}
+
+// runs reports whether the process was started.
+func (c *Client) runs() (bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		if c.conn != nil {
+			c.conn.Close()
+		}
+		return false, errors.New("the relay process is not wanted any more")
+	}
+	return c.conn != nil, nil
 }
 
 // begin begins to read. child is its pid, if this process has started it.
 func (c *Client) begin(proc *linux.Pidfd, conn *cmsg.Conn, child int) {
+	c.mu.Lock()
 	c.proc, c.conn = proc, conn
+	c.mu.Unlock()
 	heard := make(chan struct{})
 	go func() { // ends with the socket
 		defer close(heard)
@@ -141,6 +161,7 @@ func (c *Client) handle(m message) {
 func (c *Client) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.ended = true
 	if c.conn != nil {
 		c.conn.Close()
 	}

@@ -18,9 +18,9 @@ type Target struct {
 	Worker int   // its number, which is never used again
 	PID    int   // of its first process
 	Others []int // processes that serve for it and may not descend from that one
-	// Held are the addresses that it accepts on, Paths those of unix sockets.
+	// Held are the addresses that it accepts on; Unix, the unix sockets, by their inodes.
 	Held  []netip.AddrPort
-	Paths []string
+	Unix  []uint64
 	Peers Peers
 }
 
@@ -117,9 +117,16 @@ func accepted(t Target) (map[uint64]uint64, error) {
 			}
 		}
 	}
-	if len(t.Paths) > 0 {
-		for inode, s := range linux.UnixSockets() {
-			if s.Connected && slices.Contains(t.Paths, s.Path) {
+	if len(t.Unix) > 0 {
+		all := linux.UnixSockets()
+		paths := map[string]bool{} // as they were bound
+		for _, inode := range t.Unix {
+			if s := all[inode]; s.Listening && s.Path != "" {
+				paths[s.Path] = true
+			}
+		}
+		for inode, s := range all {
+			if s.Connected && paths[s.Path] {
 				wanted[inode] = 0
 			}
 		}

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"handoff/internal/linux"
 )
 
 // The test binary is the relay process, and every program.
@@ -213,7 +215,11 @@ func (m *master) job(p *program, at string) Job {
 	if addr, err := netip.ParseAddrPort(at); err == nil {
 		target.Held = []netip.AddrPort{addr}
 	} else {
-		target.Paths = []string{at}
+		for inode, path := range linux.UnixListeners() {
+			if path == at {
+				target.Unix = append(target.Unix, inode)
+			}
+		}
 	}
 	return Job{Target: target, Patience: 10 * time.Second, Watch: 10 * time.Second, Linger: 5 * time.Second}
 }

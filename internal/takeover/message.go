@@ -74,6 +74,7 @@ type Armed struct {
 
 // Totals count connections since the process began.
 type Totals struct {
+	Workers  int `json:"workers,omitempty"`  // that were armed
 	Taken    int `json:"taken,omitempty"`    // held beside the program
 	Answered int `json:"answered,omitempty"` // that the program has closed, and whose next request was answered
 	Idle     int `json:"idle,omitempty"`     // likewise, on which none came
@@ -138,4 +139,9 @@ func parse(b []byte, m *message) error {
 		return fmt.Errorf("cannot read a message: %w", err)
 	}
 	return nil
+}
+
+// Since returns what was added since other totals of the same process.
+func (t Totals) Since(o Totals) Totals {
+	return Totals{Workers: t.Workers - o.Workers, Taken: t.Taken - o.Taken, Answered: t.Answered - o.Answered, Idle: t.Idle - o.Idle, Closed: t.Closed - o.Closed, Left: t.Left - o.Left, Rescued: t.Rescued - o.Rescued, Owned: t.Owned - o.Owned}
 }

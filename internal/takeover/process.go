@@ -206,6 +206,7 @@ func (p *process) reported(r report) {
 	}
 	if r.armed != nil {
 		p.armed[r.armed.Worker] = *r.armed
+		p.totals.Workers++
 		p.say(message{Armed: r.armed})
 	}
 	if r.done {

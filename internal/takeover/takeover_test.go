@@ -39,7 +39,7 @@ func TestTakeOver(t *testing.T) {
 	}
 	clients[0].hears("next", true)
 	m.rests()
-	if want := (Totals{Taken: 9, Answered: 8, Idle: 1}); m.all != want {
+	if want := (Totals{Workers: 1, Taken: 9, Answered: 8, Idle: 1}); m.all != want {
 		t.Errorf("totals %+v, not %+v", m.all, want)
 	}
 }
@@ -87,7 +87,7 @@ func TestOtherProtocols(t *testing.T) {
 	tls.Write([]byte{0x16, 3, 1, 0, 5, 1, 2, 3, 4, 5})
 	slow.Write([]byte("G")) // and waits
 	m.rests()
-	if want := (Totals{Taken: 2, Closed: 1, Idle: 1}); m.all != want {
+	if want := (Totals{Workers: 1, Taken: 2, Closed: 1, Idle: 1}); m.all != want {
 		t.Errorf("totals %+v, not %+v", m.all, want)
 	}
 }
@@ -125,7 +125,7 @@ func TestUncaught(t *testing.T) {
 		c.asks("/", "next", true)
 	}
 	m.rests()
-	if want := (Totals{Taken: 3, Answered: 3}); m.all != want {
+	if want := (Totals{Workers: 1, Taken: 3, Answered: 3}); m.all != want {
 		t.Errorf("totals %+v, not %+v", m.all, want)
 	}
 }

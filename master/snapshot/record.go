@@ -19,6 +19,7 @@ import (
 	"handoff/master/fleet"
 	"handoff/master/listeners"
 	"handoff/master/readiness"
+	"handoff/master/takeover"
 )
 
 // Version is incremented when an older master could not understand a record. A master
@@ -48,6 +49,8 @@ type Record struct {
 	Descendants descendants.State `json:"descendants"`
 	// Served is what the workers in service accept on, or did at their end, by slot.
 	Served map[int][]readiness.Address `json:"served,omitempty"`
+	// Takeover is of the relay process for kept connections; nil: none runs.
+	Takeover *takeover.State `json:"takeover,omitempty"`
 	// Epoch is that of the times, see [Clock]; 0: they are the wall clock's.
 	Epoch int64 `json:"epoch,omitempty"`
 }
