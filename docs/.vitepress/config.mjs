@@ -43,6 +43,7 @@ export default withMermaid({
       { text: 'Guides', items: [
         { text: 'Node', link: '/guides/node' }, { text: 'Python', link: '/guides/python' },
         { text: 'Ruby', link: '/guides/ruby' }, { text: 'Go', link: '/guides/go' },
+        { text: 'HTTP/3 and QUIC', link: '/guides/http3' },
         { text: 'Unmodified programs', link: '/programs' }] },
       { text: 'In production', items: [
         { text: 'systemd', link: '/systemd' }, { text: 'Containers', link: '/containers' },

@@ -109,6 +109,9 @@ func (c *client) run(stop <-chan struct{}) {
 			n.LongestAnswer = max(n.LongestAnswer, took)
 			if err != nil {
 				n.Lost++
+				if len(n.Errors) > 20 {
+					return
+				}
 				n.Errors = append(n.Errors, fmt.Sprintf("%s after %v: %v", time.Now().Format("15:04:05.000"), took.Round(time.Millisecond), err))
 				return
 			}
@@ -177,17 +180,15 @@ func (c *client) dial(ctx context.Context, addr string, cfg *tls.Config, q *quic
 		tr.Conn = c.socket
 	}
 	c.conn, err = tr.DialEarly(ctx, to, cfg, q)
-	if err != nil {
-		tr.Close()
+	end := func() { // in that order: tr.Close waits for the end of a read
 		tr.Conn.Close()
+		tr.Close()
+	}
+	if err != nil {
+		end()
 		return nil, err
 	}
-	context.AfterFunc(c.conn.Context(), func() {
-		time.AfterFunc(time.Second, func() { // its last packet
-			tr.Close()
-			tr.Conn.Close()
-		})
-	})
+	context.AfterFunc(c.conn.Context(), func() { time.AfterFunc(time.Second, end) }) // after its last packet
 	return c.conn, nil
 }
 
