@@ -37,6 +37,9 @@ func (g *Group) SteerEach(slots [][]*Socket) error {
 		return nil
 	}
 	if slices.Equal(targets, g.targets) && slices.Equal(places, g.places) {
+		if err := g.ensure(); err != nil {
+			return err
+		}
 		g.waitOver() // the workers have the sockets in which connections waited
 		return nil
 	}
@@ -113,6 +116,14 @@ func (g *Group) apply() error {
 		return g.attach(stickyProgram(indexes))
 	}
 	return g.attach(randomProgram(indexes))
+}
+
+// ensure applies targets that an earlier owner has decided on, and may not have applied.
+func (g *Group) ensure() error {
+	if g.program == nil {
+		return g.apply()
+	}
+	return nil
 }
 
 // reattach attaches the program again: any member of the group can attach another, or

@@ -18,8 +18,11 @@ import (
 // Where no other socket can be bound nothing changes, and the watch reports it: the one that
 // ends may accept some connections more, and what is queued then waits in its socket.
 func (g *Group) LetWait(n int) error {
-	if !g.Steerable() || g.LetsWait() || g.noWait {
+	if !g.Steerable() || g.noWait {
 		return nil
+	}
+	if g.LetsWait() {
+		return g.ensure()
 	}
 	if g.cfg.Datagram { // datagrams wait in the socket of the one that ends
 		g.noWait = true

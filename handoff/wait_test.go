@@ -113,3 +113,40 @@ func TestNoSocketToWaitIn(t *testing.T) {
 		t.Errorf("%v: later it can", err)
 	}
 }
+
+// An owner has decided that connections wait, and dies before the kernel knows: the next one
+// tells the kernel, so that none come to the worker that is to become quiet.
+func TestWaitIsAppliedByTheNextOwner(t *testing.T) {
+	w, g, _ := optionsGroup(t, "127.0.0.1:0", 1)
+	defer w.Close()
+	next(t, g, 1)
+	before := g.program
+	if err := g.LetWait(1); err != nil {
+		t.Fatal(err)
+	}
+	state := g.State()
+	waits := g.targets[0].Inode()
+	if err := attach(g.Sockets()[0].fd, before); err != nil { // as it was
+		t.Fatal(err)
+	}
+	heirs, err := NewWatch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer heirs.Close()
+	h, err := heirs.Restore(state, func(inode uint64) int {
+		for _, s := range g.Sockets() {
+			if s.Inode() == inode {
+				return keep(t, s)
+			}
+		}
+		return -1
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.LetWait(1); err != nil || h.targets[0].Inode() != waits {
+		t.Fatal(err)
+	}
+	goesTo(t, h, 20, h.targets[0])
+}

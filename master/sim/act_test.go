@@ -249,10 +249,14 @@ func (m *master) Steer() error {
 	}
 	waits := len(to) == 0 && left
 	if waits {
-		if slices.ContainsFunc(m.socks, func(l *lease) bool { return l.waits }) {
-			return nil // they do
+		for _, l := range m.socks { // they may do so already, since a master before
+			if l.waits && l.worker == 0 {
+				to = append(to, l.sock)
+			}
 		}
-		to = m.waiting(max(len(m.targets), 1))
+		if len(to) == 0 {
+			to = m.waiting(max(len(m.targets), 1))
+		}
 	}
 	if len(to) == 0 {
 		return nil
@@ -266,6 +270,9 @@ func (m *master) Steer() error {
 		m.s.steerFails--
 		m.s.note("    which the kernel refuses")
 		m.s.darkSince = time.Time{}
+		for _, l := range m.socks {
+			l.waits = l.waits && slices.Contains(m.program, l.sock)
+		}
 		return errSteer
 	}
 	m.program, m.s.program = to, slices.Clone(to)
@@ -296,10 +303,11 @@ func (m *master) waiting(n int) (all []*sock) {
 		} else {
 			l = m.open()
 		}
-		l.slot = slot
+		l.slot, l.waits = slot, true
 		all = append(all, l.sock)
 	}
 	m.point("has %d sockets in which connections wait", n)
+	m.Save() // the next master must know them before connections come
 	return all
 }
 
