@@ -20,8 +20,9 @@ const (
 	quietRequest = 20 * time.Millisecond
 	// unsure is how long an answer is awaited where none may be due.
 	unsure = 500 * time.Millisecond
-	// maxStretch is how long a filter stays on at a time; then what the client has sent gets
-	// in, and it begins again.
+	// maxStretch is how long a filter stays on what is idle at a time, while others are
+	// answered; then what the client has sent gets in, and it begins again. What is not idle
+	// has it for maxFilter, and again when something was sent: it may be a websocket.
 	maxStretch = time.Second
 )
 
@@ -52,15 +53,19 @@ func (c *connHeld) settled(g glance, now time.Time) bool {
 		return true // nobody can tell
 	}
 	if !c.filtered {
-		c.sent, c.received = g.sent, g.received
+		if c.spared && g.sent == c.sent {
+			return false
+		}
+		c.spared, c.sent, c.received = false, g.sent, g.received
 		if g.unread > 0 || !g.idle() && g.readFor < quietRequest {
 			return false
 		}
 		c.filter()
 		return c.filtered && g.certain()
 	}
-	if now.Sub(c.since) > maxStretch {
+	if on := now.Sub(c.since); on > maxStretch || on > maxFilter && !g.idle() {
 		c.lift()
+		c.spared, c.sent = !g.idle(), g.sent
 		return false
 	}
 	answered := g.sent != c.sent && g.sentFor >= quietAnswer

@@ -23,6 +23,7 @@ type connHeld struct {
 	fd       int
 	name     string // its link in /proc
 	filtered bool
+	spared   bool      // it has had one, and is not idle
 	since    time.Time // when the filter was put on
 	sent     uint64    // bytes, when it was armed
 	received uint64    // likewise
