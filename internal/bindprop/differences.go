@@ -68,6 +68,10 @@ func Differences() []Known {
 				}) &&
 					c.first.any(func(s *traced) bool { return strings.HasPrefix(s.addr, "6/::/") && s.listens })
 			}},
+		{"the file of a unix socket that its worker has closed is no obstacle", "as long as that worker lives, its address is held: the next generation's bind is answered, where bare a stale file is in the way (EADDRINUSE), and a socket of the other type is refused, where bare the abstract name is free.",
+			func(c *comparison, d Difference) bool {
+				return d.Part != "first" && d.Part != "files" && d.aboutNames() && c.first.any(func(s *traced) bool { return s.kind == "unix" && s.listens && s.closed })
+			}},
 		{"getsockname of a held unix socket is empty between bind and listen", "the next worker's bind of a held path is answered: its file is the first one's, and stays. From listen on the address is there.",
 			func(c *comparison, d Difference) bool {
 				return d.Part == "second" && d.socket["peercred"] != "" && strings.HasSuffix(d.Label, " sockname") && d.Handoff == "n/"
@@ -99,9 +103,10 @@ func Differences() []Known {
 			func(c *comparison, d Difference) bool {
 				return (d.Part == "turned" || d.Part == "gone") && strings.HasPrefix(d.Bare, "udp taken") && c.second.any(func(s *traced) bool { return s.kind == "udp" && s.connected })
 			}},
-		{"UDP at another address stays with the generation that has the more specific one", "where a reload changes the address, 127.0.0.1 to 0.0.0.0 or an IPv4 address to its form in IPv6, the kernel prefers the one of before until its generation has ended.",
+		{"where a reload changes the address of UDP, the more specific one gets the datagrams", "127.0.0.1 and 0.0.0.0, or an IPv4 address and its form in IPv6: the kernel prefers it, that of a new generation from its bind on, that of the one before until it has ended.",
 			func(c *comparison, d Difference) bool {
-				return d.Part == "turned" && strings.HasPrefix(d.Bare, "udp taken") && strings.HasSuffix(d.Handoff, "generation 1") && c.bare.First != c.bare.Second
+				other := map[string]string{"turned": "generation 1", "beside": "generation 2"}[d.Part]
+				return other != "" && strings.HasPrefix(d.Bare, "udp taken") && strings.HasSuffix(d.Handoff, other) && c.bare.First != c.bare.Second
 			}},
 		{"a stream socket that connects to a datagram socket's path of the first generation is told so", "the program's own datagram socket is there as long as that generation lives: EPROTOTYPE, or EPERM if it is connected, in the place of ECONNREFUSED.",
 			func(c *comparison, d Difference) bool {

@@ -58,12 +58,12 @@ func names(bare Report) (n namesOf) {
 	return n
 }
 
-// bindsNext reports whether the next call about a file is a bind.
+// bindsNext reports whether the next call about a file is a bind that succeeds.
 func bindsNext(lines []line, p string) bool {
 	for _, l := range lines {
 		f := strings.Fields(l.label)
 		if len(f) > 3 && f[0] != "look" && file(f[len(f)-1]) == p {
-			return f[2] == "bind"
+			return f[2] == "bind" && l.value == "0"
 		}
 	}
 	return false

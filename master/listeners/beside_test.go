@@ -197,3 +197,52 @@ func pathOfWorker(t *testing.T) (*Table, *Address, string) {
 	}
 	return table, a, path
 }
+
+// The path is the address's wherever its file is renamed to: the next generation's takes its
+// place in that folder.
+func TestMovedPathIsSteered(t *testing.T) {
+	table, a, path := pathOfWorker(t)
+	to := filepath.Join(filepath.Dir(path), "d")
+	if err := os.Mkdir(to, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	take := func(id Worker, gen int) {
+		inode, _ := a.SocketFor(gen)
+		l, err := a.TakeSocket(id, 0, inode)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Listening()
+	}
+	take(1, 1)
+	add := func(folder string, inode uint64, gen int) {
+		name := BesideName("s", inode)
+		fd, file, made := unixAt(t, filepath.Join(folder, name))
+		if err := a.AddBeside(fd, gen, name, file, made); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add(filepath.Dir(path), 7, 2)
+	take(2, 2)
+	folder, err := unix.Open(to, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, old := filepath.Join(to, "s"), path
+	a.Moved(placeOf(path), path, folder)
+	if err := os.Rename(old, path); err != nil {
+		t.Fatal(err)
+	}
+	add(to, 8, 3)
+	take(3, 3)
+	os.WriteFile(old, nil, 0o600) // another file there is none of the address's
+	for id := Worker(3); id > 0; id-- {
+		table.SetTargets([]Worker{id})
+		if err := table.Steer(); err != nil {
+			t.Fatal(err)
+		}
+		if !a.InPlace() {
+			t.Errorf("the path does not lead to the socket of worker %d", id)
+		}
+	}
+}

@@ -135,12 +135,35 @@ func (a *Address) Place() Place {
 	return Place{}
 }
 
-// Moved: the file of the address has been renamed.
-func (a *Address) Moved(p Place, path string) {
-	if s, ok := a.kind.(*shared); ok {
-		s.place, s.path, s.label = p, path, path
-		a.name, a.endpoint.Addr = path, path
+// Moved: the file of the address has been renamed, to another folder perhaps, which the table
+// owns from then on (-1: it is not known). What is beside it goes along.
+func (a *Address) Moved(p Place, path string, folder int) {
+	s, ok := a.kind.(*shared)
+	if !ok || s.folder < 0 || folder < 0 {
+		if folder >= 0 {
+			unix.Close(folder)
+		}
+		folder = -1
 	}
+	if !ok {
+		return
+	}
+	s.place, s.path, s.label = p, path, path
+	a.name, a.endpoint.Addr = path, path
+	if folder < 0 {
+		return
+	}
+	linux.As(a.table.cfg.User, func() error {
+		for _, b := range s.beside {
+			if b.name != "" {
+				unix.Renameat(s.folder, b.name, folder, b.name)
+			}
+		}
+		return nil
+	})
+	unix.Close(s.folder)
+	s.folder = folder
+	s.store.Store(folderName(s.key), folder)
 }
 
 // Unlinked: a worker meant to remove the file, while others may serve there. If it was the

@@ -327,7 +327,7 @@ func (s *Session) renames(e called) {
 		c.LinkInstead() // answers
 		return
 	case moved != nil:
-		moved.Moved(to, r.To.Path)
+		moved.Moved(to, r.To.Path, c.Folder())
 	case source != nil:
 		source.place = to
 	}

@@ -116,7 +116,9 @@ func (s *sides) few(random uint64) {
 		s.compare(filepath.Base(f), parse(s.t, f))
 	}
 	for i := range uint64(12) {
-		s.compare(fmt.Sprint("seed ", i), bindprop.Generate(i, "tcp"))
+		for _, about := range []string{"tcp", "udp", "unix"} {
+			s.compare(fmt.Sprint(about, ", seed ", i), bindprop.Generate(i, about))
+		}
 	}
 	for i := range uint64(3) {
 		s.compare(fmt.Sprint("seed ", random+i), bindprop.Generate(random+i, "tcp"))
