@@ -34,6 +34,8 @@ const (
 	// maxFilter is how long a filter stays on what the program has not closed: it was not
 	// idle in its eyes.
 	maxFilter = 300 * time.Millisecond
+	// maxLate is how much of a wait that took longer than planned counts.
+	maxLate = 20 * time.Millisecond
 	// afterAnswer is how long a connection that the program has closed after an answer, or
 	// that has a path, may have another request. The end of an answer may be the close, which
 	// the client waits for.
@@ -170,15 +172,19 @@ func (c *connHeld) lift() {
 
 // watch waits until the program closes connections, and tends those.
 func (t *tender) watch(armed time.Time) {
-	lift, end, next, lifted := armed.Add(maxFilter), armed.Add(t.Watch), armed, false
+	end, next, lifted := armed.Add(t.Watch), armed, false
+	// Of time in which this process gets no turn little counts: the program may have had none either.
+	last, ran, planned := armed, time.Duration(0), time.Duration(0)
 	events := make([]unix.EpollEvent, 256)
 	for { // ends when each has an end
 		now := time.Now()
+		ran += min(now.Sub(last), planned+maxLate)
+		last = now
 		if len(t.conns) > 0 && !now.Before(next) {
 			t.lookFor(now)
 			next = time.Now().Add(pace(time.Since(now), !lifted))
 		}
-		if !lifted && !now.Before(lift) {
+		if !lifted && (ran >= maxFilter || now.Sub(armed) > maxStretch) {
 			for _, c := range t.conns {
 				c.lift()
 			}
@@ -193,7 +199,7 @@ func (t *tender) watch(armed time.Time) {
 			return
 		}
 		until := next
-		if !lifted && lift.Before(until) {
+		if lift := now.Add(maxFilter - ran); !lifted && lift.Before(until) {
 			until = lift
 		}
 		if len(t.conns) == 0 {
@@ -204,7 +210,8 @@ func (t *tender) watch(armed time.Time) {
 				until = c.by
 			}
 		}
-		n, err := unix.EpollWait(t.epoll, events, max(int(time.Until(until).Milliseconds())+1, 0))
+		planned = max(time.Until(until), 0)
+		n, err := unix.EpollWait(t.epoll, events, int(planned.Milliseconds())+1)
 		if err != nil {
 			continue
 		}
