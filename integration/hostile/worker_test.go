@@ -8,7 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func workerRows() []row { return slices.Concat(socketRows(), holderRows(), callRows()) }
+func workerRows() []row {
+	return slices.Concat(socketRows(), connectionRows(), holderRows(), callRows())
+}
 
 // deed is a row of one attack by the first worker of the first generation, in a service
 // under load, and of what is left of it after two reloads.
