@@ -27,6 +27,7 @@ type proof struct {
 	clients                                  int
 	reloads, killMaster, killWorker, upgrade int
 	scale                                    int
+	keep                                     string // --keep-connections, where it has a part in drains
 	broken, tcp, asJSON, allowInside         bool
 	request, address, output                 string
 	against, againstReload                   string
@@ -161,6 +162,7 @@ func (p *proof) run(ctx context.Context, c *cobra.Command, cfg *config.Run, args
 		fmt.Fprint(os.Stderr, "\r\x1b[K")
 	}
 	report.AllowInside = p.allowInside
+	report.Keep = p.keep
 	if err := p.show(report, subject, what); err != nil || !report.Proven() {
 		return failed{err}
 	}

@@ -65,6 +65,9 @@ func (p *proof) subject(flags *pflag.FlagSet, cfg *config.Run, args []string, di
 	// The folder of its control socket, also for the client in this process.
 	os.Setenv("HANDOFF_RUNTIME_DIR", filepath.Join(dir, "run"))
 	env = append(env, "HANDOFF_RUNTIME_DIR="+filepath.Join(dir, "run"))
+	if line, _, err := config.CommandLine(command, here); err == nil && cfg.ContractOf(line) != "node" {
+		p.keep = cfg.KeepConns
+	}
 	without := map[prove.Action]string{}
 	if len(cfg.Ports) > 0 {
 		without[prove.Scale] = "each slot has a port of its own"

@@ -107,6 +107,9 @@ type Report struct {
 	Echo  bool
 	// AllowInside does not count the requests that were inside killed workers.
 	AllowInside bool
+	// Keep is the --keep-connections of a handoff; "": there is none, or it has no part in a
+	// drain.
+	Keep string
 }
 
 // Proven reports whether nothing was lost and every action succeeded.

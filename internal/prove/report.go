@@ -198,7 +198,7 @@ func (r *Report) Explain() (all []string) {
 		if l.example != "" {
 			line += " (" + l.example + ")"
 		}
-		if help := helps(l); help != "" && !said[help] {
+		if help := r.helps(l); help != "" && !said[help] {
 			said[help] = true
 			line += ".\n  " + strings.ReplaceAll(help, "\n", "\n  ")
 		} else if help != "" {
@@ -210,7 +210,7 @@ func (r *Report) Explain() (all []string) {
 }
 
 // helps returns the likely cause of a kind of failure, and the option that prevents it.
-func helps(l lost) string {
+func (r *Report) helps(l lost) string {
 	byHandoff := l.part == string(Upgrade) || l.part == string(KillMaster)
 	switch k := l.kind; {
 	case byHandoff && k.Class != load.Inside && k.Class != load.Status || !k.Reused && k.Stage == load.Connect && k.Class == load.Reset:
@@ -230,13 +230,20 @@ func helps(l lost) string {
 	case k.Class == load.Refused:
 		return "No socket was listening at that moment: the program listens on one that handoff does not hold (--no-hold, or an address that\nhandoff status does not show), or it closed the only one."
 	case k.Reused && (k.Stage == load.Answer || k.Stage == load.Write):
-		return "The program closed an idle keep-alive connection as a request arrived: its shutdown closes them without first announcing it to clients.\nNode: keep the preload enabled (no --no-preload), and --keepalive-linger longer than clients are idle. Go: package handoff/worker.\nOthers: see docs/programs.md. Clients may retry such a request (RFC 9112, 9.3.1)."
+		return "The program closed an idle keep-alive connection as a request arrived: its shutdown closes them without first announcing it to clients.\nNode: keep the preload enabled (no --no-preload), and --keepalive-linger longer than clients are idle. Go: package handoff/worker.\nOthers: see docs/programs.md. Clients may retry such a request (RFC 9112, 9.3.1)." + keeps[r.Keep]
 	case k.Stage == load.Body:
 		return "A response was cut off: the program exited before it had sent all of it. Let it finish on its drain signal (--drain-signal),\nand allow enough time (--drain-timeout)."
 	case k.Class == load.Reset || k.Class == load.EOF:
 		return "The program dropped a request that it had received: on its drain signal it exits without finishing, or resets connections.\nHandle the signal in the program (--drain-signal selects another than TERM), and allow enough time (--drain-timeout)."
 	}
 	return ""
+}
+
+// keeps is what other values of --keep-connections do for a request on a connection that the
+// program has closed.
+var keeps = map[string]string{
+	"off":   "\n--keep-connections local has the new workers answer it, for clients on this machine; all does so for every client.",
+	"local": "\n--keep-connections all has the new workers answer it, if handoff sees the client under an address of another machine (NAT, a container's\nproxy); local, as here, does so for clients of this machine.",
 }
 
 // JSON is the machine-readable report. Fields are added, never changed.
@@ -266,7 +273,7 @@ func (r *Report) JSON() map[string]any {
 		if l.kind.Reused {
 			connection = "reused"
 		}
-		failures = append(failures, map[string]any{"part": l.part, "class": string(l.kind.Class), "connection": connection, "stage": string(l.kind.Stage), "count": l.count, "example": l.example, "help": helps(l)})
+		failures = append(failures, map[string]any{"part": l.part, "class": string(l.kind.Class), "connection": connection, "stage": string(l.kind.Stage), "count": l.count, "example": l.example, "help": r.helps(l)})
 	}
 	lost, inside := r.Lost()
 	return map[string]any{"schema": 1, "lost": lost, "proven": r.Proven(), "inside_killed": inside, "requests": r.Requests(), "wants": r.Wants, "verdict": r.Verdict(), "parts": parts, "failures": failures}

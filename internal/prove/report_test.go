@@ -105,6 +105,22 @@ func TestJSON(t *testing.T) {
 	golden(t, "lost.json", string(b)+"\n")
 }
 
+// A loss on a kept connection is one that another --keep-connections cures; said where it has
+// a part in drains.
+func TestKeepConnections(t *testing.T) {
+	for keep, want := range map[string]string{"off": "--keep-connections local", "local": "--keep-connections all", "all": "", "": ""} {
+		r := Report{Keep: keep, Parts: []Part{{Name: string(Reload), Kept: result(1, reset)}}}
+		said := strings.Join(r.Explain(), "\n")
+		if got := strings.Contains(said, "--keep-connections"); got != (want != "") || !strings.Contains(said, want) {
+			t.Errorf("%s: %q; want %q", keep, said, want)
+		}
+		r.Parts[0].Kept = result(1, cut)
+		if said := strings.Join(r.Explain(), "\n"); strings.Contains(said, "--keep-connections") {
+			t.Errorf("%s: %q", keep, said)
+		}
+	}
+}
+
 func TestVerdict(t *testing.T) {
 	part := func(err string, failures ...load.Failure) Part {
 		return Part{Name: string(KillWorker), Error: err, New: result(2000), Kept: result(10, failures...)}
@@ -155,7 +171,7 @@ func TestAdvice(t *testing.T) {
 		{Reload, load.Reset, false, load.Answer, "dropped a request"},
 		{Reload, load.Other, false, load.Whole, ""},
 	} {
-		got := helps(lost{part: string(c.part), kind: load.Kind{Class: c.class, Reused: c.reused, Stage: c.stage}})
+		got := new(Report).helps(lost{part: string(c.part), kind: load.Kind{Class: c.class, Reused: c.reused, Stage: c.stage}})
 		if !strings.Contains(got, c.want) || (got == "") != (c.want == "") {
 			t.Errorf("%s, %s, reused %v, %s: %q; want %q", c.part, c.class, c.reused, c.stage, got, c.want)
 		}
