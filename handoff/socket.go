@@ -103,6 +103,9 @@ func (s *Socket) Retake(slot int) *Socket {
 	return s
 }
 
+// Target reports whether connections are steered to the socket.
+func (s *Socket) Target() bool { return s.group.isTarget(s) }
+
 // OwnFlags leaves the socket's file status flags to the holder until it is released: the
 // socket replaces one that the holder created.
 func (s *Socket) OwnFlags() { s.ownFlags = true }

@@ -78,7 +78,9 @@ func (m *Master) noticed(n listeners.Notice) {
 		m.resteer()
 		m.step(fleet.Leave{ID: fleet.ID(n.Worker)})
 	case listeners.Queued:
-		m.contract.Queued(n.Queue)
+		if !m.empties(n.Queue) {
+			m.contract.Queued(n.Queue)
+		}
 	case listeners.Accepted:
 		m.contract.Accepted(n)
 	case listeners.Unused:

@@ -67,6 +67,8 @@ func (m *Master) tookOver(said []takeover.Notice) {
 		case takeover.Lost:
 			m.history.counters.Kept.Lost += n.Connections
 			m.log.Error("The relay process was killed; kept connections that it had alone are lost", "event", events.ConnectionsLost, "connections", n.Connections)
+		case takeover.Emptied:
+			m.emptied(n)
 		case takeover.Swept:
 			if n.Filters > 0 {
 				m.log.Info("Removed filters that a relay process has left on connections", "event", events.ConnectionsLost, "filters", n.Filters)
@@ -107,4 +109,32 @@ func (m *Master) restoreTakeover(r snapshot.Record, s snapshot.Descriptors) {
 		}
 		m.takeover.Sweep(all)
 	}
+}
+
+// empties begins to have what waits at a socket whose worker is gone passed to live ones, and
+// reports whether it did.
+func (m *Master) empties(q listeners.Queue) bool {
+	peers := m.cfg.KeepConnections
+	if peers == "" || peers == conns.Off || m.cfg.Contract == NodeContract || m.fleet.Stopping() || !m.listeners.Waits(q) {
+		return false
+	}
+	fd, err := q.Duplicate()
+	if err == nil {
+		m.takeover.Empty(q, fd, peers)
+	}
+	return err == nil
+}
+
+// emptied: what is left waits for the next worker of the slot.
+func (m *Master) emptied(n takeover.Emptied) {
+	q := n.Of.(listeners.Queue)
+	if n.Taken > 0 {
+		m.history.counters.Rescued += n.Taken
+		m.log.Info("Passed connections of a dead worker's queue to live workers", "event", events.AddressRescued, "address", q.Address().Name(), "connections", n.Taken)
+	}
+	if n.Left > 0 || n.Err != nil {
+		m.contract.Queued(q)
+		return
+	}
+	m.resteer() // so that what comes late is reported
 }

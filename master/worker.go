@@ -112,9 +112,13 @@ func (m *Master) died(id fleet.ID) {
 	m.noteListened(w)
 	w.session.Died()
 	m.takeover.Forget(takeover.Worker(id))
+	queues := m.listeners.QueuesOf(listeners.Worker(id))
 	m.listeners.ReleaseAll(listeners.Worker(id), time.Now())
 	m.step(fleet.Died{ID: id})
 	m.resteer()
+	for _, q := range queues { // before its successor, which may have the socket already, has booted
+		m.empties(q)
+	}
 }
 
 // noteListened remembers whether a worker has an address, before that is taken from it.

@@ -134,6 +134,7 @@ var roles = map[string]func() int{
 		}
 		return 0
 	},
+	"boot-held": bootHeld,
 	"two-ports": twoPorts,
 	"task":      func() int { return 0 },
 	"node":      playNode,

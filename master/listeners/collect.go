@@ -91,6 +91,17 @@ func (q Queue) Address() *Address { return q.address }
 // Slot is the slot of the worker that had the socket last.
 func (q Queue) Slot() int { return q.socket.Slot() }
 
+// Waits reports whether connections are in a queue that nobody accepts from, while a worker
+// in service accepts others of the address.
+func (t *Table) Waits(q Queue) bool {
+	return !q.socket.Closed() && q.address.Steerable() && q.address.accepted(t.targets) && !q.socket.Target() && q.Len() > 0
+}
+
+// Duplicate returns a duplicate of the socket, which the caller owns.
+func (q Queue) Duplicate() (int, error) {
+	return unix.FcntlInt(uintptr(q.socket.FD()), unix.F_DUPFD_CLOEXEC, 3)
+}
+
 // Len is the number of queued connections.
 func (q Queue) Len() int { return q.socket.Pending() }
 
@@ -100,6 +111,19 @@ func (q Queue) Accept(most int) { q.socket.Accept(most) }
 
 // Accepting reports whether a [Queue.Accept] is running.
 func (t *Table) Accepting() bool { return t.watch.Accepting() }
+
+// QueuesOf returns the accept queues of a worker, by its sockets that it shares with no other
+// worker. They are what waits once it has died.
+func (t *Table) QueuesOf(id Worker) (queues []Queue) {
+	for _, a := range t.list {
+		for _, l := range a.leases {
+			if l.worker == id && l.socket != nil && l.socket.Holders() == 1 && !a.group.Datagram() {
+				queues = append(queues, Queue{a, l.socket})
+			}
+		}
+	}
+	return queues
+}
 
 // Queues returns the accept queues of parked sockets of the address that are not empty.
 func (a *Address) Queues() (queues []Queue) {

@@ -15,6 +15,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"handoff/internal/takeover"
 )
 
@@ -46,6 +48,8 @@ type Room struct {
 	client  *takeover.Client // nil: no process runs, and none is needed
 	number  int              // of the client: what others have posted is of no interest
 	pending map[Worker]time.Time
+	queues  map[any]bool               // that are being emptied
+	queue   int                        // the number of the last one
 	armed   map[Worker]takeover.Target // whose connections the process may have
 	workers int                        // that it has armed, as far as this master knows
 	totals  takeover.Totals            // as it has told last
@@ -81,8 +85,16 @@ type (
 		Filters int
 		Err     error
 	}
+	// Emptied: of what waited in a queue, so much was passed to live workers, and so much is
+	// left where it is.
+	Emptied struct {
+		Of any // what [Room.Empty] was called with
+		takeover.Emptied
+		Err error
+	}
 )
 
+func (Emptied) notice()  {}
 func (Ready) notice()    {}
 func (Counted) notice()  {}
 func (Finished) notice() {}
@@ -101,7 +113,8 @@ type (
 		number int
 		takeover.News
 	}
-	swept Swept
+	swept   Swept
+	emptied Emptied
 )
 
 // ErrLate: a worker was told to drain before its connections were ready.
@@ -109,7 +122,7 @@ var ErrLate = errors.New("it took too long")
 
 // New returns a room.
 func New(cfg Config) *Room {
-	return &Room{cfg: cfg, pending: map[Worker]time.Time{}, armed: map[Worker]takeover.Target{}}
+	return &Room{cfg: cfg, pending: map[Worker]time.Time{}, queues: map[any]bool{}, armed: map[Worker]takeover.Target{}}
 }
 
 // Begin begins to take a worker's connections over; a [Ready] follows.
@@ -122,17 +135,42 @@ func (r *Room) Begin(w Worker, j takeover.Job, now time.Time) {
 		r.pending[w] = now.Add(max(j.Patience, timeout))
 	}
 	r.armed[w] = j.Target
-	if r.client == nil {
-		r.begin(takeover.NewClient(r.hear()), takeover.Totals{})
-	}
-	c, number := r.client, r.number
-	j.Stored = func(pidfd, socket int) {
-		r.cfg.Store(Process, pidfd)
-		r.cfg.Store(Socket, socket)
-	}
+	c, number := r.process(), r.number
+	j.Stored = r.stored
 	go func() { // ends when the process has answered, or after a while
 		armed, err := c.TakeOver(j)
 		r.cfg.Post(tookOver{w, number, armed, err})
+	}()
+}
+
+// process returns the client of the relay process, which is started when it is asked.
+func (r *Room) process() *takeover.Client {
+	if r.client == nil {
+		r.begin(takeover.NewClient(r.hear()), takeover.Totals{})
+	}
+	return r.client
+}
+
+func (r *Room) stored(pidfd, socket int) {
+	r.cfg.Store(Process, pidfd)
+	r.cfg.Store(Socket, socket)
+}
+
+// Empty has what waits at a listening socket, whose worker is gone, passed to live workers; an
+// [Emptied] with of follows. While it is under way, a second call does nothing. It owns the
+// descriptor.
+func (r *Room) Empty(of any, socket int, peers takeover.Peers) {
+	if r.queues[of] {
+		unix.Close(socket)
+		return
+	}
+	r.queues[of] = true
+	r.queue++
+	c, q := r.process(), takeover.Queue{Number: r.queue, Socket: socket, Peers: peers, Stored: r.stored}
+	go func() { // ends when the process has accepted them, or after a while
+		e, err := c.Empty(q)
+		unix.Close(socket)
+		r.cfg.Post(emptied{of, e, err})
 	}()
 }
 
@@ -156,6 +194,9 @@ func (r *Room) Handle(what any) []Notice {
 		if e.number == r.number && r.client != nil {
 			return r.news(e.News)
 		}
+	case emptied:
+		delete(r.queues, e.Of)
+		return append([]Notice{Emptied(e)}, r.settle()...)
 	case swept:
 		return []Notice{Swept(e)}
 	}
@@ -188,7 +229,7 @@ func (r *Room) news(n takeover.News) (said []Notice) {
 
 // settle ends the process, if nothing is left in it, and nothing is about to come.
 func (r *Room) settle() []Notice {
-	if len(r.pending) > 0 || r.client == nil {
+	if len(r.pending)+len(r.queues) > 0 || r.client == nil {
 		return nil
 	}
 	if _, _, runs := r.client.Kept(); runs && (!r.rest || r.totals.Workers < r.workers) {
