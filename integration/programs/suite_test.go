@@ -142,6 +142,9 @@ func try(t *testing.T, r row) {
 	if *table {
 		writeLine(t, r, r.line(res), true)
 	}
+	if res.kept.lost > 0 {
+		t.Logf("kept connections: %v", res.kept)
+	}
 	if res.fresh.lost > 0 && r.limit == "" {
 		t.Errorf("new connections: %v", res.fresh)
 	}
