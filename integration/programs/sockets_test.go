@@ -14,7 +14,7 @@ var pathRows = []row{
 	{kind: path, name: "hypercorn", needs: []string{"hypercorn", "nginx"}, from: []string{"apt:python3-hypercorn"}, args: []string{"hypercorn", "-b", "unix:%SOCK%", "app:asgi"}},
 	{kind: path, name: "waitress", needs: []string{"waitress-serve", "nginx"}, from: []string{"apt:python3-waitress"}, args: []string{"waitress-serve", "--unix-socket=%SOCK%", "app:app"}},
 	{kind: path, name: "daphne", needs: []string{"daphne", "nginx"}, from: []string{"apt:daphne"}, args: []string{"daphne", "-u", "%SOCK%", "-v", "0", "app:asgi"}, flags: alone, note: "it holds a lock, PATH.lock", limit: "it shuts its listener down"},
-	{kind: path, name: "puma", needs: []string{"puma", "nginx"}, from: []string{"apt:puma"}, args: []string{"puma", "-q", "-b", "unix://%SOCK%", "config.ru"}},
+	{kind: path, name: "puma", needs: []string{"puma", "nginx"}, from: []string{"apt:puma"}, args: []string{"puma", "-q", "-t", "36:36", "-b", "unix://%SOCK%", "config.ru"}},
 	{kind: path, name: "unicorn", needs: []string{"unicorn", "nginx"}, from: []string{"apt:unicorn"}, args: []string{"unicorn", "-l", "%SOCK%", "config.ru"}},
 	{kind: path, name: "thin", needs: []string{"thin", "nginx"}, from: []string{"apt:thin"}, args: []string{"thin", "start", "-q", "-S", "%SOCK%", "-R", "config.ru"}},
 	{kind: path, name: "php-fpm", needs: []string{"php-fpm8.2", "nginx"}, from: []string{"apt:php8.2-fpm"}, files: map[string]string{"fpm.conf": fpmConf + "listen = %SOCK%\n"}, args: []string{"php-fpm8.2", "-R", "-F", "-y", "%DIR%/fpm.conf"}, behind: "fastcgi"},

@@ -14,14 +14,14 @@ run Site
 `
 
 var rubyRows = []row{
-	{kind: tcp, name: "puma", needs: []string{"puma"}, from: []string{"apt:puma"}, args: []string{"puma", "-q", "-b", "tcp://127.0.0.1:%PORT%", "config.ru"}},
-	{kind: tcp, name: "puma, cluster of 2", needs: []string{"puma"}, from: []string{"apt:puma"}, args: []string{"puma", "-q", "-w", "2", "-b", "tcp://127.0.0.1:%PORT%", "config.ru"}},
+	{kind: tcp, name: "puma", needs: []string{"puma"}, from: []string{"apt:puma"}, args: []string{"puma", "-q", "-t", "36:36", "-b", "tcp://127.0.0.1:%PORT%", "config.ru"}},
+	{kind: tcp, name: "puma, cluster of 2", needs: []string{"puma"}, from: []string{"apt:puma"}, args: []string{"puma", "-q", "-t", "36:36", "-w", "2", "-b", "tcp://127.0.0.1:%PORT%", "config.ru"}},
 	{kind: tcp, name: "unicorn", needs: []string{"unicorn"}, from: []string{"apt:unicorn"}, args: []string{"unicorn", "-l", "127.0.0.1:%PORT%", "config.ru"}, drain: "QUIT"},
 	{kind: tcp, name: "webrick", needs: []string{"ruby", "/usr/share/rubygems-integration/*/specifications/webrick*"}, from: []string{"apt:ruby", "apt:ruby-webrick"}, args: []string{"ruby", "-run", "-e", "httpd", ".", "-p", "%PORT%", "-b", "127.0.0.1"},
 		limit: "it closes unread what it has accepted around the signal, and shuts its listener down", getOnly: true},
 	{kind: tcp, name: "thin", needs: []string{"thin"}, from: []string{"apt:thin"}, args: []string{"thin", "start", "-q", "-a", "127.0.0.1", "-p", "%PORT%", "-R", "config.ru"}, drain: "QUIT"},
 	{kind: tcp, name: "Rails, on puma", needs: []string{"puma", "/usr/share/rubygems-integration/all/specifications/railties*"}, from: []string{"apt:puma", "apt:ruby-railties", "apt:ruby-actionpack"},
-		files: map[string]string{"config.ru": railsApp}, args: []string{"puma", "-q", "-b", "tcp://127.0.0.1:%PORT%", "config.ru"}, slow: true},
+		files: map[string]string{"config.ru": railsApp}, args: []string{"puma", "-q", "-t", "36:36", "-b", "tcp://127.0.0.1:%PORT%", "config.ru"}, slow: true},
 }
 
 // uwsgiHooks are what handoff sets: without them INT ends uWSGI at once.
