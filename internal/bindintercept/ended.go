@@ -59,6 +59,13 @@ func (b *begun) ended(c *Call) {
 	})
 }
 
+// Fits reports whether a socket has an address because it was bound to another: an unspecified
+// one gets that of a connection.
+func Fits(has, bound netip.AddrPort) bool {
+	a := bound.Addr().WithZone("")
+	return has.Port() == bound.Port() && (has.Addr() == a || a.Unmap().IsUnspecified())
+}
+
 // failed reports whether the socket is still the one of the bind, and has another address, or
 // none. Then SO_REUSEPORT is what the program has set.
 func (e begunBind) failed() bool {
@@ -79,7 +86,7 @@ func (e begunBind) failed() bool {
 	if err != nil {
 		return false
 	}
-	if at, ok := address(sa); !ok || at.Port() == e.Addr.Port() && at.Addr().WithZone("") == e.Addr.Addr().WithZone("") {
+	if at, ok := address(sa); !ok || Fits(at, e.Addr) {
 		return false
 	}
 	if e.shared.Load() && !e.ReusePort {

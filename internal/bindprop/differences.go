@@ -53,6 +53,14 @@ func Differences() []Known {
 			func(c *comparison, d Difference) bool {
 				return d.second() && c.second.any(func(s *traced) bool { return s.device && slices.ContainsFunc(s.tried, c.serves) })
 			}},
+		{"a socket of another user than those of the first generation is not beside them", "the kernel lets only sockets of one user overlap: a program that binds as several (as root, and as who it becomes) cannot be started beside itself where their addresses overlap. At the same address handoff's own socket takes the place.",
+			func(c *comparison, d Difference) bool {
+				return d.second() && c.about(d, func(s *traced) bool {
+					return s.kind == "tcp" && c.first.any(func(o *traced) bool {
+						return o.listens && o.user != s.user && o.port() != "" && slices.Contains(s.tried, o.port())
+					})
+				})
+			}},
 		{"an address of the first generation answers before the second one has bound it", "it is open, and the first one serves: a program that connects to its own address before it binds it gets there.",
 			func(c *comparison, d Difference) bool {
 				return d.second() && c.about(d, func(s *traced) bool { return c.second.connects(s, c.serves) })

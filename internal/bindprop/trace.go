@@ -14,6 +14,7 @@ type trace struct {
 	sockets []*traced
 	at      map[string]*traced // by the label of a line
 	fds     [4]map[int]held    // by process; nil: there is none
+	users   [4]int             // by process
 	looks   map[string]int
 }
 
@@ -27,6 +28,7 @@ type held struct {
 type traced struct {
 	kind    string // tcp, mptcp, udp, or unix
 	addr    string // that it is bound to; "": none
+	user    int    // whose it is
 	listens bool
 	closed  bool // nobody has it
 	learned bool // after that, the program has bound, or listened
@@ -91,10 +93,12 @@ func (t *trace) step(l line, p int, call string, args []string) {
 	t.at[l.label] = s
 	switch {
 	case call == "socket" && ok:
-		s = &traced{kind: kindOf(arg(0), arg(2), arg(1))}
+		s = &traced{kind: kindOf(arg(0), arg(2), arg(1)), user: t.users[p]}
 		t.sockets = append(t.sockets, s)
 		fds[result] = held{s, arg(1)&0o2000000 != 0}
 		t.at[l.label] = s
+	case call == "user" && ok:
+		t.users[p] = arg(0)
 	case call == "close" && ok:
 		delete(fds, arg(0))
 	case (call == "dup" || call == "dup2") && ok:
@@ -107,7 +111,7 @@ func (t *trace) step(l line, p int, call string, args []string) {
 	case call == "exec":
 		maps.DeleteFunc(fds, func(_ int, h held) bool { return h.cloexec })
 	case call == "fork" && l.value == "ok":
-		t.fds[arg(0)&3] = maps.Clone(fds)
+		t.fds[arg(0)&3], t.users[arg(0)&3] = maps.Clone(fds), t.users[p]
 		for _, h := range fds {
 			if h.traced != nil && !h.listens {
 				h.duplicated = true

@@ -35,6 +35,9 @@ func (s *Session) binds(c call) {
 		want.Index = s.ports
 	}
 	a := s.table().Find(want)
+	if want.Port == 0 {
+		s.notePromise(r) // for a second bind, which is the kernel's to refuse
+	}
 	if !s.contract.host.Holds(r.Addr) || want.Port == 0 && (a == nil || a.LeaseOf(s.ID) != nil) || s.table().Count(s.ID) >= contract.MaxLeases {
 		c.Continue()
 		return

@@ -46,7 +46,7 @@ func (s *Session) isBound(r bindintercept.Request) bool {
 		return false
 	}
 	return r.Listens || slices.ContainsFunc(s.promises, func(p tcpPromise) bool {
-		return p.inode == r.Inode && p.at.Port() == r.Has.Port() && p.at.Addr().WithZone("") == r.Has.Addr()
+		return p.inode == r.Inode && r.Has.Port() != 0 && (p.at.Port() == 0 || bindintercept.Fits(r.Has, p.at))
 	})
 }
 
@@ -267,6 +267,7 @@ func (s *Session) keeps(c call, r bindintercept.Request, alone bool) {
 	want := listeners.TCP(r.Addr, r.V6Only)
 	l, err := s.kept(c, r, want)
 	if err != nil {
+		s.promises = append(s.promises, tcpPromise{r.Addr, r.V6Only, r.Inode, r.TGID, r.FD, alone}) // it is still bound
 		s.refuse(c, want, err)
 		return
 	}
