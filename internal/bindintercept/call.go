@@ -43,6 +43,7 @@ type Request struct {
 	Failed    []Failed
 	V6Only    bool
 	ReusePort bool
+	ReuseAddr bool
 	MPTCP     bool
 	Own       string // why the socket can be nobody else's; "": it can
 	Inode     uint64 // of the program's socket
@@ -137,6 +138,7 @@ func (c *Call) look(addr, size uint64) (ok bool, err error) {
 func (c *Call) lookInet(socket, domain int, addr, size uint64) (ok bool, err error) {
 	c.V6Only = domain == unix.AF_INET6 && option(socket, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY) == 1
 	c.ReusePort = option(socket, unix.SOL_SOCKET, unix.SO_REUSEPORT) == 1
+	c.ReuseAddr = option(socket, unix.SOL_SOCKET, unix.SO_REUSEADDR) == 1
 	c.MPTCP = option(socket, unix.SOL_SOCKET, unix.SO_PROTOCOL) == unix.IPPROTO_MPTCP
 	c.Listens = option(socket, unix.SOL_SOCKET, unix.SO_ACCEPTCONN) == 1
 	c.Own = ownBecause(socket)

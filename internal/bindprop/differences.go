@@ -35,7 +35,7 @@ func Differences() []Known {
 			func(c *comparison, d Difference) bool {
 				closed := func(s *traced) bool { return s.closed && (s.listens || s.kind == "udp") }
 				switch {
-				case d.Part == "first" && (strings.HasPrefix(d.Label, "net ") || strings.HasSuffix(d.Label, " net")):
+				case d.Part == "first" && d.net():
 					return c.first.any(closed)
 				case d.Part == "first":
 					return c.about(d, func(s *traced) bool { return c.first.connects(s, c.first.closes) })
@@ -47,7 +47,7 @@ func Differences() []Known {
 		{"shutdown(2) of a held listening TCP socket is undone", "connections wait in its queue, which no other socket can accept from. A close is what takes an address back.",
 			func(c *comparison, d Difference) bool {
 				shut := func(s *traced) bool { return s.kind == "tcp" && s.shut && s.listens }
-				return !strings.Contains(d.Label, " set ") && (c.about(d, shut) || d.second() && c.first.any(shut))
+				return !strings.Contains(d.Label, " set ") && (c.about(d, shut) || (d.second() || d.net()) && c.first.any(shut))
 			}},
 		{"a socket that is bound to a device is not beside those of the first generation", "it is the program's own, as the log says: the kernel refuses the second one's bind (EADDRINUSE) until the first has ended.",
 			func(c *comparison, d Difference) bool {
@@ -58,6 +58,14 @@ func Differences() []Known {
 				return d.second() && c.about(d, func(s *traced) bool {
 					return s.kind == "tcp" && c.first.any(func(o *traced) bool {
 						return o.listens && o.user != s.user && o.port() != "" && slices.Contains(s.tried, o.port())
+					})
+				})
+			}},
+		{"a bind that fails in another thread, or process, counts until that makes its next call", "what the kernel says to it is seen then: a bind that overlaps with it seems to be the program's own conflict, and is refused beside the first generation.",
+			func(c *comparison, d Difference) bool {
+				return d.second() && c.about(d, func(s *traced) bool {
+					return c.second.any(func(o *traced) bool {
+						return o != s && o.refused && o.process != s.process && slices.ContainsFunc(o.tried, func(p string) bool { return slices.Contains(s.tried, p) })
 					})
 				})
 			}},
@@ -122,7 +130,7 @@ func Differences() []Known {
 			}},
 		{"the kernel's tables show every generation", "/proc/net/tcp and its like are of the network namespace: beside another generation, a program sees the other's sockets there.",
 			func(c *comparison, d Difference) bool {
-				return d.Part == "second" && (strings.HasPrefix(d.Label, "net ") || strings.HasSuffix(d.Label, " net"))
+				return d.Part == "second" && d.net()
 			}},
 	}
 }
@@ -150,6 +158,11 @@ func (c *comparison) about(d Difference, is func(*traced) bool) bool {
 		same = is
 	}
 	return c.first.any(same) || d.second() && c.second.any(same)
+}
+
+// net reports whether a difference is in the kernel's tables.
+func (d Difference) net() bool {
+	return strings.HasPrefix(d.Label, "net ") || strings.HasSuffix(d.Label, " net")
 }
 
 // second reports whether the second generation has a part in a difference.

@@ -29,6 +29,8 @@ type traced struct {
 	kind    string // tcp, mptcp, udp, or unix
 	addr    string // that it is bound to; "": none
 	user    int    // whose it is
+	process int    // that has bound it, or tried to
+	refused bool   // then
 	listens bool
 	closed  bool // nobody has it
 	learned bool // after that, the program has bound, or listened
@@ -124,14 +126,15 @@ func (t *trace) step(l line, p int, call string, args []string) {
 		t.learn()
 	}
 	if s != nil {
-		s.note(call, args, ok)
+		s.note(p, call, args, ok)
 	}
 	t.close()
 }
 
-func (s *traced) note(call string, args []string, ok bool) {
+func (s *traced) note(process int, call string, args []string, ok bool) {
 	switch {
 	case call == "bind":
+		s.process, s.refused = process, !ok
 		if s.tried = append(s.tried, portIn(args[1])); ok {
 			s.addr = args[1]
 		}

@@ -70,7 +70,7 @@ func (c *Contract) Restore(w contract.Worker, state contract.State, take func(wh
 	s := c.add(w)
 	s.several, s.ports, s.restored = state.Several, state.Ports, true
 	for _, p := range state.Promises {
-		s.promises = append(s.promises, tcpPromise{p.Addr, p.V6Only, p.Inode, p.PID, p.FD, p.Alone})
+		s.promises = append(s.promises, tcpPromise{p.Addr, p.V6Only, p.Inode, p.PID, p.FD, p.Alone, false})
 	}
 	if fd := take(fdstore.Bound); fd >= 0 {
 		s.bound, _ = linux.NewPidfd(state.Bound, fd)

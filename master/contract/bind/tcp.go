@@ -85,6 +85,7 @@ type tcpPromise struct {
 	pid    int // the process that has bound it, by its descriptor fd
 	fd     int
 	alone  bool // the program has not set SO_REUSEPORT
+	shares bool // but SO_REUSEADDR: it overlaps with others that have it, as long as none listens
 }
 
 // maxPromises limits a worker's promises; the oldest ones count no more then.
@@ -163,7 +164,7 @@ func (s *Session) notePromise(r bindintercept.Request) {
 	if len(s.promises) >= maxPromises {
 		s.promises = slices.Delete(s.promises, 0, 1)
 	}
-	s.promises = append(s.promises, tcpPromise{r.Addr, r.V6Only, r.Inode, r.TGID, r.FD, !r.ReusePort})
+	s.promises = append(s.promises, tcpPromise{r.Addr, r.V6Only, r.Inode, r.TGID, r.FD, !r.ReusePort, r.ReuseAddr})
 }
 
 // hasOverlapping reports whether the worker itself has a socket that conflicts with what it
@@ -175,7 +176,7 @@ func (s *Session) hasOverlapping(r bindintercept.Request) (has, alone bool) {
 		}
 	}
 	return has || slices.ContainsFunc(s.promises, func(p tcpPromise) bool {
-		return p.inode != r.Inode && listeners.Overlap(r.Addr, r.V6Only, p.at, p.v6only) && s.hasOpen(r.TGID, p.inode)
+		return p.inode != r.Inode && !(p.shares && r.ReuseAddr) && listeners.Overlap(r.Addr, r.V6Only, p.at, p.v6only) && s.hasOpen(r.TGID, p.inode)
 	}), alone
 }
 
@@ -267,7 +268,7 @@ func (s *Session) keeps(c call, r bindintercept.Request, alone bool) {
 	want := listeners.TCP(r.Addr, r.V6Only)
 	l, err := s.kept(c, r, want)
 	if err != nil {
-		s.promises = append(s.promises, tcpPromise{r.Addr, r.V6Only, r.Inode, r.TGID, r.FD, alone}) // it is still bound
+		s.promises = append(s.promises, tcpPromise{r.Addr, r.V6Only, r.Inode, r.TGID, r.FD, alone, r.ReuseAddr}) // it is still bound
 		s.refuse(c, want, err)
 		return
 	}
