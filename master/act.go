@@ -142,9 +142,12 @@ func (m *Master) failed(a fleet.Failed) {
 		return
 	}
 	m.order(reload.Ended{Generation: int(a.Gen), Outcome: reload.Failed, Reason: a.Reason, Stderr: stderrTail})
-	text := map[bool]string{false: "keeps serving", true: "is started again"}[m.cfg.Fleet.NoOverlap]
+	text := m.status().Serving()
+	if m.cfg.Fleet.NoOverlap {
+		text = "is started again"
+	}
 	m.log.Error("Reload failed: the previous generation "+text, append(attrs, "serving", int(a.Back))...)
-	m.manager.Ready(sdnotify.Printable(fmt.Sprintf("Generation %d serves; generation %d failed: %s", a.Back, a.Gen, a.Reason)))
+	m.manager.Ready(sdnotify.Printable(fmt.Sprintf("Generation %d %s; generation %d failed: %s", a.Back, text, a.Gen, a.Reason)))
 }
 
 // stderrAttr puts the last stderr lines of a worker into a log line, if it had any.

@@ -47,6 +47,10 @@ func (m *Master) reportReloading(generation int) {
 }
 
 func (m *Master) reportServing() {
+	if s := m.status(); !s.Serves() {
+		m.manager.Ready(fmt.Sprintf("Generation %d %s", m.fleet.Live(), s.Serving()))
+		return
+	}
 	m.manager.Ready(fmt.Sprintf("Generation %d serves on %s, %d workers", m.fleet.Live(), m.names(), m.fleet.Slots()))
 }
 

@@ -90,6 +90,9 @@ func twoWorld(t *testing.T, env ...string) (w *world, first string) {
 		if slices.Contains(env, "FAILS") {
 			live.Fleet.ReadyTimeout = 3 * time.Second
 		}
+		if slices.Contains(env, "BROKEN") {
+			live.Command.Args = []string{"./no-such-program"}
+		}
 		return live, nil, nil
 	}
 	w = run(t, cfg)
@@ -201,6 +204,19 @@ func TestUnservedAddress(t *testing.T) {
 	if n := w.count("address.unserved"); n != 1 {
 		t.Errorf("said %d times", n)
 	}
+}
+
+// That the generation before keeps serving is said of what it serves.
+func TestFailedReloadSaysWhatIsServed(t *testing.T) {
+	w, _ := twoWorld(t, "SECOND=1", "BROKEN")
+	w.signalAll(1, "USR2")
+	for end := time.Now().Add(testTimeout); w.status().Serves(); {
+		if time.Now().After(end) {
+			t.Fatal("it says that it serves")
+		}
+	}
+	w.control.Reload(t.Context())
+	w.await("cluster.failed", "generation=2", "keeps serving; nobody accepts on "+w.at.String())
 }
 
 // Nobody asks for the status.

@@ -86,7 +86,7 @@ func (m *Master) notReloaded(a reload.NotReloaded) {
 		m.log.Error("Workers not reloaded: the upgrade failed", "event", events.ClusterFailed, "reason", "the upgrade failed")
 	}
 	m.reportReloading(a.Result.Generation)
-	m.manager.Ready(sdnotify.Printable(fmt.Sprintf("Generation %d serves; not reloaded: %s", m.fleet.Live(), a.Result.Reason)))
+	m.manager.Ready(sdnotify.Printable(fmt.Sprintf("Generation %d %s; not reloaded: %s", m.fleet.Live(), m.status().Serving(), a.Result.Reason)))
 }
 
 // reread applies changes of the configuration. A wrong one changes nothing.

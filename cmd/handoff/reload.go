@@ -55,7 +55,7 @@ A reload during a reload is not an error: the newest wins, and both commands wai
 				r := s.Reload
 				printJSON(map[string]any{"schema": 1, "name": client.Name, "generation": r.Generation, "outcome": r.Outcome, "reason": r.Reason, "stderr": r.Stderr, "seconds": r.Seconds, "serving": s.Generation})
 			} else {
-				printReload(client.Name, *s.Reload, s.Generation)
+				printReload(client.Name, s)
 			}
 			if s.Reload.Outcome != api.OutcomeServed {
 				return failed{nil}
@@ -70,7 +70,8 @@ A reload during a reload is not an error: the newest wins, and both commands wai
 }
 
 // printReload prints the outcome of a reload: success on stdout, failure on stderr.
-func printReload(name string, r api.ReloadStatus, serving int) {
+func printReload(name string, s api.Status) {
+	r := s.Reload
 	if r.Outcome == api.OutcomeServed {
 		fmt.Printf("%s: generation %d serves, after %v\n", name, r.Generation, seconds(r.Seconds))
 		return
@@ -78,5 +79,5 @@ func printReload(name string, r api.ReloadStatus, serving int) {
 	for _, line := range r.Stderr {
 		fmt.Fprintln(os.Stderr, "  "+line)
 	}
-	fmt.Fprintf(os.Stderr, "handoff: generation %d failed after %v: %s; generation %d keeps serving\n", r.Generation, seconds(r.Seconds), r.Reason, serving)
+	fmt.Fprintf(os.Stderr, "handoff: generation %d failed after %v: %s; generation %d %s\n", r.Generation, seconds(r.Seconds), r.Reason, s.Generation, s.Serving())
 }

@@ -1,6 +1,10 @@
 package api
 
-import "time"
+import (
+	"fmt"
+	"strings"
+	"time"
+)
 
 // Status is of GET /v1/status: one service, at one moment.
 type Status struct {
@@ -54,6 +58,22 @@ func (s Status) Unserved() (names []string) {
 		}
 	}
 	return names
+}
+
+// Serving says in words whether the generation in service keeps serving: in which of its
+// slots, and on which addresses it does not.
+func (s Status) Serving() string {
+	text := "keeps serving"
+	switch {
+	case s.Ready == 0:
+		text = "serves in no slot"
+	case s.Ready < s.Slots:
+		text += fmt.Sprintf(" in %d of %d slots", s.Ready, s.Slots)
+	}
+	if not := s.Unserved(); len(not) > 0 {
+		text += "; nobody accepts on " + strings.Join(not, ", ")
+	}
+	return text
 }
 
 // ReloadStatus is the result of the last reload.
