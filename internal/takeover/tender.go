@@ -34,6 +34,8 @@ const (
 	// maxFilter is how long a filter stays on what the program has not closed: it was not
 	// idle in its eyes.
 	maxFilter = 300 * time.Millisecond
+	// maxArm is how long requests that are under way are awaited before the signal.
+	maxArm = 60 * time.Millisecond
 	// maxLate is how much of a wait that took longer than planned counts.
 	maxLate = 20 * time.Millisecond
 	// afterAnswer is how long a connection that the program has closed after an answer, or
@@ -89,9 +91,10 @@ func (t *tender) run() {
 		defer t.leader.Close()
 		unix.EpollCtl(t.epoll, unix.EPOLL_CTL_ADD, t.leader.FD(), &unix.EpollEvent{Events: unix.EPOLLIN, Fd: -1})
 	}
-	armed := Armed{Worker: t.Worker}
+	armed, began := Armed{Worker: t.Worker}, time.Now()
 	if t.Uncaught {
 		armed.Busy = t.settle()
+		began = time.Now()
 	} else {
 		t.arm()
 	}
@@ -104,7 +107,7 @@ func (t *tender) run() {
 	t.totals.Taken = armed.Taken
 	t.tell()
 	t.report(report{armed: &armed})
-	t.watch(time.Now())
+	t.watch(began)
 }
 
 // tell reports what has changed.
@@ -122,19 +125,32 @@ func (t *tender) close(c *connHeld) {
 	t.closed++
 }
 
-// arm puts filters on what is idle.
+// arm puts filters on what is idle. A request that has just come may lie unread, and be
+// read and dropped after the signal: for a moment it is waited for those that are answered.
 func (t *tender) arm() {
+	for until := time.Now().Add(maxArm); t.armOnce() > 0 && time.Now().Before(until); {
+		pause(settleEvery)
+	}
+}
+
+func (t *tender) armOnce() (busy int) {
 	t.conns = slices.DeleteFunc(t.conns, func(c *connHeld) bool {
 		g, mine := t.glance(c)
 		if !mine {
 			return true
 		}
-		c.sent, c.received = g.sent, g.received
-		if g.idle() {
+		if !c.filtered {
+			c.sent, c.received = g.sent, g.received
+		}
+		if !c.filtered && g.idle() {
 			c.filter()
+		}
+		if !c.filtered && !c.Path {
+			busy++
 		}
 		return false
 	})
+	return busy
 }
 
 // glance looks at a connection. One that is not to be held, since it is about to end, or
