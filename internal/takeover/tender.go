@@ -38,8 +38,8 @@ const (
 	maxArm = 60 * time.Millisecond
 	// maxLate is how much of a wait that took longer than planned counts.
 	maxLate = 20 * time.Millisecond
-	// afterAnswer is how long a connection that the program has closed after an answer, or
-	// that has a path, may have another request. The end of an answer may be the close, which
+	// afterAnswer is how long a connection that the program has closed after its first answer,
+	// or that has a path, may have another request. The end of an answer may be the close, which
 	// the client waits for.
 	afterAnswer = 100 * time.Millisecond
 	afterPath   = 200 * time.Millisecond
@@ -270,7 +270,7 @@ func (t *tender) own(c *connHeld, now time.Time) {
 	} else if g, err := look(c.fd); err != nil || !g.open && g.unread == 0 {
 		t.close(c) // it was shut down, or the client has gone
 		return
-	} else if g.unread == 0 && g.sent != c.sent {
+	} else if g.unread == 0 && g.sent != c.sent && c.sent == 0 { // its first answer
 		c.by = now.Add(min(afterAnswer, t.Linger))
 	} else if g.unread == 0 && g.received != c.received { // it was read, and not answered: this is the program's answer
 		c.by = now
