@@ -44,7 +44,7 @@ func Differences() []Known {
 				}
 				return d.Handoff == "accepted by nobody" && d.Bare == "ECONNREFUSED" && c.about(d, closed)
 			}},
-		{"shutdown(2) of a held listening TCP socket is undone", "connections wait in its queue, which no other socket can accept from. A close is what takes an address back.",
+		{"shutdown(2) of a held listening TCP socket, or connect(2) with AF_UNSPEC, is undone", "connections wait in its queue, which no other socket can accept from. A close is what takes an address back.",
 			func(c *comparison, d Difference) bool {
 				shut := func(s *traced) bool { return s.kind == "tcp" && s.shut && s.listens }
 				return !strings.Contains(d.Label, " set ") && (c.about(d, shut) || (d.second() || d.net()) && c.first.any(shut))

@@ -142,7 +142,7 @@ func (s *traced) note(process int, call string, args []string, ok bool) {
 		s.listens = true
 	case call == "connect" && !s.listens:
 		s.connected = true
-	case call == "shutdown":
+	case call == "shutdown", call == "connect" && s.listens && args[1] == "x/": // AF_UNSPEC ends it, too
 		s.shut = true
 	case call == "set" && ok && !s.listens && strings.HasPrefix(args[1], "SO_BINDTO"):
 		s.device = true
