@@ -1,10 +1,13 @@
 package handoff
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,6 +35,9 @@ const maxProbes = 32
 // ErrManyProbes means that the group has as many probes under way as it may.
 var ErrManyProbes = errors.New("too many probes of this address are under way")
 
+// ErrShared means that all workers have the same socket.
+var ErrShared = errors.New("all workers share one socket")
+
 // Probe begins a connection to a socket, in every balance but Shared; FD becomes writable
 // when it is established, and has an SO_ERROR if it cannot be. It comes from an address of
 // this host that reaches the group's: that one itself, or loopback's if it is a wildcard.
@@ -43,7 +49,7 @@ func (g *Group) Probe(s *Socket) (*Probe, error) {
 	case g.cfg.Datagram:
 		return nil, fmt.Errorf("cannot probe udp %v: only TCP has connections", g.addr)
 	case g.cfg.Balance == Shared:
-		return nil, fmt.Errorf("cannot probe one socket of %v: all workers share one", g.addr)
+		return nil, fmt.Errorf("cannot probe one socket of %v: %w", g.addr, ErrShared)
 	case g.hash:
 		return nil, fmt.Errorf("cannot probe one socket of %v: %w", g.addr, ErrNoSteering)
 	case g.hidden:
@@ -110,6 +116,47 @@ func (p *Probe) Detach() (fd int) {
 func (p *Probe) Arrived() (bool, error) {
 	state, err := diagState(netip.AddrPortFrom(p.from.Addr(), p.group.addr.Port()), p.from)
 	return err == nil && state != unix.BPF_TCP_LISTEN, err
+}
+
+// Await waits until the connection has Arrived, or has failed. Any goroutine may call it, before
+// Detach.
+func (p *Probe) Await(until time.Time) error {
+	if err := awaitConnect(p.fd, until); err != nil {
+		return err
+	}
+	for {
+		arrived, err := p.Arrived()
+		switch {
+		case arrived:
+			return nil
+		case time.Now().After(until):
+			return cmp.Or(err, os.ErrDeadlineExceeded)
+		case err != nil && err != unix.ENOENT: // that: it is over already
+			return err
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// awaitConnect waits until a connect has ended.
+func awaitConnect(fd int, until time.Time) error {
+	for {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+		n, err := unix.Poll(poll, max(int(time.Until(until).Milliseconds()), 0))
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return err
+		case n == 0:
+			return os.ErrDeadlineExceeded
+		default:
+			errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+			if err == nil && errno != 0 {
+				err = unix.Errno(errno)
+			}
+			return err
+		}
+	}
 }
 
 // bind makes the socket, and gives it a source.

@@ -163,6 +163,9 @@ func probes(t *testing.T, at netip.AddrPort, balance Balance) {
 			}
 		}
 		for p, want := range probing {
+			if err := p.Await(time.Now().Add(wait)); err != nil {
+				t.Error(err)
+			}
 			if got, err := o.answer(p); err != nil || got != want || !p.Reaches() {
 				t.Errorf("probe from %v: %q, want %q (%v, reaches %v)", p.From(), got, want, err, p.Reaches())
 			}
@@ -256,7 +259,25 @@ func TestProbeIsRefused(t *testing.T) {
 	o := own(t, Config{})
 	live := o.generation(1, 1)
 	o.steer(live)
+	var late *Probe // its worker's queue is full
 	o.call(func() {
+		s, err := o.group.Take(1)
+		if err == nil {
+			unix.Listen(s.fd, 0)
+			for range 3 {
+				if late, err = o.group.Probe(s); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	})
+	if err := late.Await(time.Now().Add(20 * time.Millisecond)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error(err)
+	}
+	o.call(func() {
+		for _, p := range append([]*Probe(nil), o.group.probes...) {
+			p.Close()
+		}
 		for range maxProbes {
 			if _, err := o.group.Probe(live[0].socket); err != nil {
 				t.Fatal(err)

@@ -34,8 +34,10 @@ func (m *Master) do(a fleet.Action) {
 	case fleet.Spawn:
 		m.spawn(a)
 	case fleet.Quiesce:
+		m.endChecks(a.ID)
 		m.listeners.Quiesce(listeners.Worker(a.ID), time.Now(), m.cfg.QuietGrace)
 	case fleet.Drain:
+		m.endChecks(a.ID)
 		m.listeners.ForgetQuiet(listeners.Worker(a.ID))
 		if w := m.workers[a.ID]; w != nil {
 			w.drainedAt = time.Now()

@@ -82,6 +82,7 @@ func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first func
 	for _, w := range m.workers {
 		m.attend(w)
 	}
+	m.checkAdopted()
 	return first
 }
 

@@ -66,6 +66,8 @@ type Live struct {
 	// no check.
 	BeforeReload Veto
 	BeforeReady  Veto
+	// Health is how workers are checked; nil: they are not.
+	Health *Health
 	// Environ adds to the environment of each worker; nil adds nothing.
 	Environ func(env []string) []string
 	// Program is the encoded configuration for the next master: a later change of it

@@ -18,6 +18,7 @@ import (
 	"handoff/internal/sdnotify"
 	"handoff/master/descendants"
 	"handoff/master/fleet"
+	"handoff/master/health"
 	"handoff/master/launch"
 	"handoff/master/listeners"
 	"handoff/master/readiness"
@@ -135,7 +136,7 @@ func Run(cfg Config) int {
 func newMaster(cfg Config) (*Master, error) {
 	m := &Master{
 		cfg: cfg, log: cfg.Log, fleet: fleet.New(cfg.Fleet),
-		workforce: workforce{workers: map[fleet.ID]*worker{}, programs: launch.New(), readiness: readiness.New(nil)},
+		workforce: workforce{workers: map[fleet.ID]*worker{}, programs: launch.New(), readiness: readiness.New(nil), health: health.New(cfg.healthConfig())},
 		inbox:     inbox{mail: newMailbox()},
 		history:   history{began: time.Now(), restarts: map[int]int{}, warned: map[string]bool{}, clock: snapshot.NewClock(snapshot.Record{})},
 		reloads:   &reload.Machine{Hook: cfg.BeforeReload != nil}, recycler: recycle.New(cfg.recycle()),
@@ -242,7 +243,7 @@ func (m *Master) another() event {
 
 func (m *Master) deadline() time.Time {
 	return earliest(m.fleet.Deadline(), m.listeners.Deadline(), m.recycler.Deadline(), m.manager.Deadline(), m.readiness.Deadline(),
-		m.keep.Deadline(), m.descendants.Deadline(), m.takeover.Deadline(), m.history.saver.Deadline(), m.contract.Deadline(), m.history.verifyAt)
+		m.keep.Deadline(), m.descendants.Deadline(), m.takeover.Deadline(), m.history.saver.Deadline(), m.contract.Deadline(), m.history.verifyAt, m.health.Deadline())
 }
 
 // tick handles the timers.
@@ -265,6 +266,7 @@ func (m *Master) tick(now time.Time) {
 	if next := m.readiness.Deadline(); !next.IsZero() && !now.Before(next) {
 		m.judge()
 	}
+	m.check(now)
 	if !m.fleet.Deadline().IsZero() && !now.Before(m.fleet.Deadline()) {
 		m.step(nil)
 	}
@@ -312,6 +314,8 @@ func (m *Master) handle(e event) {
 		if w := m.workers[e.id]; w != nil {
 			m.readyJudged(w, e.err)
 		}
+	case healthChecked:
+		m.checked(e)
 	case keeperDied:
 		m.keeperDied()
 	case upgradeAsked:

@@ -8,6 +8,7 @@ import (
 	"handoff/internal/events"
 	"handoff/master/descendants"
 	"handoff/master/fleet"
+	"handoff/master/health"
 	"handoff/master/launch"
 	"handoff/master/listeners"
 	"handoff/master/readiness"
@@ -21,6 +22,7 @@ type workforce struct {
 	workers   map[fleet.ID]*worker
 	programs  *launch.Programs
 	readiness *readiness.Room
+	health    *health.Room
 }
 
 // claims: a worker claims to be ready.

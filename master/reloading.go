@@ -9,6 +9,7 @@ import (
 	"handoff/internal/events"
 	"handoff/internal/sdnotify"
 	"handoff/master/fleet"
+	"handoff/master/health"
 	"handoff/master/reload"
 )
 
@@ -104,6 +105,7 @@ func (m *Master) reread() error {
 	m.listeners.SetUser(live.workerUser(), live.Allow)
 	m.reloads.Hook = live.BeforeReload != nil
 	m.recycler.Configure(m.cfg.recycle())
+	m.health.Configure(live.healthConfig())
 	m.keepProgram()
 	if live.Balance != balance { // a change by handoff's commands stays, as long as the file does not change
 		m.rebalance(live.Balance)
@@ -176,12 +178,15 @@ func (m *Master) drainEvents() {
 // lastEvents limits how long a worker that keeps sending can delay this.
 const lastEvents = 50 * time.Millisecond
 
-// ready: a worker can serve, unless a hook refuses. Unless --ready-when is ready, it only
+// ready: a worker can serve, unless its health check fails or a hook refuses. Unless --ready-when is ready, it only
 // seems so: gunicorn sends READY=1 before it has loaded anything.
 func (m *Master) ready(w *worker) {
 	if w.stderr != nil {
 		go w.stderr.Serves() // ends when what was held back is written
 		w.stderr = nil
+	}
+	if w.dead || !m.health.Ready(time.Now(), health.ID(w.id)) {
+		return // [Master.checked] follows
 	}
 	if m.cfg.BeforeReady == nil {
 		m.step(fleet.Ready{ID: w.id, Seems: m.cfg.ReadyWhen != Ready})
@@ -194,10 +199,7 @@ func (m *Master) ready(w *worker) {
 		if fw.ID == w.id && fw.Phase == fleet.Starting {
 			w.judging = true
 			ask, id := m.cfg.BeforeReady, w.id
-			about := map[string]any{"name": m.cfg.Name, "slot": w.slot, "pid": w.process.PID(), "generation": int(w.gen), "worker": int(id)}
-			if w.port > 0 {
-				about["port"] = w.port
-			}
+			about := m.about(w)
 			go func() { m.mail.post(readyJudged{id, ask(about)}) }() // ends with the hook, which has a timeout
 		}
 	}
@@ -211,8 +213,13 @@ func (m *Master) readyJudged(w *worker, err error) {
 		m.step(fleet.Ready{ID: w.id, Seems: m.cfg.ReadyWhen != Ready})
 		return
 	}
-	m.log.Error("Worker not put into service: "+err.Error(), w.attrs(events.WorkerRefused, "reason", err.Error())...)
-	m.step(fleet.Unfit{ID: w.id, Reason: fmt.Sprintf("slot %d: %v", w.slot, err)})
+	m.refuse(w, err.Error())
+}
+
+// refuse does not put a worker into service.
+func (m *Master) refuse(w *worker, reason string) {
+	m.log.Error("Worker not put into service: "+reason, w.attrs(events.WorkerRefused, "reason", reason)...)
+	m.step(fleet.Unfit{ID: w.id, Reason: fmt.Sprintf("slot %d: %s", w.slot, reason)})
 }
 
 // errorText is the text of an error; "": none.

@@ -8,6 +8,7 @@ import (
 
 	"handoff/internal/api"
 	"handoff/master/fleet"
+	"handoff/master/health"
 	"handoff/master/listeners"
 	"handoff/master/outlook"
 	"handoff/master/sequence"
@@ -35,7 +36,7 @@ func (m *Master) status() api.Status {
 		ws := api.WorkerStatus{Slot: fw.Slot, PID: w.process.PID(), Worker: int(fw.ID), Generation: int(fw.Gen), Phase: fw.Phase.String(),
 			Started: w.began, Queue: at.Queues[listeners.Worker(fw.ID)], Restarts: m.history.restarts[fw.Slot], Status: w.state.Status, Reloading: w.state.Reloading,
 			Port: w.port, Requests: w.requests, RestartReasons: maps.Clone(m.history.counters.Slots[fw.Slot]), Stalled: m.listeners.Stalls(listeners.Worker(fw.ID)),
-			Steered: m.listeners.IsTarget(listeners.Worker(fw.ID))}
+			Steered: m.listeners.IsTarget(listeners.Worker(fw.ID)), Unhealthy: m.health.Failing(health.ID(fw.ID))}
 		if at := fw.ReadyAt(); !at.IsZero() {
 			ws.Ready = &at
 		}

@@ -109,6 +109,7 @@ func (m *Master) died(id fleet.ID) {
 		return
 	}
 	w.dead = true
+	m.endChecks(id)
 	m.noteListened(w)
 	w.session.Died()
 	m.takeover.Forget(takeover.Worker(id))

@@ -213,6 +213,7 @@ func (s *serving) reread() (live master.Live, later []string, err error) {
 	s.hooks.Set(service.Hooks(cfg, what, os.Environ()))
 	s.effective.set(service.Effective(cfg, what))
 	live.BeforeReload, live.BeforeReady = service.Vetoes(cfg, s.hooks.Ask)
+	live.Health = service.Health(cfg, s.hooks.Check)
 	return live, later, nil
 }
 
@@ -221,6 +222,7 @@ func (s *serving) reread() (live master.Live, later []string, err error) {
 func (s *serving) listeners(conf *master.Config) error {
 	s.hooks = hooks.New(service.Hooks(s.cfg, s.what, os.Environ()), s.log.Logger)
 	conf.BeforeReload, conf.BeforeReady = service.Vetoes(s.cfg, s.hooks.Ask)
+	conf.Health = service.Health(s.cfg, s.hooks.Check)
 	heard, said := []func([]byte){s.hooks.Event}, func(time.Duration) {}
 	if rackmanLog(s.cfg) {
 		hear, end := apart(rackmanLines(os.Stdout, os.Stderr, s.from.pid, term.IsTerminal(int(os.Stdout.Fd()))))

@@ -48,7 +48,7 @@ export default withMermaid({
       { text: 'In production', items: [
         { text: 'systemd', link: '/systemd' }, { text: 'Containers', link: '/containers' },
         { text: 'nginx in front', link: '/nginx' }, { text: 'Monitoring', link: '/monitoring/' },
-        { text: 'Security', link: '/security' }, { text: 'Troubleshooting', link: '/troubleshooting' }] },
+        { text: 'Health checks', link: '/health' }, { text: 'Security', link: '/security' }, { text: 'Troubleshooting', link: '/troubleshooting' }] },
       { text: 'Migrating', items: [
         { text: 'Overview', link: '/migrate/' }, { text: 'PM2', link: '/migrate/pm2' }, { text: 'recluster', link: '/migrate/recluster' },
         { text: 'cluster-master', link: '/migrate/cluster-master' }, { text: 'dutch-master', link: '/migrate/dutch-master' },

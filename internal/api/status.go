@@ -143,9 +143,10 @@ type WorkerStatus struct {
 	Restarts   int        `json:"restarts"`         // of its slot, after crashes
 	Status     string     `json:"status,omitempty"` // what it says about itself
 	Reloading  bool       `json:"reloading,omitempty"`
-	Port       int        `json:"port,omitempty"`     // of its slot
-	Requests   int        `json:"requests,omitempty"` // served, if it reports them
-	Stalled    bool       `json:"stalled,omitempty"`  // it accepts nothing, while others do
+	Port       int        `json:"port,omitempty"`      // of its slot
+	Requests   int        `json:"requests,omitempty"`  // served, if it reports them
+	Stalled    bool       `json:"stalled,omitempty"`   // it accepts nothing, while others do
+	Unhealthy  string     `json:"unhealthy,omitempty"` // why its health check fails (`--health`); absent: it passes, or is not checked
 	// RestartReasons are of its slot: crashed, hung, stalled, asked, recycled: max memory,
 	// recycled: max requests, recycled: max age.
 	RestartReasons map[string]int `json:"restart_reasons,omitempty"`

@@ -32,6 +32,7 @@ func (r *Run) checkValues() error {
 		func() error { _, err := r.Conditions(); return err },
 		func() error { _, err := r.MaxMemoryBytes(); return err },
 		func() error { _, err := r.HookCommands(); return err },
+		r.checkHealth,
 	} {
 		if err := parse(); err != nil {
 			return err

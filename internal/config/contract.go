@@ -82,15 +82,20 @@ func (r *Run) Allows() (func(netip.AddrPort) bool, error) {
 // MayDrops returns which addresses a reload may end, by their port or their name: TCP and
 // UDP as for --hold, and paths.
 func (r *Run) MayDrops() (func(at netip.AddrPort, name string) bool, error) {
+	return addressOrPath("--may-drop", r.MayDrop)
+}
+
+// addressOrPath reads a list of addresses and paths.
+func addressOrPath(flag string, all []string) (func(at netip.AddrPort, name string) bool, error) {
 	var names, ports []string
-	for _, v := range r.MayDrop {
+	for _, v := range all {
 		if path := strings.TrimPrefix(v, "unix:"); strings.HasPrefix(path, "/") || strings.HasPrefix(path, "@") {
 			names = append(names, path)
 		} else {
 			ports = append(ports, v)
 		}
 	}
-	list, err := parseAddressList("--may-drop", ports)
+	list, err := parseAddressList(flag, ports)
 	if err != nil {
 		return nil, fmt.Errorf("%w, or a path", err)
 	}

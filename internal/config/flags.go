@@ -62,6 +62,7 @@ type Run struct {
 	CaptureDir     string
 	Start
 	Recycle
+	Health         Health
 	WebsocketClose int
 	DryRun         bool
 	Private        bool // do not use what other services with the same configuration use
@@ -91,7 +92,7 @@ func NewRun() *Run {
 		DrainTimeout: drainTimeout, KillGrace: killGrace, QuietTimeout: 3 * time.Second,
 		Respawn: time.Second, Backoff: 30 * time.Second, MaxFailures: 3,
 		Strategy: "all", Overlap: "full", Balance: "even", Contract: "auto", DrainSignal: AutoSignal, Linger: 6 * time.Second, KeepConns: "local", UpgradeTimeout: 15 * time.Second, WatchDelay: time.Second,
-		Capture: "none", CaptureDir: "logs", HookTimeout: 30 * time.Second,
+		Health: healthDefaults(), Capture: "none", CaptureDir: "logs", HookTimeout: 30 * time.Second,
 		Log: "auto", LogLevel: "info",
 	}
 	if InContainer() {
@@ -108,6 +109,7 @@ func (r *Run) Flags(fs *pflag.FlagSet) {
 	r.reloadFlags(fs)
 	r.socketFlags(fs)
 	r.drainFlags(fs)
+	r.Health.flags(fs)
 	r.serviceFlags(fs)
 	r.watchFlags(fs)
 	r.recycleFlags(fs)

@@ -50,18 +50,18 @@ func (r *Run) Effective() map[string]any {
 	run.Flags(fs)
 	// Flags has reset the lists, which have no defaults.
 	lists := map[string][]string{"ports": r.Ports, "hold": r.HoldOnly, "no-hold": r.NoHold, "allow": r.Allow, "may-drop": r.MayDrop, "listen": r.Listen, "watch": r.Watch,
-		"watch-ignore": r.WatchIgnore, "rlimit": r.Limits}
+		"watch-ignore": r.WatchIgnore, "rlimit": r.Limits, "health-status": r.Health.Status}
 	fs.VisitAll(func(f *pflag.Flag) {
 		key := strings.ReplaceAll(f.Name, "-", "_")
 		switch list, isList := lists[f.Name]; {
 		case slices.Contains(noKeys, f.Name):
-		case f.Name == "env" || f.Name == "hook":
+		case f.Name == "env" || f.Name == "hook" || f.Name == "health-header":
 			names := []string{}
-			for _, kv := range map[string][]string{"env": r.Env, "hook": r.Hooks}[f.Name] {
-				name, _, _ := strings.Cut(kv, "=")
+			for _, kv := range map[string][]string{"env": r.Env, "hook": r.Hooks, "health-header": r.Health.Headers}[f.Name] {
+				name, _, _ := strings.Cut(kv, map[bool]string{false: "=", true: ":"}[f.Name == "health-header"])
 				names = append(names, name)
 			}
-			all[f.Name] = names
+			all[key] = names
 		case isList:
 			all[key] = append([]string{}, list...)
 		default:

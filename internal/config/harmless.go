@@ -13,6 +13,7 @@ var harmless = []string{
 	"command", "workers", "ports", "ready_when", "ready_timeout", "ready_delay", "drain_timeout", "kill_grace", "quiet_timeout", "respawn", "backoff",
 	"max_failures", "may_drop", "strategy", "overlap", "surge", "canary", "balance", "contract", "drain_signal", "hold", "no_hold", "watchdog", "drain_spread",
 	"keepalive_linger", "keep_connections", "websocket_close", "no_preload", "name", "cwd", "env", "env_file", "log", "log_level", "watch", "watch_ignore", "watch_delay",
+	"health_address", "health_host", "health_header", "health_status", "health_body", "health_interval", "health_timeout", "health_rise", "health_fall", "health_start_period",
 	"max_age", "max_memory", "max_requests", "reload_every", "stall_kill", "hook_timeout", "log_prefix", "capture", "umask", "cpu_affinity",
 	"pdeathsig", "upgrade_timeout", "slot_variable", "drain_message",
 }

@@ -6,6 +6,7 @@ package hooks
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -165,6 +166,23 @@ func (r *Runner) Ask(name string, about map[string]any) error {
 	return nil
 }
 
+// Check runs a command that judges a worker, until ctx ends; the error is how it ended. What it
+// writes is not logged: it runs again and again.
+func (r *Runner) Check(ctx context.Context, command string, about map[string]any) error {
+	r.mu.Lock()
+	cfg := r.cfg
+	r.mu.Unlock()
+	line, err := json.Marshal(about)
+	if err != nil {
+		return err
+	}
+	cfg.Timeout = cmp.Or(cfg.Timeout, time.Minute)
+	if by, ok := ctx.Deadline(); ok {
+		cfg.Timeout = time.Until(by)
+	}
+	return r.run(cfg, event{line: append(line, '\n')}, command)
+}
+
 // maxLine and maxLines limit the logged output of a hook.
 const (
 	maxLine  = 1 << 10 // bytes; what is longer becomes several lines
@@ -204,7 +222,7 @@ func (r *Runner) run(cfg Config, e event, command string) error {
 	case <-ctx.Done():
 		killTree(pidfd, cmd.Process.Pid)
 		<-ended
-		err = fmt.Errorf("not done within %v, killed", cfg.Timeout)
+		err = fmt.Errorf("not done within %v, killed", cfg.Timeout.Round(time.Millisecond))
 	}
 	if pidfd >= 0 {
 		unix.Close(pidfd)
@@ -246,7 +264,7 @@ func (r *Runner) logOutput(in *os.File, hook string) (last string) {
 		text, _, err := lines.ReadLine()
 		if len(text) > 0 {
 			last = strings.ToValidUTF8(string(text), "?")
-			if n++; n <= maxLines {
+			if n++; n <= maxLines && hook != "" {
 				r.log.Info("Hook: "+last, "event", events.HookOutput, "hook", hook)
 			}
 		}

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"context"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"handoff/internal/migrate/rackman"
 	"handoff/internal/watch"
 	"handoff/master"
+	"handoff/master/health"
 	"handoff/master/process"
 )
 
@@ -77,6 +79,19 @@ func Vetoes(cfg *config.Run, ask func(hook string, about map[string]any) error) 
 		return func(about map[string]any) error { return ask(hook, about) }
 	}
 	return veto(config.BeforeReload), veto(config.BeforeReady)
+}
+
+// Health is how workers are checked, commands with run; nil: they are not.
+func Health(cfg *config.Run, run func(ctx context.Context, command string, about map[string]any) error) *master.Health {
+	h := &cfg.Health
+	c, err := h.Question()
+	at, aerr := h.At()
+	if h.Check == "" || err != nil || aerr != nil { // errors were found by Check
+		return nil
+	}
+	c.Command = run
+	return &master.Health{Config: health.Config{Interval: h.Interval, Rise: h.Rise, Fall: h.Fall, StartPeriod: h.StartPeriod},
+		Timeout: h.Timeout, Check: c.Run, At: at}
 }
 
 // Capture is the configuration of captured output; the caller sets the writers.

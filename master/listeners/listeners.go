@@ -67,6 +67,7 @@ type Table struct {
 	list      []*Address
 	lastKey   int
 	targets   []Worker     // by slot, the worker that is steered to; 0: none
+	avoid     []Worker     // targets to which no connections go, if there are others
 	preopened []preopened  // in the order in which workers get them
 	inherited []*inherited // from a service manager, and not requested yet
 	quieting  []*quieting

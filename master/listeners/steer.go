@@ -30,7 +30,7 @@ func (t *Table) Steer() error {
 			errs = append(errs, a.steerPath(t.targets, t.cfg.User))
 			continue
 		}
-		errs = append(errs, a.group.SteerEach(a.socketsOf(t.targets)))
+		errs = append(errs, a.group.SteerEach(a.socketsOf(t.steered())))
 		if a.group.Aside() && a.accepted(t.targets) {
 			errs = append(errs, a.group.Show())
 		}
