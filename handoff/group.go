@@ -194,7 +194,7 @@ func (g *Group) Take(slot int) (*Socket, error) {
 func (g *Group) hand(s *Socket, slot int) {
 	s.waited = max(s.waited, s.pendingIfWaits())
 	s.holders++
-	s.slot, s.used, s.quiet = slot, true, false
+	s.slot, s.used, s.quiet, s.probed = slot, true, false, nil
 	g.arrange(s)
 }
 

@@ -2,6 +2,7 @@ package handoff
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -78,7 +79,40 @@ func (g *Group) Probe(s *Socket) (*Probe, error) {
 		p.Close()
 		return nil, fmt.Errorf("cannot probe %v: %w", g.addr, err)
 	}
+	s.probed = append(s.probed[max(len(s.probed)-maxProbes+1, 0):], p.from)
 	return p, nil
+}
+
+// dropProbes removes connections of probes from the queue of a parked socket, if nothing else is
+// in it: nobody waits for an answer, and no worker is to be replaced for them.
+func (s *Socket) dropProbes() bool {
+	n := s.Pending()
+	if n == 0 || len(s.probed) == 0 || n > len(s.probed) || s.accepting {
+		return false
+	}
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	const established, finWaits, closeWait, lastAck = 1 << 1, 1<<4 | 1<<5, 1 << 8, 1 << 9
+	ours, family := 0, byte(unix.AF_INET)
+	if s.group.addr.Addr().Is6() { // those of IPv4, too
+		family = unix.AF_INET6
+	}
+	err = dumpDiag(fd, family, unix.IPPROTO_TCP, established|finWaits|closeWait|lastAck, s.group.addr.Port(), func(m []byte) {
+		peer := diagPeer(m)
+		inode := binary.NativeEndian.Uint32(m[68:]) // 0: nobody has accepted it
+		if inode == 0 && slices.Contains(s.probed, netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port())) {
+			ours++
+		}
+	})
+	if err != nil || ours != n {
+		return false
+	}
+	s.probed, s.dropping = nil, true
+	s.accept(n, func() {})
+	return true
 }
 
 // FD is the connection, with O_NONBLOCK; the probe owns it.

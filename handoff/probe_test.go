@@ -247,6 +247,68 @@ func TestProbeWhileSteering(t *testing.T) {
 	})
 }
 
+// Probes that a worker leaves in its queue when it ends are nobody's: no connection of a client
+// is among them, or all are reported.
+func TestProbesAreLeftInAQueue(t *testing.T) {
+	for _, at := range []string{"127.0.0.1:0", "[::]:0"} {
+		for _, client := range []bool{false, true} {
+			o := own(t, Config{Addr: netip.MustParseAddrPort(at)})
+			live := o.generation(1, 1)
+			o.steer(live)
+			var s *Socket
+			var probes []*Probe
+			o.call(func() {
+				var err error
+				if s, err = o.group.Take(1); err != nil {
+					t.Fatal(err)
+				}
+				for range 2 {
+					p, err := o.group.Probe(s)
+					if err != nil || p.Await(time.Now().Add(wait)) != nil {
+						t.Fatal(err)
+					}
+					probes = append(probes, p)
+				}
+				probes[0].Close()
+				if client {
+					o.group.Steer([]*Socket{s})
+				}
+			})
+			if client {
+				c, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(o.group.Addr().Port()))))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				o.steer(live)
+			}
+			o.call(func() {
+				s.Release()
+				probes[1].Close()
+			})
+			if client {
+				if q := await[Queued](o); q.Socket.Pending() != 3 {
+					t.Errorf("%d connections are left", q.Socket.Pending())
+				}
+			} else {
+				for end, n := time.Now().Add(wait), 1; n > 0; o.call(func() { n = s.Pending() }) {
+					if time.Now().After(end) {
+						t.Fatalf("%d connections are left", n)
+					}
+				}
+				select {
+				case e := <-o.events:
+					if q, ok := e.(Queued); ok {
+						t.Errorf("%+v", q)
+					}
+				default:
+				}
+			}
+			live[0].leave()
+		}
+	}
+}
+
 func TestProbeIsRefused(t *testing.T) {
 	for _, cfg := range []Config{{Balance: Shared}, {NoProgram: true}} {
 		o := own(t, cfg)

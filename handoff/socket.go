@@ -34,6 +34,8 @@ type Socket struct {
 	look      time.Time         // next look at calming
 	tag       uint32            // see Tag; 0: none
 	waits     bool              // connections wait here for a worker, see Group.LetWait
+	dropping  bool              // what Accept takes is dropped, see dropProbes
+	probed    []netip.AddrPort  // sources of the last probes since a worker took it
 	waited    int               // connections that did when a worker took it
 }
 

@@ -200,7 +200,9 @@ func (w *Watch) Collect(now time.Time) (events []Event) {
 			if err := g.reattach(); err != nil {
 				events = append(events, Failed{g, err})
 			}
-			events = append(events, Queued{g, s.socket})
+			if !s.socket.dropProbes() {
+				events = append(events, Queued{g, s.socket})
+			}
 		default:
 			g.arrange(s.socket)
 		}
@@ -209,6 +211,13 @@ func (w *Watch) Collect(now time.Time) (events []Event) {
 		a.Socket.accepting = false
 		if !a.Socket.closed {
 			a.Group.arrange(a.Socket)
+		}
+		if a.Socket.dropping {
+			a.Socket.dropping = false
+			for _, fd := range a.FDs {
+				unix.Close(fd)
+			}
+			continue
 		}
 		events = append(events, a)
 	}

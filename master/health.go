@@ -83,6 +83,7 @@ func (m *Master) checked(e healthChecked) {
 	case v.Kind == health.Passed:
 		m.ready(w)
 	case v.Kind == health.Refused:
+		m.endChecks(e.id)
 		m.refuse(w, v.Reason)
 	case v.Kind == health.Unwell:
 		m.unwell(w, v.Reason)
