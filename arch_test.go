@@ -274,7 +274,7 @@ func TestNames(t *testing.T) {
 // The type that knows everything began as "the glue". Master is the loop: what it owns
 // are rooms.
 func TestMasterIsTheLoop(t *testing.T) {
-	const maxFields, maxLines = 15, 3300
+	const maxFields, maxLines = 15, 3420
 	lines := 0
 	for _, f := range sources(t) {
 		if f.pkg != "master" {
