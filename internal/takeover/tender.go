@@ -272,7 +272,7 @@ func (t *tender) own(c *connHeld, now time.Time) {
 		return
 	} else if g.unread == 0 && g.sent != c.sent && c.sent == 0 { // its first answer
 		c.by = now.Add(min(afterAnswer, t.Linger))
-	} else if g.unread == 0 && g.received != c.received { // it was read, and not answered: this is the program's answer
+	} else if g.unread == 0 && g.sent == c.sent && g.received != c.received { // it was read, and not answered: this is the program's answer
 		c.by = now
 	}
 	t.owned[c.fd] = c
