@@ -26,7 +26,9 @@ func completions(root *cobra.Command) {
 	for _, c := range root.Commands() {
 		c.ValidArgsFunction = argumentsOf(c)
 		if strings.Contains(c.Use, "[NAME]") {
-			c.RegisterFlagCompletionFunc("name", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) { return admin.Names(), noFiles })
+			c.RegisterFlagCompletionFunc("name", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+				return admin.Names(), noFiles
+			})
 		}
 		c.LocalFlags().VisitAll(func(f *pflag.Flag) {
 			if offer := valuesOf(f); offer != nil {
