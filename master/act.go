@@ -174,7 +174,7 @@ func (m *Master) spawn(a fleet.Spawn) {
 		m.log.Error(what+": "+err.Error(), about(name)...)
 		m.step(fleet.Exited{ID: a.ID, Reason: err.Error()})
 	}
-	sockets, names, err := m.listeners.TakePreopened(id, a.Slot)
+	sockets, names, err := m.listeners.TakePreopened(id, a.Slot, int(a.Gen))
 	if err != nil {
 		fail("Cannot give a worker its sockets", events.AddressRefused, err)
 		return

@@ -2,9 +2,6 @@ package bindintercept
 
 import (
 	"errors"
-	"runtime"
-	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -68,7 +65,9 @@ func (c *Call) place(do func(folder int) error, name string) (f File, a Access, 
 		return f, a, unix.EOPNOTSUPP // an abstract name
 	}
 	folder := c.folders[len(c.folders)-1]
-	if err = ordinary(folder); err == nil {
+	if linux.Slow(folder) { // the loop changes names there
+		err = unix.EOPNOTSUPP
+	} else {
 		err = do(folder)
 	}
 	var st unix.Stat_t
@@ -78,34 +77,26 @@ func (c *Call) place(do func(folder int) error, name string) (f File, a Access, 
 	return File{st.Dev, st.Ino}, Access{int(st.Mode & 0o7777), int(st.Uid), int(st.Gid)}, err
 }
 
-// ordinary refuses file systems whose answers may take long: the loop changes names there.
-func ordinary(folder int) error {
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(folder, &st); err != nil {
-		return err
-	}
-	const p9, ceph = 0x01021997, 0x00c36400
-	if slices.Contains([]int64{unix.FUSE_SUPER_MAGIC, unix.NFS_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, p9, ceph}, int64(st.Type)) {
-		return unix.EOPNOTSUPP
-	}
-	return nil
-}
-
 // as runs f with the rights to files of the thread that called.
 func (c *Call) as(f func() error) error {
-	user, err := linux.FileUser(c.PID)
+	user, err := c.user()
 	if err != nil {
 		return err
-	}
-	if user.UID == unix.Geteuid() {
-		user = nil
 	}
 	return linux.As(user, f)
 }
 
-// bindAs binds the program's socket in a folder of its own, to the text that the program has
-// given, and gives the file its name in the folder of the path. The kernel resolves a text
-// from the root or the working directory: for a moment a thread of handoff's has another.
+// user is whose rights to files the thread that called has; nil: those of this process.
+func (c *Call) user() (*linux.User, error) {
+	user, err := linux.FileUser(c.PID)
+	if err == nil && user.UID == unix.Geteuid() {
+		user = nil
+	}
+	return user, err
+}
+
+// bindAs binds the program's socket to the text that the program has given, as far as it can
+// see, with its file under another name in the folder of the path.
 func (c *Call) bindAs(folder int, name string) error {
 	umask, err := linux.Umask(c.PID)
 	if err != nil {
@@ -116,92 +107,11 @@ func (c *Call) bindAs(folder int, name string) error {
 		return err
 	}
 	defer unix.Close(socket)
-	done := make(chan error, 1)
-	go func() { // ends with its thread, which nobody else gets: it is not unlocked
-		runtime.LockOSThread()
-		done <- c.as(func() error { return inOwnRoot(func() error { return bindUnder(socket, folder, name, c.text, umask) }) })
-	}()
-	return <-done
-}
-
-// inOwnRoot runs f in a thread whose root, working directory and umask are its own. linux.As
-// may have started another one for it.
-func inOwnRoot(f func() error) error {
-	runtime.LockOSThread()
-	if err := unix.Unshare(unix.CLONE_FS); err != nil {
-		return err
-	}
-	root, err := unix.Open("/", openFolderFlags, 0)
+	user, err := c.user()
 	if err != nil {
 		return err
 	}
-	defer unix.Close(root)
-	dir, err := unix.Open(".", openFolderFlags, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(dir)
-	umask := unix.Umask(0)
-	err = f()
-	// The main thread is not ended by the runtime.
-	unix.Umask(umask)
-	if rerr := unix.Fchdir(root); rerr == nil {
-		unix.Chroot(".")
-	}
-	unix.Fchdir(dir)
-	return err
-}
-
-// bindUnder makes the folders that the text names below one that is removed again.
-func bindUnder(socket, folder int, name, text string, umask int) error {
-	way, base := splitPath(text)
-	below := name + ".d"
-	at, err := makeFolder(folder, below)
-	if err != nil {
-		return err
-	}
-	own := at
-	defer unix.Close(own)
-	defer unix.Unlinkat(folder, below, unix.AT_REMOVEDIR)
-	for step := range strings.SplitSeq(way, "/") {
-		if step == "" || step == "." {
-			continue
-		}
-		if step == ".." {
-			return unix.EOPNOTSUPP
-		}
-		in := at
-		if at, err = makeFolder(in, step); err != nil {
-			return err
-		}
-		defer unix.Close(at)
-		defer unix.Unlinkat(in, step, unix.AT_REMOVEDIR)
-	}
-	if err := unix.Fchdir(own); err != nil {
-		return err
-	}
-	if text[0] == '/' {
-		if err := unix.Chroot("."); err != nil {
-			return err // EPERM without CAP_SYS_CHROOT
-		}
-	}
-	unix.Umask(umask)
-	if err := unix.Bind(socket, &unix.SockaddrUnix{Name: text}); err != nil {
-		return err
-	}
-	unix.Umask(0)
-	if err := unix.Renameat(at, base, folder, name); err != nil {
-		unix.Unlinkat(at, base, 0)
-		return err
-	}
-	return nil
-}
-
-func makeFolder(in int, name string) (int, error) {
-	if err := unix.Mkdirat(in, name, 0o700); err != nil && err != unix.EEXIST {
-		return -1, err
-	}
-	return unix.Openat(in, name, openFolderFlags|unix.O_NOFOLLOW, 0)
+	return linux.BindElsewhere(user, socket, folder, name, c.text, umask)
 }
 
 // Folder returns a duplicate of the folder of the call's last path, which the caller closes;

@@ -48,7 +48,7 @@ func (a *Address) SocketFor(gen int) (inode uint64, fd int) {
 	if !ok {
 		return 0, -1
 	}
-	if !s.workers || s.folder < 0 || s.gen == gen {
+	if s.folder < 0 || s.gen == gen {
 		return s.inode, s.fd
 	}
 	for _, b := range s.beside {
@@ -97,6 +97,15 @@ func (a *Address) TakeSocket(id Worker, slot int, inode uint64) (*Lease, error) 
 	return l, err
 }
 
+// user is whose rights count for the files of an address: handoff's own for one that it was
+// told to open.
+func (s *shared) user(workers *linux.User) *linux.User {
+	if !s.workers {
+		return nil
+	}
+	return workers
+}
+
 // point gives a lease the descriptor of its socket.
 func (s *shared) point(l *Lease) {
 	for _, b := range s.beside {
@@ -128,7 +137,7 @@ func (a *Address) steerPath(targets []Worker, user *linux.User) error {
 	if best < 0 {
 		return nil
 	}
-	return linux.As(user, func() error { return s.exchange(&s.beside[best]) })
+	return linux.As(s.user(user), func() error { return s.exchange(&s.beside[best]) })
 }
 
 // exchange has the path lead to another socket.
@@ -161,16 +170,27 @@ func (s *shared) exchange(b *beside) error {
 // copyAccess: what somebody has changed of the file at the path since it was made is so of
 // the new one, too; a worker that binds and calls chmod(2) has meant its own.
 func (s *shared) copyAccess(at, st *unix.Stat_t, b *beside) {
-	if mode := at.Mode & 0o7777; int(mode) != s.made.Mode && mode != st.Mode&0o7777 {
-		if fd, err := unix.Openat(s.folder, b.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err == nil {
-			unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), mode)
-			unix.Close(fd)
-		}
+	mode, uid, gid := at.Mode&0o7777, int(at.Uid), int(at.Gid)
+	chmod, chown := int(mode) != s.made.Mode && mode != st.Mode&0o7777, uid != s.made.UID || gid != s.made.GID
+	if !chmod && !chown {
+		return
+	}
+	// Whoever can write to the folder may have put another file there.
+	fd, err := unix.Openat(s.folder, b.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	var is unix.Stat_t
+	if unix.Fstat(fd, &is) != nil || (FileID{is.Dev, is.Ino}) != b.file {
+		return
+	}
+	if chmod {
+		unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), mode)
 		b.made.Mode = -1 // so that it goes on
 	}
-	uid, gid := int(at.Uid), int(at.Gid)
-	if uid != s.made.UID || gid != s.made.GID {
-		unix.Fchownat(s.folder, b.name, uid, gid, unix.AT_SYMLINK_NOFOLLOW)
+	if chown {
+		unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH)
 		b.made.UID = -1
 	}
 }
@@ -204,7 +224,7 @@ func (s *shared) closeBeside(b beside, user *linux.User) {
 	s.store.Remove(besideName(s.key, b.inode))
 	unix.Close(b.fd)
 	if b.name != "" {
-		linux.As(user, func() error {
+		linux.As(s.user(user), func() error {
 			if f, _ := s.fileAt(b.name); f == b.file {
 				unix.Unlinkat(s.folder, b.name, 0)
 			}
@@ -302,7 +322,7 @@ func (s *shared) besideState() (all []BesideState) {
 // exchanged the names, and before it could say so.
 func (s *shared) restoreBeside(r *SharedState, fd func(string) int) {
 	s.gen, s.made, s.folder = r.Gen, r.Made, -1
-	if !r.Workers || !r.Folder {
+	if !r.Folder {
 		return
 	}
 	s.folder = fd(folderName(s.key))

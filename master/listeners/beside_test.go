@@ -246,3 +246,54 @@ func TestMovedPathIsSteered(t *testing.T) {
 		}
 	}
 }
+
+// A path that handoff was told to open has a socket for each generation: the same to who asks
+// for its address, mode and owner. It is removed in the end, whichever is there.
+func TestPreopenedPathIsSteered(t *testing.T) {
+	w := start(t, Config{})
+	path := filepath.Join(t.TempDir(), "s")
+	a, err := w.Preopen(Listen{Path: path, Mode: 0o640, UID: os.Getuid(), GID: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	took := map[Worker]*Lease{}
+	for id, gen := range []int{1, 1, 2, 2} {
+		leases, _, err := w.TakePreopened(Worker(id+1), id%2, gen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		took[Worker(id+1)] = leases[0]
+	}
+	if took[1].inode() != took[2].inode() || took[3].inode() != took[4].inode() || took[1].inode() == took[3].inode() {
+		t.Fatal("not a socket for each generation")
+	}
+	if sa, err := unix.Getsockname(took[3].FD()); err != nil || sa.(*unix.SockaddrUnix).Name != path {
+		t.Error(sa, err)
+	}
+	for _, id := range []Worker{1, 3} {
+		w.SetTargets([]Worker{id, id + 1})
+		if err := w.Steer(); err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if !readable(took[id].FD()) {
+			t.Errorf("the connection is not worker %d's", id)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
+			t.Error(info, err)
+		}
+	}
+	w.ReleaseAll(1, w.now)
+	w.ReleaseAll(2, w.now)
+	if files, _ := os.ReadDir(filepath.Dir(path)); len(files) != 1 || a.Inode() != took[3].inode() {
+		t.Errorf("%v is left", files)
+	}
+	w.CloseAll()
+	if files, _ := os.ReadDir(filepath.Dir(path)); len(files) != 0 {
+		t.Errorf("%v is left in the end", files)
+	}
+}

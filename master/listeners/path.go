@@ -94,31 +94,40 @@ func bindPath(fd int, path string, made *pathMode) (file FileID, err error) {
 	if err != nil {
 		return file, err
 	}
+	file, _, err = own(folder, name, made)
+	return file, err
+}
+
+// own makes the file of a socket that was just bound as it is wanted.
+func own(folder int, name string, made *pathMode) (file FileID, access Access, err error) {
 	at, err := unix.Openat(folder, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return file, err
+		return file, access, err
 	}
 	defer unix.Close(at)
 	var st unix.Stat_t
 	if err = unix.Fstat(at, &st); err != nil {
-		return file, err
+		return file, access, err
 	}
 	file = FileID{st.Dev, st.Ino}
 	if made == nil || made.mode == 0 && made.uid < 0 && made.gid < 0 {
-		return file, nil
+		return file, accessOf(&st), nil
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFSOCK || int(st.Uid) != unix.Geteuid() || st.Nlink != 1 {
-		return FileID{}, fmt.Errorf("somebody has put another file in its place (of user %d): %w", st.Uid, unix.EPERM)
+		return FileID{}, access, fmt.Errorf("somebody has put another file in its place (of user %d): %w", st.Uid, unix.EPERM)
 	}
 	if made.uid >= 0 || made.gid >= 0 {
 		if err := unix.Fchownat(at, "", made.uid, made.gid, unix.AT_EMPTY_PATH); err != nil {
-			return file, err
+			return file, access, err
 		}
 	}
-	if made.mode == 0 || st.Mode&0o777 == uint32(made.mode.Perm()) {
-		return file, nil
+	if made.mode != 0 && st.Mode&0o777 != uint32(made.mode.Perm()) { // less the umask until now
+		if err := os.Chmod("/proc/self/fd/"+strconv.Itoa(at), made.mode.Perm()); err != nil {
+			return file, access, err
+		}
 	}
-	return file, os.Chmod("/proc/self/fd/"+strconv.Itoa(at), made.mode.Perm()) // less the umask until now
+	err = unix.Fstat(at, &st)
+	return file, accessOf(&st), err
 }
 
 // linkSecond gives the file of a socket a second name beside it: by that the drain preload

@@ -118,6 +118,16 @@ func (a *Address) Inode() uint64 {
 	return 0
 }
 
+// holders is how many leases there are of a unix socket.
+func (a *Address) holders(inode uint64) (n int) {
+	for _, l := range a.leases {
+		if l.unix == inode {
+			n++
+		}
+	}
+	return n
+}
+
 // Closed reports whether the address was closed.
 func (a *Address) Closed() bool { return a.closed }
 

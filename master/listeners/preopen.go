@@ -85,23 +85,23 @@ func cause(err error) error {
 }
 
 // TakePreopened gives a worker a lease of each preopened address, in order, with its
-// name. The sockets are blocking, like systemd's, except those that another worker has,
+// name; of a path, that of its generation. The sockets are blocking, like systemd's, except those that another worker has,
 // too: O_NONBLOCK belongs to the open file, and the other's event loop would block in
 // accept(2). After an error, [Table.ReleaseAll] ends the leases.
-func (t *Table) TakePreopened(id Worker, slot int) (leases []*Lease, names []string, err error) {
+func (t *Table) TakePreopened(id Worker, slot, gen int) (leases []*Lease, names []string, err error) {
 	var blocking []int // of this worker alone, for now
 	for _, p := range t.preopened {
 		if p.address == nil {
 			return nil, nil, fmt.Errorf("%s was lost with the previous master and cannot be reopened", p.Listen)
 		}
-		l, err := p.address.Take(id, slot)
+		l, err := p.take(id, slot, gen)
 		if err != nil {
 			return nil, nil, err
 		}
 		l.atStart, l.listening = true, true
 		l.OwnFlags()
 		leases, names = append(leases, l), append(names, p.Name)
-		if alone := l.socket == nil && len(p.address.leases) == 1 || l.socket != nil && l.socket.Holders() == 1; alone {
+		if alone := l.socket == nil && p.address.holders(l.unix) == 1 || l.socket != nil && l.socket.Holders() == 1; alone {
 			blocking = append(blocking, l.fd)
 		}
 	}

@@ -86,9 +86,7 @@ func (s *shared) mend(user *linux.User) {
 }
 
 func (t *Table) newShared(s shared) *shared {
-	if s.store = t.cfg.Store; !s.workers {
-		s.folder = -1
-	}
+	s.store = t.cfg.Store
 	s.store.Store(sharedName(s.key), s.fd)
 	if s.folder >= 0 {
 		s.store.Store(folderName(s.key), s.folder)
@@ -99,6 +97,16 @@ func (t *Table) newShared(s shared) *shared {
 func (t *Table) restoreShared(r AddressState, e Endpoint, fd func(string) int) (kind, error) {
 	n := fd(sharedName(r.Key))
 	if n < 0 {
+		left := []string{folderName(r.Key)}
+		for _, b := range r.Shared.Beside {
+			left = append(left, besideName(r.Key, b.Inode))
+		}
+		for _, name := range left {
+			if n := fd(name); n >= 0 {
+				unix.Close(n)
+				t.cfg.Store.Remove(name)
+			}
+		}
 		return nil, fmt.Errorf("cannot take over %s: its socket was not stored", r.Name)
 	}
 	s := &shared{store: t.cfg.Store, key: r.Key, fd: n, typ: e.Type, label: r.Name, path: r.Shared.Path,
@@ -131,12 +139,12 @@ func (t *Table) openUDP(e Endpoint, key string) (kind, error) {
 	if err != nil {
 		return nil, err
 	}
-	return t.newShared(shared{key: key, fd: fd, typ: Datagram, label: "udp " + at.String()}), nil
+	return t.newShared(shared{key: key, fd: fd, typ: Datagram, label: "udp " + at.String(), folder: -1}), nil
 }
 
 func (t *Table) openUnix(e Endpoint, key string, made *pathMode) (kind, error) {
 	if fd := t.inheritedWhere(func(p *inherited) bool { return p.path != "" && p.path == e.Addr }); fd >= 0 {
-		return t.newShared(shared{key: key, fd: fd, label: e.Addr, typ: e.Type, inode: inodeOf(fd)}), nil
+		return t.newShared(shared{key: key, fd: fd, label: e.Addr, typ: e.Type, inode: inodeOf(fd), folder: -1}), nil
 	}
 	user := t.cfg.User
 	if made != nil { // whoever runs handoff asks, not a worker
@@ -146,12 +154,15 @@ func (t *Table) openUnix(e Endpoint, key string, made *pathMode) (kind, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := shared{key: key, fd: fd, label: e.Addr, typ: e.Type, inode: inodeOf(fd)}
+	s := shared{key: key, fd: fd, label: e.Addr, typ: e.Type, inode: inodeOf(fd), folder: -1}
 	if file != (FileID{}) {
 		s.path, s.file, s.place = e.Addr, file, placeOf(e.Addr)
 		if s.second = made == nil; s.second {
 			linux.As(user, func() error { linkSecond(s.path); return nil })
 		}
+	}
+	if made != nil {
+		s.openFolder()
 	}
 	return t.newShared(s), nil
 }

@@ -289,7 +289,7 @@ func TestPreopenedDatagram(t *testing.T) {
 	if _, err := w.Preopen(at); err != nil {
 		t.Fatal(err)
 	}
-	leases, _, err := w.TakePreopened(1, 0)
+	leases, _, err := w.TakePreopened(1, 0, 1)
 	if err != nil || len(leases) != 1 {
 		t.Fatal(leases, err)
 	}
@@ -317,7 +317,7 @@ func TestPreopened(t *testing.T) {
 		flags, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 		return flags&unix.O_NONBLOCK == 0
 	}
-	one, names, err := w.TakePreopened(1, 0)
+	one, names, err := w.TakePreopened(1, 0, 1)
 	if err != nil || len(one) != 2 || strings.Join(names, ":") != "web:" {
 		t.Fatal(one, names, err)
 	}
@@ -325,7 +325,7 @@ func TestPreopened(t *testing.T) {
 		t.Error("not as systemd's are")
 	}
 	unix.SetNonblock(one[1].FD(), true) // its event loop does so
-	two, _, err := w.TakePreopened(2, 1)
+	two, _, err := w.TakePreopened(2, 1, 1)
 	if err != nil || !blocking(two[0].FD()) || blocking(two[1].FD()) {
 		t.Error("the socket of both is blocking", err)
 	}
@@ -368,7 +368,7 @@ func TestStateAndRestore(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	given, _, err := before.TakePreopened(1, 0)
+	given, _, err := before.TakePreopened(1, 0, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -438,7 +438,7 @@ func TestStateAndRestore(t *testing.T) {
 	if fresh, _ := after.Open(tcp("127.0.0.1:0").with(5)); after.ByKey(fresh.Key()) != fresh || fresh.Key() == a.Key() {
 		t.Error("a key is used twice")
 	}
-	if l, names, err := after.TakePreopened(3, 0); err != nil || len(l) != 2 || names[0] != "web" {
+	if l, names, err := after.TakePreopened(3, 0, 1); err != nil || len(l) != 2 || names[0] != "web" {
 		t.Error(l, names, err)
 	}
 	c, err := net.Dial("unix", dir+"/link")
@@ -459,7 +459,7 @@ func TestRestoreErrors(t *testing.T) {
 	if lost := w.RestorePreopened([]string{"1"}, []Listen{{Path: "/none/s", UID: -1, GID: -1}}); len(lost) != 1 {
 		t.Errorf("%v", lost)
 	}
-	if _, _, err := w.TakePreopened(1, 0); err == nil || !strings.Contains(err.Error(), "/none/s was lost") {
+	if _, _, err := w.TakePreopened(1, 0, 1); err == nil || !strings.Contains(err.Error(), "/none/s was lost") {
 		t.Error(err)
 	}
 	if s := w.State(); len(s.Preopened) != 1 || s.Preopened[0] != "" {
