@@ -12,7 +12,7 @@ const tcpEstablished = 1 // TCP_ESTABLISHED
 type glance struct {
 	open       bool // nobody has closed or shut it down
 	unread     int  // bytes that the program has not read
-	unanswered bool // bytes that the client has not acknowledged
+	unanswered bool // bytes of an answer that are not sent yet; the last ones are acknowledged with the next request, or after 40 ms
 	sent       uint64
 	received   uint64
 	sentFor    time.Duration // since it was last sent to
@@ -29,7 +29,7 @@ func look(fd int) (g glance, err error) {
 		return g, err
 	}
 	g.open = info.State == tcpEstablished
-	g.unanswered = info.Unacked > 0 || info.Notsent_bytes > 0
+	g.unanswered = info.Notsent_bytes > 0
 	g.sent, g.received = info.Bytes_sent, info.Bytes_received
 	g.sentFor = time.Duration(info.Last_data_sent) * time.Millisecond
 	g.readFor = time.Duration(info.Last_data_recv) * time.Millisecond
