@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -74,7 +75,7 @@ func (p *process) empty(m acceptMessage, listener int) {
 	for e.Taken < n {
 		p.slots <- struct{}{} // of its two descriptors
 		p.slots <- struct{}{}
-		fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+		fd, from, err := unix.Accept4(listener, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 		if err == unix.ECONNABORTED || err == unix.EINTR {
 			n--
 		}
@@ -88,12 +89,59 @@ func (p *process) empty(m acceptMessage, listener int) {
 		}
 		e.Taken++
 		p.reports <- report{spliced: 1, add: Totals{Rescued: 1, Owned: 1}}
-		go p.splice(fd, m.Peers) // ends with the connection
+		go p.splice(fd, from, m.Peers) // ends with the connection
+	}
+}
+
+// hops knows the connections of this process: one that it has made may wait in the queue of
+// a worker that dies, too. It is safe for concurrent use.
+type hops struct {
+	mu   sync.Mutex // for a moment
+	made map[netip.AddrPort]int
+}
+
+// maxHops is how often a connection is passed on. If it meets another dead worker each time,
+// nobody serves, and it would be passed in a circle.
+const maxHops = 3
+
+// of returns how often the connection from a client has been passed on already.
+func (h *hops) of(from unix.Sockaddr) int {
+	var at netip.AddrPort
+	switch sa := from.(type) {
+	case *unix.SockaddrInet4:
+		at = netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		at = netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port))
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.made[at]
+}
+
+// add notes a connection that was made for one that had been passed on n times before; forget
+// has it forgotten.
+func (h *hops) add(made net.Conn, n int) (forget func()) {
+	a, ok := made.LocalAddr().(*net.TCPAddr)
+	if !ok {
+		return func() {}
+	}
+	at := a.AddrPort()
+	at = netip.AddrPortFrom(at.Addr().Unmap().WithZone(""), at.Port())
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.made == nil {
+		h.made = map[netip.AddrPort]int{}
+	}
+	h.made[at] = n + 1
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.made, at)
 	}
 }
 
 // splice passes the bytes of a connection to a live worker and back.
-func (p *process) splice(fd int, peers Peers) {
+func (p *process) splice(fd int, from unix.Sockaddr, peers Peers) {
 	defer func() {
 		<-p.slots
 		<-p.slots
@@ -105,6 +153,13 @@ func (p *process) splice(fd int, peers Peers) {
 	if err != nil {
 		return
 	}
+	pause(hopLook)
+	n := p.hops.of(from)
+	if n >= maxHops {
+		c.Close()
+		return
+	}
+	pause(time.Duration(n) * hopPause)
 	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 	w, err := relay.DialFrom(ctx, c, peers.mode())
 	cancel()
@@ -112,10 +167,18 @@ func (p *process) splice(fd int, peers Peers) {
 		c.Close()
 		return
 	}
+	defer p.hops.add(w, n)()
 	relay.Splice(c, w)
 }
 
-const dialTimeout = 10 * time.Second
+const (
+	dialTimeout = 10 * time.Second
+	// hopPause is how long a connection waits that has met a dead worker again, for each time:
+	// perhaps one has started then.
+	hopPause = 100 * time.Millisecond
+	// hopLook is more than passes between a connect(2) of this process and its note of it.
+	hopLook = 2 * time.Millisecond
+)
 
 func (p Peers) mode() relay.Mode {
 	if p == All {

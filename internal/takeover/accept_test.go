@@ -87,3 +87,43 @@ func steerAway(t *testing.T, from interface{ File() (*os.File, error) }, at stri
 	}
 	return next
 }
+
+// Where nobody serves, what is passed on comes to the same queue: it is not passed in a
+// circle for ever, as two descriptors each time.
+func TestNobodyServes(t *testing.T) {
+	t.Parallel()
+	dead := listen(t, "127.0.0.1:0")
+	c := dial(t, dead.Addr().String())
+	m := newMaster(t)
+	file, err := dead.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	ended := make(chan error, 1)
+	go func() { // ends when the connection is closed
+		_, err := c.Conn.Read(make([]byte, 1))
+		ended <- err
+	}()
+	taken := 0
+	for number := 1; ; number++ {
+		if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(file.Fd()), Events: unix.POLLIN}}, 10); n == 0 {
+			select {
+			case err := <-ended:
+				if taken <= maxHops || taken > 4*maxHops { // more: a look came before the note of a hop
+					t.Errorf("passed on %d times, not %d (%v)", taken, maxHops+1, err)
+				}
+				c.Close()
+				m.rests()
+				return
+			default:
+				continue
+			}
+		}
+		e, err := m.Empty(Queue{Number: number, Socket: int(file.Fd()), Peers: Local})
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken += e.Taken
+	}
+}

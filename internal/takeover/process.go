@@ -45,6 +45,7 @@ type process struct {
 	reports  chan report
 	answers  chan bool // of a connection; answered
 	slots    chan struct{}
+	hops     hops
 }
 
 // incoming is a message, as it has arrived.
