@@ -103,7 +103,7 @@ func TestProveFindsFaults(t *testing.T) {
 		part, classes string
 		help          string
 	}{
-		{"reset", nil, "reload", "reset eof", "keep-alive connection as a request arrived"},
+		{"reset", []string{"--keep-connections", "off"}, "reload", "reset eof", "keep-alive connection as a request arrived"},
 		{"deaf", nil, "reload", "timeout", "--stall-kill"},
 		{"stale", []string{"--hold", "1", "--ready-when", "started"}, "reload", "order", "--no-hold"},
 		{"silent", nil, "reload", "eof", "was cut off"},

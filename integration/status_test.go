@@ -80,7 +80,7 @@ func TestStatus(t *testing.T) {
 	if _, errs, code := handoff(t, []string{run}, "status", "other"); code != 3 || !strings.Contains(errs, `"other"`) {
 		t.Errorf("%d %s", code, errs)
 	}
-	if _, errs, code := handoff(t, []string{run}, "status", "../x"); code != 2 || !strings.Contains(errs, "invalid name") {
+	if _, errs, code := handoff(t, []string{run}, "status", "../x"); code != 2 || !strings.Contains(errs, "no such file or directory") {
 		t.Errorf("%d %s", code, errs)
 	}
 	w.stop()

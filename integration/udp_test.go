@@ -66,39 +66,35 @@ func dnsQuery(n uint16) []byte {
 	return append([]byte{byte(n >> 8), byte(n), 1, 0, 0, 1, 0, 0, 0, 0, 0, 0}, "\x04host\x04test\x00\x00\x01\x00\x01"...)
 }
 
-func udpServer(t *testing.T, query func(uint16) []byte, o options) {
-	if len(o.env) == 0 {
-		o.env = []string{"PORT=" + freePort(t)}
-	}
-	at := "127.0.0.1:" + o.env[0][len("PORT="):]
-	w := start(t, o)
-	var asked, lost atomic.Int64
-	stop := make(chan struct{})
+// ask has eight clients ask until stop is called, each query once; it returns how many there
+// were, and what has failed.
+func ask(t *testing.T, at string, query func(uint16) []byte) (stop func() (asked int64, failed []error)) {
+	var asked atomic.Int64
 	var clients sync.WaitGroup
+	failures, ending := make(chan error, 1<<12), make(chan struct{})
 	for range 8 {
 		clients.Go(func() {
 			for {
 				c, err := net.Dial("udp", at)
 				if err != nil {
-					t.Error(err)
+					failures <- err
 					return
 				}
 				for n := range uint16(20) {
 					select {
-					case <-stop:
+					case <-ending:
 						c.Close()
 						return
 					default:
 					}
 					b := query(n)
-					c.SetDeadline(time.Now().Add(testTimeout))
+					c.SetDeadline(time.Now().Add(unanswered))
 					asked.Add(1)
 					if _, err = c.Write(b); err == nil {
 						_, err = c.Read(b)
 					}
 					if err != nil || b[1] != byte(n) {
-						t.Errorf("query %d: %v", n, err)
-						lost.Add(1)
+						failures <- fmt.Errorf("query %d: %w", n, err)
 						break
 					}
 				}
@@ -106,6 +102,28 @@ func udpServer(t *testing.T, query func(uint16) []byte, o options) {
 			}
 		})
 	}
+	return func() (int64, []error) {
+		close(ending)
+		clients.Wait()
+		close(failures)
+		var failed []error
+		for err := range failures {
+			failed = append(failed, err)
+		}
+		return asked.Load(), failed
+	}
+}
+
+// unanswered is when a query counts as lost.
+const unanswered = 10 * time.Second
+
+func udpServer(t *testing.T, query func(uint16) []byte, o options) {
+	if len(o.env) == 0 {
+		o.env = []string{"PORT=" + freePort(t)}
+	}
+	at := "127.0.0.1:" + o.env[0][len("PORT="):]
+	w := start(t, o)
+	stop := ask(t, at, query)
 	for i := range times(20, 2) {
 		w.reload()
 		w.retired(2)
@@ -113,8 +131,10 @@ func udpServer(t *testing.T, query func(uint16) []byte, o options) {
 			w.killMaster()
 		}
 	}
-	close(stop)
-	clients.Wait()
-	t.Logf("%d asked, %d not answered", asked.Load(), lost.Load())
+	asked, failed := stop()
+	for _, err := range failed {
+		t.Error(err)
+	}
+	t.Logf("%d asked, %d not answered", asked, len(failed))
 	w.stop()
 }

@@ -77,9 +77,12 @@ type Live struct {
 
 // Config configures a master.
 type Config struct {
-	Name    string // name of the service
-	Version string // version of handoff
-	PID     int    // pid of the keeper, for people
+	Name string // name of the service
+	// Identity, with the directory, tells which workers are the service's that have outlived
+	// it; "": Name.
+	Identity string
+	Version  string // version of handoff
+	PID      int    // pid of the keeper, for people
 	// Control is called when the master runs. The function that it returns is called when
 	// the master ends; follows: another master takes over.
 	Control func(Control) (stop func(follows bool))

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -104,35 +105,46 @@ func start(cfg *config.Run, r service.Resolved, asMaster bool) (code int, err er
 	if err != nil {
 		return 0, err
 	}
-	if r.Program.Name, err = ownName(cfg, r.Program); err != nil {
+	if err := ownName(cfg, &r.Program); err != nil {
 		return 0, err
 	}
 	kept, passed := split(keeper.KeptPrefix, plan.passed)
 	return keep(cfg, r.Program, kept, passed)
 }
 
-// ownName is a name that no other service of this user has, so that commands mean one: the
-// next free one for a program, an error where the user has chosen it. What is part of
-// another program is found by its parent, and a keeper that replaces one has its name.
-func ownName(cfg *config.Run, p service.Program) ([]byte, error) {
+// ownName gives a service a name that no other one of this user has, so that commands mean
+// one: the next free one for a program, an error where the user has chosen it. What is part
+// of another program is found by its parent, and a keeper that replaces one has its name.
+func ownName(cfg *config.Run, p *service.Program) error {
 	if cfg.Embedded || cfg.DryRun || cfg.Private || os.Getenv(envReplaces) != "" {
-		return p.Name, nil
+		return nil
 	}
 	name := string(p.Name)
-	free, by := admin.FreeName(name)
+	free := admin.FreeName(name)
 	switch {
-	case by == 0:
-		return p.Name, nil
+	case free == name:
+		return nil
 	case cfg.Name == "":
-		fmt.Fprintf(os.Stderr, "handoff: another service is called %s%s: this one is %s (--name chooses another name)\n", name, whose(by), free)
-		return []byte(free), nil
+		saySoon(fmt.Sprintf("handoff: another service is called %s: this one is %s (--name chooses another name)\n", name, free))
+		p.Called, p.Name = p.Name, []byte(free)
+		return nil
 	}
-	return nil, failed{fmt.Errorf("a service called %s is running%s: `handoff reload %s` puts new code into service, `handoff stop %s` ends it; --name %s would be free", name, whose(by), name, name, free)}
+	who := ""
+	if pid := admin.PIDOf(name); pid > 0 {
+		who = fmt.Sprintf(" (pid %d)", pid)
+	}
+	return failed{fmt.Errorf("a service called %s is running%s: `handoff reload %s` puts new code into service, `handoff stop %s` ends it; --name %s would be free", name, who, name, name, free)}
 }
 
-func whose(pid int) string {
-	if pid <= 0 {
-		return ""
+// saySoon writes to stderr, and does not wait for a reader that is stuck.
+func saySoon(text string) {
+	said := make(chan struct{})
+	go func() { // ends when it is read
+		os.Stderr.WriteString(text)
+		close(said)
+	}()
+	select {
+	case <-said:
+	case <-time.After(100 * time.Millisecond):
 	}
-	return fmt.Sprintf(" (pid %d)", pid)
 }

@@ -178,6 +178,7 @@ func (s *serving) changed() bool {
 // settings is the configuration of the workers.
 func (s *serving) settings(conf *master.Config) (err error) {
 	conf.Name, conf.Version, conf.Log = string(s.what.Name), version, s.log.Logger
+	conf.Identity = s.what.Identity()
 	conf.NoSteering, conf.DryRun, conf.Calm = s.cfg.NoSteering, s.cfg.DryRun, dropText
 	conf.Live, err = s.live(s.cfg, s.what)
 	s.effective.set(service.Effective(s.cfg, s.what))

@@ -123,29 +123,47 @@ func (f folder) runs(c *Client) bool {
 	})
 }
 
-// FreeName is the first of NAME, NAME-2, NAME-3 … that no service of this user answers by.
-// by is the pid of the one that has NAME; 0: nobody has.
-func FreeName(name string) (free string, by int) {
+// FreeName is the first of NAME, NAME-2, NAME-3 … that no service of this user listens by.
+// Nobody is asked: a service that hangs is one, too.
+func FreeName(name string) string {
 	if CheckName(name) != nil {
-		return name, 0
+		return name // refused where it is used
 	}
-	for n := 1; ; n++ {
-		if free = name; n > 1 {
-			free = numbered(name, n)
-		}
-		all := slices.DeleteFunc(answering(free), func(s controlSocket) bool { return s.uid != os.Geteuid() })
-		if len(all) == 0 {
-			return free, by
-		}
-		if n == 1 {
-			by = -1 // it answers, and may not say its pid
-			if c, err := Find(free); err == nil {
-				if s, err := c.Within(whichWithin).Status(); err == nil {
-					by = s.PID
-				}
-			}
-		}
+	free := name
+	for n := 2; inUse(free); n++ {
+		free = numbered(name, n)
 	}
+	return free
+}
+
+// inUse reports whether a service of this user listens by a name.
+func inUse(name string) bool {
+	return slices.ContainsFunc(sockets(name), func(s controlSocket) bool {
+		real, err := filepath.EvalSymlinks(s.path) // of one that is part of another program
+		if err != nil {
+			return false
+		}
+		info, err := os.Stat(real)
+		if err != nil {
+			return false
+		}
+		of, _ := owner(info)
+		return of == os.Geteuid() && isBound(real)
+	})
+}
+
+// PIDOf is the pid that the user of a service knows; 0: it does not answer.
+func PIDOf(name string) int {
+	c, err := Find(name)
+	if err != nil {
+		return 0
+	}
+	defer c.http.CloseIdleConnections()
+	s, err := c.Within(whichWithin).Status()
+	if err != nil {
+		return 0
+	}
+	return s.PID
 }
 
 // numbered is the n-th name of its kind, at most as long as a name can be.

@@ -2,9 +2,9 @@ package admin
 
 import (
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 )
@@ -62,21 +62,36 @@ func TestWhichIsBelieved(t *testing.T) {
 }
 
 func TestFreeName(t *testing.T) {
-	runtimeDir(t)
-	if free, by := FreeName("web"); free != "web" || by != 0 {
-		t.Errorf("%s, %d", free, by)
+	dir := runtimeDir(t)
+	if free := FreeName("web"); free != "web" {
+		t.Error(free)
 	}
 	start(t, "web").script.status.PID = 71
 	start(t, "web-2").script.status.PID = 72
-	if free, by := FreeName("web"); free != "web-3" || by != 71 {
-		t.Errorf("%s, %d", free, by)
+	if free, pid := FreeName("web"), PIDOf("web"); free != "web-3" || pid != 71 {
+		t.Errorf("%s, %d", free, pid)
 	}
 	long := strings.Repeat("a", maxName)
 	start(t, long)
-	if free, _ := FreeName(long); free != long[2:]+"-2" || CheckName(free) != nil {
+	if free := FreeName(long); free != long[2:]+"-2" || CheckName(free) != nil {
 		t.Errorf("%s", free)
 	}
-	if free, by := FreeName("../web"); free != "../web" || by != 0 { // refused where it is used
-		t.Error(free, strconv.Itoa(by))
+	if free := FreeName("../web"); free != "../web" { // refused where it is used
+		t.Error(free)
+	}
+	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "old.sock"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale.SetUnlinkOnClose(false)
+	stale.Close()
+	if free := FreeName("old"); free != "old" { // of one that was killed
+		t.Error(free)
+	}
+	if err := os.Symlink(filepath.Join(dir, "web.sock"), filepath.Join(dir, "part.sock")); err != nil {
+		t.Fatal(err)
+	}
+	if free := FreeName("part"); free != "part-2" {
+		t.Error(free)
 	}
 }

@@ -27,9 +27,11 @@ type Program struct {
 	Args   [][]byte // the whole command line of a worker
 	Script int      // which of them is the script; 0: none
 	Name   []byte   // of the service
-	Rack   []byte   // RackMan's folder, if it is one
-	Config []byte   // path of the configuration file, if there is one
-	Text   []byte   // what it had
+	// Called is what it would be called if that name were free; empty: Name.
+	Called []byte `json:",omitempty"`
+	Rack   []byte // RackMan's folder, if it is one
+	Config []byte // path of the configuration file, if there is one
+	Text   []byte // what it had
 	// OfWorkers: the workers' user can write the file. A record without it is of a version
 	// that did not look.
 	OfWorkers bool `json:",omitempty"`
@@ -43,6 +45,15 @@ func Decode(text []byte) (p Program, ok bool) {
 
 // Encode encodes it for the next master.
 func (p Program) Encode() ([]byte, error) { return json.Marshal(p) }
+
+// Identity is what the service is called whatever other services run, so that workers that
+// have outlived it are found.
+func (p Program) Identity() string {
+	if len(p.Called) > 0 {
+		return string(p.Called)
+	}
+	return string(p.Name)
+}
 
 // Command is the command line of a worker.
 func (p Program) Command() (args []string) {

@@ -76,6 +76,9 @@ func (s Source) Resolve() (r Resolved, err error) {
 		}
 	}
 	r.From, r.Name = []byte(at.from), s.name(r.Program)
+	if s.Reread && s.Before != nil {
+		r.Called = s.Before.Called
+	}
 	return r, nil
 }
 

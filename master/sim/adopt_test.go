@@ -124,6 +124,9 @@ func (s *sim) notSteeredBack(before []*sock) {
 	if s.excused || s.stopping {
 		return
 	}
+	if s.cfg.fleet.NoOverlap && !slices.ContainsFunc(s.program, s.held) {
+		return // to nobody: they wait
+	}
 	for _, o := range before {
 		p := s.reader(o)
 		if p == nil || p.told || !p.aimed || p.abandoned || slices.Contains(s.program, o) || !slices.Contains(s.decided, listeners.Worker(p.id)) {

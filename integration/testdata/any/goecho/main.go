@@ -1,4 +1,5 @@
-// Command goecho sends each line back, and ends when its connections have.
+// Command goecho sends each line back, and ends when its connections have; with NETWORK=udp
+// each datagram, and it ends at once.
 package main
 
 import (
@@ -12,6 +13,10 @@ import (
 )
 
 func main() {
+	if os.Getenv("NETWORK") == "udp" {
+		datagrams()
+		return
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:"+os.Getenv("PORT"))
 	if err != nil {
 		os.Exit(1)
@@ -35,5 +40,20 @@ func main() {
 	select {
 	case <-done:
 	case <-time.After(20 * time.Second):
+	}
+}
+
+func datagrams() {
+	c, err := net.ListenPacket("udp", "127.0.0.1:"+os.Getenv("PORT"))
+	if err != nil {
+		os.Exit(1)
+	}
+	b := make([]byte, 2000)
+	for {
+		n, from, err := c.ReadFrom(b)
+		if err != nil {
+			return
+		}
+		c.WriteTo(b[:n], from)
 	}
 }
