@@ -107,7 +107,9 @@ reloads('overlapping reloads: nothing is refused (recluster: 67 of 625)', async 
   const l = load(t, port)
   await l.atLeast(30)
   for (const version of ['two', 'three', 'four']) {
-    fs.writeFileSync(path.join(dir, 'app.js'), server(version))
+    // In one step: workers of the reload before still read it.
+    fs.writeFileSync(path.join(dir, 'next.js'), server(version))
+    fs.renameSync(path.join(dir, 'next.js'), path.join(dir, 'app.js'))
     c.do('reload')
     await l.atLeast(5)
   }
