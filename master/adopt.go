@@ -70,7 +70,9 @@ func (m *Master) recoverIf(start bool) (r snapshot.Record, s snapshot.Descriptor
 }
 
 // service identifies this service: programs of the same name may run in several folders.
-func (m *Master) service() string { return cmp.Or(m.cfg.Identity, m.cfg.Name) + "@" + m.cfg.Command.Dir }
+func (m *Master) service() string {
+	return cmp.Or(m.cfg.Identity, m.cfg.Name) + "@" + m.cfg.Command.Dir
+}
 
 // takeOver takes over from the previous master, and returns what must be done first.
 func (m *Master) takeOver(r snapshot.Record, s snapshot.Descriptors) (first func()) {
