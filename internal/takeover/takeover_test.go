@@ -44,6 +44,24 @@ func TestTakeOver(t *testing.T) {
 	}
 }
 
+// What the filter has dropped comes again after the linger, if that is short.
+func TestSentAgain(t *testing.T) {
+	t.Parallel()
+	l := listen(t, "127.0.0.1:0")
+	at := l.Addr().String()
+	old, c := run(t, "shutdown", "old", l), dial(t, at)
+	c.asks("/", "old", false)
+	run(t, "shutdown", "next", listen(t, at))
+	m := newMaster(t)
+	j := m.job(old, at)
+	j.Linger = 20 * time.Millisecond
+	m.takes(j, Armed{Taken: 1, Filtered: 1})
+	c.send("GET", "/", "") // in the closing window
+	old.Process.Signal(unix.SIGTERM)
+	c.hears("next", true)
+	m.rests()
+}
+
 // A request that the program has is its own, and so are its other connections.
 func TestBusyIsLeft(t *testing.T) {
 	t.Parallel()

@@ -25,6 +25,8 @@ type connHeld struct {
 	filtered bool
 	spared   bool      // it has had one, and is not idle
 	since    time.Time // when the filter was put on
+	deaf     time.Time // when the first one was; zero: none was
+	lifted   time.Time // when the last one was taken off
 	sent     uint64    // bytes, when it was armed
 	received uint64    // likewise
 	by       time.Time // owned: it is closed then
@@ -43,6 +45,8 @@ const (
 	// the client waits for.
 	afterAnswer = 100 * time.Millisecond
 	afterPath   = 200 * time.Millisecond
+	// firstResend is twice the first wait of a client for an acknowledgement.
+	firstResend = 400 * time.Millisecond
 )
 
 // tender has the connections of one worker, in a goroutine of its own: a worker that holds
@@ -173,6 +177,9 @@ func (c *connHeld) filter() {
 		return
 	}
 	c.filtered, c.since = true, time.Now()
+	if c.deaf.IsZero() {
+		c.deaf = c.since
+	}
 	if n, err := unix.IoctlGetInt(c.fd, unix.SIOCINQ); err != nil || n > 0 {
 		c.lift()
 	}
@@ -182,7 +189,7 @@ func (c *connHeld) filter() {
 func (c *connHeld) lift() {
 	if c.filtered {
 		detach(c.fd)
-		c.filtered = false
+		c.filtered, c.lifted = false, time.Now()
 	}
 }
 
@@ -262,9 +269,25 @@ func (t *tender) lookFor(now time.Time) {
 	t.conns = slices.DeleteFunc(t.conns, func(c *connHeld) bool { return closed[c] })
 }
 
+// sentAgain is when a client has sent again, at the latest, what a filter has dropped: it
+// doubles its waits, the first of which is 200 ms (TCP_RTO_MIN) or somewhat more.
+func (c *connHeld) sentAgain(now time.Time) time.Time {
+	if c.deaf.IsZero() {
+		return time.Time{}
+	}
+	end := c.lifted
+	if c.filtered {
+		end = now
+	}
+	return end.Add(end.Sub(c.deaf) + firstResend)
+}
+
 // own: nobody else has the connection.
 func (t *tender) own(c *connHeld, now time.Time) {
 	c.by = now.Add(t.Linger)
+	if again := c.sentAgain(now); again.After(c.by) {
+		c.by = again
+	}
 	if c.Path {
 		c.by = now.Add(min(afterPath, t.Linger))
 	} else if g, err := look(c.fd); err != nil || !g.open && g.unread == 0 {
