@@ -153,13 +153,13 @@ func (p *process) splice(fd int, from unix.Sockaddr, peers Peers) {
 	if err != nil {
 		return
 	}
-	pause(hopLook)
+	time.Sleep(hopLook)
 	n := p.hops.of(from)
 	if n >= maxHops {
 		c.Close()
 		return
 	}
-	pause(time.Duration(n) * hopPause)
+	time.Sleep(time.Duration(n) * hopPause)
 	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 	w, err := relay.DialFrom(ctx, c, peers.mode())
 	cancel()

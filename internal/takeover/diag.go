@@ -25,7 +25,8 @@ const (
 )
 
 // connections returns the connections of a local port that are in one of the states (sock_diag(7)). It
-// requires no privilege, and walks the kernel's table of connections.
+// requires no privilege, and walks the kernel's table of connections. (Package handoff is
+// public and imports nothing internal, so it has its own reader.)
 func connections(port uint16, states ...byte) (all []connection, err error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -255,6 +254,3 @@ func reap(pid int) {
 		}
 	}
 }
-
-// pause waits between two looks at what says nothing by itself.
-func pause(d time.Duration) { time.Sleep(d) }

@@ -43,7 +43,7 @@ func (t *tender) settle() (busy int) {
 			return busy
 		}
 		t.tell()
-		pause(max(settleEvery, time.Since(began)))
+		time.Sleep(max(settleEvery, time.Since(began)))
 	}
 }
 

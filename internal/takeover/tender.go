@@ -133,7 +133,7 @@ func (t *tender) close(c *connHeld) {
 // read and dropped after the signal: for a moment it is waited for those that are answered.
 func (t *tender) arm() {
 	for until := time.Now().Add(maxArm); t.armOnce() > 0 && time.Now().Before(until); {
-		pause(settleEvery)
+		time.Sleep(settleEvery)
 	}
 }
 

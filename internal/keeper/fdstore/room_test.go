@@ -2,6 +2,7 @@ package fdstore
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -19,13 +20,20 @@ func TestNoRoom(t *testing.T) {
 		return fd
 	}
 	s := Server{MaxFiles: first + 3 + reserve}
+	t.Cleanup(func() { // so that it can run again in this process
+		for _, n := range slices.Clone(s.Held()) {
+			s.Remove(n.Name)
+		}
+	})
 	stored := 0
 	for i := range 10 {
 		if s.Handle(Parse(storeText(WorkerName(i, PID))), []int{open()}) == nil {
 			stored++
 		}
 	}
-	if next := open(); stored != 3 || next != first+3 {
+	next := open()
+	defer unix.Close(next)
+	if stored != 3 || next != first+3 {
 		t.Errorf("%d are stored, and the next descriptor is %d: want 3, and those that were refused closed (%d)", stored, next, first+3)
 	}
 	if err := s.Handle(Parse(storeText(WorkerName(0, PID))), []int{open()}); err != nil || len(s.Held()) != 3 {
